@@ -1,0 +1,98 @@
+"""The demo's taskiq application: a broker, the result backend and one task.
+
+Workers are started as ``taskiq worker logstore.demo.tasks:broker``; the command finds the store and
+the socket in its environment, because a command line for the broker's arguments does not exist.
+
+Rules: a task is idempotent (it only reads, and its result depends on its arguments alone), so the
+client may send it again.  The event loop of the worker stays free: files are analysed in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+from typing import Any, cast
+
+from taskiq import AsyncTaskiqDecoratedTask, Context, TaskiqDepends
+
+from logstore.backends import LogStoreResultBackend
+from logstore.demo.analysis import Report, analyse_file
+from logstore.demo.broker import PushPullBroker
+from logstore.progress import TaskProgress
+
+# The environment of a worker.
+STORE_VARIABLE = "LOGSTORE_DEMO_STORE"
+ADDRESS_VARIABLE = "LOGSTORE_DEMO_ADDRESS"
+WORKER_VARIABLE = "LOGSTORE_DEMO_WORKER"
+
+TASK_NAME = "logstore.demo:analyse"
+PROGRESS_INTERVAL_S = 0.1
+
+
+def worker_record_id(worker: str) -> str:
+    """Return the id under which a worker says in the store that it is up, and with which pid."""
+    return f"worker-{worker}"
+
+
+class DemoBroker(PushPullBroker):
+    """A broker whose workers announce themselves in the store once they can take tasks."""
+
+    @property
+    def store(self) -> LogStoreResultBackend[Any]:
+        """The result backend, by its own type."""
+        return cast("LogStoreResultBackend[Any]", self.result_backend)
+
+    async def startup(self) -> None:
+        """Start up and, in a worker, write the record that the client waits for."""
+        await super().startup()
+        if self.is_worker_process:
+            ready = TaskProgress(status="READY", meta={"pid": os.getpid()})
+            await self.store.set_progress(worker_record_id(os.environ[WORKER_VARIABLE]), ready)
+
+
+async def analyse(
+    root: str,
+    names: list[str],
+    context: Context = TaskiqDepends(),  # noqa: B008 - taskiq's way to say what it injects
+) -> dict[str, Any]:
+    """Analyse the files and return the report as data; progress goes to the store on the way."""
+    backend = cast(DemoBroker, context.broker).store
+    meta = {"pid": os.getpid(), "worker": os.environ.get(WORKER_VARIABLE, "")}
+    report = Report()
+    told_at_s = float("-inf")
+    for position, name in enumerate(names):
+        if time.monotonic() - told_at_s >= PROGRESS_INTERVAL_S:
+            told_at_s = time.monotonic()
+            progress = TaskProgress(
+                progress=position / len(names),
+                status=name,
+                current=position,
+                total=len(names),
+                meta=meta,
+            )
+            await backend.set_progress(context.message.task_id, progress)
+        report.add(await asyncio.to_thread(analyse_file, Path(root), name))
+    return report.to_dict()
+
+
+AnalyseTask = AsyncTaskiqDecoratedTask[[str, list[str]], Any]
+
+
+def make_broker(store_path: str, address: str) -> DemoBroker:
+    """Return a broker that is not started yet, with its backend and the task registered."""
+    made = DemoBroker(address)
+    made.with_result_backend(LogStoreResultBackend(store_path))
+    made.register_task(analyse, task_name=TASK_NAME)
+    return made
+
+
+def broker() -> DemoBroker:
+    """Return the broker of a worker, from the worker's environment (for taskiq's command line)."""
+    try:
+        return make_broker(os.environ[STORE_VARIABLE], os.environ[ADDRESS_VARIABLE])
+    except KeyError as missing:
+        raise RuntimeError(
+            f"{missing} is not set; workers are started by `python -m logstore.demo`"
+        ) from None
