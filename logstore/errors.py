@@ -66,6 +66,10 @@ class CorruptTableError(CorruptionError):
     """The table's own structure is damaged."""
 
 
+class DecodeError(CorruptionError):
+    """The bytes of a value are not what the encoder of this version writes."""
+
+
 # -- using -----------------------------------------------------------------------------------
 
 

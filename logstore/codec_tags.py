@@ -1,0 +1,201 @@
+"""The table of tags: how each type that CBOR itself cannot hold is written and read.
+
+Rules: this is the on-disk format of values, so a row is never changed or reused, only added.
+Plain CBOR holds None, bool, int (tags 2 and 3 for large ones), float, str, bytes, list, and a
+dict whose keys are all str or bytes.  Every other type is a tag and a payload:
+
+====== =============================== =========================================================
+tag    type                            payload
+====== =============================== =========================================================
+45056  tuple                           array of the items
+45057  set                             array of the elements
+45058  frozenset                       array of the elements
+45059  dict with any other key         array: key, value, key, value, ... in insertion order
+45060  str with a lone surrogate       byte string: UTF-8, the surrogates encoded like any other
+45061  complex                         array: real part, imaginary part (floats)
+45062  datetime                        text, ISO 8601; or array: text, fold, zone name or null
+45063  date                            text, ISO 8601
+45064  time                            as for datetime
+45065  timedelta                       integer, microseconds
+45066  Decimal                         text, as ``str()`` gives it
+45067  Fraction                        array: numerator, denominator (integers)
+45068  UUID                            byte string of 16 bytes
+45069  IPv4Address                     text
+45070  IPv4Network                     text, with a prefix length
+45071  IPv4Interface                   text, with a prefix length
+45072  IPv6Address                     text, with its scope id
+45073  IPv6Network                     text, with its scope id and a prefix length
+45074  IPv6Interface                   text, with its scope id and a prefix length
+====== =============================== =========================================================
+
+The functions are pure.  ``write`` gets a value of exactly the row's type; ``read`` gets a payload
+of exactly one of the row's payload types and treats what is in it as hostile: it may raise any
+``Exception``, and takes time and memory in proportion to the payload.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal, InvalidOperation
+from fractions import Fraction
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
+from typing import Any, NamedTuple
+from uuid import UUID
+
+TAG_TUPLE = 45056
+TAG_SET = 45057
+TAG_FROZENSET = 45058
+TAG_DICT = 45059
+TAG_SURROGATES = 45060
+
+FRACTION_BITS_MAX = 1 << 18
+"""The most bits that a Fraction's numerator or denominator may have.
+
+Reading a Fraction takes a greatest common divisor, whose time is quadratic; at this limit it
+is about 50 ms.
+"""
+
+# Exact whatever the caller's own decimal context says.
+_EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[InvalidOperation])
+_MICROSECOND = dt.timedelta(microseconds=1)
+
+
+class Leaf(NamedTuple):
+    """One row of the table: a type without other values inside."""
+
+    tag: int
+    kind: type
+    payloads: tuple[type, ...]
+    write: Callable[[Any], Any]
+    read: Callable[[Any], Any]
+
+
+def _write_complex(value: complex) -> list[float]:
+    return [value.real, value.imag]
+
+
+def _read_complex(payload: list[float]) -> complex:
+    real, imag = payload
+    if type(real) is not float or type(imag) is not float:
+        raise ValueError("the parts of a complex number must be floats")
+    return complex(real, imag)
+
+
+def _write_clock(value: dt.datetime | dt.time) -> str | list[Any]:
+    zone = value.tzinfo
+    text = value.isoformat()
+    if zone is None:
+        return [text, value.fold, None] if value.fold else text
+    if value.utcoffset() is None:
+        raise ValueError(f"its time zone {zone!r} has no fixed offset from UTC")
+    name = None
+    if type(zone) is dt.timezone:
+        name = str.__str__(zone.tzname(None))  # it may be of a subclass of str
+        if name == dt.timezone(zone.utcoffset(None)).tzname(None):
+            name = None
+    return [text, value.fold, name] if value.fold or name is not None else text
+
+
+def _read_clock(kind: type[dt.datetime] | type[dt.time], payload: str | list[Any]) -> Any:
+    if isinstance(payload, str):
+        return kind.fromisoformat(payload)
+    text, fold, name = payload
+    if type(text) is not str or type(fold) is not int:
+        raise ValueError("expected a text and a fold")
+    value = kind.fromisoformat(text)
+    if name is None:
+        return value.replace(fold=fold)
+    offset = value.utcoffset()
+    if offset is None or type(name) is not str:
+        raise ValueError("expected an offset and the name of its zone")
+    return value.replace(fold=fold, tzinfo=dt.timezone(offset, name))
+
+
+def _read_datetime(payload: str | list[Any]) -> Any:
+    return _read_clock(dt.datetime, payload)
+
+
+def _read_time(payload: str | list[Any]) -> Any:
+    return _read_clock(dt.time, payload)
+
+
+def _write_timedelta(value: dt.timedelta) -> int:
+    return value // _MICROSECOND
+
+
+def _read_timedelta(payload: int) -> dt.timedelta:
+    return dt.timedelta(microseconds=payload)
+
+
+def _read_decimal(payload: str) -> Decimal:
+    return Decimal(payload, _EXACT)
+
+
+def _check_parts(numerator: object, denominator: object) -> None:
+    for part in (numerator, denominator):
+        if type(part) is not int:
+            raise ValueError("the parts of a fraction must be integers")
+        if part.bit_length() > FRACTION_BITS_MAX:
+            raise ValueError(
+                f"a part of the fraction has {part.bit_length()} bits,"
+                f" the limit is {FRACTION_BITS_MAX}"
+            )
+
+
+def _write_fraction(value: Fraction) -> list[int]:
+    parts = [value.numerator, value.denominator]
+    _check_parts(*parts)
+    return parts
+
+
+def _read_fraction(payload: list[int]) -> Fraction:
+    numerator, denominator = payload
+    _check_parts(numerator, denominator)
+    return Fraction(numerator, denominator)
+
+
+def _write_uuid(value: UUID) -> bytes:
+    return value.bytes
+
+
+def _read_uuid(payload: bytes) -> UUID:
+    return UUID(bytes=payload)
+
+
+def _with_prefix(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A reader that leaves no digits to convert but those of a prefix length."""
+
+    def read(payload: str) -> Any:
+        prefix = payload.rpartition("/")[2]
+        if not 1 <= len(prefix) <= 3:
+            raise ValueError("expected a prefix length")
+        return kind(payload)
+
+    return read
+
+
+LEAVES = (
+    Leaf(45061, complex, (list,), _write_complex, _read_complex),
+    Leaf(45062, dt.datetime, (str, list), _write_clock, _read_datetime),
+    Leaf(45063, dt.date, (str,), dt.date.isoformat, dt.date.fromisoformat),
+    Leaf(45064, dt.time, (str, list), _write_clock, _read_time),
+    Leaf(45065, dt.timedelta, (int,), _write_timedelta, _read_timedelta),
+    Leaf(45066, Decimal, (str,), str, _read_decimal),
+    Leaf(45067, Fraction, (list,), _write_fraction, _read_fraction),
+    Leaf(45068, UUID, (bytes,), _write_uuid, _read_uuid),
+    Leaf(45069, IPv4Address, (str,), str, IPv4Address),
+    Leaf(45070, IPv4Network, (str,), str, _with_prefix(IPv4Network)),
+    Leaf(45071, IPv4Interface, (str,), str, _with_prefix(IPv4Interface)),
+    Leaf(45072, IPv6Address, (str,), str, IPv6Address),
+    Leaf(45073, IPv6Network, (str,), str, _with_prefix(IPv6Network)),
+    Leaf(45074, IPv6Interface, (str,), str, _with_prefix(IPv6Interface)),
+)
+"""The types without other values inside, in the order of their tags."""
