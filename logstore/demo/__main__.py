@@ -96,17 +96,23 @@ class Demo:
                 )
                 self._workers.append(command)
             client = Client(broker, self._workers, slices, root=root, display=self._display)
-            return await asyncio.wait_for(client.run(), TIME_LIMIT_S)
+            try:
+                return await asyncio.wait_for(client.run(), TIME_LIMIT_S)
+            except asyncio.TimeoutError:
+                raise client.failure(f"not done within {TIME_LIMIT_S:.0f} s") from None
         finally:
             await self._stop_workers()
             await broker.shutdown()
 
     async def _stop_workers(self) -> None:
-        for worker in self._workers:
-            worker.ask_to_stop()
-        for worker in self._workers:
-            if not await worker.stop():
+        in_time = await asyncio.gather(*(worker.stop() for worker in self._workers))
+        for worker, stopped in zip(self._workers, in_time, strict=True):
+            if not stopped:
                 self._display.note(f"worker {worker.name} did not stop in time and was killed")
+
+    def close_display(self) -> None:
+        """Leave the terminal as it was."""
+        self._display.close()
 
     def kill_workers(self) -> None:
         """End all worker processes at once."""
@@ -155,10 +161,12 @@ async def run_until_signal(demo: Demo) -> int:
     try:
         return 0 if await running else 1
     except asyncio.CancelledError:
+        demo.close_display()
         print(f"interrupted by {signal.Signals(received[0]).name}", file=sys.stderr)
         return 128 + received[0]
-    except (DemoFailedError, TimeoutError, asyncio.TimeoutError) as error:
-        print(f"FAILED: {error or f'not done within {TIME_LIMIT_S:.0f} s'}", file=sys.stderr)
+    except DemoFailedError as error:
+        demo.close_display()
+        print(f"FAILED: {error}", file=sys.stderr)
         return 1
 
 
@@ -176,10 +184,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     deep = len(os.fsencode(tempfile.gettempdir())) > SOCKET_PATH_BYTES_MAX - 40
     with tempfile.TemporaryDirectory(prefix="logstore-demo-", dir="/tmp" if deep else None) as path:
         display = Display(sys.stdout)
+        demo = Demo(options, display, Path(path))
         try:
-            return asyncio.run(run_until_signal(Demo(options, display, Path(path))))
-        finally:
+            status = asyncio.run(run_until_signal(demo))
             display.close()
+        except BrokenPipeError:
+            # Nobody reads on; what is still buffered must not raise again at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            status = 1
+        finally:
+            demo.kill_workers()
+        return status
 
 
 if __name__ == "__main__":

@@ -216,17 +216,18 @@ class Client:
     def _check_workers(self) -> None:
         for worker in self._workers.values():
             if worker.exit_status() is not None:
-                raise self._failure(f"worker {worker.name} exited ({worker.exit_status()})")
+                raise self.failure(f"worker {worker.name} exited ({worker.exit_status()})")
 
     async def _wait_until(self, condition: Any, complaint: str) -> None:
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while not await condition():
             self._check_workers()
             if time.monotonic() > deadline_s:
-                raise self._failure(f"{complaint} within {START_TIMEOUT_S:.0f} s")
+                raise self.failure(f"{complaint} within {START_TIMEOUT_S:.0f} s")
             await asyncio.sleep(POLL_INTERVAL_S)
 
-    def _failure(self, why: str) -> DemoFailedError:
+    def failure(self, why: str) -> DemoFailedError:
+        """Return an error that says ``why`` and shows what the workers logged."""
         logs = (f"-- log of worker {w.name}\n{w.log_tail()}" for w in self._workers.values())
         return DemoFailedError("\n".join([why, *logs]))
 

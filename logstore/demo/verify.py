@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from taskiq.exceptions import ResultGetError
+
 from logstore.backends import LogStoreResultBackend
 from logstore.demo.analysis import Report
 from logstore.demo.client import Outcome, Slice
-from logstore.errors import ResultError
+from logstore.errors import LogstoreError
 
 
 @dataclass(slots=True)
@@ -38,7 +40,7 @@ async def verify(store_path: Path, slices: Sequence[Slice], outcome: Outcome) ->
         for item in slices:
             try:
                 stored = await backend.get_result(item.task_id)
-            except ResultError as error:
+            except (ResultGetError, LogstoreError) as error:
                 verdict.problems.append(f"{item.task_id}: {type(error).__name__}: {error}")
                 continue
             verdict.results += 1

@@ -68,6 +68,13 @@ class WorkerCommand:
         """Return the manager's exit status, or None while it runs."""
         return self._process.poll()
 
+    def wait(self, timeout_s: float) -> int:
+        """Wait for the manager to exit by itself; return its status.
+
+        Raises ``subprocess.TimeoutExpired`` if it does not; blocks the calling thread.
+        """
+        return self._process.wait(timeout_s)
+
     async def kill_worker_process(self, pid: int, *, timeout_s: float = 5.0) -> None:
         """SIGKILL the worker process ``pid`` of this command and wait until it is gone.
 
@@ -79,14 +86,10 @@ class WorkerCommand:
         if not await _poll(lambda: _is_gone(pid), timeout_s):
             raise TimeoutError(f"pid {pid} is still there {timeout_s} s after SIGKILL")
 
-    def ask_to_stop(self) -> None:
-        """Ask the command to finish its running task and exit; returns at once."""
+    async def stop(self, *, timeout_s: float = STOP_TIMEOUT_S) -> bool:
+        """Let the command finish its running task and exit; return False if it had to be killed."""
         if self.exit_status() is None:
             self._process.terminate()
-
-    async def stop(self, *, timeout_s: float = STOP_TIMEOUT_S) -> bool:
-        """Stop the command; return False if it had to be killed."""
-        self.ask_to_stop()
         in_time = await _poll(lambda: self.exit_status() is not None, timeout_s)
         self.kill_group()
         return in_time

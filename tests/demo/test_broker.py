@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from taskiq import BrokerMessage
+
+from logstore.demo.broker import PushPullBroker
+
+MESSAGES = 40
+TIME_LIMIT_S = 20.0
+
+
+def message(text: str) -> BrokerMessage:
+    return BrokerMessage(task_id=text, task_name="t", message=text.encode(), labels={})
+
+
+def worker_broker(address: str) -> PushPullBroker:
+    broker = PushPullBroker(address)
+    broker.is_worker_process = True
+    return broker
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> str:
+    return f"ipc://{tmp_path}/s"
+
+
+def test_each_message_goes_to_one_worker_and_none_is_lost_before_they_connect(
+    address: str,
+) -> None:
+    async def run() -> tuple[Counter[str], Counter[int]]:
+        client = PushPullBroker(address)
+        workers = [worker_broker(address) for _ in range(2)]
+        received: Counter[str] = Counter()
+        by_worker: Counter[int] = Counter()
+        complete = asyncio.Event()
+
+        async def listen(number: int, broker: PushPullBroker) -> None:
+            async for data in broker.listen():
+                received[data.decode()] += 1
+                by_worker[number] += 1
+                if received.total() >= MESSAGES:
+                    complete.set()
+
+        await client.startup()
+        early = asyncio.create_task(client.kick(message("early")))
+        for broker in workers:
+            await broker.startup()
+        listening = [asyncio.create_task(listen(n, broker)) for n, broker in enumerate(workers)]
+        await early
+        for number in range(MESSAGES - 1):
+            await client.kick(message(str(number)))
+        await complete.wait()
+        for task in listening:
+            task.cancel()
+        await asyncio.gather(*listening, return_exceptions=True)
+        for broker in [*workers, client]:
+            await broker.shutdown()
+        return received, by_worker
+
+    received, by_worker = asyncio.run(asyncio.wait_for(run(), TIME_LIMIT_S))
+    assert len(received) == MESSAGES
+    assert set(received.values()) == {1}
+    assert set(by_worker) == {0, 1}
+
+
+def test_a_broker_can_be_started_again_after_its_shutdown(address: str) -> None:
+    async def run() -> list[bytes]:
+        client, worker = PushPullBroker(address), worker_broker(address)
+        received = []
+        for text in ("first", "second"):
+            await client.startup()
+            await worker.startup()
+            await client.kick(message(text))
+            received.append(await anext(worker.listen()))
+            await worker.shutdown()
+            await client.shutdown()
+        return received
+
+    assert asyncio.run(asyncio.wait_for(run(), TIME_LIMIT_S)) == [b"first", b"second"]
+
+
+def test_an_idle_listener_wakes_the_loop_so_that_signals_are_seen(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("logstore.demo.broker.WAKE_INTERVAL_MS", 1)
+
+    async def run() -> int:
+        worker = worker_broker(address)
+        await worker.startup()
+        selector = asyncio.get_running_loop()._selector  # type: ignore[attr-defined]
+        select, wakes = selector.select, 0
+        enough = asyncio.Event()
+
+        def counted(timeout: float | None) -> object:
+            nonlocal wakes
+            wakes += 1
+            if wakes >= 20:
+                enough.set()
+            assert timeout is not None, "the loop would sleep for ever"
+            return select(timeout)
+
+        listener = worker.listen()
+        waiting = asyncio.ensure_future(anext(listener))
+        await asyncio.sleep(0)
+        selector.select = counted
+        await enough.wait()
+        selector.select = select
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await worker.shutdown()
+        return wakes
+
+    assert asyncio.run(asyncio.wait_for(run(), TIME_LIMIT_S)) >= 20
+
+
+def test_sending_before_startup_is_an_error_that_says_so(address: str) -> None:
+    with pytest.raises(RuntimeError, match=r"call startup\(\) first"):
+        asyncio.run(PushPullBroker(address).kick(message("x")))

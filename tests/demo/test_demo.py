@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+import logstore
+
+TIME_LIMIT_S = 100.0
+
+# Stands in for a worker that cannot start: ends every `taskiq` process, no other.
+NO_TASKIQ = """\
+import os, sys
+if "taskiq" in sys.orig_argv:
+    os.write(2, b"no taskiq today\\n")
+    os._exit(3)
+"""
+
+
+@contextmanager
+def started(temporary: Path, *options: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-m", "logstore.demo", *options],
+        cwd=Path(logstore.__file__).parent.parent,
+        env={**os.environ, "TMPDIR": str(temporary), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as demo:
+        try:
+            yield demo
+        finally:
+            demo.terminate()
+
+
+def processes_of(temporary: Path) -> list[str]:
+    """Return the command lines of the worker processes whose store is below ``temporary``."""
+    found = []
+    for process in Path("/proc").iterdir():
+        with suppress(NotADirectoryError, FileNotFoundError, PermissionError, ProcessLookupError):
+            environment = (process / "environ").read_bytes()
+            if b"LOGSTORE_DEMO_STORE=" + os.fsencode(temporary) in environment:
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return found
+
+
+def assert_nothing_is_left(temporary: Path) -> None:
+    assert processes_of(temporary) == []
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_the_demo_kills_a_worker_and_loses_nothing(tmp_path: Path) -> None:
+    with started(tmp_path) as demo:
+        output, errors = demo.communicate(timeout=TIME_LIMIT_S)
+    assert (demo.returncode, errors) == (0, "")
+    assert "kill -9 " in output
+    assert " is sent again: it ran in process " in output
+    assert " is up again: process " in output
+    assert "16 of 16 there and unchanged" in output
+    assert "32 of 32" in output
+    assert "app.db alone" in output
+    assert "\x1b" not in output
+    assert output.endswith("Nothing was lost.\n")
+    assert_nothing_is_left(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_cleans_up_and_says_so(tmp_path: Path, number: int) -> None:
+    with started(tmp_path) as demo:
+        assert demo.stdout is not None
+        for line in demo.stdout:
+            if line.startswith("worker 2 is up"):
+                break
+        assert len(processes_of(tmp_path)) >= 2
+        demo.send_signal(number)
+        _, errors = demo.communicate(timeout=TIME_LIMIT_S)
+    assert demo.returncode == 128 + number
+    assert errors == f"interrupted by {signal.Signals(number).name}\n"
+    assert_nothing_is_left(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_reader_that_goes_away_ends_the_demo(tmp_path: Path) -> None:
+    with started(tmp_path) as demo:
+        assert demo.stdout is not None
+        assert demo.stderr is not None
+        demo.stdout.readline()
+        demo.stdout.close()
+        assert demo.stderr.read() == ""
+        assert demo.wait(TIME_LIMIT_S) == 1
+    assert_nothing_is_left(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_worker_that_cannot_start_fails_the_demo_and_its_log_is_shown(tmp_path: Path) -> None:
+    temporary, site = tmp_path / "tmp", tmp_path / "site"
+    temporary.mkdir()
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(NO_TASKIQ)
+    search_path = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))
+    with started(temporary, PYTHONPATH=search_path) as demo:
+        _, errors = demo.communicate(timeout=TIME_LIMIT_S)
+    assert demo.returncode == 1
+    assert errors.startswith("FAILED: worker 1 exited (3)\n-- log of worker 1\nno taskiq today\n")
+    assert_nothing_is_left(temporary)
+
+
+@pytest.mark.slow
+def test_too_little_to_analyse_is_said(tmp_path: Path) -> None:
+    temporary, root = tmp_path / "tmp", tmp_path / "root"
+    temporary.mkdir()
+    root.mkdir()
+    (root / "one.py").touch()
+    with started(temporary, "--root", str(root)) as demo:
+        _, errors = demo.communicate(timeout=TIME_LIMIT_S)
+    assert demo.returncode == 1
+    assert errors == f"FAILED: {root} holds 1 .py files, too few to analyse\n"
+    assert_nothing_is_left(temporary)
+
+
+@pytest.mark.parametrize("options", [["--workers", "1"], ["--tasks", "3"], ["--no-such"]])
+def test_wrong_options_are_refused(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    from logstore.demo.__main__ import main
+
+    with pytest.raises(SystemExit) as stopped:
+        main(options)
+    assert stopped.value.code == 2
+    assert "usage: python -m logstore.demo" in capsys.readouterr().err

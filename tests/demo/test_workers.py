@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from logstore.demo import tasks
+from logstore.demo.workers import WorkerCommand
+
+TIME_LIMIT_S = 60.0
+
+
+@pytest.fixture
+def store_path(tmp_path: Path) -> Path:
+    path = tmp_path / "store" / "app.db"
+    path.parent.mkdir()
+    return path
+
+
+@pytest.fixture
+def command(tmp_path: Path, store_path: Path) -> Iterator[WorkerCommand]:
+    address = f"ipc://{tmp_path}/s"
+    command = WorkerCommand("1", directory=tmp_path, store_path=store_path, address=address)
+    yield command
+    command.kill_group()
+
+
+async def pid_other_than(broker: tasks.DemoBroker, pid: int | None) -> int:
+    """Wait for the worker to announce a process that is not ``pid``."""
+    deadline_s = time.monotonic() + TIME_LIMIT_S
+    while time.monotonic() < deadline_s:
+        ready = await broker.store.get_progress(tasks.worker_record_id("1"))
+        if ready is not None and ready.meta is not None and ready.meta["pid"] != pid:
+            return int(ready.meta["pid"])
+        await asyncio.sleep(0.05)
+    raise TimeoutError("no worker announced itself")
+
+
+@pytest.mark.slow
+def test_a_killed_worker_process_is_replaced_and_stop_leaves_no_process(
+    tmp_path: Path, store_path: Path, command: WorkerCommand
+) -> None:
+    async def run() -> None:
+        broker = tasks.make_broker(str(store_path), f"ipc://{tmp_path}/s")
+        await broker.startup()
+        try:
+            first = await pid_other_than(broker, None)
+            assert os.getpgid(first) == command.manager_pid != first
+            with pytest.raises(ValueError, match="not a process of worker 1"):
+                await command.kill_worker_process(os.getpid())
+            await command.kill_worker_process(first)
+            second = await pid_other_than(broker, first)
+            assert os.getpgid(second) == command.manager_pid
+            assert await command.stop(), command.log_tail()
+        finally:
+            await broker.shutdown()
+
+    asyncio.run(run())
+    with pytest.raises(ProcessLookupError):
+        os.killpg(command.manager_pid, 0)
+    assert [path.name for path in store_path.parent.iterdir()] == ["app.db"]
+
+
+@pytest.mark.slow
+def test_a_worker_that_cannot_open_its_store_gives_up_and_logs_why(
+    tmp_path: Path, store_path: Path, command: WorkerCommand
+) -> None:
+    command.kill_group()
+    store_path.mkdir()
+    broken = WorkerCommand("2", directory=tmp_path, store_path=store_path, address="ipc://unused")
+
+    try:
+        assert broken.wait(TIME_LIMIT_S) != 0
+        assert "NotAStoreError" in broken.log_tail()
+    finally:
+        broken.kill_group()
