@@ -1,0 +1,48 @@
+"""taskiq-postgres over asyncpg, on a server that is already there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .backend_peer import BackendPeer
+from .base import About
+
+if TYPE_CHECKING:
+    from taskiq import AsyncResultBackend
+
+POOL_MIN = 1
+POOL_MAX = 32
+
+
+class PostgresPeer(BackendPeer):
+    """The backend as it is installed, in a table of its own that is dropped afterwards."""
+
+    about = About(
+        name="postgres",
+        title="taskiq-postgres (asyncpg)",
+        durable=True,
+        modules=("taskiq_pg", "asyncpg"),
+        server="postgres",
+        why=(
+            "AsyncpgResultBackend with its default serializer and key type, synchronous_commit "
+            "on (asked for explicitly, so a server set otherwise does not flatter it). A pool of "
+            "32: more than asyncpg's 10, because PostgreSQL shares a flush between the backends "
+            "that commit at the same time; fewer than the server's limit of 100."
+        ),
+    )
+
+    @property
+    def table(self) -> str:
+        """The table's name; a space names one slice of one run."""
+        return "bench_" + self.place.space
+
+    def make(self) -> AsyncResultBackend[Any]:
+        from taskiq_pg.asyncpg import AsyncpgResultBackend
+
+        return AsyncpgResultBackend(
+            dsn=self.place.url,
+            table_name=self.table,
+            min_size=POOL_MIN,
+            max_size=POOL_MAX,
+            server_settings={"synchronous_commit": "on"},
+        )

@@ -1,0 +1,61 @@
+"""taskiq-redis on a server of the bench's own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .backend_peer import BackendPeer
+from .base import About
+
+if TYPE_CHECKING:
+    from taskiq import AsyncResultBackend
+
+# As many as the highest concurrency measured: a waiting client would add its wait to the figure,
+# and Redis groups the fsync of all clients that it has read from in one turn of its loop.
+CONNECTIONS_MAX = 256
+
+WHY = (
+    "RedisAsyncResultBackend with its default serializer over loopback TCP, hiredis installed as "
+    "redis-py recommends, a pool as large as the highest concurrency. The server keeps the "
+    "append-only file alone (no RDB snapshots, which would only add work), the rest as shipped. "
+)
+
+
+class RedisPeer(BackendPeer):
+    """The backend as it is installed."""
+
+    def make(self) -> AsyncResultBackend[Any]:
+        from taskiq_redis import RedisAsyncResultBackend
+
+        return RedisAsyncResultBackend(
+            self.place.url,
+            max_connection_pool_size=CONNECTIONS_MAX,
+            result_ex_time=self.place.ttl_s,
+            prefix_str=self.place.space,
+        )
+
+
+class RedisAlways(RedisPeer):
+    """Durable."""
+
+    about = About(
+        name="redis-always",
+        title="taskiq-redis, always",
+        durable=True,
+        modules=("taskiq_redis",),
+        server="redis-always",
+        why=WHY + "appendfsync always: a reply is sent after the fsync.",
+    )
+
+
+class RedisEverysec(RedisPeer):
+    """Not durable: up to a second is lost with the power."""
+
+    about = About(
+        name="redis-everysec",
+        title="taskiq-redis, everysec",
+        durable=False,
+        modules=("taskiq_redis",),
+        server="redis-everysec",
+        why=WHY + "appendfsync everysec, the default: up to a second of results may be lost.",
+    )

@@ -1,0 +1,77 @@
+"""How much is measured: one row of data per make target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ALL = ("W1", "W2", "W3", "W4", "W5", "W6", "W7", "W8", "W9", "W10", "W11")
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """The size of a run. Times in seconds, of one slice unless said otherwise."""
+
+    name: str
+    rounds: int
+    slice_s: float  # W1 to W4
+    slow_slice_s: float  # W7 and W9: at 20 ms a flush, a slice needs time to mean something
+    contention_s: float  # W5
+    store_sizes: tuple[int, ...]  # W6
+    table_results: int  # W3: how many results the cold table holds
+    device_results: int  # W8: enough to include a compaction
+    wake_ups: int  # W10
+    waiting_s: float  # W10
+    soak_s: float  # W11
+    soak_ttl_s: int  # W11
+    workloads: tuple[str, ...] = ALL
+    peers: tuple[str, ...] | None = None  # None: all
+    heavy_rounds: int = 1  # W6, W10 and W11: long slices, whose figure is steady in itself
+
+
+PROFILES: dict[str, Profile] = {
+    "smoke": Profile(
+        name="smoke",
+        rounds=3,
+        slice_s=0.2,
+        slow_slice_s=0.4,
+        contention_s=1.0,
+        store_sizes=(10_000, 40_000),
+        table_results=2_000,
+        device_results=4_000,
+        wake_ups=10,
+        waiting_s=1.0,
+        soak_s=0.0,
+        soak_ttl_s=1,
+        workloads=("W1", "W2", "W3", "W4", "W5", "W6", "W7", "W8", "W9", "W10"),
+        peers=("logstore", "bare", "lmdb", "sqlite-full", "aiosqlite-full", "aiosqlite-normal"),
+    ),
+    "quick": Profile(
+        name="quick",
+        rounds=3,
+        slice_s=0.3,
+        slow_slice_s=0.6,
+        contention_s=2.0,
+        store_sizes=(10_000, 100_000),
+        table_results=5_000,
+        device_results=5_000,
+        wake_ups=20,
+        waiting_s=3.0,
+        soak_s=60.0,
+        soak_ttl_s=5,
+    ),
+    "full": Profile(
+        name="full",
+        rounds=7,
+        slice_s=0.8,
+        slow_slice_s=1.5,
+        contention_s=4.0,
+        store_sizes=(10_000, 100_000, 1_000_000, 10_000_000),
+        table_results=50_000,
+        device_results=20_000,
+        wake_ups=50,
+        waiting_s=5.0,
+        soak_s=300.0,
+        soak_ttl_s=20,
+        heavy_rounds=2,
+    ),
+}

@@ -1,0 +1,261 @@
+"""W5: two writer processes and two reader processes on one store at once.
+
+Closed loops all four, so on a machine with fewer than four cores they also wait for each other's
+time slices. A writer publishes, in a page shared with the readers, how many of its results have
+been acknowledged; a reader asks for one of the last thousand of those, and an answer other than
+that result is an error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+import random
+import struct
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from ..children import Channel, Child
+from ..measure import Metrics, Samples, closed_lanes, closed_loop
+from ..payloads import result, task_id, value
+from ..peers import load
+from ..peers.base import Place
+from ..stats import quantile
+from .base import Metric, Slice, Workload
+
+WRITERS = 2
+READERS = 2
+RECENT = 1000
+START_TIMEOUT_S = 60.0
+COUNT = struct.Struct("=Q")
+
+
+class Acknowledged:
+    """How many results each writer has had acknowledged: one shared page."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.exists():
+            path.write_bytes(bytes(COUNT.size * WRITERS))
+        with open(path, "r+b") as file:
+            self._map = mmap.mmap(file.fileno(), COUNT.size * WRITERS)
+
+    def publish(self, writer: int, count: int) -> None:
+        COUNT.pack_into(self._map, writer * COUNT.size, count)
+
+    def count(self, writer: int) -> int:
+        acknowledged: int = COUNT.unpack_from(self._map, writer * COUNT.size)[0]
+        return acknowledged
+
+
+class Lane:
+    """One process's part: an operation on its peer, and how many of them went wrong."""
+
+    def __init__(self, setup: dict[str, Any]) -> None:
+        place = dict(setup["place"])
+        place["directory"] = Path(place["directory"])
+        self.place = Place(**place)
+        self.number: int = setup["number"]
+        self.seconds: float = setup["seconds"]
+        self.writes: bool = setup["writes"]
+        self.acknowledged = Acknowledged(Path(setup["counts"]))
+        self.peer = load(setup["peer"])
+        self.errors: list[str] = []
+        self.written = 0
+        self.dice = random.Random(self.number)
+
+    def next_written(self) -> str:
+        return task_id(f"w{self.number}", self.written)
+
+    def wrote(self) -> None:
+        self.written += 1
+        self.acknowledged.publish(self.number, self.written)
+
+    def next_read(self) -> str:
+        writer = self.dice.randrange(WRITERS)
+        count = self.acknowledged.count(writer)
+        if not count:
+            writer, count = 0, self.acknowledged.count(0)
+        # Before the first acknowledgement there is nothing to read: the seeded first result.
+        number = count - 1 - self.dice.randrange(min(count, RECENT)) if count else 0
+        return task_id(f"w{writer}", number)
+
+    def failed(self, error: BaseException | str) -> None:
+        self.errors.append(repr(error)[:200])
+
+
+def _run_sync(lane: Lane, channel: Channel) -> Samples:
+    assert lane.peer.sync_class is not None
+    peer = lane.peer.sync_class(lane.place)
+    payload = value(300)
+    peer.open()
+    try:
+
+        def write() -> None:
+            try:
+                peer.set(lane.next_written(), payload)
+                lane.wrote()
+            except Exception as error:
+                lane.failed(error)
+
+        def read() -> None:
+            try:
+                if peer.get(lane.next_read()) != payload:
+                    lane.failed("an acknowledged result was missing or wrong")
+            except Exception as error:
+                lane.failed(error)
+
+        channel.send({"ready": True})
+        channel.receive()
+        return closed_loop(write if lane.writes else read, lane.seconds)
+    finally:
+        peer.close()
+
+
+async def _run_async(lane: Lane, channel: Channel) -> Samples:
+    peer = lane.peer.async_class(lane.place)
+    payload = result(1)
+    await peer.open()
+    try:
+
+        async def write() -> None:
+            await peer.set(lane.next_written(), payload)
+            lane.wrote()
+
+        async def read() -> None:
+            if (await peer.get(lane.next_read())).return_value != payload.return_value:
+                lane.failed("an acknowledged result was missing or wrong")
+
+        def guarded(operation: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+            async def run() -> None:
+                try:
+                    await operation()
+                except Exception as error:
+                    lane.failed(error)
+
+            return run
+
+        channel.send({"ready": True})
+        await asyncio.to_thread(channel.receive)
+        return await closed_lanes(guarded(write if lane.writes else read), 1, lane.seconds)
+    finally:
+        await peer.close()
+
+
+def lane(channel: Channel) -> None:
+    """The role of a writer or reader process."""
+    setup = channel.receive()
+    assert setup is not None
+    part = Lane(setup)
+    if part.peer.sync_class is not None:
+        samples = _run_sync(part, channel)
+    else:
+        samples = asyncio.run(_run_async(part, channel))
+    channel.send(
+        {
+            "latencies_ns": samples.latencies_ns,
+            "elapsed_ns": samples.elapsed_ns,
+            "errors": len(part.errors),
+            "first_error": part.errors[0] if part.errors else None,
+        }
+    )
+
+
+async def _seed(part: Slice, place: Place) -> None:
+    """Create the store, and a first result of each writer for a reader that is early."""
+    if part.peer.sync_class is not None:
+        store = part.peer.sync_class(place)
+        store.open()
+        for writer in range(WRITERS):
+            store.set(task_id(f"w{writer}", 0), value(300))
+        store.close()
+    else:
+        peer = part.peer.async_class(place)
+        await peer.open()
+        for writer in range(WRITERS):
+            await peer.set(task_id(f"w{writer}", 0), result(1))
+        await peer.close()
+
+
+def _pooled(replies: list[dict[str, Any]], prefix: str) -> Metrics:
+    ordered = sorted(taken / 1000 for reply in replies for taken in reply["latencies_ns"])
+    elapsed_s = max(reply["elapsed_ns"] for reply in replies) / 1e9
+    return {
+        f"{prefix}_ops_per_s": len(ordered) / elapsed_s,
+        f"{prefix}_p50_us": quantile(ordered, 0.5),
+        f"{prefix}_p99_us": quantile(ordered, 0.99),
+        f"{prefix}_p999_us": quantile(ordered, 0.999),
+    }
+
+
+def contention_slice(part: Slice) -> Metrics:
+    """Start the four, let them go together, and pool what they measured."""
+    place = part.place()
+    # Not below the peer's own directory: for some peers every file there is theirs.
+    counts = place.directory.with_suffix(".counts")
+    asyncio.run(_seed(part, place))
+    children: list[Child] = []
+    try:
+        for number in range(WRITERS + READERS):
+            child = Child(f"{__name__}:lane", search_path=part.search_path)
+            children.append(child)
+            child.send(
+                {
+                    "peer": part.peer.about.name,
+                    "number": number,
+                    "writes": number < WRITERS,
+                    "seconds": part.profile.contention_s,
+                    "counts": str(counts),
+                    "place": {
+                        "directory": str(place.directory),
+                        "url": place.url,
+                        "space": place.space,
+                    },
+                }
+            )
+        for child in children:
+            child.receive(START_TIMEOUT_S)
+        for child in children:
+            child.send({"go": True})
+        timeout_s = START_TIMEOUT_S + 3 * part.profile.contention_s
+        replies = [child.receive(timeout_s) for child in children]
+    finally:
+        for child in children:
+            child.close()
+        counts.unlink(missing_ok=True)
+        part.discard(place)
+    firsts = [reply["first_error"] for reply in replies if reply["first_error"]]
+    if firsts:
+        part.kept.setdefault("notes", []).append(firsts[0])
+    return {
+        **_pooled(replies[:WRITERS], "set"),
+        **_pooled(replies[WRITERS:], "get"),
+        "errors": float(sum(reply["errors"] for reply in replies)),
+    }
+
+
+def run(part: Slice, variant: str) -> Metrics:
+    return contention_slice(part)
+
+
+METRICS = (
+    Metric("set_ops_per_s", "sets per second", "higher"),
+    Metric("set_p50_us", "set p50, us", "lower"),
+    Metric("set_p99_us", "set p99, us", "lower"),
+    Metric("set_p999_us", "set p99.9, us", "lower"),
+    Metric("get_ops_per_s", "gets per second", "higher"),
+    Metric("get_p50_us", "get p50, us", "lower"),
+    Metric("get_p99_us", "get p99, us", "lower"),
+    Metric("get_p999_us", "get p99.9, us", "lower"),
+    Metric("errors", "errors", "lower"),
+)
+
+WORKLOAD = Workload(
+    name="W5",
+    title="two writer and two reader processes",
+    variants=lambda profile: ["2w+2r"],
+    run=run,
+    side="either",
+    without=frozenset({"bare", "logstore-async"}),
+    metrics=METRICS,
+)
