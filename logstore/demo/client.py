@@ -56,6 +56,11 @@ class Slice:
         return 0.0 if self.progress is None else self.progress.progress
 
     @property
+    def mid_way(self) -> bool:
+        """Whether it is under way and, what is seen being a moment old, surely not yet done."""
+        return 0.0 < self.fraction < 0.6
+
+    @property
     def worker_pid(self) -> int | None:
         """The process that reported the newest progress."""
         return None if self.progress is None else (self.progress.meta or {}).get("pid")
@@ -138,7 +143,11 @@ class Client:
             raise DemoFailedError(f"{item.task_id} was sent {item.sends} times without a result")
         item.sends += 1
         item.seen_at_s = time.monotonic()
-        await self._task.kicker().with_task_id(item.task_id).kiq(self._root, item.names)
+        sending = self._task.kicker().with_task_id(item.task_id).kiq(self._root, item.names)
+        try:
+            await asyncio.wait_for(sending, START_TIMEOUT_S)
+        except asyncio.TimeoutError:
+            raise self.failure(f"no worker took {item.task_id}") from None
 
     async def _look_at(self, item: Slice) -> None:
         if await self._store.is_result_ready(item.task_id):
@@ -169,7 +178,7 @@ class Client:
         results = self._outcome.results
         if 2 * len(results) < len(self._slices):
             return
-        running = [item for item in self._slices if item.in_flight and item.fraction > 0.0]
+        running = [item for item in self._slices if item.in_flight and item.mid_way]
         victim = max(running, key=lambda item: item.fraction, default=None)
         if victim is None or victim.worker_pid is None:
             return  # no task is seen to be under way; there will be one in a moment
