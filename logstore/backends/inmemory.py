@@ -1,0 +1,99 @@
+"""The backend that keeps the newest results of this process, for tests and single programs.
+
+Rules: results and progress are kept as the objects they are, not as copies, and are gone with the
+process.  A lock makes each call atomic, so that several event loops and threads may share one
+backend.  Nothing here waits for anything.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from logstore.backends.base import AsyncResultBackend
+from logstore.backends.errors import ResultIsMissingError
+from logstore.backends.progress import ReportedProgress, reported
+
+if TYPE_CHECKING:
+    from taskiq.depends.progress_tracker import TaskProgress as TaskiqProgress
+    from taskiq.result import TaskiqResult
+
+    from logstore.progress import TaskProgress
+
+_ReturnType = TypeVar("_ReturnType")
+
+
+class InmemoryResultBackend(AsyncResultBackend[_ReturnType]):
+    """Keeps up to ``max_stored_results`` results in memory; the one written first goes first.
+
+    -1 means no limit; ``ValueError`` is raised for zero and for less than -1.  The progress of
+    tasks is bounded by the same number, and goes with the task's result.  Setting a result again
+    replaces it, counts as its newest write, and pushes no other out.
+    """
+
+    def __init__(self, max_stored_results: int = 100) -> None:
+        if not isinstance(max_stored_results, int) or isinstance(max_stored_results, bool):
+            raise TypeError(f"max_stored_results is a count, not {max_stored_results!r}")
+        if max_stored_results == 0 or max_stored_results < -1:
+            raise ValueError(
+                f"max_stored_results is a count above zero, or -1 for no limit, "
+                f"not {max_stored_results}"
+            )
+        self.max_stored_results = max_stored_results
+        self._lock = threading.Lock()
+        self._results: OrderedDict[str, TaskiqResult[_ReturnType]] = OrderedDict()
+        self._progress: OrderedDict[str, ReportedProgress] = OrderedDict()
+
+    async def set_result(self, task_id: str, result: TaskiqResult[_ReturnType]) -> None:
+        """Keep the result; the oldest one goes when there are too many."""
+        with self._lock:
+            self._results[task_id] = result.model_copy()
+            self._results.move_to_end(task_id)
+            if self._is_over(self._results):
+                oldest, _ = self._results.popitem(last=False)
+                self._progress.pop(oldest, None)
+
+    async def get_result(self, task_id: str, with_logs: bool = True) -> TaskiqResult[_ReturnType]:
+        """Return the result; ``log`` is None unless ``with_logs``.
+
+        Raises :class:`~logstore.backends.errors.ResultIsMissingError` when there is none, which
+        says nothing about whether there was one.
+        """
+        with self._lock:
+            result = self._results.get(task_id)
+        if result is None:
+            raise ResultIsMissingError(f"there is no result for task {task_id!r} in memory")
+        # A copy: taskiq parses the return value in place, and the log may have to go.
+        return result.model_copy(update=None if with_logs else {"log": None})
+
+    async def is_result_ready(self, task_id: str) -> bool:
+        """Return whether there is a result."""
+        with self._lock:
+            return task_id in self._results
+
+    async def delete_result(self, task_id: str) -> bool:
+        """Forget the result and the progress of a task; return whether there was a result."""
+        with self._lock:
+            self._progress.pop(task_id, None)
+            return self._results.pop(task_id, None) is not None
+
+    async def set_progress(
+        self, task_id: str, progress: TaskiqProgress[Any] | TaskProgress
+    ) -> None:
+        """Keep the progress; the oldest one goes when there are too many."""
+        report = reported(progress).model_copy()
+        with self._lock:
+            self._progress[task_id] = report
+            self._progress.move_to_end(task_id)
+            if self._is_over(self._progress):
+                self._progress.popitem(last=False)
+
+    async def get_progress(self, task_id: str) -> ReportedProgress | None:
+        """Return the progress that was last set, or None."""
+        with self._lock:
+            report = self._progress.get(task_id)
+        return None if report is None else report.model_copy()
+
+    def _is_over(self, kept: OrderedDict[str, Any]) -> bool:
+        return self.max_stored_results != -1 and len(kept) > self.max_stored_results

@@ -1,0 +1,87 @@
+"""Progress for both sides: taskiq's ``state`` and ``meta``, logstore's fraction and counts.
+
+Rules: either kind can be set, and what comes back has the fields of both.  taskiq's ``state`` is
+logstore's ``status`` and the other way round; taskiq knows no fraction, so that a progress of its
+kind has 0.0, or 1.0 in the state SUCCESS.  taskiq's ``meta`` may be anything that can be stored.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any
+
+from taskiq.depends.progress_tracker import TaskProgress as TaskiqProgress
+from taskiq.depends.progress_tracker import TaskState
+
+from logstore.backends.plain import to_plain
+from logstore.progress import TaskProgress
+
+_STATES = {state.value: state for state in TaskState}
+
+
+class ReportedProgress(TaskiqProgress[Any]):
+    """How far a task has got; what every backend's ``get_progress`` returns.
+
+    ``state`` and ``meta`` are taskiq's; ``progress`` (a fraction from 0.0 to 1.0), ``status``,
+    ``current`` and ``total`` are those of :class:`logstore.TaskProgress`.
+    """
+
+    progress: float = 0.0
+    status: str = "PENDING"
+    current: int | None = None
+    total: int | None = None
+
+
+def reported(progress: TaskiqProgress[Any] | TaskProgress) -> ReportedProgress:
+    """Return the progress with the fields of both kinds.
+
+    Raises ``TypeError`` for what is of neither kind.
+    """
+    if isinstance(progress, ReportedProgress):
+        return progress
+    if isinstance(progress, TaskProgress):
+        return _report(progress, progress.meta)
+    if isinstance(progress, TaskiqProgress):
+        state = progress.state
+        status = str(state.value if isinstance(state, Enum) else state)
+        fraction = 1.0 if status == TaskState.SUCCESS.value else 0.0
+        return _report(TaskProgress(progress=fraction, status=status), progress.meta)
+    raise TypeError(
+        "progress is a taskiq TaskProgress or a logstore TaskProgress, "
+        f"not {type(progress).__name__!r}"
+    )
+
+
+def to_stored(progress: TaskiqProgress[Any] | TaskProgress) -> TaskProgress:
+    """Return the progress as the store keeps it.
+
+    Raises :class:`~logstore.errors.UnserializableValueError` for a meta that cannot be stored,
+    and ``ValueError`` for a field out of its range.
+    """
+    both = reported(progress)
+    fields = {
+        "progress": both.progress,
+        "status": both.status,
+        "current": both.current,
+        "total": both.total,
+        "meta": to_plain(both.meta, "progress.meta"),
+    }
+    if type(fields["meta"]) not in (dict, type(None)):
+        fields["state"] = both.status  # says that meta may be anything
+    return TaskProgress.from_dict(fields)
+
+
+def from_stored(stored: TaskProgress) -> ReportedProgress:
+    """Return what :func:`to_stored` was given, with the fields of both kinds."""
+    return _report(stored, stored.meta)
+
+
+def _report(progress: TaskProgress, meta: Any) -> ReportedProgress:
+    return ReportedProgress.model_construct(
+        state=_STATES.get(progress.status, progress.status),
+        meta=meta,
+        progress=progress.progress,
+        status=progress.status,
+        current=progress.current,
+        total=progress.total,
+    )

@@ -1,0 +1,298 @@
+"""The backend over a logstore file: durable, shared by all processes of one host.
+
+Rules:
+
+- The constructor opens nothing, so that a backend can be made at import time.  ``startup()``
+  opens the store; so does the first call that needs it, since programs forget to start a broker.
+- One backend may be used from several event loops and threads.  Two openings at a time are
+  harmless: the engine shares one store per file and process, and counts.
+- A forked child opens the store anew.  A pickled backend arrives closed.
+- The event loop never waits for the disk, nor for a large value to be converted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import threading
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import logstore
+from logstore import errors as store_errors
+from logstore.backends.base import AsyncResultBackend
+from logstore.backends.errors import (
+    ResultDamagedError,
+    ResultDeletedError,
+    ResultExpiredError,
+    ResultIsMissingError,
+    ResultIsReadyError,
+)
+from logstore.backends.expiry import Expiry
+from logstore.backends.outcome import decode_outcome, encode_outcome, unstorable_outcome
+from logstore.backends.plain import BudgetExceededError
+from logstore.backends.progress import ReportedProgress, from_stored, to_stored
+from logstore.backends.revival import exception_policy
+from logstore.backends.serialized import deserialize_outcome, is_serialized, serialize_outcome
+
+if TYPE_CHECKING:
+    from taskiq.abc.serializer import TaskiqSerializer
+    from taskiq.depends.progress_tracker import TaskProgress as TaskiqProgress
+    from taskiq.result import TaskiqResult
+
+    from logstore.aio import AsyncStore
+    from logstore.progress import TaskProgress
+
+_ReturnType = TypeVar("_ReturnType")
+
+# What is converted on the event loop: some tens of microseconds; more goes to a thread.
+_INLINE_PARTS_MAX = 256
+_INLINE_BYTES_MAX = 1 << 14
+
+
+class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
+    """Keeps results and progress in the logstore file at ``path``.
+
+    ``keep_results=False`` deletes a result as it is read: of many readers exactly one gets it.
+    ``result_ex_time`` (seconds) or ``result_px_time`` (milliseconds), ``failure_ex_time`` and
+    ``progress_ex_time`` (seconds) say how long results, results of failed tasks and progress are
+    kept; a task's label ``result_ex_time`` goes before them.  ``max_results`` bounds how many
+    results there are.  ``prefix_str`` is put before every task id, with a colon.
+
+    ``serializer`` is a taskiq serializer to store results with, pickle only if you ask for it;
+    without one, values keep their types.  ``exceptions`` is what may come back as the exception
+    that it was: ``"faithful"`` (any exception class that is imported), ``"inert"`` (none), or a
+    list of classes and dotted names; the rest comes back as a ``RemoteError``.
+
+    ``long_poll`` is for how many seconds ``is_result_ready`` may wait for a result that is not
+    there yet: with it taskiq's ``wait_result()`` returns within milliseconds of the result.
+
+    All other keywords are those of :func:`logstore.open`.  ``TypeError`` or ``ValueError`` is
+    raised for arguments that cannot be right; the file is not looked at before ``startup()``.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        keep_results: bool = True,
+        result_ex_time: float | None = None,
+        result_px_time: float | None = None,
+        failure_ex_time: float | None = None,
+        progress_ex_time: float | None = None,
+        max_results: int | None = None,
+        serializer: TaskiqSerializer | None = None,
+        prefix_str: str | None = None,
+        long_poll: float = 0.0,
+        exceptions: str | Iterable[str | type[BaseException]] = "faithful",
+        **store_options: Any,
+    ) -> None:
+        # Absolute, because the file is opened later, when the directory may be another one.
+        self.path = os.path.abspath(path)
+        self.keep_results = keep_results
+        self.serializer = serializer
+        self.prefix_str = prefix_str
+        self.long_poll = _checked_long_poll(long_poll)
+        self._expiry = Expiry.chosen(
+            result_ex_time=result_ex_time,
+            result_px_time=result_px_time,
+            failure_ex_time=failure_ex_time,
+            progress_ex_time=progress_ex_time,
+        )
+        self._exceptions = exceptions if isinstance(exceptions, str) else tuple(exceptions)
+        self._allowed = exception_policy(self._exceptions)
+        self._options = _checked_options(store_options)
+        if max_results is not None:
+            self._options["max_results"] = max_results
+        self._forget()
+
+    # -- opening and closing ---------------------------------------------------------------
+
+    async def startup(self) -> None:
+        """Open the store; no effect if it is open.
+
+        Raises :class:`~logstore.errors.OpenError` when it cannot be opened.
+        """
+        await self._opened()
+
+    async def shutdown(self) -> None:
+        """Close the store; the last one to close it leaves one file.  No effect if it is closed.
+
+        A call after this, or :meth:`startup`, opens it again.
+        """
+        with self._lock:
+            store, self._store = self._store, None
+        if store is not None and self._pid == os.getpid():
+            await store.close()
+
+    async def _opened(self) -> AsyncStore:
+        store = self._store
+        if store is not None and self._pid == os.getpid():
+            return store
+        if self._pid != os.getpid():
+            self._forget()
+        opened = await logstore.open_async(self.path, **self._options)
+        with self._lock:
+            if self._store is None:
+                self._store = opened
+                return opened
+            store = self._store  # another task or thread was faster
+        await opened.close()
+        return store
+
+    def _forget(self) -> None:
+        """Start without a store; in a forked child what the parent had is not this process's."""
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._store: AsyncStore | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        left_out = ("_lock", "_store", "_pid", "_allowed")
+        return {name: value for name, value in self.__dict__.items() if name not in left_out}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._allowed = exception_policy(self._exceptions)
+        self._forget()
+
+    # -- results ---------------------------------------------------------------------------
+
+    async def set_result(self, task_id: str, result: TaskiqResult[_ReturnType]) -> None:
+        """Store the result; durable when this returns, unless the store has ``sync="interval"``.
+
+        A result that cannot be stored, or is too large, is stored as an error that says so.  If
+        the caller is cancelled, whether it is stored is unknown.
+
+        Raises ``ValueError`` for an id the store does not take, and the store's
+        :class:`~logstore.errors.WriteError` when the disk fails.
+        """
+        store = await self._opened()
+        key = self._key(task_id)
+        record = await self._record(result)
+        ttl_s = self._expiry.ttl_s(result.labels, failed=record["is_err"])
+        try:
+            await store.set_result(key, record, ttl_s=ttl_s, failed=record["is_err"])
+        except (store_errors.UnserializableValueError, store_errors.ValueTooLargeError) as error:
+            record = unstorable_outcome(result, _about_result(error))
+            ttl_s = self._expiry.ttl_s(result.labels, failed=True)
+            await store.set_result(key, record, ttl_s=ttl_s, failed=True)
+
+    async def get_result(self, task_id: str, with_logs: bool = True) -> TaskiqResult[_ReturnType]:
+        """Return the result; ``log`` is None unless ``with_logs``.
+
+        With ``keep_results=False`` it is gone from the store when this returns.
+
+        Raises ``ResultIsMissingError``, ``ResultExpiredError``, ``ResultDeletedError``, and
+        ``ResultDamagedError`` when what is stored is not a result of this backend.
+        """
+        store = await self._opened()
+        key = self._key(task_id)
+        try:
+            if self.keep_results:
+                data = await store.get_result(key)
+            else:
+                data = await store.pop_result(key)
+        except store_errors.ResultIsMissingError as error:
+            raise ResultIsMissingError(str(error)) from error
+        except store_errors.ResultExpiredError as error:
+            raise ResultExpiredError(str(error)) from error
+        except store_errors.ResultDeletedError as error:
+            raise ResultDeletedError(str(error)) from error
+        except store_errors.CorruptionError as error:
+            raise ResultDamagedError(str(error)) from error
+        if is_serialized(data):
+            if len(data["data"]) > _INLINE_BYTES_MAX:
+                data = await asyncio.to_thread(deserialize_outcome, data, self.serializer)
+            else:
+                data = deserialize_outcome(data, self.serializer)
+        return decode_outcome(data, self._allowed, with_logs=with_logs)
+
+    async def is_result_ready(self, task_id: str) -> bool:
+        """Return whether there is a result; with ``long_poll``, wait that long for it.
+
+        A result that has expired or was deleted is not ready.  Somebody who waits for it with
+        ``long_poll`` gets an error in the end, instead of waiting for ever.
+
+        Raises ``ResultIsReadyError`` when it cannot be told, and ``ValueError`` for an id that
+        the store does not take.
+        """
+        key = self._key(task_id)
+        try:
+            store = await self._opened()
+            if not self.long_poll:
+                return await store.is_result_ready(key)
+            if await store.wait_ready(key, self.long_poll):
+                return True
+            status = await store.status(key)
+        except (store_errors.LogstoreError, OSError) as error:
+            raise ResultIsReadyError(f"{self.path}: {error}") from error
+        if status in ("expired", "deleted"):
+            raise ResultIsReadyError(
+                f"there is nothing to wait for: the result of task {task_id!r} is {status}"
+            )
+        return status == "ready"
+
+    async def delete_result(self, task_id: str) -> bool:
+        """Delete the result and the progress of a task; return whether there was a result."""
+        store = await self._opened()
+        return await store.delete_result(self._key(task_id))
+
+    # -- progress --------------------------------------------------------------------------
+
+    async def set_progress(
+        self, task_id: str, progress: TaskiqProgress[Any] | TaskProgress
+    ) -> None:
+        """Store the progress; it survives the death of this process when this returns.
+
+        A power cut may cost what was set in the last ``sync_interval_s``.
+
+        Raises :class:`~logstore.errors.UnserializableValueError` for a meta that cannot be
+        stored.
+        """
+        store = await self._opened()
+        stored = to_stored(progress)
+        await store.set_progress(self._key(task_id), stored, ttl_s=self._expiry.progress_ttl_s)
+
+    async def get_progress(self, task_id: str) -> ReportedProgress | None:
+        """Return the progress that was last set, or None."""
+        store = await self._opened()
+        stored = await store.get_progress(self._key(task_id))
+        return None if stored is None else from_stored(stored)
+
+    # -- helpers ---------------------------------------------------------------------------
+
+    def _key(self, task_id: str) -> str:
+        if self.prefix_str is None or not isinstance(task_id, str):
+            return task_id
+        return f"{self.prefix_str}:{task_id}"
+
+    async def _record(self, result: TaskiqResult[_ReturnType]) -> dict[str, Any]:
+        if self.serializer is not None:
+            return await asyncio.to_thread(serialize_outcome, result, self.serializer)
+        try:
+            return encode_outcome(result, parts_max=_INLINE_PARTS_MAX)
+        except BudgetExceededError:
+            return await asyncio.to_thread(encode_outcome, result)
+
+
+def _about_result(error: Exception) -> Exception:
+    """The codec's error about the record, as one about the task's return value."""
+    text = str(error).replace("result['return_value']", "result", 1)
+    return type(error)(text)
+
+
+def _checked_long_poll(long_poll: float) -> float:
+    if isinstance(long_poll, bool) or not isinstance(long_poll, (int, float)):
+        raise TypeError(f"long_poll is a number of seconds, not {long_poll!r}")
+    if not 0 <= long_poll < float("inf"):
+        raise ValueError(f"long_poll is a number of seconds, zero or more, not {long_poll}")
+    return float(long_poll)
+
+
+def _checked_options(options: dict[str, Any]) -> dict[str, Any]:
+    known = list(inspect.signature(logstore.open).parameters)[1:]
+    for name in options:
+        if name not in known:
+            raise TypeError(f"there is no option {name!r}; logstore.open() has {', '.join(known)}")
+    return dict(options)
