@@ -1,0 +1,190 @@
+"""Checks: what judges a state, and how it is run and stopped.
+
+Rules:
+- A check gets the state's directory, which it may change, and the lines that had been told; it
+  passes by returning (or exiting with 0) and fails by raising (or exiting with anything else).
+- "fork": each state in a child forked from the worker; nothing that a check does reaches the next.
+- "inline": many states in one process, for checks that leave nothing behind (no threads, no open
+  files). A check that hangs or dies takes its worker along, which is noticed and counts as failed.
+- A command runs in a process group of its own, which is killed when its time is over.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import select
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+__all__ = ["Check", "CheckFunction", "in_shell", "name_of", "resolve", "run_check", "told_lines"]
+
+CheckFunction = Callable[[Path, list[str]], object]
+Check: TypeAlias = CheckFunction | Sequence[str]
+"""A function of directory and told lines, or a command in which `{dir}` and `{acks}` are replaced
+by
+the state's directory and a file of the told lines (both also in the environment)."""
+
+_MESSAGE_BYTES_MAX = 16_000
+
+
+def run_check(
+    check: Check, directory: Path, acks: bytes, *, isolation: str, timeout_s: float
+) -> str | None:
+    """Judges a state: None if it passes, else why not. Never raises for what the check does."""
+    if not callable(check):
+        return _run_command(check, directory, acks, timeout_s)
+    if isolation == "inline":
+        return _call(check, directory, acks)
+    return _run_forked(check, directory, acks, timeout_s)
+
+
+def told_lines(acks: bytes) -> list[str]:
+    """The complete lines of what had been told."""
+    return acks[: acks.rfind(b"\n") + 1].decode("utf-8", "surrogateescape").splitlines()
+
+
+def _call(check: CheckFunction, directory: Path, acks: bytes) -> str | None:
+    try:
+        check(directory, told_lines(acks))
+    except Exception as error:
+        frames = "".join(traceback.format_exception(error))
+        return f"{type(error).__name__}: {error}\n{frames}"[:_MESSAGE_BYTES_MAX]
+    return None
+
+
+def _run_forked(check: CheckFunction, directory: Path, acks: bytes, timeout_s: float) -> str | None:
+    reading, writing = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child == 0:
+        status = 70
+        try:
+            os.close(reading)
+            os.setpgid(0, 0)
+            message = _call(check, directory, acks)
+            os.write(writing, b"-" if message is None else b"+" + message.encode(errors="replace"))
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writing)
+    try:
+        answer, late = _read_until(reading, time.monotonic() + timeout_s)
+    finally:
+        os.close(reading)
+    if late:
+        _kill_group(child)
+    _, status = os.waitpid(child, 0)
+    _kill_group(child)  # what the check started and left behind
+    if late:
+        return f"the check ran longer than {timeout_s} s"
+    if not answer:
+        return f"the check's process ended without an answer: {_ending(status)}"
+    return None if answer == b"-" else answer[1:].decode(errors="replace")
+
+
+def _read_until(fd: int, deadline: float) -> tuple[bytes, bool]:
+    """All bytes up to the end of the pipe, and whether the time was over before."""
+    parts: list[bytes] = []
+    while True:
+        ready, _, _ = select.select([fd], [], [], max(0.0, deadline - time.monotonic()))
+        if not ready:
+            return b"".join(parts), True
+        part = os.read(fd, 65536)
+        if not part:
+            return b"".join(parts), False
+        parts.append(part)
+
+
+def _kill_group(leader: int) -> None:
+    try:
+        os.killpg(leader, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+
+
+def _ending(status: int) -> str:
+    code = os.waitstatus_to_exitcode(status)
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def _run_command(
+    command: Sequence[str], directory: Path, acks: bytes, timeout_s: float
+) -> str | None:
+    told = directory.with_name(directory.name + ".acks")
+    told.write_bytes(acks[: acks.rfind(b"\n") + 1])
+    words = [w.replace("{dir}", str(directory)).replace("{acks}", str(told)) for w in command]
+    environ = {
+        **os.environ,
+        "LOGSTORE_CRASH_DIR": str(directory),
+        "LOGSTORE_CRASH_ACKS": str(told),
+    }
+    process = subprocess.Popen(
+        words, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, start_new_session=True,
+    )  # fmt: skip
+    try:
+        output, _ = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        _kill_group(process.pid)
+        process.communicate()
+        return f"the check ran longer than {timeout_s} s"
+    finally:
+        _kill_group(process.pid)
+        told.unlink()
+    if process.returncode == 0:
+        return None
+    text = output[-_MESSAGE_BYTES_MAX:].decode(errors="replace").strip()
+    return f"exit code {process.returncode}: {text}"
+
+
+def name_of(function: Callable[..., object]) -> str | None:
+    """`module:function` or `file.py:function` by which another process finds it, or None."""
+    name = getattr(function, "__qualname__", "")
+    module = getattr(function, "__module__", None)
+    if not name or "<" in name or module is None:
+        return None
+    if module != "__main__":
+        return f"{module}:{name}"
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    return None if file is None else f"{os.path.abspath(file)}:{name}"
+
+
+def resolve(name: str) -> Callable[..., Any]:
+    """The function of a `module:function` or `file.py:function`. Raises ValueError."""
+    place, colon, attribute = name.rpartition(":")
+    if not colon:
+        raise ValueError(f"{name!r} is no function, expected module:function or file.py:function")
+    if place.endswith(".py"):
+        spec = importlib.util.spec_from_file_location(Path(place).stem, place)
+        if spec is None or spec.loader is None:
+            raise ValueError(f"{place} cannot be imported")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules.setdefault(Path(place).stem, module)
+        spec.loader.exec_module(module)
+    else:
+        module = importlib.import_module(place)
+    found: Any = module
+    for part in attribute.split("."):
+        found = getattr(found, part, None)
+    if not callable(found):
+        raise ValueError(f"{name!r}: there is no such function")
+    function: Callable[..., Any] = found
+    return function
+
+
+def in_shell(check: Check) -> str | None:
+    """The check as the command line's `--check` takes it, or None for a function without a name."""
+    if callable(check):
+        name = name_of(check)
+        return None if name is None else "python:" + name
+    return shlex.join(check)

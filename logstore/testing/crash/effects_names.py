@@ -1,0 +1,119 @@
+"""What calls do to names: rename, link, unlink, directories, modes. Pure."""
+
+from __future__ import annotations
+
+from logstore.testing.crash.effects import Moment, Tracking, effect
+from logstore.testing.crash.processes import OpenFile
+from logstore.testing.crash.strace import TraceError, bytes_of, fd_of, flags_of, integer_of
+
+
+@effect("rename", "renameat", "renameat2")
+def _rename(tracker: Tracking, moment: Moment) -> None:
+    call, tree = moment.call, tracker.tree
+    if call.name == "rename":
+        old = tracker.relative(moment, bytes_of(moment.arg(0)))
+        new = tracker.relative(moment, bytes_of(moment.arg(1)))
+    else:
+        old = tracker.relative(moment, bytes_of(moment.arg(1)), moment.arg(0))
+        new = tracker.relative(moment, bytes_of(moment.arg(3)), moment.arg(2))
+    flags = flags_of(moment.arg(4)) if call.name == "renameat2" else frozenset()
+    if old is None and new is None:
+        return
+    if old is None:
+        raise TraceError(f"{new!r} was moved in from outside of the watched directory")
+    from_dir, from_name, node = tree.locate(old, follow=False)
+    if node is None:
+        raise TraceError(f"renamed {old!r}, which the trace never saw being made")
+    if new is None:
+        tree.change_names(call.start, call.end, f"move out {old}", (from_dir, from_name, None))
+        return
+    to_dir, to_name, replaced = tree.locate(new, follow=False)
+    back: int | None = None
+    if "RENAME_EXCHANGE" in flags:
+        if from_dir != to_dir:
+            raise TraceError("an exchanging rename between directories is not modelled")
+        back = replaced
+    elif replaced == node:
+        return  # two links to one file: rename does nothing
+    label = f"rename {old} to {new}"
+    changes = ((from_dir, from_name, back), (to_dir, to_name, node))
+    tree.change_names(call.start, call.end, label, *changes)
+
+
+@effect("link", "linkat")
+def _link(tracker: Tracking, moment: Moment) -> None:
+    call, tree = moment.call, tracker.tree
+    at = call.name == "linkat"
+    source = bytes_of(moment.arg(1 if at else 0))
+    if at:
+        new = tracker.relative(moment, bytes_of(moment.arg(3)), moment.arg(2))
+    else:
+        new = tracker.relative(moment, bytes_of(moment.arg(1)))
+    node: int | None = None
+    file: OpenFile | None = None
+    parts = source.split(b"/")
+    if at and not source:
+        file = moment.process.get(fd_of(moment.arg(0)).number)
+    elif parts[:2] == [b"", b"proc"] and parts[3:4] == [b"fd"]:
+        file = moment.process.get(int(parts[4]))
+    if file is not None:
+        node = file.node
+    else:
+        old = tracker.relative(moment, source, moment.arg(0) if at else None)
+        follow = at and "AT_SYMLINK_FOLLOW" in moment.arg(4)
+        node = None if old is None else tree.lookup(old, follow=follow)
+    if new is None:
+        return
+    if node is None:
+        raise TraceError(f"{new!r} was linked to something outside of the watched directory")
+    directory, name, _ = tree.locate(new, follow=False)
+    tree.change_names(call.start, call.end, f"link {new}", (directory, name, node))
+
+
+@effect("symlink", "symlinkat", "mkdir", "mkdirat")
+def _make(tracker: Tracking, moment: Moment) -> None:
+    call, tree = moment.call, tracker.tree
+    at = call.name.endswith("at")
+    if call.name.startswith("symlink"):
+        target = bytes_of(moment.arg(0)).decode("utf-8", "surrogateescape")
+        path, dirfd = moment.arg(2 if at else 1), moment.arg(1)
+        kind, mode = "link", 0o777
+    else:
+        target = ""
+        path, dirfd = moment.arg(1 if at else 0), moment.arg(0)
+        kind, mode = "dir", integer_of(moment.arg(-1)) & 0o7755
+    where = tracker.relative(moment, bytes_of(path), dirfd if at else None)
+    if where is None:
+        return
+    directory, name, _ = tree.locate(where, follow=False)
+    node = tree.new_node(kind, mode, target)
+    label = f"{call.name} {where}"
+    tree.change_names(call.start, call.end, label, (directory, name, node.number))
+
+
+@effect("unlink", "unlinkat", "rmdir")
+def _remove(tracker: Tracking, moment: Moment) -> None:
+    call, tree = moment.call, tracker.tree
+    at = call.name == "unlinkat"
+    path = bytes_of(moment.arg(1 if at else 0))
+    where = tracker.relative(moment, path, moment.arg(0) if at else None)
+    if where is None:
+        return
+    directory, name, _ = tree.locate(where, follow=False)
+    tree.change_names(call.start, call.end, f"{call.name} {where}", (directory, name, None))
+
+
+@effect("chmod", "fchmod", "fchmodat")
+def _chmod(tracker: Tracking, moment: Moment) -> None:
+    call = moment.call
+    if call.name == "fchmod":
+        file = moment.files.get(0)
+        node = None if file is None else file.node
+    else:
+        at = call.name == "fchmodat"
+        path = bytes_of(moment.arg(1 if at else 0))
+        where = tracker.relative(moment, path, moment.arg(0) if at else None)
+        node = None if where is None else tracker.tree.lookup(where, follow=True)
+    if node is not None:
+        mode = moment.arg(2 if call.name == "fchmodat" else 1)
+        tracker.tree.history.nodes[node].mode = integer_of(mode)

@@ -1,0 +1,325 @@
+"""Exploring: which states are judged, when it is enough, and what is reported.
+
+Rules:
+- States are told apart by what they hold and by what had been told; each is judged once.
+- A point with at most `bound` states is counted through, the others get the fixed family and then
+  seeded draws. The budget is spread over all points in rounds, so a small one sees every point.
+- The same recording, seed and options give the same states in the same order.
+- The explorer's process only generates and counts; workers build and judge.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TypeAlias
+
+from logstore.testing.crash.checking import Check, in_shell, name_of
+from logstore.testing.crash.materialise import state_root, write_state
+from logstore.testing.crash.pool import Pool, Settings, judge
+from logstore.testing.crash.progress import Progress
+from logstore.testing.crash.recording import Recording, record
+from logstore.testing.crash.states import Builder, candidates, describe
+
+__all__ = ["Exploration", "Violation", "Workload", "explore", "explore_recording", "replay"]
+
+Workload: TypeAlias = Sequence[str] | Callable[[Path], object]
+
+_STALE_ROUNDS_MAX = 3
+
+
+@dataclass(slots=True)
+class Violation:
+    """A state that the check did not pass: its name, why, how to get it again, what it is made
+    of."""
+
+    state: str
+    message: str
+    command: str
+    described: list[str]
+    kept: Path | None = None
+
+    def __str__(self) -> str:
+        lines = [f"state {self.state}: {self.message.rstrip()}"]
+        lines += [f"    {line}" for line in self.described]
+        if self.kept is not None:
+            lines.append(f"  kept in {self.kept}")
+        lines.append(f"  replay: {self.command}")
+        return "\n".join(lines)
+
+
+@dataclass(slots=True)
+class Exploration:
+    """What a run found. `states` were judged and all different; `same` more were not judged
+    again."""
+
+    points: int = 0
+    states: int = 0
+    same: int = 0
+    exhausted: bool = False
+    seconds: float = 0.0
+    seed: int = 0
+    recording: Path | None = None
+    violations: list[Violation] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every state passed."""
+        return not self.violations
+
+    def __str__(self) -> str:
+        how = "all there are" if self.exhausted else f"seed {self.seed}"
+        lines = [
+            f"{self.states} crash states at {self.points} points ({how}), {self.same} repeated, "
+            f"{len(self.violations)} violations, {self.seconds:.1f} s"
+        ]
+        lines += [f"warning: {text}" for text in self.warnings]
+        lines += [str(violation) for violation in self.violations]
+        return "\n".join(lines)
+
+
+def explore(
+    workload: Workload,
+    check: Check,
+    directory: str | os.PathLike[str] | None = None,
+    *,
+    recording: str | os.PathLike[str] | None = None,
+    fs: str = "posix",
+    volatile: Sequence[str] = (),
+    base_acks: bytes = b"",
+    env: Mapping[str, str] | None = None,
+    workload_timeout_s: float = 600.0,
+    acks_from_stdout: bool = False,
+    exit_codes: Sequence[int] = (0,),
+    seed: int = 0,
+    bound: int = 256,
+    max_states: int = 10_000,
+    max_seconds: float | None = None,
+    max_violations: int = 10,
+    workers: int | None = None,
+    isolation: str = "fork",
+    state_timeout_s: float = 30.0,
+    keep: bool = False,
+    shown: bool | None = None,
+) -> Exploration:
+    """Runs a workload once and judges the disk states that a power cut could have left behind.
+
+    `workload` is a command, or a function of the directory that another process can import (it runs
+    in a new interpreter). `directory` is watched, and what it holds already counts as on the disk;
+    without one, a new one is made and removed. See `record` for the other arguments of the run and
+    `explore_recording` for those of the judging. The recording is made in `recording`, or in a
+    temporary directory that stays only if there are violations.
+
+    Raises WorkloadError and TraceError; violations do not raise, look at the result.
+    """
+    own_directory = directory is None
+    watched = Path(tempfile.mkdtemp(prefix="crash-watched-") if directory is None else directory)
+    own_recording = recording is None
+    place = Path(
+        tempfile.mkdtemp(prefix="crash-") + "/recording" if recording is None else recording
+    )
+    command, environ = _command_of(workload, watched)
+    result: Exploration | None = None
+    try:
+        recorded = record(
+            command, watched, place, fs=fs, volatile=volatile, base_acks=base_acks,
+            env={**environ, **(env or {})}, timeout_s=workload_timeout_s,
+            acks_from_stdout=acks_from_stdout, exit_codes=exit_codes,
+        )  # fmt: skip
+        result = explore_recording(
+            recorded, check, seed=seed, bound=bound, max_states=max_states,
+            max_seconds=max_seconds, max_violations=max_violations, workers=workers,
+            isolation=isolation, state_timeout_s=state_timeout_s, keep=keep, shown=shown,
+        )  # fmt: skip
+    finally:
+        if own_directory:
+            shutil.rmtree(watched, ignore_errors=True)
+        if own_recording and (result is None or result.ok):
+            shutil.rmtree(place.parent, ignore_errors=True)
+    return result
+
+
+def _command_of(workload: Workload, directory: Path) -> tuple[list[str], dict[str, str]]:
+    if not callable(workload):
+        return list(workload), {}
+    name = name_of(workload)
+    if name is None:
+        raise ValueError(f"{workload!r} cannot be imported by its name in another process")
+    command = [sys.executable, "-m", "logstore.testing.crash.call", name, str(directory)]
+    return command, {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+def explore_recording(
+    recording: Recording,
+    check: Check,
+    *,
+    seed: int = 0,
+    bound: int = 256,
+    max_states: int = 10_000,
+    max_seconds: float | None = None,
+    max_violations: int = 10,
+    workers: int | None = None,
+    isolation: str = "fork",
+    state_timeout_s: float = 30.0,
+    keep: bool = False,
+    shown: bool | None = None,
+) -> Exploration:
+    """Judges the crash states of a recording.
+
+    Points with at most `bound` states are counted through. It ends after `max_states` different
+    states, `max_seconds`, `max_violations`, or when nothing new turns up. `workers` processes (one
+    per processor by default) are forked from this one: threads and open files of the caller are
+    theirs too, so call it early. `isolation` ("fork" or "inline") and `state_timeout_s` are
+    explained in `checking`. With `keep`, the directories of violating states stay inside the
+    recording. `shown` forces or forbids the progress line.
+
+    Returns the result; raises ValueError for an unknown isolation and OSError if a state cannot be
+    written.
+    """
+    if isolation not in ("fork", "inline"):
+        raise ValueError(f"isolation is {isolation!r}, expected 'fork' or 'inline'")
+    begun = time.monotonic()
+    deadline = None if max_seconds is None else begun + max_seconds
+    builder = Builder(recording.history, journaled=recording.journaled, seed=seed)
+    result = Exploration(seed=seed, recording=recording.path)
+    result.warnings = list(recording.history.warnings)
+    root = state_root()
+    settings = Settings(check, root, isolation, state_timeout_s, recording.base_acks)
+    progress = Progress(max_states, shown=shown)
+    failed: dict[str, str] = {}
+    try:
+        with Pool(builder, settings, workers or os.cpu_count() or 1) as pool:
+            names = _distinct(builder, result, bound=bound, max_states=max_states)
+            more = True
+            while more or pool.waiting:
+                late = deadline is not None and time.monotonic() > deadline
+                if late or len(failed) >= max_violations:
+                    more = False
+                    if len(failed) >= max_violations:
+                        break
+                while more and pool.hungry:
+                    name = next(names, None)
+                    if name is None:
+                        more = False
+                    else:
+                        pool.give(name)
+                for verdict in pool.verdicts(patient=not (more and pool.hungry)):
+                    result.states += 1
+                    if verdict.message is not None:
+                        failed[verdict.name] = verdict.message
+                progress.update(result.states, f"{len(failed)} violations")
+    finally:
+        progress.close()
+        shutil.rmtree(root, ignore_errors=True)
+    for name, message in sorted(failed.items(), key=lambda item: len(item[0])):
+        violation = _violation(builder, recording, check, name, message)
+        if keep:
+            violation.kept = _keep(builder, recording, name)
+        result.violations.append(violation)
+    result.seconds = time.monotonic() - begun
+    return result
+
+
+def _distinct(
+    builder: Builder, result: Exploration, *, bound: int, max_states: int
+) -> Iterator[str]:
+    """Names of states that differ, spread over all points, until the budget is spent."""
+    points = builder.cursor.points()
+    result.points = len(points)
+    seen: set[bytes] = set()
+    taken = dict.fromkeys(points, 0)
+    stale = dict.fromkeys(points, 0)
+    counted = True
+    while points and len(seen) < max_states:
+        share = max(1, (max_states - len(seen)) // len(points))
+        left: list[int] = []
+        for point in points:
+            space = builder.space(point)
+            names = candidates(space, seed=builder.seed, bound=bound)
+            start = taken[point]
+            chunk = list(islice(names, start, start + share))
+            taken[point] += len(chunk)
+            acks = hashlib.blake2b(builder.acks(), digest_size=8).digest()
+            fresh = 0
+            for name in chunk:
+                digest = builder.state(name).digest + acks
+                if digest in seen:
+                    result.same += 1
+                    continue
+                seen.add(digest)
+                fresh += 1
+                yield name
+                if len(seen) >= max_states:
+                    return
+            # A point that gives nothing new for some rounds of drawing is taken for exhausted.
+            stale[point] = 0 if fresh else stale[point] + 1
+            if len(chunk) == share and stale[point] < _STALE_ROUNDS_MAX:
+                left.append(point)
+            elif len(chunk) == share:
+                counted = False
+        points = left
+    result.exhausted = counted and not points
+
+
+def _violation(
+    builder: Builder, recording: Recording, check: Check, name: str, message: str
+) -> Violation:
+    shell = in_shell(check)
+    if shell is None:
+        command = (
+            f"logstore.testing.crash.replay({str(recording.path)!r}, {name!r}, check, "
+            f"seed={builder.seed})"
+        )
+    else:
+        command = shlex.join(
+            ["python", "-m", "logstore.testing.crash", "--replay", str(recording.path), "--state",
+             name, "--seed", str(builder.seed), "--check", shell]
+        )  # fmt: skip
+    return Violation(name, message, command, describe(builder, name))
+
+
+def _keep(builder: Builder, recording: Recording, name: str) -> Path:
+    place = recording.path / "states" / name
+    shutil.rmtree(place, ignore_errors=True)
+    place.parent.mkdir(exist_ok=True)
+    write_state(builder.state(name), place)
+    place.with_name(name + ".acks").write_bytes(recording.base_acks + builder.acks())
+    return place
+
+
+def replay(
+    recording: str | os.PathLike[str],
+    state: str,
+    check: Check | None = None,
+    *,
+    seed: int = 0,
+    into: str | os.PathLike[str] | None = None,
+    timeout_s: float = 30.0,
+) -> str | None:
+    """Builds one state of a recording again, in `into` or a temporary place, and judges it.
+
+    Returns None if it passes (or there is no check), else why not. Raises StateError for a name
+    that means nothing in the recording. `into` must not exist; it is left as the check leaves it.
+    """
+    recorded = Recording.load(recording)
+    builder = Builder(recorded.history, journaled=recorded.journaled, seed=seed)
+    root = state_root()
+    try:
+        target = root / "state" if into is None else Path(into)
+        if check is None:
+            write_state(builder.state(state), target)
+            return None
+        settings = Settings(check, root, "fork", timeout_s, recorded.base_acks)
+        return judge(builder, state, settings, target)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)

@@ -1,0 +1,62 @@
+"""Writing a disk state into a real directory, as cheaply as can be.
+
+Rules: the directory must not exist and is made; holes stay holes (what is zero at a file's end is
+never written); nothing is synced, for the directory is to be thrown away. Hard links are kept.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+
+from logstore.testing.crash.disk import DiskState
+
+__all__ = ["state_root", "write_state"]
+
+_FREE_BYTES_MIN = 256 << 20
+
+
+def write_state(state: DiskState, directory: Path) -> None:
+    """Makes the directory and fills it with the state. Raises OSError; uses no umask of the
+    caller."""
+    root = os.fspath(directory)
+    os.mkdir(root, 0o700)
+    placed: dict[int, str] = {}
+    for file in state.files:
+        path = f"{root}/{file.path}"
+        if file.node in placed and file.kind != "dir":
+            os.link(placed[file.node], path, follow_symlinks=False)
+            continue
+        placed[file.node] = path
+        if file.kind == "dir":
+            os.mkdir(path, 0o700 | stat.S_IMODE(file.mode))
+        elif file.kind == "link":
+            os.symlink(file.target, path)
+        else:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, stat.S_IMODE(file.mode))
+            try:
+                view = memoryview(file.data)
+                while view:
+                    view = view[os.write(fd, view) :]
+                if file.size > len(file.data):
+                    os.ftruncate(fd, file.size)
+            finally:
+                os.close(fd)
+
+
+def state_root(place: str | os.PathLike[str] | None = None) -> Path:
+    """A new directory for states: in `place`, else in memory (/dev/shm) if there is room, else in
+    the
+    system's directory for temporary files."""
+    if place is None:
+        try:
+            if shutil.disk_usage("/dev/shm").free >= _FREE_BYTES_MIN and os.access(
+                "/dev/shm", os.W_OK
+            ):
+                place = "/dev/shm"
+        except OSError:
+            place = None
+    return Path(tempfile.mkdtemp(prefix="crash-states-", dir=place))

@@ -1,0 +1,268 @@
+"""Running a workload under strace, and keeping what is needed to build its crash states again.
+
+Rules:
+- A recording is a directory: `trace` (what strace wrote), `base/` (the watched directory before the
+  workload), `acks` (what had been told before it) and `meta.json`. It holds no absolute path that
+  must still exist, so it can be moved and looked at on another machine.
+- After the workload, the model's final tree must equal the real one; if not, the trace was not
+  understood and TraceError says where. So a gap in the model shows as an error, not as a pass.
+- Only the workload runs here, as a child of strace; the watched directory is the workload's to
+  change.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import stat
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from logstore.testing.crash.filesystem import FileSystem
+from logstore.testing.crash.operations import History, Node
+from logstore.testing.crash.strace import Syscall, TraceError, parse
+from logstore.testing.crash.tracker import CALLS, Tracker, unknown_calls
+
+__all__ = ["ACKS_VARIABLE", "DIRECTORY_VARIABLE", "Recording", "WorkloadError", "record"]
+
+ACKS_VARIABLE = "LOGSTORE_CRASH_ACKS"
+DIRECTORY_VARIABLE = "LOGSTORE_CRASH_DIR"
+_STRING_BYTES_MAX = 1 << 26
+_UNKNOWN_MAX = 6
+
+
+class WorkloadError(Exception):
+    """The workload (or strace itself) failed, so that there is nothing to explore."""
+
+
+@dataclass(slots=True)
+class _Meta:
+    watched: str
+    acks: str
+    cwd: str
+    workload: list[str]
+    fs: str
+    volatile: list[str]
+    happened: list[int] = field(default_factory=list)
+    nodes: list[list[object]] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class Recording:
+    """A workload's run, read and understood. Get one from `record` or `Recording.load`."""
+
+    path: Path
+    history: History
+    base_acks: bytes
+    fs: str
+    workload: list[str]
+
+    @property
+    def journaled(self) -> bool:
+        """Whether names reach the disk in order, as on ext4."""
+        return self.fs == "ext4"
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Recording:
+        """Reads a recording from its directory. Raises OSError, or TraceError if it is not
+        whole."""
+        place = Path(path)
+        meta = _Meta(**json.loads((place / "meta.json").read_text()))
+        with (place / "trace").open(encoding="ascii", errors="surrogateescape") as lines:
+            calls = parse(lines)
+        tree = FileSystem(_nodes(place / "base"), fs=meta.fs, volatile=meta.volatile)
+        history = _tracker(calls, tree, meta, frozenset(meta.happened)).run()
+        acks = (place / "acks").read_bytes()
+        return cls(place, history, acks, meta.fs, meta.workload)
+
+
+def record(
+    workload: Sequence[str],
+    directory: str | os.PathLike[str],
+    into: str | os.PathLike[str],
+    *,
+    fs: str = "posix",
+    volatile: Sequence[str] = (),
+    base_acks: bytes = b"",
+    env: Mapping[str, str] | None = None,
+    timeout_s: float = 600.0,
+    acks_from_stdout: bool = False,
+    exit_codes: Sequence[int] = (0,),
+) -> Recording:
+    """Runs a command once under strace and returns what it did to the files below `directory`.
+
+    What the directory holds before counts as being on the disk. The command tells what it has done
+    by appending lines to the file that the variable LOGSTORE_CRASH_ACKS names (or, with
+    `acks_from_stdout`, to its standard output); the directory is in LOGSTORE_CRASH_DIR. `into` is
+    made anew and kept. `base_acks` are lines that count as told from the start.
+
+    Raises WorkloadError if strace is missing, the command exits with a code that is not in
+    `exit_codes`, or runs longer than `timeout_s` seconds (it is killed then); TraceError if the
+    trace cannot be understood, see the rules of the module.
+    """
+    strace = shutil.which("strace")
+    if strace is None:
+        raise WorkloadError("the program strace is not installed")
+    watched = Path(os.path.realpath(directory))
+    watched.mkdir(parents=True, exist_ok=True)
+    place = Path(os.path.realpath(into))
+    if place == watched or watched in place.parents:
+        raise ValueError(
+            f"the recording {place} must not be inside the watched directory {watched}"
+        )
+    place.mkdir(parents=True)
+    shutil.copytree(watched, place / "base", symlinks=True)
+    (place / "acks").write_bytes(base_acks)
+    acks = place / "told"
+    acks.write_bytes(b"")
+    meta = _Meta(str(watched), str(acks), os.getcwd(), list(workload), fs, list(volatile))
+    command = [strace, "-f", "-y", "-xx", "--seccomp-bpf", "-s", str(_STRING_BYTES_MAX)]
+    command += ["-e", "raw=read,readv", "-e", "trace=" + ",".join(f"?{name}" for name in CALLS)]
+    command += ["-e", "signal=none", "-o", str(place / "trace"), "--", *workload]
+    environ = {**os.environ, **(env or {})}
+    environ |= {ACKS_VARIABLE: str(acks), DIRECTORY_VARIABLE: str(watched)}
+    _run(command, environ, acks if acks_from_stdout else None, timeout_s, exit_codes, place)
+    return _understand(place, watched, meta)
+
+
+def _run(
+    command: list[str],
+    environ: Mapping[str, str],
+    stdout: Path | None,
+    timeout_s: float,
+    exit_codes: Sequence[int],
+    place: Path,
+) -> None:
+    with (place / "stderr").open("wb") as stderr, _opened(stdout) as output:
+        process = subprocess.Popen(
+            command, env=environ, stdin=subprocess.DEVNULL, stdout=output, stderr=stderr,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            code = process.wait(timeout_s)
+        except BaseException as error:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise WorkloadError(f"the workload ran longer than {timeout_s} s") from None
+            raise
+    if code not in exit_codes:
+        text = (place / "stderr").read_text(errors="replace").strip()
+        raise WorkloadError(f"the workload exited with {code}: {text[-2000:]}")
+
+
+class _opened:
+    """The file for standard output, opened for appending, or a place where it is dropped."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._fd = os.open(path or os.devnull, os.O_WRONLY | os.O_APPEND)
+
+    def __enter__(self) -> int:
+        return self._fd
+
+    def __exit__(self, *exc: object) -> None:
+        os.close(self._fd)
+
+
+def _understand(place: Path, watched: Path, meta: _Meta) -> Recording:
+    with (place / "trace").open(encoding="ascii", errors="surrogateescape") as lines:
+        calls = parse(lines)
+    unknown = unknown_calls(calls)[:_UNKNOWN_MAX]
+    problem = ""
+    # A call inside which its thread was killed has happened or not: the real tree tells.
+    for count in range(len(unknown) + 1):
+        for happened in itertools.combinations(unknown, count):
+            tree = FileSystem(_nodes(place / "base"), fs=meta.fs, volatile=meta.volatile)
+            history = _tracker(calls, tree, meta, frozenset(happened)).run()
+            found = _difference(tree, watched)
+            if not found:
+                meta.happened = list(happened)
+                (place / "meta.json").write_text(json.dumps(asdict(meta), indent=1))
+                acks = (place / "acks").read_bytes()
+                return Recording(place, history, acks, meta.fs, meta.workload)
+            problem = problem or found
+    raise TraceError(f"the trace does not explain what is in {watched}: {problem}")
+
+
+def _tracker(
+    calls: Sequence[Syscall], tree: FileSystem, meta: _Meta, happened: frozenset[int]
+) -> Tracker:
+    return Tracker(
+        calls,
+        tree,
+        watched=os.fsencode(meta.watched),
+        acks=os.fsencode(meta.acks),
+        cwd=os.fsencode(meta.cwd),
+        happened=happened,
+    )
+
+
+def _nodes(base: Path) -> dict[int, Node]:
+    """The tree of a directory as nodes; hard links stay one node."""
+    nodes = {0: Node(0, "dir", 0o700)}
+    seen: dict[tuple[int, int], int] = {}
+
+    def enter(directory: Path, number: int, front: str) -> None:
+        for entry in sorted(directory.iterdir()):
+            info = entry.lstat()
+            key = (info.st_dev, info.st_ino)
+            kind = _kind(info.st_mode)
+            if kind == "":
+                continue
+            if key not in seen or kind == "dir":
+                seen[key] = len(nodes)
+                node = Node(len(nodes), kind, info.st_mode & 0o7777, label=front + entry.name)
+                nodes[node.number] = node
+                if kind == "file":
+                    node.base = entry.read_bytes()
+                elif kind == "link":
+                    node.target = os.readlink(entry)
+                else:
+                    enter(entry, node.number, f"{front}{entry.name}/")
+            nodes[number].entries[entry.name] = seen[key]
+
+    enter(base, 0, "")
+    return nodes
+
+
+def _kind(mode: int) -> str:
+    if stat.S_ISREG(mode):
+        return "file"
+    if stat.S_ISDIR(mode):
+        return "dir"
+    return "link" if stat.S_ISLNK(mode) else ""
+
+
+def _difference(tree: FileSystem, watched: Path) -> str:
+    """What the model and the real directory do not agree on, or ""."""
+    expected = dict(tree.walk())
+    for path, number in expected.items():
+        node = tree.history.nodes[number]
+        real = watched / os.fsdecode(path)
+        try:
+            kind = _kind(real.lstat().st_mode)
+        except FileNotFoundError:
+            return f"{path} should be there and is not"
+        if kind != node.kind:
+            return f"{path} should be a {node.kind} and is a {kind or 'special file'}"
+        if kind == "file" and not node.volatile:
+            data = real.read_bytes()
+            model = tree.content[number]
+            if data != model:
+                at = next(
+                    (i for i, (a, b) in enumerate(zip(data, model, strict=False)) if a != b), 0
+                )
+                return (
+                    f"{path} has {len(data)} bytes, the model {len(model)}; "
+                    f"the first difference is at {at}"
+                )
+    for real in sorted(watched.rglob("*")):
+        path = os.fspath(real.relative_to(watched))
+        if path not in expected and _kind(real.lstat().st_mode):
+            return f"{path} is there and the trace does not show how"
+    return ""

@@ -1,0 +1,227 @@
+"""From the text that strace writes to a typed list of system calls. Pure: no files, no processes.
+
+Rules:
+- The text must come from `strace -f -y -xx`: every string, paths included, is written in hex, so no
+  byte of a string can be taken for syntax, and a file descriptor carries its path in angle
+  brackets.
+- Time is the number of the line: a call starts at `2 * line` of the line it begins on and ends at
+  `2 * line + 1` of the line it returns on. So even a call on one line has an inside, where a crash
+  can be put. A call's effect lies somewhere between the two; what it promises holds from its end.
+- A string that strace cut short, or a line that cannot be read, raises: bytes must not get lost.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+__all__ = [
+    "Fd",
+    "Syscall",
+    "TraceError",
+    "bytes_of",
+    "fd_of",
+    "flags_of",
+    "integer_of",
+    "iov_bytes_of",
+    "parse",
+]
+
+
+class TraceError(Exception):
+    """The trace cannot be understood, or shows something whose effect on the disk cannot be
+    known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Syscall:
+    """One system call of one thread.
+
+    `result` is None when nobody knows: the thread was killed inside the call. `error` is the name
+    of the error (`ENOENT`) of a call that failed, else None.
+    """
+
+    pid: int
+    name: str
+    args: tuple[str, ...]
+    result: int | None
+    error: str | None
+    result_path: bytes | None
+    start: int
+    end: int
+
+    @property
+    def unknown(self) -> bool:
+        """Whether the thread was killed inside the call, so that it may have happened or not."""
+        return self.result is None and self.error is None
+
+
+@dataclass(frozen=True, slots=True)
+class Fd:
+    """A file descriptor argument: its number (-100 for AT_FDCWD) and the path that strace noted."""
+
+    number: int
+    path: bytes | None
+
+
+AT_FDCWD = -100
+
+_LINE = re.compile(r"(\d+)\s+(?:\d+\.\d+ )?(.*)\Z", re.DOTALL)
+_RESUMED = re.compile(r"<\.\.\. (\w+) resumed>")
+_UNFINISHED = " <unfinished ...>"
+_TOKEN = re.compile(r'"[^"]*"(?:\.\.\.)?|[()\[\]{},]')
+_RESULT = re.compile(
+    r"\s*=\s*(?P<value>-?\d+|0x[0-9a-f]+|\?)"
+    r"(?:<(?P<path>[^>]*)>(?:\(deleted\))?)?"
+    r"(?:\s+(?P<error>E[A-Z0-9]+)\b)?"
+)
+_FD = re.compile(r"(AT_FDCWD|-?\d+)(?:<([^>]*)>)?")
+_STRING = re.compile(r'"([^"]*)"(\.\.\.)?')
+_HEX_ONLY = re.compile(r"(?:\\x[0-9a-f]{2})*\Z")
+
+
+def parse(lines: Iterable[str]) -> list[Syscall]:
+    """The calls of a trace, in the order in which they ended.
+
+    Calls that never returned (their thread was killed) end with their thread, or with the trace.
+    Raises TraceError, with the line's number, for what it cannot read.
+    """
+    calls: list[Syscall] = []
+    open_calls: dict[int, tuple[str, int]] = {}
+    number = -1
+    for number, raw in enumerate(lines):
+        match = _LINE.match(raw.rstrip("\n"))
+        if match is None:
+            raise TraceError(f"line {number + 1} of the trace has no process id: {raw[:120]!r}")
+        pid, text = int(match[1]), match[2]
+        if text.startswith("---"):
+            continue
+        if text.startswith("+++"):
+            _end_of_thread(open_calls, pid, 2 * number + 1, calls)
+            continue
+        start = 2 * number
+        resumed = _RESUMED.match(text)
+        if resumed is not None:
+            if pid not in open_calls:
+                if resumed[1] == "execve":  # the leader takes over from the thread that called it
+                    continue
+                raise TraceError(f"line {number + 1}: {resumed[1]} goes on that never began")
+            head, start = open_calls.pop(pid)
+            text = head + text[resumed.end() :]
+        if text.endswith(_UNFINISHED):
+            open_calls[pid] = (text[: -len(_UNFINISHED)], start)
+            continue
+        calls.append(_call(pid, text, start, 2 * number + 1))
+    for pid in list(open_calls):
+        _end_of_thread(open_calls, pid, 2 * number + 3, calls)
+    calls.sort(key=lambda call: call.end)
+    return calls
+
+
+def _end_of_thread(
+    open_calls: dict[int, tuple[str, int]], pid: int, end: int, calls: list[Syscall]
+) -> None:
+    pending = open_calls.pop(pid, None)
+    if pending is not None:
+        text, start = pending
+        name = text.partition("(")[0]
+        if name not in ("exit", "exit_group"):
+            calls.append(_call(pid, text.rstrip(", ") + ") = ?", start, end))
+
+
+def _call(pid: int, text: str, start: int, end: int) -> Syscall:
+    name, paren, rest = text.partition("(")
+    if not paren or not name.isidentifier():
+        raise TraceError(f"line {start // 2 + 1} of the trace is no system call: {text[:120]!r}")
+    args, tail = _split(rest, start)
+    match = _RESULT.match(tail)
+    if match is None:
+        raise TraceError(f"line {start // 2 + 1}: {name} has no result: {tail[:120]!r}")
+    value, error = match["value"], match["error"]
+    result = None if value == "?" else int(value, 0)
+    path = match["path"]
+    return Syscall(
+        pid=pid,
+        name=name,
+        args=args,
+        result=None if error else result,
+        error=error,
+        result_path=None if path is None else _unhex(path),
+        start=start,
+        end=end,
+    )
+
+
+def _split(text: str, start: int) -> tuple[tuple[str, ...], str]:
+    """The top-level arguments, and what follows the closing parenthesis."""
+    args: list[str] = []
+    depth = 0
+    begin = 0
+    for token in _TOKEN.finditer(text):
+        mark = token[0][0]
+        if mark in "([{":
+            depth += 1
+        elif mark == "," and depth == 0:
+            args.append(text[begin : token.start()].strip())
+            begin = token.end()
+        elif mark in ")]}":
+            if depth == 0:
+                last = text[begin : token.start()].strip()
+                if last:
+                    args.append(last)
+                return tuple(args), text[token.end() :]
+            depth -= 1
+    raise TraceError(
+        f"line {start // 2 + 1} of the trace has no closing parenthesis: {text[:120]!r}"
+    )
+
+
+def _unhex(text: str) -> bytes:
+    if _HEX_ONLY.match(text):
+        return bytes.fromhex(text.replace("\\x", ""))
+    return text.encode()  # what is no path is not in hex: `pipe:[123]`, `anon_inode:[eventfd]`
+
+
+def bytes_of(arg: str) -> bytes:
+    """The bytes of a string argument. Raises TraceError if strace has cut it short."""
+    match = _STRING.match(arg)
+    if match is None:
+        raise TraceError(f"not a string: {arg[:120]!r}")
+    if match[2]:
+        raise TraceError(f"strace cut a string of over {len(match[1]) // 4} bytes: raise its -s")
+    return bytes.fromhex(match[1].replace("\\x", ""))
+
+
+def iov_bytes_of(arg: str) -> bytes:
+    """All bytes of an array of buffers, joined. Raises TraceError if strace has cut it short."""
+    if not arg.startswith("["):
+        raise TraceError(f"not an array of buffers: {arg[:120]!r}")
+    if arg.endswith("...]"):
+        raise TraceError("strace cut an array of buffers: raise its -s")
+    return b"".join(bytes_of(match[0]) for match in _STRING.finditer(arg))
+
+
+def fd_of(arg: str) -> Fd:
+    """A file descriptor with its path. Raises TraceError for anything else."""
+    match = _FD.match(arg)
+    if match is None:
+        raise TraceError(f"not a file descriptor: {arg[:120]!r}")
+    number = AT_FDCWD if match[1] == "AT_FDCWD" else int(match[1])
+    return Fd(number, None if match[2] is None else _unhex(match[2]))
+
+
+def integer_of(arg: str) -> int:
+    """A number in decimal, hex or C octal, also in brackets (`[12]`, `[12] => [15]`: the first)."""
+    text = arg.lstrip("[").split("]")[0].strip()
+    if text.startswith("0") and text.isdigit():
+        return int(text, 8)
+    try:
+        return int(text, 0)
+    except ValueError:
+        raise TraceError(f"not a number: {arg[:120]!r}") from None
+
+
+def flags_of(arg: str) -> frozenset[str]:
+    """The names in an or-ed set of flags; what strace has no name for stays a number."""
+    return frozenset(part.strip() for part in arg.split("|"))

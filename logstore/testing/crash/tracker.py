@@ -1,0 +1,148 @@
+"""From system calls to the history of the disk: who wrote what where, and what was synced. Pure.
+
+Rules:
+- A descriptor is looked up when its call begins, and the call takes effect when it ends; `close`
+  takes effect when it begins, for its number can be given out again before it is seen to end.
+- Failed calls do nothing, short writes write what they returned.
+- A call whose thread was killed inside it has happened or not as `happened` says, by its position.
+- Whatever changes a watched file in a way that the trace does not show raises TraceError and names
+  the file: a shared writable map of a file not declared volatile, bytes copied in by the kernel
+  from outside, io_uring.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Sequence
+
+from logstore.testing.crash import effects_contents, effects_descriptors, effects_names
+from logstore.testing.crash.effects import EFFECTS, Moment
+from logstore.testing.crash.filesystem import FileSystem
+from logstore.testing.crash.operations import History
+from logstore.testing.crash.processes import Processes
+from logstore.testing.crash.strace import AT_FDCWD, Syscall, TraceError, fd_of, integer_of
+
+__all__ = ["CALLS", "Tracker", "unknown_calls"]
+
+# Importing these fills the table of effects.
+_FILLED = (effects_contents, effects_descriptors, effects_names)
+
+# Positions of descriptor arguments through which content or names are changed or synced.
+_FD_ARGS = {
+    "write": (0,), "pwrite64": (0,), "writev": (0,), "pwritev": (0,), "pwritev2": (0,),
+    "ftruncate": (0,), "fallocate": (0,), "fsync": (0,), "fdatasync": (0,), "fchmod": (0,),
+    "copy_file_range": (0, 2), "sendfile": (0, 1), "splice": (0, 2), "ioctl": (0,), "lseek": (0,),
+    "dup": (0,), "dup2": (0,), "dup3": (0,), "fcntl": (0,), "mmap": (4,), "read": (0,),
+    "readv": (0,),
+}  # fmt: skip
+
+
+def unknown_calls(calls: Sequence[Syscall]) -> list[int]:
+    """Positions of the calls of which nobody knows whether they happened, if it can matter."""
+    return [i for i, call in enumerate(calls) if call.unknown and call.name in EFFECTS]
+
+
+class Tracker:
+    """One pass over a trace. `run` gives the history; `tree` is then the final tree in memory."""
+
+    def __init__(
+        self,
+        calls: Sequence[Syscall],
+        tree: FileSystem,
+        *,
+        watched: bytes,
+        acks: bytes,
+        cwd: bytes,
+        happened: frozenset[int] = frozenset(),
+    ) -> None:
+        self.calls = calls
+        self.tree = tree
+        self.watched = watched
+        self.acks = acks
+        self.happened = happened
+        self.processes = Processes(list(calls), cwd)
+        self._mapped: dict[int, str] = {}
+
+    def run(self) -> History:
+        """Replays all calls. Raises TraceError, see the module's rules."""
+        moments: list[tuple[int, int, bool]] = []
+        for index, call in enumerate(self.calls):
+            if call.name in EFFECTS:
+                moments.append((call.start, index, True))
+                moments.append((call.end, index, False))
+        moments.sort()
+        begun: dict[int, Moment] = {}
+        for _, index, begins in moments:
+            call = self.calls[index]
+            if begins:
+                begun[index] = self._begin(call)
+            else:
+                moment = begun.pop(index)
+                happened = call.unknown and index in self.happened
+                if call.name != "close" and (call.result is not None or happened):
+                    EFFECTS[call.name](self, moment)
+        self._refuse_mapped()
+        return self.tree.finish()
+
+    # -- paths --------------------------------------------------------------------------------
+
+    def inside(self, path: bytes | None) -> bool:
+        """Whether an absolute path is the watched directory or below it."""
+        return path is not None and (path == self.watched or path.startswith(self.watched + b"/"))
+
+    def relative(self, moment: Moment, path: bytes, dirfd: str | None = None) -> str | None:
+        """A path argument relative to the watched directory, or None if it leads elsewhere."""
+        base = moment.process.cwd
+        if dirfd is not None:
+            fd = fd_of(dirfd)
+            if fd.path is not None:
+                base = fd.path
+                if fd.number == AT_FDCWD:
+                    moment.process.cwd = fd.path
+        full = posixpath.normpath(posixpath.join(base, path))
+        if not self.inside(full):
+            return None
+        return full[len(self.watched) + 1 :].decode("utf-8", "surrogateescape")
+
+    def _begin(self, call: Syscall) -> Moment:
+        process = self.processes[call.pid]
+        moment = Moment(call, process, {})
+        if call.name == "close" and call.args:
+            process.drop(fd_of(call.args[0]).number)
+        for index in _FD_ARGS.get(call.name, ()):
+            if index >= len(call.args):
+                continue
+            if call.name in ("read", "readv"):  # printed raw, without its path
+                number, annotated = integer_of(call.args[0]), True
+            else:
+                fd = fd_of(call.args[index])
+                number, annotated = fd.number, self.inside(fd.path)
+            file = process.get(number)
+            if annotated and file is not None:
+                moment.files[index] = file
+            elif annotated and call.name not in ("read", "readv", "fcntl") and call.error is None:
+                raise TraceError(
+                    f"{call.name} on descriptor {number}, a file below the watched directory that "
+                    f"was not opened in the trace: {call.args[index]}"
+                )
+        return moment
+
+    # -- maps ---------------------------------------------------------------------------------
+
+    def mapped(self, node: int) -> None:
+        """Notes that a file's content can change without a call."""
+        self._mapped.setdefault(node, self.tree.path_of(node))
+
+    def _refuse_mapped(self) -> None:
+        nodes = self.tree.history.nodes
+        bad = sorted(path for node, path in self._mapped.items() if not nodes[node].volatile)
+        if bad:
+            raise TraceError(
+                f"mapped shared and writable, so that the trace cannot show its changes: "
+                f"{', '.join(bad)}. If the program never trusts such a file after a crash, declare "
+                f"it with --volatile (a name or glob)"
+            )
+
+
+CALLS = tuple(sorted({*EFFECTS, "clone", "clone3", "fork", "vfork", "sync_file_range"}))
+"""The system calls that strace must record."""
