@@ -13,7 +13,9 @@ tag    type                            payload
 45059  dict with any other key         array: key, value, key, value, ... in insertion order
 45060  str with a lone surrogate       byte string: UTF-8, the surrogates encoded like any other
 45061  complex                         array: real part, imaginary part (floats)
-45062  datetime                        text, ISO 8601; or array: text, fold, zone name or null
+45062  datetime                        text, ISO 8601; or, if that is not enough, array: text
+                                       without offset, fold (0 or 1), offset from UTC in
+                                       microseconds or null, name of the zone or null
 45063  date                            text, ISO 8601
 45064  time                            as for datetime
 45065  timedelta                       integer, microseconds
@@ -91,32 +93,36 @@ def _read_complex(payload: list[float]) -> complex:
 
 def _write_clock(value: dt.datetime | dt.time) -> str | list[Any]:
     zone = value.tzinfo
-    text = value.isoformat()
-    if zone is None:
-        return [text, value.fold, None] if value.fold else text
-    if value.utcoffset() is None:
+    offset = value.utcoffset()
+    if zone is not None and offset is None:
         raise ValueError(f"its time zone {zone!r} has no fixed offset from UTC")
     name = None
     if type(zone) is dt.timezone:
         name = str.__str__(zone.tzname(None))  # it may be of a subclass of str
         if name == dt.timezone(zone.utcoffset(None)).tzname(None):
             name = None
-    return [text, value.fold, name] if value.fold or name is not None else text
+    # Parsing drops the microseconds of an offset of less than a second, so not in the text.
+    if not value.fold and name is None and (offset is None or not offset.microseconds):
+        return value.isoformat()
+    text = value.replace(tzinfo=None).isoformat()
+    return [text, value.fold, None if offset is None else offset // _MICROSECOND, name]
 
 
 def _read_clock(kind: type[dt.datetime] | type[dt.time], payload: str | list[Any]) -> Any:
     if isinstance(payload, str):
         return kind.fromisoformat(payload)
-    text, fold, name = payload
+    text, fold, offset_us, name = payload
     if type(text) is not str or type(fold) is not int:
         raise ValueError("expected a text and a fold")
-    value = kind.fromisoformat(text)
-    if name is None:
-        return value.replace(fold=fold)
-    offset = value.utcoffset()
-    if offset is None or type(name) is not str:
-        raise ValueError("expected an offset and the name of its zone")
-    return value.replace(fold=fold, tzinfo=dt.timezone(offset, name))
+    zone = None
+    if offset_us is not None:
+        if type(offset_us) is not int or type(name) not in (str, type(None)):
+            raise ValueError("expected an offset and the name of its zone")
+        offset = dt.timedelta(microseconds=offset_us)
+        zone = dt.timezone(offset) if name is None else dt.timezone(offset, name)
+    elif name is not None:
+        raise ValueError("a zone with a name and no offset")
+    return kind.fromisoformat(text).replace(fold=fold, tzinfo=zone)
 
 
 def _read_datetime(payload: str | list[Any]) -> Any:

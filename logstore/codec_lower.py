@@ -1,0 +1,202 @@
+"""Values as far as plain CBOR and tags can hold them: the first half of encoding.
+
+Rules: pure; decides everything that can be refused before a byte is written.  Types are compared
+exactly, never with ``isinstance``.  A part of a value that needs no tag is passed on as it is,
+not copied; that is most of them, so the common case is a few set operations per container.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+from cbor2 import CBORTag
+
+from logstore.codec_path import Refused
+from logstore.codec_tags import (
+    LEAVES,
+    TAG_DICT,
+    TAG_FROZENSET,
+    TAG_SET,
+    TAG_SURROGATES,
+    TAG_TUPLE,
+    Leaf,
+)
+from logstore.errors import ValueTooLargeError
+
+MAX_DEPTH = 64
+"""How many containers may stand around a value."""
+
+SAME_HASH_MAX = 1000
+"""How many keys of one dict, or elements of one set, may have one hash.
+
+Only keys that are not all str or bytes are counted: the hashes of those two are salted, so bytes
+that were made to collide cannot exist.
+"""
+
+PLAIN = frozenset({type(None), bool, int, float, str, bytes})
+"""What CBOR holds without a tag of ours."""
+
+_PLAIN_BUT_STR = PLAIN - {str}
+_TEXT_KEYS = frozenset({str, bytes})
+_BYTES_KEYS = frozenset({bytes})
+
+
+class Job:
+    """What one encoding needs to know and remember."""
+
+    __slots__ = ("keyed", "keys", "max_bytes", "plain", "room", "zoned")
+
+    def __init__(self, max_bytes: int, *, with_surrogates: bool = False) -> None:
+        self.max_bytes = max_bytes
+        self.room = max_bytes  # each item takes a byte at least: shared lists cannot explode
+        # Types that CBOR holds as they are, and types of keys that a CBOR map may have; str is
+        # only looked at one by one when CBOR has already refused one.
+        self.plain = _PLAIN_BUT_STR if with_surrogates else PLAIN
+        self.keys = _BYTES_KEYS if with_surrogates else _TEXT_KEYS
+        self.zoned = False  # saw a time zone of which only the offset is kept
+        self.keyed = False  # saw a set or a dict that is written as an array
+
+    def enter(self, container: Collection[Any], depth: int) -> None:
+        if depth >= MAX_DEPTH:
+            raise Refused(container, f"is nested deeper than {MAX_DEPTH} levels", nesting=True)
+        self.room -= len(container)
+        if self.room < 0:
+            raise too_large(self.max_bytes - self.room, self.max_bytes)
+
+
+def lower(value: Any, depth: int, job: Job) -> Any:
+    """Return what CBOR can hold for ``value``: itself where nothing in it needs a tag."""
+    kind = type(value)
+    if kind in job.plain:
+        return value
+    try:
+        lower_kind = _LOWER[kind]
+    except KeyError:
+        raise Refused.for_type(value, _LOWER.keys() | PLAIN) from None
+    return lower_kind(value, depth, job)
+
+
+def _lower_each(values: Iterable[Any], depth: int, job: Job) -> list[Any]:
+    plain = job.plain
+    return [item if type(item) in plain else lower(item, depth, job) for item in values]
+
+
+def _lower_list(value: list[Any], depth: int, job: Job) -> list[Any]:
+    job.enter(value, depth)
+    if job.plain.issuperset(map(type, value)):
+        return value
+    try:
+        return _lower_each(value, depth + 1, job)
+    except Refused as refused:
+        refused.inside(value, value, "[{}]")
+        raise
+
+
+def _lower_tuple(value: tuple[Any, ...], depth: int, job: Job) -> CBORTag:
+    job.enter(value, depth)
+    try:
+        return CBORTag(TAG_TUPLE, _lower_each(value, depth + 1, job))
+    except Refused as refused:
+        refused.inside(value, value, "[{}]")
+        raise
+
+
+def _lower_elements(value: Collection[Any], depth: int, job: Job) -> list[Any]:
+    job.enter(value, depth)
+    check_hashes(value)
+    job.keyed = True
+    try:
+        return _lower_each(value, depth + 1, job)
+    except Refused as refused:
+        refused.inside(value, value, ".elements()[{}]")
+        raise
+
+
+def _lower_set(value: set[Any], depth: int, job: Job) -> CBORTag:
+    return CBORTag(TAG_SET, _lower_elements(value, depth, job))
+
+
+def _lower_frozenset(value: frozenset[Any], depth: int, job: Job) -> CBORTag:
+    return CBORTag(TAG_FROZENSET, _lower_elements(value, depth, job))
+
+
+def _lower_dict(value: dict[Any, Any], depth: int, job: Job) -> dict[Any, Any] | CBORTag:
+    job.enter(value, depth)
+    plain = job.plain
+    depth += 1
+    try:
+        if job.keys.issuperset(map(type, value)):
+            if plain.issuperset(map(type, value.values())):
+                return value
+            return {
+                key: item if type(item) in plain else lower(item, depth, job)
+                for key, item in value.items()
+            }
+        check_hashes(value)
+        job.keyed = True
+        flat: list[Any] = [None] * (2 * len(value))
+        flat[::2] = _lower_each(value, depth, job)
+        flat[1::2] = _lower_each(value.values(), depth, job)
+        return CBORTag(TAG_DICT, flat)
+    except Refused as refused:
+        if not refused.inside(value, value, ".keys()[{}]"):
+            refused.inside(value, value.values(), "[{}]", names=value)
+        raise
+
+
+def _lower_surrogates(value: str, depth: int, job: Job) -> str | CBORTag:
+    # Only in the second attempt, when some str of the value has a lone surrogate.
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return CBORTag(TAG_SURROGATES, value.encode("utf-8", "surrogatepass"))
+    return value
+
+
+def _leaf_lowering(leaf: Leaf) -> Callable[[Any, int, Job], CBORTag]:
+    tag, kind, _, write, _ = leaf
+    has_zone = kind in (dt.datetime, dt.time)
+
+    def lower_leaf(value: Any, depth: int, job: Job) -> CBORTag:
+        try:
+            payload = write(value)
+        except Exception as error:  # a time zone's methods can be anybody's code
+            raise Refused(value, f"cannot be written: {error}") from error
+        if has_zone and type(value.tzinfo) not in (type(None), dt.timezone):
+            job.zoned = True
+        if str not in job.plain:
+            payload = (
+                _lower_each(payload, depth, job)
+                if type(payload) is list
+                else (lower(payload, depth, job))
+            )
+        return CBORTag(tag, payload)
+
+    return lower_leaf
+
+
+_LOWER: dict[type, Callable[[Any, int, Job], Any]] = {
+    list: _lower_list,
+    tuple: _lower_tuple,
+    dict: _lower_dict,
+    set: _lower_set,
+    frozenset: _lower_frozenset,
+    str: _lower_surrogates,
+    **{leaf.kind: _leaf_lowering(leaf) for leaf in LEAVES},
+}
+
+
+def too_large(size: int, max_bytes: int) -> ValueTooLargeError:
+    return ValueTooLargeError(
+        f"the encoded value has at least {size} bytes, the limit is {max_bytes}"
+    )
+
+
+def check_hashes(keys: Collection[Any]) -> None:
+    if len(keys) > SAME_HASH_MAX:
+        count = Counter(map(hash, keys)).most_common(1)[0][1]
+        if count > SAME_HASH_MAX:
+            raise Refused(keys, f"has {count} keys of one hash, the limit is {SAME_HASH_MAX}")

@@ -1,0 +1,165 @@
+"""How far a task has got: :class:`TaskProgress` and its bytes.
+
+Rules: immutable and validated when made, so that whatever is stored or read back is valid; pure
+functions; any thread.  The bytes are an array, encoded by :mod:`logstore.codec`: progress, status,
+current, total, meta.  A reader ignores further items, which a later version may write.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from logstore.codec import decode_value, encode_value
+from logstore.errors import DecodeError, UnserializableValueError
+
+_FIELDS = ("progress", "status", "current", "total", "meta")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskProgress:
+    """How far a task has got.
+
+    ``progress`` is a fraction from 0.0 to 1.0 (an int 0 or 1 becomes a float), ``status`` a text
+    for people, ``current`` and ``total`` numbers of items or None, ``meta`` a dict or None (any
+    value in one made by :meth:`from_state`).  ``meta`` is kept by reference, so change it no more.
+    Instances of subclasses of str, int, float and dict are taken as what they are underneath.
+
+    Raises ``ValueError`` naming the field for a wrong type, a nan, a fraction outside 0..1 or a
+    negative count.  A bool is not a number here.
+    """
+
+    progress: float = 0.0
+    status: str = "PENDING"
+    current: int | None = None
+    total: int | None = None
+    meta: Any = None
+
+    def __post_init__(self) -> None:
+        # Most are right as they are; only what has to be converted is set anew.
+        if type(self.progress) is not float or not 0.0 <= self.progress <= 1.0:
+            object.__setattr__(self, "progress", _fraction(self.progress))
+        if type(self.status) is not str:
+            object.__setattr__(self, "status", _text("status", self.status))
+        if self.current is not None:
+            object.__setattr__(self, "current", _count("current", self.current))
+        if self.total is not None:
+            object.__setattr__(self, "total", _count("total", self.total))
+        if self.meta is not None and type(self.meta) is not dict:
+            object.__setattr__(self, "meta", _dict("meta", self.meta))
+
+    @classmethod
+    def from_state(cls, state: str, meta: object = None) -> TaskProgress:
+        """Return the progress of a tracker that knows a state and any ``meta``, as taskiq's does.
+
+        ``state`` (a str, or an enum member that is one) becomes the status.  ``meta`` may be any
+        value, not just a dict; whether it can be stored is seen when it is.  Raises
+        ``ValueError`` when ``state`` is not a str.
+        """
+        made = cls(status=_text("state", state))
+        object.__setattr__(made, "meta", meta)
+        return made
+
+    @property
+    def state(self) -> str:
+        """The status, under the name that taskiq has for it."""
+        return self.status
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as a new dict, from which :meth:`from_dict` makes an equal object.
+
+        Where ``meta`` is neither a dict nor None there is a key ``state`` too: it says that the
+        object came from :meth:`from_state`.
+        """
+        fields = {name: getattr(self, name) for name in _FIELDS}
+        if self.meta is not None and type(self.meta) is not dict:
+            fields["state"] = self.status
+        return fields
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> TaskProgress:
+        """Return the object with the fields in ``data``; those missing have their defaults.
+
+        Unknown keys are ignored; with a key ``state``, ``meta`` may be any value.  Raises
+        ``ValueError`` as the constructor does, and when ``data`` is not a dict.
+        """
+        if not isinstance(data, dict):
+            raise ValueError(f"a progress must be a dict, not {type(data).__name__}")
+        fields = {name: data[name] for name in _FIELDS if name in data}
+        if "state" not in data:
+            return cls(**fields)
+        meta = fields.pop("meta", None)
+        fields.setdefault("status", _text("state", data["state"]))
+        made = cls(**fields)
+        object.__setattr__(made, "meta", meta)
+        return made
+
+
+def encode_progress(progress: TaskProgress, *, max_bytes: int = 1 << 30) -> bytes:
+    """Return the bytes of ``progress``.
+
+    Raises :class:`UnserializableValueError`, with a path as ``progress.meta['rows'][3]``, and
+    :class:`ValueTooLargeError`, as :func:`logstore.codec.encode_value` does.
+    """
+    p = progress
+    values = [p.progress, p.status, p.current, p.total, p.meta]
+    try:
+        return encode_value(values, max_bytes=max_bytes, root="progress")
+    except UnserializableValueError:
+        encode_value(p.meta, max_bytes=max_bytes, root="progress.meta")  # says it with this path
+        raise  # the meta alone would have fitted, with the array around it it is too deep
+
+
+def decode_progress(data: bytes | memoryview) -> TaskProgress:
+    """Return the progress that ``data`` holds, trusting nothing in it.
+
+    Raises :class:`DecodeError` for anything that :func:`encode_progress` would not write.
+    """
+    values = decode_value(data)
+    if type(values) is not list or len(values) < len(_FIELDS):
+        raise DecodeError(f"the {len(data)} bytes of a progress are not an array of its fields")
+    progress, status, current, total, meta = values[: len(_FIELDS)]
+    try:
+        made = TaskProgress(progress, status, current, total)
+    except ValueError as error:
+        raise DecodeError(f"the {len(data)} bytes of a progress: {error}") from error
+    object.__setattr__(made, "meta", meta)
+    return made
+
+
+# -- validation -----------------------------------------------------------------------------------
+
+
+def _wrong(name: str, expected: str, value: object) -> ValueError:
+    return ValueError(f"{name} must be {expected}, not of type {type(value).__name__}")
+
+
+def _fraction(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise _wrong("progress", "a float from 0.0 to 1.0", value)
+    if not 0 <= value <= 1:  # a nan is neither
+        shown = repr(value) if isinstance(value, float) else "an int outside"
+        raise ValueError(f"progress must be a fraction from 0.0 to 1.0, not {shown}")
+    return float(value)
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise _wrong(name, "a str", value)
+    return str.__str__(value)  # the text of a member of an enum, not its name
+
+
+def _count(name: str, value: object) -> int:
+    if type(value) is not int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise _wrong(name, "an int or None", value)
+        value = int(value)
+    if value < 0:
+        raise ValueError(f"{name} must not be negative")
+    return value
+
+
+def _dict(name: str, value: object) -> dict[Any, Any]:
+    if not isinstance(value, dict):
+        raise _wrong(name, "a dict or None", value)
+    return dict(value)
