@@ -3,8 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCH_STAMP := $(VENV)/.bench-installed
+# Where the bench makes its stores: a directory on a real disk.
+DIR ?= .
 
-.PHONY: all fmt check test quick demo clean
+.PHONY: all fmt check test quick demo bench bench-full bench-smoke bench-compare clean
 
 # Check and test: what a contributor runs.
 all: check test
@@ -36,6 +39,26 @@ quick: $(STAMP)
 # The main job on real input: workers over ZeroMQ, one of them killed half-way.
 demo: $(STAMP)
 	$(BIN)/python -m logstore.demo
+
+$(BENCH_STAMP): $(STAMP) pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	touch $(BENCH_STAMP)
+
+# Measure everything side by side (minutes): tables, JSON and plots in bench/results.
+bench: $(BENCH_STAMP)
+	$(BIN)/python -m bench run --profile quick --dir $(DIR)
+
+# The same with more rounds and stores of up to 10^7 results (up to an hour).
+bench-full: $(BENCH_STAMP)
+	$(BIN)/python -m bench run --profile full --dir $(DIR)
+
+# Under two minutes: fails when a ratio is below half of its target.
+bench-smoke: $(BENCH_STAMP)
+	$(BIN)/python -m bench run --profile smoke --check --out $(VENV)/bench-smoke --dir $(DIR)
+
+# The working tree against another revision: make bench-compare REF=v1.0
+bench-compare: $(BENCH_STAMP)
+	$(BIN)/python -m bench compare $(REF) --dir $(DIR)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

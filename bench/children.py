@@ -14,6 +14,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -64,7 +65,12 @@ def main(role: str, search_path: list[str]) -> None:
     os.dup2(2, 1)
     module, _, name = role.partition(":")
     channel = Channel(sys.stdin, writer, search_path)
-    getattr(importlib.import_module(module), name)(channel)
+    try:
+        getattr(importlib.import_module(module), name)(channel)
+    except Exception as error:
+        traceback.print_exc()
+        channel.send({"error": f"{role}: {type(error).__name__}: {error}"})
+        sys.exit(1)
 
 
 class Child:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SECTOR_BYTES = 512
-PAGE_BYTES = resource.getpagesize()
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +28,6 @@ def parse_block_stat(text: str) -> DeviceCount:
     return DeviceCount(fields[6] * SECTOR_BYTES, fields[15] if len(fields) > 15 else 0)
 
 
-def parse_process_io(text: str) -> int:
-    """The bytes that the process has caused to be written: `write_bytes` of `/proc/*/io`."""
-    for line in text.splitlines():
-        name, _, count = line.partition(": ")
-        if name == "write_bytes":
-            return int(count)
-    raise ValueError("no write_bytes in the process's io counters")
-
-
 def device_stat_path(directory: Path) -> Path | None:
     """The counters of the device that `directory` is on; None where there is no such device."""
     number = os.stat(directory).st_dev
@@ -55,14 +45,6 @@ def device_stat_path(directory: Path) -> Path | None:
 def device_count(path: Path | None) -> DeviceCount | None:
     """Read the counters at `path`, None for None."""
     return None if path is None else parse_block_stat(path.read_text())
-
-
-def process_written_bytes(pid: int) -> int | None:
-    """What process `pid` has caused to be written; None when the kernel does not tell us."""
-    try:
-        return parse_process_io(Path(f"/proc/{pid}/io").read_text())
-    except (OSError, ValueError):
-        return None
 
 
 def private_bytes(pid: int | None = None) -> int:
@@ -85,8 +67,13 @@ def directory_bytes(directory: Path) -> int:
     total = 0
     for parent, _, names in os.walk(directory):
         for name in names:
-            try:
-                total += os.stat(os.path.join(parent, name)).st_blocks * SECTOR_BYTES
-            except FileNotFoundError:
-                continue
+            total += _file_bytes(os.path.join(parent, name))
     return total
+
+
+def _file_bytes(path: str) -> int:
+    try:
+        return os.stat(path).st_blocks * SECTOR_BYTES
+    except FileNotFoundError:
+        # A side file that its owner has removed meanwhile.
+        return 0

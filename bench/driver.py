@@ -15,7 +15,7 @@ from typing import Any
 
 from .children import ROOT, Child, ChildFailedError
 from .measure import Metrics
-from .peers import TABLE, PeerUnavailableError, load
+from .peers import TABLE
 from .profiles import Profile
 from .progress import Progress
 from .shim import Control, ShimUnavailableError, build
@@ -56,7 +56,7 @@ class Outcome:
     cells: list[Cell] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
-    why: dict[str, str] = field(default_factory=dict)
+    peers: dict[str, dict[str, Any]] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
 
@@ -150,7 +150,7 @@ class Driver:
                 child.close()
                 del started[label]
             else:
-                self.outcome.why[label] = reply["why"]
+                self.outcome.peers[label] = reply["about"]
                 self.outcome.versions.update(reply["versions"])
         return started
 
@@ -216,16 +216,3 @@ def slices_of(workload: Workload, profile: Profile, rivals: Sequence[Contender])
         if takes_part(workload, rival.peer) and workload.takes_part(variant, rival.peer)
     )
     return per_round * rounds_of(workload, profile)
-
-
-def available(rivals: Sequence[Contender]) -> tuple[list[Contender], list[str]]:
-    """Those whose packages are installed, and what the others lack."""
-    there, missing = [], []
-    for rival in rivals:
-        try:
-            load(rival.peer)
-        except PeerUnavailableError as reason:
-            missing.append(str(reason))
-        else:
-            there.append(rival)
-    return there, missing

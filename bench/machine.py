@@ -82,11 +82,8 @@ def file_system(directory: Path) -> dict[str, str]:
 def versions() -> dict[str, str]:
     """The versions of everything that is measured and installed."""
     found = {"python": platform.python_version(), "sqlite": sqlite3.sqlite_version}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    installed = {dist.name.lower(): dist.version for dist in importlib.metadata.distributions()}
+    found |= {name: installed[name] for name in PACKAGES if name in installed}
     redis = _first_line(["redis-server", "--version"])
     if redis is not None:
         found["redis-server"] = redis.partition("v=")[2].partition(" ")[0]

@@ -19,6 +19,8 @@ Metrics: TypeAlias = dict[str, float | list[float]]
 
 WARM_UP_SHARE = 0.1
 WARM_UP_OPS_MAX = 50
+# Long enough to open a pool of connections before the clock runs.
+WARM_UP_LANES_S_MIN = 0.1
 
 
 @dataclass(slots=True)
@@ -97,7 +99,7 @@ async def closed_lanes(
         await asyncio.gather(*(lane(until, kept) for _ in range(lanes)))
         return perf_counter_ns() - started
 
-    await all_lanes(seconds * WARM_UP_SHARE, kept=False)
+    await all_lanes(max(seconds * WARM_UP_SHARE, WARM_UP_LANES_S_MIN), kept=False)
     samples.elapsed_ns = await all_lanes(seconds, kept=True)
     return samples
 

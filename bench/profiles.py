@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 ALL = ("W1", "W2", "W3", "W4", "W5", "W6", "W7", "W8", "W9", "W10", "W11")
@@ -9,22 +10,25 @@ ALL = ("W1", "W2", "W3", "W4", "W5", "W6", "W7", "W8", "W9", "W10", "W11")
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """The size of a run. Times in seconds, of one slice unless said otherwise."""
+    """The size of a run. Times in seconds, of one slice unless said otherwise.
+
+    It also travels to the workers as JSON, so a sequence may come back as a list.
+    """
 
     name: str
     rounds: int
     slice_s: float  # W1 to W4
     slow_slice_s: float  # W7 and W9: at 20 ms a flush, a slice needs time to mean something
     contention_s: float  # W5
-    store_sizes: tuple[int, ...]  # W6
+    store_sizes: Sequence[int]  # W6
     table_results: int  # W3: how many results the cold table holds
     device_results: int  # W8: enough to include a compaction
     wake_ups: int  # W10
     waiting_s: float  # W10
     soak_s: float  # W11
     soak_ttl_s: int  # W11
-    workloads: tuple[str, ...] = ALL
-    peers: tuple[str, ...] | None = None  # None: all
+    workloads: Sequence[str] = ALL
+    peers: Sequence[str] | None = None  # None: all
     heavy_rounds: int = 1  # W6, W10 and W11: long slices, whose figure is steady in itself
 
 

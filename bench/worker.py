@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import shutil
 import traceback
+from dataclasses import asdict
 from pathlib import Path
 
-from .children import Channel, Message
+from .children import Channel
 from .peers import PeerUnavailableError, load
 from .profiles import Profile
 from .servers import (
@@ -25,16 +26,6 @@ from .shim import Control
 from .workloads import WORKLOADS, Slice
 
 
-def _profile(fields: Message) -> Profile:
-    sequences = ("store_sizes", "workloads", "peers")
-    return Profile(
-        **{
-            name: tuple(field) if name in sequences and field is not None else field
-            for name, field in fields.items()
-        }
-    )
-
-
 def serve(channel: Channel) -> None:
     """The role: a setup message, then a message per slice until the parent closes its end."""
     setup = channel.receive()
@@ -44,7 +35,7 @@ def serve(channel: Channel) -> None:
     redis: Redis | None = None
     try:
         peer = load(setup["peer"])
-        part = Slice(peer, _profile(setup["profile"]), 0, base, channel.search_path)
+        part = Slice(peer, Profile(**setup["profile"]), 0, base, channel.search_path)
         part.control = Control.from_environment()
         server = peer.about.server
         versions = {}
@@ -58,7 +49,7 @@ def serve(channel: Channel) -> None:
     except (PeerUnavailableError, ServerUnavailableError) as reason:
         channel.send({"skip": str(reason)})
         return
-    channel.send({"ready": True, "why": peer.about.why, "versions": versions})
+    channel.send({"ready": True, "about": asdict(peer.about), "versions": versions})
     try:
         workload = WORKLOADS[setup["workload"]]
         while (order := channel.receive()) is not None:

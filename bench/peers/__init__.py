@@ -50,7 +50,9 @@ def load(name: str) -> Peer:
     module_name, sync_name, async_name = TABLE[name]
     try:
         module = importlib.import_module(f"{__name__}.{module_name}")
-        sync_class: type[SyncPeer] | None = sync_name and getattr(module, sync_name)
+        sync_class: type[SyncPeer] | None = (
+            None if sync_name is None else getattr(module, sync_name)
+        )
         async_class: type[AsyncPeer]
         if async_name is not None:
             async_class = getattr(module, async_name)

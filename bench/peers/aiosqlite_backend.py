@@ -134,6 +134,7 @@ class AiosqliteGrouped(AiosqlitePeer):
         name="aiosqlite-full-shared",
         title="aiosqlite FULL, shared commits",
         durable=True,
+        shares_commits=True,
         modules=("aiosqlite", "taskiq"),
         why=WHY + GROUPED + "FULL: each commit is synced.",
     )

@@ -46,16 +46,22 @@ class About:
     modules: tuple[str, ...] = ()
     server: Server | None = None
     processes: bool = True
+    # Concurrent writers share a transaction: one's failure is another's.
+    shares_commits: bool = False
 
     def missing(self) -> str | None:
         """The first module that is not installed, or None."""
         for module in self.modules:
-            try:
-                if importlib.util.find_spec(module) is None:
-                    return module
-            except ModuleNotFoundError:
+            if not _installed(module):
                 return module
         return None
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +152,8 @@ class AsyncPeer(ABC):
         """Store progress."""
 
     async def wait(self, task_id: str) -> None:
-        """Return when there is a result: by polling, as taskiq does, unless the peer can push."""
-        while not await self.ready(task_id):
-            await asyncio.sleep(POLL_INTERVAL_S)
+        """Return when there is a result. Only backends and those that push are asked."""
+        raise NotImplementedError(f"{self.about.name} has nothing to wait with")
 
     async def preload(self, items: Iterable[tuple[str, TaskiqResult[Any]]]) -> None:
         """Store many. Not measured; 128 at a time unless the peer has a bulk way."""

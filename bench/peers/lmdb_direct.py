@@ -49,8 +49,10 @@ class LmdbDirect(SyncPeer):
         return self.get(task_id) is not None
 
     def preload(self, items: Iterable[tuple[str, bytes]]) -> None:
+        # Few, large, sorted transactions: each one leaves the pages it replaced free in the file,
+        # which its users' small ones would have used again.
         pending = iter(items)
-        while batch := list(islice(pending, 10_000)):
+        while batch := list(islice(pending, 1_000_000)):
             with self._env.begin(write=True) as txn:
                 for task_id, value in sorted(batch):
                     txn.put(task_id.encode(), value)

@@ -7,6 +7,7 @@ thousand per round.
 
 from __future__ import annotations
 
+import itertools
 import random
 from pathlib import Path
 from time import perf_counter_ns
@@ -49,7 +50,7 @@ def measure(channel: Channel) -> None:
     peer.open()
     peer.ready(wanted[0])
     opened_ms = (perf_counter_ns() - before) / 1e6
-    turn = iter(wanted * 1000)
+    turn = itertools.cycle(wanted)
 
     def get() -> None:
         if peer.get(next(turn)) is None:

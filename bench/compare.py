@@ -1,0 +1,126 @@
+"""Two revisions of the library side by side, measured by this revision of the bench.
+
+The other revision's sources are exported below the bench's directory and come first on the import
+path of its own processes; rounds are interleaved as ever.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from .children import ROOT
+from .driver import Cell, Contender
+from .report import Table, with_spread
+from .stats import Spread, spread
+from .targets import Figures
+from .workloads import WORKLOADS
+
+NOW = "now"
+LIBRARY = "logstore"
+
+
+class RevisionUnavailableError(Exception):
+    """git does not know the revision, or it has no library; the message says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """The library of another revision in a directory of its own."""
+
+    revision: str
+    directory: Path
+
+    def remove(self) -> None:
+        """Delete the directory."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def export(reference: str, parent: Path) -> Exported:
+    """Export the library at `reference` below `parent`.
+
+    Raises RevisionUnavailableError when git cannot.
+    """
+    git = ["git", "-C", str(ROOT)]
+    named = subprocess.run(
+        [*git, "rev-parse", "--short", f"{reference}^{{commit}}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if named.returncode != 0:
+        raise RevisionUnavailableError(f"git knows no revision {reference!r}")
+    revision = named.stdout.strip()
+    packed = subprocess.run([*git, "archive", revision, LIBRARY], capture_output=True, check=False)
+    if packed.returncode != 0:
+        raise RevisionUnavailableError(f"{reference}: {packed.stderr.decode().strip()}")
+    directory = parent / f"revision-{revision}"
+    directory.mkdir()
+    with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
+        for member in archive.getmembers():
+            target = (directory / member.name).resolve()
+            if not target.is_relative_to(directory.resolve()):
+                raise RevisionUnavailableError(f"{reference}: {member.name} leads elsewhere")
+            archive.extract(member, directory)
+    return Exported(revision, directory)
+
+
+def contenders(exported: Exported, peers: list[str]) -> list[Contender]:
+    """Each of our own `peers` twice: as it is now and as it was."""
+    both = []
+    for peer in peers:
+        both.append(Contender(f"{peer}-{NOW}", peer))
+        path = (str(exported.directory), str(ROOT))
+        both.append(Contender(f"{peer}-{exported.revision}", peer, path))
+    return both
+
+
+def table(cells: list[Cell], exported: Exported, peers: list[str]) -> Table:
+    """Every metric then and now, and the ratio now to then with its spread over the rounds."""
+    figures = Figures(cells, {})
+    rows = []
+    for workload, variant in dict.fromkeys((cell.workload, cell.variant) for cell in cells):
+        for metric in WORKLOADS[workload].metrics:
+            for peer in peers:
+                row = _row(figures, workload, variant, peer, exported.revision, metric.key)
+                if row is None:
+                    continue
+                then, now, ratio = row
+                rows.append(
+                    [
+                        f"{workload} {variant}",
+                        peer,
+                        metric.label,
+                        with_spread(then, metric.digits),
+                        with_spread(now, metric.digits),
+                        f"{ratio.median:.2f}x ({ratio.low:.2f} to {ratio.high:.2f})",
+                        _verdict(ratio, metric.better == "higher"),
+                    ]
+                )
+    columns = ["workload", "", "metric", exported.revision, NOW, f"{NOW} / then", ""]
+    return Table(f"{exported.revision} and {NOW}", columns, rows)
+
+
+def _row(
+    figures: Figures, workload: str, variant: str, peer: str, revision: str, metric: str
+) -> tuple[Spread, Spread, Spread] | None:
+    then = figures.rounds(workload, variant, f"{peer}-{revision}", metric)
+    now = figures.rounds(workload, variant, f"{peer}-{NOW}", metric)
+    shared = sorted(turn for turn in then.keys() & now.keys() if then[turn])
+    if not shared:
+        return None
+    ratios = [now[turn] / then[turn] for turn in shared]
+    return spread(list(then.values())), spread(list(now.values())), spread(ratios)
+
+
+def _verdict(ratio: Spread, higher_is_better: bool) -> str:
+    """A word only when every round agrees."""
+    if ratio.low > 1.02:
+        return "better" if higher_is_better else "worse"
+    if ratio.high < 0.98:
+        return "worse" if higher_is_better else "better"
+    return ""
