@@ -1,0 +1,77 @@
+"""logstore: an embedded, crash-safe store for task results and progress on one host."""
+
+from logstore.aio import AsyncStore, open_async
+from logstore.errors import (
+    CorruptionError,
+    CorruptLogError,
+    CorruptRecordError,
+    CorruptTableError,
+    DecodeError,
+    DiskFullError,
+    FormatVersionError,
+    LogstoreError,
+    MissingLogError,
+    NetworkFilesystemError,
+    NotAStoreError,
+    OpenError,
+    ReadOnlyError,
+    ResultDeletedError,
+    ResultError,
+    ResultExpiredError,
+    ResultIsMissingError,
+    StoreBusyError,
+    StoreClosedError,
+    StorePermissionError,
+    TruncatedFileError,
+    UnserializableValueError,
+    ValueTooLargeError,
+    WaitTimeoutError,
+    WriteError,
+    WriteTimeoutError,
+)
+from logstore.progress import TaskProgress
+from logstore.salvage import check
+from logstore.store import Store, Watch, open
+from logstore.types import CheckReport, Event, StoreStats, TaskInfo
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AsyncStore",
+    "CheckReport",
+    "CorruptLogError",
+    "CorruptRecordError",
+    "CorruptTableError",
+    "CorruptionError",
+    "DecodeError",
+    "DiskFullError",
+    "Event",
+    "FormatVersionError",
+    "LogstoreError",
+    "MissingLogError",
+    "NetworkFilesystemError",
+    "NotAStoreError",
+    "OpenError",
+    "ReadOnlyError",
+    "ResultDeletedError",
+    "ResultError",
+    "ResultExpiredError",
+    "ResultIsMissingError",
+    "Store",
+    "StoreBusyError",
+    "StoreClosedError",
+    "StorePermissionError",
+    "StoreStats",
+    "TaskInfo",
+    "TaskProgress",
+    "TruncatedFileError",
+    "UnserializableValueError",
+    "ValueTooLargeError",
+    "WaitTimeoutError",
+    "Watch",
+    "WriteError",
+    "WriteTimeoutError",
+    "check",
+    "open",
+    "open_async",
+]

@@ -1,0 +1,213 @@
+"""Group commit: whoever comes first commits for everybody who has come since.
+
+Rules: at most one thread of a process leads.  A leader takes the whole queue, commits it as one
+group, wakes the followers, and hands the lead to the first of those who came meanwhile.  There
+is no timer: a lone writer commits on its own thread at once, and groups form while the disk is
+busy.  A batch that has been taken is carried to its end whatever happens to its caller.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+from logstore.engine.frames import (
+    DELETED,
+    EXPIRED,
+    HAD_RESULT,
+    RESULT,
+    Entry,
+)
+from logstore.errors import (
+    ResultDeletedError,
+    ResultExpiredError,
+    ResultIsMissingError,
+    WriteTimeoutError,
+)
+
+REFUSED = object()  # the outcome of a write whose condition did not hold: its error stands
+_INTERRUPTED = WriteTimeoutError("the commit was interrupted; the write's outcome is unknown")
+
+
+class Lookup:
+    """What a conditional write may ask of the store, as of its place in the group."""
+
+    def result(self, key: bytes) -> Entry | None:
+        """The newest record of the result: RESULT, DELETED or EXPIRED, or None."""
+        raise NotImplementedError
+
+    def has_progress(self, key: bytes) -> bool:
+        """Whether there is progress to clear."""
+        raise NotImplementedError
+
+
+class Write:
+    """One write: what it puts into the log, and afterwards what became of it."""
+
+    __slots__ = ("entry", "error", "key", "outcome", "sync")
+
+    def __init__(self, key: bytes, entry: Entry, *, sync: bool) -> None:
+        self.key = key
+        self.entry = entry
+        self.sync = sync  # whether the group must be flushed before this is acked
+        self.outcome: object = None
+        self.error: BaseException | None = _INTERRUPTED  # None once it is committed
+
+    def resolve(self, lookup: Lookup, now_us: int) -> Entry | None:
+        """The entry to log, or None if there is nothing to write; may set the outcome."""
+        return self.entry
+
+
+class Delete(Write):
+    """Delete a result and its progress; the outcome is whether there was a result."""
+
+    __slots__ = ()
+
+    def resolve(self, lookup: Lookup, now_us: int) -> Entry | None:
+        current = lookup.result(self.key)
+        had_result = is_live_result(current, now_us)
+        self.outcome = had_result
+        if not had_result and not lookup.has_progress(self.key):
+            return None
+        known = current is not None and current.kind == RESULT
+        return self.entry._replace(flags=HAD_RESULT if known else 0)
+
+
+class Pop(Write):
+    """Delete a result and return its payload; the outcome is the entry that was there."""
+
+    __slots__ = ()
+
+    def resolve(self, lookup: Lookup, now_us: int) -> Entry | None:
+        current = lookup.result(self.key)
+        if current is None or not is_live_result(current, now_us):
+            self.error = missing_result(self.key, current)
+            self.outcome = REFUSED
+            return None
+        self.outcome = current
+        return self.entry._replace(flags=HAD_RESULT)
+
+
+class Flush(Write):
+    """Force everything acked so far to the disk."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(b"", Entry(DELETED, 0, 0, 0, b""), sync=True)
+
+    def resolve(self, lookup: Lookup, now_us: int) -> Entry | None:
+        return None
+
+
+def is_live_result(entry: Entry | None, now_us: int) -> bool:
+    """Whether there is a result that readers may see."""
+    return (
+        entry is not None
+        and entry.kind not in (DELETED, EXPIRED)
+        and (not entry.expires_us or entry.expires_us > now_us)
+    )
+
+
+def missing_result(key: bytes, entry: Entry | None) -> Exception:
+    """The error that says why there is no live result."""
+    task_id = key.decode("utf-8", "replace")
+    if entry is None or (entry.kind == DELETED and not entry.flags & HAD_RESULT):
+        return ResultIsMissingError(f"no result is stored for task {task_id!r}")
+    if entry.kind == DELETED:
+        return ResultDeletedError(f"the result of task {task_id!r} has been deleted")
+    return ResultExpiredError(f"the result of task {task_id!r} has expired")
+
+
+class _Batch:
+    """Writes that one caller waits for together."""
+
+    __slots__ = ("done", "leads", "wake", "writes")
+
+    def __init__(self, writes: Sequence[Write]) -> None:
+        self.writes = writes
+        self.wake: threading.Lock | None = None  # held until there is news
+        self.done = False
+        self.leads = False
+
+
+class Committer:
+    """The queue in front of the log.  ``commit`` is called by one thread at a time."""
+
+    def __init__(
+        self, commit: Callable[[list[Write], Callable[[], None]], None], timeout_s: float
+    ) -> None:
+        self._commit = commit
+        self._timeout_s = timeout_s
+        self._lock = threading.Lock()
+        self._queue: list[_Batch] = []
+        self._leading = False
+
+    def run(self, writes: Sequence[Write]) -> None:
+        """Commit the writes in their order and return when each has an outcome or an error.
+
+        Raises WriteTimeoutError if that takes longer than the time-out; their outcome is then
+        unknown.
+        """
+        batch = _Batch(writes)
+        with self._lock:
+            self._queue.append(batch)
+            if self._leading:
+                batch.wake = threading.Lock()
+                batch.wake.acquire()
+            else:
+                self._leading = True
+                batch.leads = True
+        if not batch.leads:
+            self._follow(batch, batch.wake)
+            if batch.done:
+                return
+        self._lead()
+
+    def _follow(self, batch: _Batch, wake: threading.Lock | None) -> None:
+        assert wake is not None
+        try:
+            if wake.acquire(timeout=self._timeout_s):
+                return
+            raise WriteTimeoutError(
+                f"the write was not committed within {self._timeout_s} s, because the one before "
+                f"it has not ended; its outcome is unknown"
+            )
+        except BaseException:
+            with self._lock:
+                if batch in self._queue:
+                    self._queue.remove(batch)
+                if batch.leads and not batch.done:
+                    self._pass_on()
+            raise
+
+    def _lead(self) -> None:
+        with self._lock:
+            group, self._queue = self._queue, []
+        acked = False
+
+        def ack() -> None:
+            nonlocal acked
+            acked = True
+            for batch in group:
+                batch.done = True
+                if batch.wake is not None:
+                    batch.wake.release()
+
+        try:
+            self._commit([write for batch in group for write in batch.writes], ack)
+        finally:
+            if not acked:
+                ack()
+            with self._lock:
+                self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Make the first in the queue the leader; under the lock."""
+        if self._queue:
+            heir = self._queue[0]
+            heir.leads = True
+            assert heir.wake is not None
+            heir.wake.release()
+        else:
+            self._leading = False

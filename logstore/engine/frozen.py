@@ -1,0 +1,133 @@
+"""Reading a store that no process has open, without writing a byte.
+
+Rules: no lock is taken and no file is made, so the medium may be read-only; the log is scanned
+into the overlay as recovery would.  What LMDB reads without its lock file is only good while
+nobody writes, so after each read the files are looked at: if they have changed, a typed error
+comes instead of the value.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TypeVar
+
+from logstore.engine import osdep
+from logstore.engine.counters import Counters
+from logstore.engine.engine import Engine, Options
+from logstore.engine.log import FIRST_OFFSET, Log
+from logstore.engine.opening import recover_frames
+from logstore.engine.overlay import Overlay
+from logstore.engine.table import Table
+from logstore.errors import StoreBusyError
+
+T = TypeVar("T")
+
+
+def is_in_use(path: str) -> bool:
+    """Whether some process has the store open."""
+    try:
+        fd = os.open(path + "-shm", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return not osdep.try_lock(fd)
+    finally:
+        os.close(fd)
+
+
+class FrozenEngine(Engine):
+    """The reading half of an engine, on files at rest or left by a crash."""
+
+    def __init__(self, path: str, options: Options) -> None:
+        self.path = path
+        self.options = options
+        self.counters = Counters()
+        self.closed = self.forked = False
+        self._identity = self._look()
+        self.table = Table(path, readonly=True, lock=False)
+        meta = self.table.meta
+        self.seed = self.table.seed
+        self.incarnation = meta.incarnation
+        self._view = Overlay(meta.epoch)
+        self._log_bytes = 0
+        if not meta.clean:
+            try:
+                log = Log.open(path + "-log", meta.uuid, writable=False)
+                try:
+                    recover_frames(log, meta, self._view, self.counters)
+                    self._log_bytes = log.size
+                finally:
+                    log.close()
+            except BaseException:
+                self.table.close()
+                raise
+
+    def view(self) -> Overlay:
+        """What the log holds; it does not change."""
+        if self.closed:
+            raise self._closed_error()
+        return self._view
+
+    def from_table(self, read: Callable[[Table], T]) -> T:
+        """Run a read on the table, if nobody has opened the store meanwhile."""
+        if self.closed:
+            raise self._closed_error()
+        try:
+            found = read(self.table)
+        except Exception:
+            self._check_unchanged()
+            raise
+        self._check_unchanged()
+        return found
+
+    def log_state(self) -> tuple[int, int]:
+        """Epoch and offset of the log's end, as in the shared header; all of it is synced."""
+        return self._view.state, self._view.applied
+
+    def log_file_bytes(self) -> int:
+        """Size of the log's file, 0 if there is none."""
+        return self._log_bytes
+
+    def read_log(self) -> bytes:
+        """Nothing: the log was verified when the store was opened."""
+        return b""
+
+    def log_end(self) -> int:
+        """Where :meth:`read_log` ends."""
+        return FIRST_OFFSET
+
+    def release(self, *, keep_presence: bool = False) -> None:
+        """Close the table."""
+        self.closed = True
+        self.table.close()
+
+    def before_fork(self) -> None:
+        """Wait until no thread is inside a table read."""
+        self.table.hold_reads()
+
+    def after_fork_in_parent(self) -> None:
+        """Undo :meth:`before_fork`."""
+        self.table.resume_reads()
+
+    def after_fork_in_child(self) -> None:
+        """Drop the inherited handle."""
+        self.closed = self.forked = True
+        self.table.abandon()
+
+    def _look(self) -> tuple[object, ...]:
+        seen: list[object] = []
+        for path in (self.path, self.path + "-shm"):
+            try:
+                info = os.stat(path)
+                seen.append((info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns))
+            except FileNotFoundError:
+                seen.append(None)
+        return tuple(seen)
+
+    def _check_unchanged(self) -> None:
+        if self._look() != self._identity:
+            raise StoreBusyError(
+                f"{self.path}: another process has opened the store for writing since this one "
+                f"opened it with mode='r'; open it again"
+            )

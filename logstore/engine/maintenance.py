@@ -1,0 +1,66 @@
+"""The background thread of an open store: bounded loss of progress, and tidying up when idle.
+
+Rules: one daemon thread per engine.  Every ``sync_interval_s`` it puts on the disk what no commit
+has flushed, also for processes that have died meanwhile.  When nothing has been published for a
+second it compacts, so that a store at rest is one small file and an empty log.  It keeps no lock
+while it waits, and an error of its own never ends it: the next commit meets the same error.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from logstore.engine.commit import Flush
+from logstore.engine.engine import Engine
+from logstore.engine.frames import OFFSET_MAX
+from logstore.engine.header import STATE, SYNCED, VACUUM
+from logstore.engine.log import FIRST_OFFSET
+from logstore.errors import LogstoreError
+
+IDLE_S = 1.0
+EXPIRY_CHECK_S = 5.0
+
+
+class Maintenance:
+    """The thread and its end."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="logstore-maintenance", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread and wait for it, unless it is the caller."""
+        self._stop.set()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _run(self) -> None:
+        engine = self._engine
+        words = engine.header.words
+        last_state, since = words[STATE], time.monotonic()
+        expiry_checked = since
+        while not self._stop.wait(min(engine.options.sync_interval_s, IDLE_S)):
+            try:
+                now = time.monotonic()
+                state = words[STATE]
+                committed = state & OFFSET_MAX
+                if state != last_state:
+                    last_state, since = state, now
+                idle = now - since >= IDLE_S
+                if committed > FIRST_OFFSET and idle and not words[VACUUM]:
+                    engine.compact()
+                elif words[SYNCED] < committed:
+                    engine.committer.run([Flush()])
+                elif idle and now - expiry_checked >= EXPIRY_CHECK_S:
+                    expiry_checked = now
+                    if engine.expiry_due():
+                        engine.compact()
+            except (LogstoreError, OSError) as exc:
+                engine.counters.last_compaction_error = str(exc)
+            except ValueError:
+                if engine.closed:  # the header has been unmapped
+                    return
+                raise

@@ -1,0 +1,193 @@
+"""Everything that is specific to an operating system, in one place.
+
+Rules: no other module calls ``fcntl``, ``ctypes`` or a Linux-only path.  Each function says what
+it falls back to where the system lacks the facility.  Run and tested on Linux only.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+import platform
+import time
+
+NETWORK_FILESYSTEMS = frozenset(
+    (
+        *("nfs", "nfs4", "cifs", "smb3", "smbfs", "smb", "ncpfs", "afs", "9p", "virtiofs"),
+        *("ceph", "glusterfs", "lustre", "gpfs", "beegfs", "ocfs2", "gfs2", "davfs"),
+        *("fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.s3fs", "fuse.rclone"),
+    )
+)
+
+
+# -- locks on whole files (flock: owned by the open file, freed by the kernel on death) ------
+
+
+def try_lock(fd: int, *, shared: bool = False) -> bool:
+    """Take or convert the lock on an open file without waiting; False if others hold it."""
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError as exc:
+        if exc.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN):
+            return False
+        raise
+    return True
+
+
+def unlock(fd: int) -> None:
+    """Give the lock back."""
+    fcntl.flock(fd, fcntl.LOCK_UN)
+
+
+# -- durability ------------------------------------------------------------------------------
+
+
+def sync_data(fd: int) -> None:
+    """Force a file's data, and its size if it has changed, to the disk."""
+    os.fdatasync(fd)
+
+
+def sync_file(fd: int) -> None:
+    """Force a file's data and metadata to the disk."""
+    os.fsync(fd)
+
+
+def sync_directory(path: str) -> None:
+    """Force the entries of a directory to the disk: after a create, rename or unlink."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def pwrite_all(fd: int, data: bytes | memoryview, offset: int) -> None:
+    """Write all of ``data`` at ``offset``, going on after a short write."""
+    written = os.pwrite(fd, data, offset)
+    if written != len(data):
+        view = memoryview(data)
+        while written < len(view):
+            count = os.pwrite(fd, view[written:], offset + written)
+            if count == 0:
+                raise OSError(errno.EIO, "write made no progress")
+            written += count
+
+
+def remove(path: str) -> None:
+    """Unlink a file that may be there."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+# -- facts about the machine -----------------------------------------------------------------
+
+
+def boot_id() -> bytes:
+    """16 bytes that change with every boot of the machine; zeros where it cannot be told."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return bytes.fromhex(file.read().strip().replace("-", ""))
+    except (OSError, ValueError):
+        return bytes(16)
+
+
+def filesystem_type(path: str) -> str:
+    """The type of the file system that holds ``path`` ("ext4", "nfs4"), "" if unknown."""
+    try:
+        device = os.stat(path).st_dev
+        wanted = f"{os.major(device)}:{os.minor(device)}"
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+            for line in file:
+                left, _, right = line.partition(" - ")
+                if left.split()[2] == wanted:
+                    return right.split()[0]
+    except (OSError, IndexError, ValueError):
+        pass
+    return ""
+
+
+# -- waiting on a word of shared memory (futex) -----------------------------------------------
+
+_FUTEX_WAIT, _FUTEX_WAKE = 0, 1
+_FUTEX_SYSCALL = {
+    "x86_64": 202,
+    "aarch64": 98,
+    "riscv64": 98,
+    "ppc64le": 221,
+    "s390x": 238,
+}.get(platform.machine())
+_POLL_S = 0.002
+
+
+class _Timespec(ctypes.Structure):
+    _fields_ = (("tv_sec", ctypes.c_long), ("tv_nsec", ctypes.c_long))
+
+
+class SharedWord:
+    """A 32-bit word of a shared mapping on which processes can sleep and be woken.
+
+    Uses a futex where the system call is known; elsewhere :meth:`wait` polls every 2 ms and
+    :meth:`wake` does nothing.  The mapping must outlive the word: :meth:`release` it first.
+    """
+
+    def __init__(self, mapping: mmap.mmap, offset: int) -> None:
+        if offset % 4:
+            raise ValueError(f"a futex word must be 4-byte aligned, not at offset {offset}")
+        self._word: ctypes.c_uint32 | None = ctypes.c_uint32.from_buffer(mapping, offset)
+        self._address = ctypes.addressof(self._word)
+        self._syscall = None
+        if _FUTEX_SYSCALL is not None and ctypes.sizeof(ctypes.c_void_p) == 8:
+            self._syscall = ctypes.CDLL(None, use_errno=True).syscall
+            self._syscall.restype = ctypes.c_long
+
+    @property
+    def value(self) -> int:
+        """The word as it is now."""
+        assert self._word is not None
+        return self._word.value
+
+    @value.setter
+    def value(self, new: int) -> None:
+        assert self._word is not None
+        self._word.value = new & 0xFFFFFFFF
+
+    def wait(self, seen: int, timeout_s: float) -> None:
+        """Sleep while the word is ``seen``, at most ``timeout_s``; may return early."""
+        if self._syscall is None:
+            end = time.monotonic() + timeout_s
+            while self.value == seen and (left := end - time.monotonic()) > 0:
+                time.sleep(min(_POLL_S, left))
+            return
+        seconds = int(timeout_s)
+        spec = _Timespec(seconds, int((timeout_s - seconds) * 1e9))
+        self._syscall(
+            ctypes.c_long(_FUTEX_SYSCALL or 0),
+            ctypes.c_void_p(self._address),
+            ctypes.c_int(_FUTEX_WAIT),
+            ctypes.c_uint32(seen),
+            ctypes.byref(spec),
+            None,
+            ctypes.c_int(0),
+        )
+
+    def wake(self) -> None:
+        """Wake every process that sleeps on the word."""
+        if self._syscall is not None:
+            self._syscall(
+                ctypes.c_long(_FUTEX_SYSCALL or 0),
+                ctypes.c_void_p(self._address),
+                ctypes.c_int(_FUTEX_WAKE),
+                ctypes.c_int(0x7FFFFFFF),
+                None,
+                None,
+                ctypes.c_int(0),
+            )
+
+    def release(self) -> None:
+        """Let go of the mapping, so that it can be closed."""
+        self._word = None

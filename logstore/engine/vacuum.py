@@ -1,0 +1,191 @@
+"""Vacuum and backup: copying the table without its free pages, beside running writers.
+
+Rules: the copy is made from a read snapshot, with compactions put off and no lock held; what the
+log has gathered meanwhile is folded into the copy in rounds, the last one, of what is left, under
+the writer lock.  The file is renamed over the table only when it is complete and on the disk, and
+published before the lock is given back.  Until then the old file is the table.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import NamedTuple
+
+from logstore.engine import osdep
+from logstore.engine.compaction import Retention, fold_into
+from logstore.engine.engine import Engine
+from logstore.engine.frames import Entry
+from logstore.engine.header import INCARNATION, TABLE_INODE, VACUUM, WRITING
+from logstore.engine.overlay import Overlay
+from logstore.engine.table import Table
+from logstore.errors import StoreBusyError
+
+MODE = 0o600
+ATTEMPTS = 3
+ROUNDS_MAX = 8
+LAST_ROUND_KEYS = 100  # how many changed keys may be left for the round under the lock
+AUTO_FILE_BYTES = 16 << 20
+
+
+class VacuumReport(NamedTuple):
+    """What a vacuum has given back."""
+
+    bytes_before: int
+    bytes_after: int
+
+
+def is_due(engine: Engine) -> bool:
+    """Whether more than half of a file over 16 MiB is free."""
+    counts = engine.table.counts()
+    return counts.file_bytes > AUTO_FILE_BYTES and counts.free_bytes * 2 > counts.file_bytes
+
+
+def vacuum(engine: Engine) -> VacuumReport:
+    """Rewrite the table without its free pages.
+
+    Writers wait only for the last short round.  Raises StoreBusyError if another vacuum is
+    running or compactions that could not wait kept coming, WriteError if the disk is full; the
+    store is then as it was.
+    """
+    before = os.stat(engine.path).st_size
+    for _ in range(ATTEMPTS):
+        if _attempt(engine):
+            engine.counters.vacuums += 1
+            return VacuumReport(before, os.stat(engine.path).st_size)
+    raise StoreBusyError(
+        f"{engine.path}: the vacuum was overtaken by compactions {ATTEMPTS} times; try again "
+        f"when there are fewer large results"
+    )
+
+
+def _attempt(engine: Engine) -> bool:
+    temporary = engine.path + "-vacuum"
+    words = engine.header.words
+    with engine.exclusive():
+        if words[VACUUM] and not engine.vacuum_is_dead():
+            raise StoreBusyError(f"{engine.path}: another vacuum is running")
+        engine.fold()  # so that the copy begins with an empty log
+        osdep.remove(temporary)
+        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
+        osdep.try_lock(fd)
+        words[VACUUM] = 1
+    copy: Table | None = None
+    try:
+        engine.table.copy_to(fd)
+        osdep.sync_file(fd)
+        copy = Table(temporary, lock=False)
+        folded = _fold_rounds(engine, copy)
+        with engine.exclusive():
+            view = engine.view()
+            if view.epoch != copy.meta.epoch:
+                return False
+            _finish(engine, copy, view, folded)
+            copy = None
+        return True
+    finally:
+        if not engine.closed:
+            words[VACUUM] = 0
+        if copy is not None:
+            copy.close()
+        osdep.remove(temporary)
+        os.close(fd)
+
+
+def _fold_rounds(engine: Engine, copy: Table) -> int:
+    """Fold what has been published into the copy until little is left; how many changes."""
+    folded = 0
+    for _ in range(ROUNDS_MAX):
+        view = engine.view()
+        count = len(view.changed)
+        if view.epoch != copy.meta.epoch or count - folded <= LAST_ROUND_KEYS:
+            break
+        _fold_changes(
+            copy, view, folded, count, Retention(), copy.meta.epoch, copy.meta.incarnation
+        )
+        folded = count
+    return folded
+
+
+def _fold_changes(
+    copy: Table,
+    view: Overlay,
+    start: int,
+    end: int,
+    retention: Retention,
+    epoch: int,
+    incarnation: int,
+) -> None:
+    keys = dict.fromkeys(view.changed[start:end])
+    results: dict[bytes, Entry] = {}
+    progress: dict[bytes, Entry | None] = {}
+    for key in keys:
+        entry = view.results.get(key)
+        if entry is not None:
+            results[key] = entry
+        if key in view.progress:
+            progress[key] = view.progress[key]
+    fold_into(
+        copy,
+        [(results, progress)],
+        retention,
+        now_us=time.time_ns() // 1000,
+        epoch=epoch,
+        incarnation=incarnation,
+    )
+
+
+def _finish(engine: Engine, copy: Table, view: Overlay, folded: int) -> None:
+    """The last round and the exchange; writer lock held."""
+    words = engine.header.words
+    path = engine.path
+    epoch, incarnation = view.epoch + 1, engine.incarnation + 1
+    words[WRITING] = 1
+    _fold_changes(
+        copy, view, folded, len(view.changed), engine.options.retention, epoch, incarnation
+    )
+    copy.close()
+    os.rename(path + "-vacuum", path)
+    osdep.sync_directory(os.path.dirname(path))
+    osdep.remove(path + "-lock")  # it belongs to the old file, which others still have open
+    table = Table(path)
+    engine.table = table
+    engine.incarnation = incarnation
+    words[TABLE_INODE] = table.inode
+    words[INCARNATION] = incarnation
+    engine.begin_epoch(epoch)
+
+
+def backup(engine: Engine, destination: str) -> None:
+    """Copy the store, as of a moment during the call, to a new file, durably.
+
+    The copy is a closed store of its own.  Raises FileExistsError if something is there already,
+    OSError if it cannot be written.
+    """
+    if os.path.lexists(destination):
+        raise FileExistsError(f"{destination}: already there; a backup never overwrites")
+    temporary = destination + "-partial"
+    engine.compact()
+    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, MODE)
+    try:
+        engine.table.copy_to(fd)
+        copy = Table(temporary, lock=False)
+        try:
+            fold_into(
+                copy,
+                [],
+                Retention(),
+                now_us=0,
+                epoch=copy.meta.epoch,
+                incarnation=copy.meta.incarnation,
+                clean=True,
+            )
+        finally:
+            copy.close()
+        osdep.sync_file(fd)
+        os.link(temporary, destination)  # fails where a rename would overwrite
+        os.unlink(temporary)
+        osdep.sync_directory(os.path.dirname(os.path.abspath(destination)))
+    finally:
+        os.close(fd)
+        osdep.remove(temporary)

@@ -1,0 +1,76 @@
+"""Checking a store by its path, also one whose log is too damaged for it to be opened.
+
+Rules: nothing is written unless ``salvage`` is asked for; then the damaged log is kept under
+another name before anything else is done.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from logstore import store
+from logstore.engine import checking, osdep
+from logstore.engine.compaction import Retention, fold_into
+from logstore.engine.log import FIRST_OFFSET
+from logstore.engine.opening import check_place, hold_alone
+from logstore.engine.overlay import Overlay
+from logstore.engine.table import Table
+from logstore.errors import CorruptionError
+from logstore.types import CheckReport
+
+
+def check(path: str | os.PathLike[str], *, salvage: bool = False) -> CheckReport:
+    """Verify the store at ``path``: beside live processes, or at rest, writing nothing.
+
+    Damage is in the report, not raised.  With ``salvage``, for a store that nobody has open and
+    whose log is damaged: every whole frame of the log is folded into the table, the log is kept
+    as ``...-log.damaged-...``, and the report says how much was lost; the store can then be
+    opened again.  Raises an :class:`~logstore.errors.OpenError` if there is no store, or if it is
+    in use.
+    """
+    real_path = os.path.realpath(os.fsdecode(path))
+    saved: tuple[int, int, str] | None = None
+    if salvage:
+        saved = _salvage(real_path)
+    try:
+        with store.open(real_path, mode="r") as opened:
+            report = opened.check()
+    except CorruptionError as exc:
+        report = CheckReport(real_path, problems=(str(exc),))
+    if saved is None:
+        return report
+    return checking.with_salvage(report, *saved)
+
+
+def _salvage(path: str) -> tuple[int, int, str] | None:
+    """Fold what is whole; how many frames, how many bytes were lost, where the log is kept."""
+    check_place(path, force=True, create=False)
+    with hold_alone(path):
+        table = Table(path)
+        try:
+            log_path = path + "-log"
+            if table.meta.clean or not os.path.lexists(log_path):
+                return None
+            with open(log_path, "rb") as file:
+                file.seek(FIRST_OFFSET)
+                data = file.read()
+            epoch = table.meta.epoch
+            found, lost = checking.whole_frames(data, 0, table.seed, epoch)
+            overlay = Overlay(epoch)
+            overlay.apply(((frame.key, frame.entry) for frame in found), FIRST_OFFSET)
+            kept = checking.keep_aside(log_path)
+            fold_into(
+                table,
+                [(overlay.results, overlay.progress)],
+                Retention(),
+                now_us=time.time_ns() // 1000,
+                epoch=epoch + 1,
+                incarnation=table.meta.incarnation,
+                clean=True,
+            )
+            os.unlink(log_path)
+            osdep.sync_directory(os.path.dirname(path))
+            return len(found), lost, kept
+        finally:
+            table.close()

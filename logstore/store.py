@@ -1,0 +1,657 @@
+"""The synchronous store: what an application opens, writes to and reads from.
+
+Rules: a :class:`Store` is a handle; all handles of one process on one file share an engine.  Every
+method may be called from any thread.  A write has reached the durability it was asked for when
+its method returns; a method that raises WriteTimeoutError leaves open whether it will.  After a
+fork the child's handles open the file anew on their first use.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, Literal
+
+from logstore.codec import decode_value, encode_value
+from logstore.engine import checking, registry, vacuum
+from logstore.engine.commit import (
+    Delete,
+    Flush,
+    Pop,
+    Write,
+    is_live_result,
+    missing_result,
+)
+from logstore.engine.compaction import Retention
+from logstore.engine.engine import Engine, Options
+from logstore.engine.frames import (
+    DELETED,
+    EXPIRED,
+    FAILED,
+    KEY_BYTES_MAX,
+    OFFSET_MAX,
+    PROGRESS,
+    RESULT,
+    Entry,
+)
+from logstore.engine.frozen import FrozenEngine, is_in_use
+from logstore.engine.listing import list_tasks, utc
+from logstore.engine.log import FIRST_OFFSET
+from logstore.engine.notify import Change, Subscription
+from logstore.engine.opening import check_place, open_engine
+from logstore.errors import (
+    ReadOnlyError,
+    StoreClosedError,
+    WaitTimeoutError,
+)
+from logstore.progress import TaskProgress, decode_progress, encode_progress
+from logstore.types import CheckReport, Event, EventKind, Status, StoreStats, TaskInfo
+
+Mode = Literal["rw", "r"]
+Sync = Literal["always", "interval"]
+
+VALUE_BYTES_MAX = 1 << 30
+COMPACT_AT_RANGE = (1 << 14, 1 << 28)
+
+
+def open(
+    path: str | os.PathLike[str],
+    *,
+    mode: Mode = "rw",
+    sync: Sync = "always",
+    sync_interval_s: float = 1.0,
+    compact_at: int = 1 << 20,
+    write_timeout_s: float = 30.0,
+    result_ttl_s: float | None = None,
+    failure_ttl_s: float | None = None,
+    progress_ttl_s: float | None = None,
+    max_results: int | None = None,
+    max_bytes: int | None = None,
+    max_value_bytes: int = VALUE_BYTES_MAX,
+    accept_log_loss: bool = False,
+    force: bool = False,
+) -> Store:
+    """Open the store in the file ``path``, which is created if it is not there.
+
+    ``mode="r"`` reads only: beside live processes as one of them, otherwise without writing
+    anything.  ``sync="always"`` puts each result on the disk before its write returns;
+    ``"interval"`` within ``sync_interval_s`` seconds.  Progress is always written as the latter.
+    ``compact_at`` is the size in bytes at which the log is folded into the table: it bounds
+    recovery, memory and the pause of a compaction.  ``write_timeout_s`` bounds the wait for other
+    writers.  Times to live are in seconds, None for ever: for results, for results stored with
+    ``failed=True`` (else as results), for progress.  ``max_results`` and ``max_bytes`` let the
+    oldest results go at each compaction.  ``accept_log_loss=True`` opens a store whose log has
+    been lost, without what was in it; ``force=True`` opens one on a network file system.
+
+    A second ``open`` of the same file in a process shares the first one's engine, and with it
+    ``compact_at``, ``write_timeout_s``, ``sync_interval_s``, ``max_results`` and ``max_bytes``.
+
+    Raises an :class:`~logstore.errors.OpenError`, CorruptLogError, CorruptTableError, or
+    ValueError for an option out of its range; the files are then as they were.
+    """
+    real_path = os.path.realpath(os.fsdecode(path))
+    if mode not in ("rw", "r"):
+        raise ValueError(f"mode must be 'rw' or 'r', not {mode!r}")
+    if sync not in ("always", "interval"):
+        raise ValueError(f"sync must be 'always' or 'interval', not {sync!r}")
+    low, high = COMPACT_AT_RANGE
+    if not low <= compact_at <= high:
+        raise ValueError(f"compact_at must be from {low} to {high} bytes, not {compact_at}")
+    for name, limit in (("max_results", max_results), ("max_bytes", max_bytes)):
+        if limit is not None and limit < 1:
+            raise ValueError(f"{name} must be at least 1, not {limit}")
+    for name, seconds in (
+        ("sync_interval_s", sync_interval_s),
+        ("write_timeout_s", write_timeout_s),
+        ("result_ttl_s", result_ttl_s),
+        ("failure_ttl_s", failure_ttl_s),
+        ("progress_ttl_s", progress_ttl_s),
+    ):
+        if seconds is not None:
+            _positive(name, seconds)
+    options = Options(
+        compact_at=compact_at,
+        write_timeout_s=write_timeout_s,
+        sync_interval_s=sync_interval_s,
+        retention=Retention(max_results, max_bytes),
+    )
+
+    def open_shared() -> registry.Shared:
+        if mode == "r" and not is_in_use(real_path):
+            check_place(real_path, force=force, create=False)
+            return registry.acquire_frozen(real_path, lambda: FrozenEngine(real_path, options))
+        return registry.acquire(
+            real_path,
+            lambda: open_engine(
+                real_path,
+                options,
+                create=mode == "rw",
+                force=force,
+                accept_log_loss=accept_log_loss,
+            ),
+        )
+
+    return Store(
+        real_path,
+        open_shared,
+        writable=mode == "rw",
+        sync=sync == "always",
+        ttls_s=(result_ttl_s, failure_ttl_s, progress_ttl_s),
+        max_value_bytes=max_value_bytes,
+    )
+
+
+class Store:
+    """An open store.  Made by :func:`logstore.open`; a context manager that closes it."""
+
+    def __init__(
+        self,
+        path: str,
+        open_shared: Callable[[], registry.Shared],
+        *,
+        writable: bool,
+        sync: bool,
+        ttls_s: tuple[float | None, float | None, float | None],
+        max_value_bytes: int,
+    ) -> None:
+        self._path = path
+        self._open_shared = open_shared
+        self._writable = writable
+        self._sync = sync
+        self._result_ttl_s, self._failure_ttl_s, self._progress_ttl_s = ttls_s
+        self._max_value_bytes = max_value_bytes
+        self._closed = False
+        self._reopening = threading.Lock()
+        self._shared = open_shared()
+        self._engine = self._shared.engine
+
+    @property
+    def path(self) -> str:
+        """The real path of the file."""
+        return self._path
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` has been called."""
+        return self._closed
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        return f"<logstore.Store {self._path!r} {state}>"
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # -- results ------------------------------------------------------------------------------
+
+    def set_result(
+        self, task_id: str, value: object, *, ttl_s: float | None = None, failed: bool = False
+    ) -> None:
+        """Store a task's result, over an earlier one.
+
+        On the disk when this returns, unless the store is open with ``sync="interval"``.
+        ``ttl_s`` overrides the store's time to live; ``failed`` marks the result as an error.
+
+        Raises UnserializableValueError, ValueTooLargeError, ValueError for the id or ``ttl_s``,
+        ReadOnlyError, DiskFullError, WriteError, WriteTimeoutError, StoreClosedError.
+        """
+        self.commit([self.result_write(task_id, value, ttl_s=ttl_s, failed=failed)])
+
+    def get_result(self, task_id: str) -> Any:
+        """The value of a task's result.
+
+        Raises ResultIsMissingError, ResultExpiredError or ResultDeletedError if there is none,
+        CorruptRecordError if it is damaged.
+        """
+        return decode_value(self.result_entry(task_key(task_id)).payload)
+
+    def is_result_ready(self, task_id: str) -> bool:
+        """Whether there is a result to get."""
+        entry = self.engine.find_result(task_key(task_id))
+        return entry is not None and is_live_result(entry, now_us())
+
+    def pop_result(self, task_id: str) -> Any:
+        """The value of a task's result, which is deleted: of many callers exactly one gets it.
+
+        The deletion, of the task's progress too, is on the disk when this returns.  Raises as
+        :meth:`get_result` and :meth:`set_result` do.
+        """
+        write = self.pop_write(task_id)
+        self.commit([write])
+        return self.popped_value(write)
+
+    def delete_result(self, task_id: str) -> bool:
+        """Delete a task's result and progress; whether there was a result.
+
+        On the disk when this returns.  Deleting again changes nothing.
+        """
+        write = self.delete_write(task_id)
+        self.commit([write])
+        return bool(write.outcome)
+
+    # -- progress -----------------------------------------------------------------------------
+
+    def set_progress(
+        self, task_id: str, progress: TaskProgress, *, ttl_s: float | None = None
+    ) -> None:
+        """Store how far a task has got, over what was stored before.
+
+        It survives the death of this process when this returns, and power loss within
+        ``sync_interval_s``.  Raises as :meth:`set_result` does.
+        """
+        self.commit([self.progress_write(task_id, progress, ttl_s=ttl_s)])
+
+    def get_progress(self, task_id: str) -> TaskProgress | None:
+        """How far a task has got, None if nobody has said or it has expired."""
+        entry = self.engine.find_progress(task_key(task_id))
+        if entry is None or (entry.expires_us and entry.expires_us <= now_us()):
+            return None
+        return decode_progress(entry.payload)
+
+    # -- states -------------------------------------------------------------------------------
+
+    def status(self, task_id: str) -> Status:
+        """``"ready"``: there is a result; ``"running"``: there is progress; ``"deleted"`` or
+        ``"expired"``: there was a result, at most a day ago; or ``"unknown"``.
+        """
+        key, now = task_key(task_id), now_us()
+        entry = self.engine.find_trace(key)
+        if is_live_result(entry, now):
+            return "ready"
+        progress = self.engine.find_progress(key)
+        if progress is not None and (not progress.expires_us or progress.expires_us > now):
+            # Progress newer than the end of a result: the task runs again under its old id.
+            if entry is None or entry.kind == DELETED or progress.time_us > _end_us(entry):
+                return "running"
+        if entry is None:
+            return "unknown"
+        return "deleted" if entry.kind == DELETED else "expired"
+
+    def wait_result(self, task_id: str, *, timeout_s: float | None = None) -> Any:
+        """The value of a task's result, waiting for it, whichever process stores it.
+
+        Wakes within milliseconds and uses no CPU while it waits.  Raises WaitTimeoutError after
+        ``timeout_s`` seconds, ResultDeletedError or ResultExpiredError if it has gone.
+        """
+        if not self.wait_ready(task_id, timeout_s=timeout_s):
+            raise WaitTimeoutError(f"no result for task {task_id!r} within {timeout_s} s")
+        return self.get_result(task_id)
+
+    def wait_ready(self, task_id: str, *, timeout_s: float | None = None) -> bool:
+        """Wait until there is a result; False if it did not come within ``timeout_s`` seconds.
+
+        Raises ResultDeletedError or ResultExpiredError if it was there and has gone.
+        """
+        if self.is_settled(task_id):
+            return True
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        changed = threading.Event()
+        subscription = Subscription(frozenset((task_key(task_id),)), lambda _: changed.set())
+        with self.subscribed(subscription):
+            while not self.is_settled(task_id):
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                changed.wait(left)
+                changed.clear()
+        return True
+
+    def is_settled(self, task_id: str) -> bool:
+        """Whether there is a result; raises if there was one and it has gone."""
+        status = self.status(task_id)
+        if status in ("deleted", "expired"):
+            self.result_entry(task_key(task_id))
+        return status == "ready"
+
+    def watch(self, task_id: str | None = None) -> Watch:
+        """An iterator of the changes from now on, of one task or of all, by any process.
+
+        Every result and deletion is told once, in order; of several updates of progress that
+        come faster than they are taken, perhaps only the last.  ``next()`` blocks; the iterator
+        ends when it or the store is closed.  A context manager.
+        """
+        return Watch(self, task_id)
+
+    def tasks(
+        self,
+        *,
+        status: Status | None = None,
+        newest_first: bool = True,
+        limit: int | None = None,
+    ) -> Iterator[TaskInfo]:
+        """The tasks by time: finished and running ones, or those of one status.
+
+        ``"deleted"`` and ``"expired"`` list the ids that are still known.  Reads an index in
+        small batches, so the first tasks cost milliseconds however many there are; what changes
+        meanwhile may or may not be seen.
+        """
+        if status is not None and status not in ("running", "ready", "expired", "deleted"):
+            raise ValueError(f"status must be running, ready, expired or deleted, not {status!r}")
+        if limit is not None and limit < 0:
+            raise ValueError(f"limit must not be negative, not {limit}")
+        return list_tasks(self.engine, status, newest_first=newest_first, limit=limit)
+
+    # -- the whole store ----------------------------------------------------------------------
+
+    def compact(self) -> None:
+        """Fold the log into the table now.  On the disk when this returns."""
+        self.writable_engine.compact()
+
+    def vacuum(self) -> vacuum.VacuumReport:
+        """Give free pages of the file back to the file system, beside running writers."""
+        return vacuum.vacuum(self.writable_engine)
+
+    def backup(self, destination: str | os.PathLike[str]) -> None:
+        """Copy the store, with everything acked before this call, to a new file, durably.
+
+        Writers go on meanwhile.  Raises FileExistsError if ``destination`` exists.
+        """
+        vacuum.backup(self.writable_engine, os.path.abspath(os.fsdecode(destination)))
+
+    def check(self, *, salvage: bool = False) -> CheckReport:
+        """Verify every record, index and frame.
+
+        With ``salvage`` a damaged log's whole frames are folded into the table, and the log is
+        kept aside.  Reads of this process that go to the table wait meanwhile.
+        """
+        if salvage:
+            return checking.salvage_live(self.writable_engine)
+        return checking.check(self.engine)
+
+    def stats(self) -> StoreStats:
+        """Sizes and counters; costs at most some milliseconds."""
+        engine = self.engine
+        view = engine.view()
+        counts = engine.from_table(lambda table: table.counts())
+        counters = engine.counters
+        state, synced = engine.log_state()
+        committed = state & OFFSET_MAX
+        sizes = counters.group_sizes[-512:]
+        results, progress = checking.overlay_difference(engine, view)
+        return StoreStats(
+            path=self._path,
+            results=counts.results + results,
+            progress=counts.progress + progress,
+            gone=counts.gone,
+            data_bytes=counts.data_bytes,
+            file_bytes=counts.file_bytes,
+            free_bytes=counts.free_bytes,
+            log_bytes=committed - FIRST_OFFSET,
+            log_unsynced_bytes=max(committed - synced, 0),
+            log_file_bytes=engine.log_file_bytes(),
+            epoch=state >> 32,
+            incarnation=engine.incarnation,
+            readers=counts.readers,
+            oldest_reader=counts.oldest_reader,
+            commits=counters.commits,
+            writes=counters.writes,
+            flushes=counters.flushes,
+            group_size_max=counters.group_size_max,
+            group_size_mean=sum(sizes) / len(sizes) if sizes else 0.0,
+            compactions=counters.compactions,
+            compaction_errors=counters.compaction_errors,
+            compaction_pause_max_s=counters.compaction_pause_max_s,
+            compaction_pause_total_s=counters.compaction_pause_total_s,
+            last_error=counters.last_compaction_error,
+            recoveries=counters.recoveries,
+            recovered_frames=counters.recovered_frames,
+            torn_tails=counters.torn_tails,
+            vacuums=counters.vacuums,
+        )
+
+    def sync(self) -> None:
+        """Put everything acked so far, progress included, on the disk."""
+        self.commit([Flush()])
+
+    def close(self) -> None:
+        """Close this handle; the last one of the last process leaves a single file.
+
+        Closing again does nothing.  Raises WriteError if the last compaction failed: nothing is
+        lost then, and the log stays beside the table.
+        """
+        with self._reopening:
+            if self._closed:
+                return
+            self._closed = True
+        registry.release(self._shared)
+
+    # -- for AsyncStore and the backends --------------------------------------------------------
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, opened anew in a forked child.  Raises StoreClosedError."""
+        engine = self._engine
+        if engine.closed or self._closed:
+            return self._revive()
+        return engine
+
+    @property
+    def writable_engine(self) -> Engine:
+        """The engine, if this handle may write.  Raises ReadOnlyError."""
+        if not self._writable:
+            raise ReadOnlyError(f"{self._path}: opened with mode='r'")
+        return self.engine
+
+    def _revive(self) -> Engine:
+        with self._reopening:
+            engine = self._engine
+            if self._closed or (engine.closed and not engine.forked):
+                raise StoreClosedError(f"{self._path}: the store is closed")
+            if not engine.forked:
+                return engine
+            self._shared = self._open_shared()
+            self._engine = self._shared.engine
+            return self._engine
+
+    def result_write(
+        self, task_id: str, value: object, *, ttl_s: float | None = None, failed: bool = False
+    ) -> Write:
+        """The write of a result, encoded and not yet committed."""
+        key = task_key(task_id)
+        if ttl_s is None:
+            ttl_s = self._result_ttl_s
+            if failed and self._failure_ttl_s is not None:
+                ttl_s = self._failure_ttl_s
+        else:
+            _positive("ttl_s", ttl_s)
+        payload = encode_value(value, max_bytes=self._max_value_bytes)
+        flags = FAILED if failed else 0
+        return Write(key, Entry(RESULT, flags, 0, _expiry(ttl_s), payload), sync=self._sync)
+
+    def progress_write(
+        self, task_id: str, progress: TaskProgress, *, ttl_s: float | None = None
+    ) -> Write:
+        """The write of a progress, encoded and not yet committed."""
+        key = task_key(task_id)
+        if not isinstance(progress, TaskProgress):
+            raise TypeError(f"progress must be a TaskProgress, not {type(progress).__name__}")
+        if ttl_s is None:
+            ttl_s = self._progress_ttl_s
+        else:
+            _positive("ttl_s", ttl_s)
+        payload = encode_progress(progress, max_bytes=self._max_value_bytes)
+        return Write(key, Entry(PROGRESS, 0, 0, _expiry(ttl_s), payload), sync=False)
+
+    def delete_write(self, task_id: str) -> Write:
+        """The write of a deletion, not yet committed."""
+        return Delete(task_key(task_id), Entry(DELETED, 0, 0, 0, b""), sync=True)
+
+    def pop_write(self, task_id: str) -> Write:
+        """The write of a pop, not yet committed."""
+        return Pop(task_key(task_id), Entry(DELETED, 0, 0, 0, b""), sync=True)
+
+    def popped_value(self, write: Write) -> Any:
+        """The value that a committed pop took away."""
+        assert isinstance(write.outcome, Entry)
+        return decode_value(write.outcome.payload)
+
+    def commit(self, writes: list[Write]) -> None:
+        """Commit writes together and raise the first error among them."""
+        self.writable_engine.committer.run(writes)
+        for write in writes:
+            if write.error is not None:
+                raise raisable(write.error)
+
+    def result_entry(self, key: bytes) -> Entry:
+        """The live result of a key.  Raises as :meth:`get_result` does."""
+        entry = self.engine.find_trace(key)
+        if entry is not None and is_live_result(entry, now_us()):
+            return entry
+        raise missing_result(key, entry)
+
+    def subscribed(self, subscription: Subscription) -> _Subscribed:
+        """A context in which a subscriber is told of changes."""
+        self.engine  # noqa: B018 - opens anew after a fork
+        return _Subscribed(self._shared, subscription)
+
+
+class _Subscribed:
+    def __init__(self, shared: registry.Shared, subscription: Subscription) -> None:
+        self._shared = shared
+        self._subscription = subscription
+
+    def __enter__(self) -> None:
+        self._shared.notifier.subscribe(self._subscription)
+
+    def __exit__(self, *_: object) -> None:
+        self._shared.notifier.unsubscribe(self._subscription)
+
+
+class Watch:
+    """The iterator of :meth:`Store.watch`; may be closed from another thread."""
+
+    def __init__(self, store: Store, task_id: str | None) -> None:
+        keys = None if task_id is None else frozenset((task_key(task_id),))
+        self._pending = PendingEvents()
+        self._news = threading.Semaphore(0)
+        self._store = store
+        self._ended = False
+        self._context = store.subscribed(Subscription(keys, self._tell))
+        self._context.__enter__()
+
+    def _tell(self, changes: list[Change] | None) -> None:
+        if changes:
+            self._pending.add(changes)
+        self._news.release()
+
+    def __iter__(self) -> Watch:
+        return self
+
+    def __next__(self) -> Event:
+        while True:
+            event = self._pending.take()
+            if event is not None:
+                return event
+            if self._ended or self._store.closed:
+                self.close()
+                raise StopIteration
+            self._news.acquire()
+
+    def close(self) -> None:
+        """End the iteration; a thread that waits in it gets StopIteration."""
+        if not self._ended:
+            self._ended = True
+            self._context.__exit__()
+        self._news.release()
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class PendingEvents:
+    """Events not taken yet; a task's newer progress replaces the one that waits."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._events: dict[object, Event] = {}
+
+    def add(self, changes: list[Change]) -> None:
+        """Put the events of changes behind those that wait."""
+        with self._lock:
+            for key, entry in changes:
+                event = _event(key, entry)
+                if event is not None:
+                    slot = key if event.kind == "progress" else (key, entry.time_us)
+                    self._events[slot] = event
+
+    def take(self) -> Event | None:
+        """The oldest event, None if there is none."""
+        with self._lock:
+            for slot in self._events:
+                return self._events.pop(slot)
+        return None
+
+
+_EVENT_KINDS: dict[int, EventKind] = {
+    RESULT: "result",
+    PROGRESS: "progress",
+    DELETED: "deleted",
+}
+
+
+def _event(key: bytes, entry: Entry) -> Event | None:
+    kind = _EVENT_KINDS.get(entry.kind)
+    if kind is None:
+        return None
+    return Event(key.decode(), kind, utc(entry.time_us), bool(entry.flags & FAILED))
+
+
+def raisable(error: BaseException) -> BaseException:
+    """A copy of an error that a whole group shares, so that each caller has its own traceback."""
+    try:
+        mine = copy.copy(error)
+    except Exception:
+        return error
+    mine.__cause__ = error.__cause__
+    return mine
+
+
+def task_key(task_id: str) -> bytes:
+    """A task id as the store's key.  Raises ValueError for one that cannot be stored."""
+    if not isinstance(task_id, str):
+        raise ValueError(f"a task id must be a str, not {type(task_id).__name__}")
+    try:
+        key = task_id.encode()
+    except UnicodeEncodeError as exc:
+        raise ValueError(f"a task id must be encodable in UTF-8: {exc}") from None
+    if not 0 < len(key) <= KEY_BYTES_MAX:
+        raise ValueError(
+            f"a task id must have from 1 to {KEY_BYTES_MAX} bytes in UTF-8, not {len(key)}"
+        )
+    return key
+
+
+def _end_us(entry: Entry) -> int:
+    """When a result that has expired did so."""
+    return entry.time_us if entry.kind == EXPIRED else entry.expires_us
+
+
+def now_us() -> int:
+    """Microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+def _expiry(ttl_s: float | None) -> int:
+    return 0 if ttl_s is None else now_us() + max(1, int(ttl_s * 1e6))
+
+
+def _positive(name: str, seconds: float) -> None:
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise ValueError(f"{name} must be a number of seconds, not {type(seconds).__name__}")
+    if not 0 < seconds < 1e10:
+        raise ValueError(f"{name} must be above zero and below 1e10 seconds, not {seconds}")
