@@ -5,7 +5,7 @@ ends, and its exit status is 0 only if no result that had been acked was lost or
 
 ==================  ================================================================
 ``analysis``        what the tasks do: count things in Python files (pure functions)
-``broker``          a taskiq broker over ZeroMQ PUSH/PULL
+``broker``          a taskiq broker over ZeroMQ
 ``tasks``           the taskiq application: broker, result backend, one task
 ``workers``         ``taskiq worker`` commands: started, killed, stopped
 ``display``         progress bars on a terminal, lines anywhere else

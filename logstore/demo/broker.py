@@ -1,21 +1,23 @@
-"""A taskiq broker over ZeroMQ that gives each task to one worker.
+"""A taskiq broker over ZeroMQ that gives each task to one worker, when that worker asks for it.
 
 taskiq's own ``ZeroMQBroker`` is PUB/SUB: every worker executes every task, and what is sent before
-a worker has subscribed is lost.  This one is PUSH/PULL: the client binds, any number of workers
-connect, and each message goes to one of them in turn.
+a worker has subscribed is lost.  PUSH/PULL would give each task to one worker, but in turn, whether
+it is busy or not, and tasks would pile up in the queue of a worker that may die.  Here a worker
+(DEALER) sends an empty message for each task that it has room for, and the client (ROUTER) answers
+it; so a task leaves the client when a worker can begin it.
 
 Delivery, honestly: **at most once by the broker alone**.  Nothing is written down and nothing is
-acknowledged; a worker that dies takes along the task it runs and what waits in its queue.  Queues
-are kept to one message at each end, but the socket's own buffers hold more, so a client that wants
-little to be lost keeps few tasks in flight.  *At least once* is made by the client: it sends again
-what it gets no result for, under the same task id, and its tasks may run twice.
+acknowledged; a worker that dies takes along the tasks it was given.  *At least once* is made by the
+client: it sends again what it gets no result for, under the same task id, and tasks may run twice.
 
-Rules: one client per address.  Sockets are made in :meth:`startup`, in the process and on the event
-loop that use them, so a broker object may be built before a fork.
+Rules: one client per address, and it is there for as long as its workers.  Sockets are made in
+:meth:`startup`, in the process and on the event loop that use them, so a broker object may be built
+before a fork.
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncGenerator
 
 import zmq
@@ -27,7 +29,7 @@ from taskiq import AsyncBroker, BrokerMessage
 WAKE_INTERVAL_MS = 200
 
 
-class PushPullBroker(AsyncBroker):
+class OnDemandBroker(AsyncBroker):
     """Tasks over one ZeroMQ address, such as ``ipc:///run/app/tasks.sock``."""
 
     def __init__(self, address: str) -> None:
@@ -42,12 +44,13 @@ class PushPullBroker(AsyncBroker):
         Raises ``zmq.ZMQError`` when the address is malformed or, for the client, taken.
         """
         self._context = zmq.asyncio.Context()
-        self._socket = self._context.socket(zmq.PULL if self.is_worker_process else zmq.PUSH)
-        self._socket.set_hwm(1)
+        self._socket = self._context.socket(zmq.DEALER if self.is_worker_process else zmq.ROUTER)
         self._socket.linger = 0
         if self.is_worker_process:
             self._socket.connect(self.address)
         else:
+            # An answer to a worker that is gone is an error then, not dropped in silence.
+            self._socket.router_mandatory = True
             self._socket.bind(self.address)
         await super().startup()
 
@@ -62,14 +65,31 @@ class PushPullBroker(AsyncBroker):
         await super().shutdown()
 
     async def kick(self, message: BrokerMessage) -> None:
-        """Hand the message to a worker's queue; waits while no worker has room."""
-        await self._started_socket().send(message.message)
+        """Give the message to the worker that has waited longest; waits while none has room.
+
+        When it returns the message is on its way to a worker that was there; it is lost if that
+        worker dies.  When it is cancelled the message was not sent, but a worker may be left
+        waiting.
+        """
+        socket = self._started_socket()
+        while True:
+            worker, _ = await socket.recv_multipart()
+            try:
+                await socket.send_multipart([worker, message.message])
+            except zmq.ZMQError as error:
+                if error.errno != errno.EHOSTUNREACH:
+                    raise
+                continue  # it asked and died since; the next one
+            return
 
     async def listen(self) -> AsyncGenerator[bytes, None]:
-        """Yield the messages that this worker is given."""
+        """Ask for one message after the other, and yield them."""
+        socket = self._started_socket()
         while True:
-            if await self._started_socket().poll(WAKE_INTERVAL_MS):
-                yield await self._started_socket().recv()
+            await socket.send(b"")
+            while not await socket.poll(WAKE_INTERVAL_MS):
+                pass
+            yield await socket.recv()
 
     def _started_socket(self) -> zmq.asyncio.Socket:
         if self._socket is None:

@@ -2,8 +2,7 @@
 
 Rules: the client learns everything from the store: which worker is up, how far a task is, which
 result is there.  A result that it has read counts as acked and is kept for the comparison at the
-end; its task is never sent again.  Few tasks are in flight at a time, because what a dead worker
-had in its queue is lost; what is lost is sent again under the same id.
+end; its task is never sent again.  What is lost with a worker is sent again under the same id.
 """
 
 from __future__ import annotations
@@ -17,13 +16,12 @@ from typing import Any
 
 from taskiq import TaskiqResult
 
+from logstore.backends.progress import ReportedProgress
 from logstore.demo import tasks
 from logstore.demo.display import Display, Row
 from logstore.demo.workers import WorkerCommand
-from logstore.progress import TaskProgress
 
 POLL_INTERVAL_S = 0.05
-IN_FLIGHT_PER_WORKER = 2
 START_TIMEOUT_S = 30.0
 # A task in flight whose progress has stood still for so long is sent again, a few times.
 STALL_S = 15.0
@@ -42,7 +40,7 @@ class Slice:
     names: list[str]
     sends: int = 0
     seen_at_s: float = 0.0
-    progress: TaskProgress | None = None
+    progress: ReportedProgress | None = None
     result: TaskiqResult[Any] | None = None
 
     @property
@@ -100,6 +98,8 @@ class Client:
         task = broker.find_task(tasks.TASK_NAME)
         assert task is not None, "make_broker registers it"
         self._task: tasks.AnalyseTask = task
+        # The last one put in is the first to be sent, so that what was lost does not wait.
+        self._to_send: asyncio.LifoQueue[Slice] = asyncio.LifoQueue()
         self._pids: dict[str, int] = {}
         self._killed: tuple[str, int] | None = None
         self._outcome = Outcome()
@@ -112,9 +112,34 @@ class Client:
         await self._wait_until(self._all_workers_up, "workers did not start")
         for name, pid in sorted(self._pids.items()):
             self._display.note(f"worker {name} is up: process {pid}")
+        for item in reversed(self._slices):
+            self._to_send.put_nowait(item)
+        sender = asyncio.create_task(self._send_all())
+        try:
+            await self._watch(sender)
+        finally:
+            sender.cancel()
+        if self._killed is None:
+            raise DemoFailedError("all tasks were done before a worker could be killed in one")
+        await self._wait_until(self._notice_restart, "the killed worker did not come back")
+        return self._outcome
+
+    # -- sending and watching ------------------------------------------------------------------
+
+    async def _send_all(self) -> None:
+        """Hand out what is to be sent, as fast as workers ask for it; runs until cancelled."""
+        while True:
+            item = await self._to_send.get()
+            await self._task.kicker().with_task_id(item.task_id).kiq(self._root, item.names)
+            item.sends += 1
+            item.seen_at_s = time.monotonic()
+
+    async def _watch(self, sender: asyncio.Task[None]) -> None:
+        """Follow all tasks in the store until every result was read."""
         while any(item.result is None for item in self._slices):
             self._check_workers()
-            await self._send_next()
+            if sender.done():
+                sender.result()
             for item in self._slices:
                 if item.in_flight:
                     await self._look_at(item)
@@ -124,30 +149,6 @@ class Client:
             else:
                 await self._notice_restart()
             await asyncio.sleep(POLL_INTERVAL_S)
-        if self._killed is None:
-            raise DemoFailedError("all tasks were done before a worker could be killed in one")
-        await self._wait_until(self._notice_restart, "the killed worker did not come back")
-        return self._outcome
-
-    # -- sending and watching ------------------------------------------------------------------
-
-    async def _send_next(self) -> None:
-        in_flight = sum(item.in_flight for item in self._slices)
-        room = IN_FLIGHT_PER_WORKER * len(self._workers) - in_flight
-        waiting = [item for item in self._slices if not item.sends]
-        for item in waiting[: max(room, 0)]:
-            await self._send(item)
-
-    async def _send(self, item: Slice) -> None:
-        if item.sends >= SENDS_MAX:
-            raise DemoFailedError(f"{item.task_id} was sent {item.sends} times without a result")
-        item.sends += 1
-        item.seen_at_s = time.monotonic()
-        sending = self._task.kicker().with_task_id(item.task_id).kiq(self._root, item.names)
-        try:
-            await asyncio.wait_for(sending, START_TIMEOUT_S)
-        except asyncio.TimeoutError:
-            raise self.failure(f"no worker took {item.task_id}") from None
 
     async def _look_at(self, item: Slice) -> None:
         if await self._store.is_result_ready(item.task_id):
@@ -165,12 +166,15 @@ class Client:
             item.progress = progress
             item.seen_at_s = time.monotonic()
         elif time.monotonic() - item.seen_at_s > STALL_S:
-            await self._send_again(item, f"no news of it for {STALL_S:.0f} s")
+            self._send_again(item, f"no news of it for {STALL_S:.0f} s")
 
-    async def _send_again(self, item: Slice, why: str) -> None:
+    def _send_again(self, item: Slice, why: str) -> None:
         self._display.note(f"{item.task_id} is sent again: {why}")
+        if item.sends >= SENDS_MAX:
+            raise self.failure(f"{item.task_id} was sent {item.sends} times without a result")
+        item.seen_at_s = time.monotonic()
         self._outcome.sent_again += 1
-        await self._send(item)
+        self._to_send.put_nowait(item)
 
     # -- workers -------------------------------------------------------------------------------
 
@@ -195,9 +199,9 @@ class Client:
             if item.in_flight:
                 await self._look_at(item)
             if item.in_flight and item.worker_pid == pid:
-                await self._send_again(item, f"it ran in process {pid}")
+                self._send_again(item, f"it ran in process {pid}")
             elif item.in_flight and item.progress is None:
-                await self._send_again(item, f"it may have waited in the queue of process {pid}")
+                self._send_again(item, f"it may have been given to process {pid}")
 
     async def _notice_restart(self) -> bool:
         assert self._killed is not None, "only called after the kill"

@@ -19,7 +19,7 @@ from taskiq import AsyncTaskiqDecoratedTask, Context, TaskiqDepends
 
 from logstore.backends import LogStoreResultBackend
 from logstore.demo.analysis import Report, analyse_file
-from logstore.demo.broker import PushPullBroker
+from logstore.demo.broker import OnDemandBroker
 from logstore.progress import TaskProgress
 
 # The environment of a worker.
@@ -36,7 +36,7 @@ def worker_record_id(worker: str) -> str:
     return f"worker-{worker}"
 
 
-class DemoBroker(PushPullBroker):
+class DemoBroker(OnDemandBroker):
     """A broker whose workers announce themselves in the store once they can take tasks."""
 
     @property

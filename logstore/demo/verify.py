@@ -6,6 +6,7 @@ it sees comes from the one file.  Nothing is repaired or written.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from taskiq.exceptions import ResultGetError
 
+import logstore
 from logstore.backends import LogStoreResultBackend
 from logstore.demo.analysis import Report
 from logstore.demo.client import Outcome, Slice
@@ -59,6 +61,8 @@ async def verify(store_path: Path, slices: Sequence[Slice], outcome: Outcome) ->
     files = sum(len(item.names) for item in slices)
     if verdict.totals.files != files:
         verdict.problems.append(f"{files} files were given out, {verdict.totals.files} counted")
+    report = await asyncio.to_thread(logstore.check, store_path)
+    verdict.problems.extend(report.problems)
     _check_at_rest(store_path, verdict)
     return verdict
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from taskiq import BrokerMessage
 
-from logstore.demo.broker import PushPullBroker
+from logstore.demo.broker import OnDemandBroker
 
 MESSAGES = 40
 TIME_LIMIT_S = 20.0
@@ -17,8 +17,8 @@ def message(text: str) -> BrokerMessage:
     return BrokerMessage(task_id=text, task_name="t", message=text.encode(), labels={})
 
 
-def worker_broker(address: str) -> PushPullBroker:
-    broker = PushPullBroker(address)
+def worker_broker(address: str) -> OnDemandBroker:
+    broker = OnDemandBroker(address)
     broker.is_worker_process = True
     return broker
 
@@ -32,13 +32,13 @@ def test_each_message_goes_to_one_worker_and_none_is_lost_before_they_connect(
     address: str,
 ) -> None:
     async def run() -> tuple[Counter[str], Counter[int]]:
-        client = PushPullBroker(address)
+        client = OnDemandBroker(address)
         workers = [worker_broker(address) for _ in range(2)]
         received: Counter[str] = Counter()
         by_worker: Counter[int] = Counter()
         complete = asyncio.Event()
 
-        async def listen(number: int, broker: PushPullBroker) -> None:
+        async def listen(number: int, broker: OnDemandBroker) -> None:
             async for data in broker.listen():
                 received[data.decode()] += 1
                 by_worker[number] += 1
@@ -67,15 +67,66 @@ def test_each_message_goes_to_one_worker_and_none_is_lost_before_they_connect(
     assert set(by_worker) == {0, 1}
 
 
+def test_a_busy_worker_is_given_nothing_while_another_one_asks(address: str) -> None:
+    async def run() -> tuple[bytes, list[bytes]]:
+        client, busy, free = OnDemandBroker(address), worker_broker(address), worker_broker(address)
+        for broker in (client, busy, free):
+            await broker.startup()
+        busy_listener, free_listener = busy.listen(), free.listen()
+        first = asyncio.ensure_future(anext(busy_listener))
+        await client.kick(message("long"))
+        taken = await first  # and does not ask for more
+        others = []
+        for number in range(5):
+            waiting = asyncio.ensure_future(anext(free_listener))
+            await client.kick(message(str(number)))
+            others.append(await waiting)
+        for broker in (busy, free, client):
+            await broker.shutdown()
+        return taken, others
+
+    taken, others = asyncio.run(asyncio.wait_for(run(), TIME_LIMIT_S))
+    assert taken == b"long"
+    assert others == [b"0", b"1", b"2", b"3", b"4"]
+
+
+def test_a_worker_that_asked_and_died_is_passed_over(address: str) -> None:
+    async def run() -> bytes:
+        client, dead, alive = (
+            OnDemandBroker(address),
+            worker_broker(address),
+            worker_broker(address),
+        )
+        await client.startup()
+        await dead.startup()
+        asking = asyncio.ensure_future(anext(dead.listen()))
+        assert client._socket is not None
+        while not await client._socket.poll():
+            pass  # its request has to be there before it goes
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        await dead.shutdown()
+        kicked = asyncio.create_task(client.kick(message("x")))
+        await alive.startup()
+        received = await anext(alive.listen())
+        await kicked
+        await alive.shutdown()
+        await client.shutdown()
+        return received
+
+    assert asyncio.run(asyncio.wait_for(run(), TIME_LIMIT_S)) == b"x"
+
+
 def test_a_broker_can_be_started_again_after_its_shutdown(address: str) -> None:
     async def run() -> list[bytes]:
-        client, worker = PushPullBroker(address), worker_broker(address)
+        client, worker = OnDemandBroker(address), worker_broker(address)
         received = []
         for text in ("first", "second"):
             await client.startup()
             await worker.startup()
+            receiving = asyncio.ensure_future(anext(worker.listen()))
             await client.kick(message(text))
-            received.append(await anext(worker.listen()))
+            received.append(await receiving)
             await worker.shutdown()
             await client.shutdown()
         return received
@@ -119,4 +170,4 @@ def test_an_idle_listener_wakes_the_loop_so_that_signals_are_seen(
 
 def test_sending_before_startup_is_an_error_that_says_so(address: str) -> None:
     with pytest.raises(RuntimeError, match=r"call startup\(\) first"):
-        asyncio.run(PushPullBroker(address).kick(message("x")))
+        asyncio.run(OnDemandBroker(address).kick(message("x")))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import io
 import os
 import signal
 import subprocess
@@ -11,6 +13,10 @@ from pathlib import Path
 import pytest
 
 import logstore
+from logstore.demo.__main__ import Demo, main, parse_options, run_until_signal, summary
+from logstore.demo.client import Outcome
+from logstore.demo.display import Display
+from logstore.demo.verify import Verdict
 
 TIME_LIMIT_S = 100.0
 
@@ -128,9 +134,26 @@ def test_too_little_to_analyse_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("options", [["--workers", "1"], ["--tasks", "3"], ["--no-such"]])
 def test_wrong_options_are_refused(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    from logstore.demo.__main__ import main
-
     with pytest.raises(SystemExit) as stopped:
         main(options)
     assert stopped.value.code == 2
     assert "usage: python -m logstore.demo" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("kept", "status"), [(True, 0), (False, 1)])
+def test_the_exit_status_says_whether_anything_was_lost(kept: bool, status: int) -> None:
+    class Ran(Demo):
+        async def run(self) -> bool:
+            return kept
+
+    demo = Ran(parse_options([]), Display(io.StringIO()), Path("unused"))
+    assert asyncio.run(run_until_signal(demo)) == status
+
+
+def test_the_summary_names_what_was_lost() -> None:
+    verdict = Verdict(results=3, problems=["slice-01: changed since it was acked"])
+    lines = summary(
+        Outcome(acked_before_kill=frozenset({"slice-01"})), verdict, 4, 1.0
+    ).splitlines()
+    assert "0 of 1 there and unchanged" in lines[0]
+    assert lines[-2:] == ["LOST OR CHANGED: slice-01: changed since it was acked", "FAILED"]
