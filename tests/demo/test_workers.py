@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ from logstore.demo import tasks
 from logstore.demo.workers import WorkerCommand
 
 TIME_LIMIT_S = 60.0
+FOREIGN = [sys.executable, "-c", "input()"]
 
 
 @pytest.fixture
@@ -50,8 +53,11 @@ def test_a_killed_worker_process_is_replaced_and_stop_leaves_no_process(
         try:
             first = await pid_other_than(broker, None)
             assert os.getpgid(first) == command.manager_pid != first
-            with pytest.raises(ValueError, match="not a process of worker 1"):
-                await command.kill_worker_process(os.getpid())
+            with subprocess.Popen(FOREIGN, stdin=subprocess.PIPE) as foreign:
+                with pytest.raises(ValueError, match="not a process of worker 1"):
+                    await command.kill_worker_process(foreign.pid)
+                foreign.communicate(b"end")
+            assert foreign.returncode == 0
             await command.kill_worker_process(first)
             second = await pid_other_than(broker, first)
             assert os.getpgid(second) == command.manager_pid
