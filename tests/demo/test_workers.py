@@ -14,7 +14,6 @@ from logstore.demo import tasks
 from logstore.demo.workers import WorkerCommand
 
 TIME_LIMIT_S = 60.0
-FOREIGN = [sys.executable, "-c", "input()"]
 
 
 @pytest.fixture
@@ -32,6 +31,13 @@ def command(tmp_path: Path, store_path: Path) -> Iterator[WorkerCommand]:
     command.kill_group()
 
 
+@pytest.fixture
+def foreign() -> Iterator[subprocess.Popen[bytes]]:
+    """A process of somebody else, which ends well unless it is killed."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        yield process
+
+
 async def pid_other_than(broker: tasks.DemoBroker, pid: int | None) -> int:
     """Wait for the worker to announce a process that is not ``pid``."""
     deadline_s = time.monotonic() + TIME_LIMIT_S
@@ -45,7 +51,7 @@ async def pid_other_than(broker: tasks.DemoBroker, pid: int | None) -> int:
 
 @pytest.mark.slow
 def test_a_killed_worker_process_is_replaced_and_stop_leaves_no_process(
-    tmp_path: Path, store_path: Path, command: WorkerCommand
+    tmp_path: Path, store_path: Path, command: WorkerCommand, foreign: subprocess.Popen[bytes]
 ) -> None:
     async def run() -> None:
         broker = tasks.make_broker(str(store_path), f"ipc://{tmp_path}/s")
@@ -53,10 +59,9 @@ def test_a_killed_worker_process_is_replaced_and_stop_leaves_no_process(
         try:
             first = await pid_other_than(broker, None)
             assert os.getpgid(first) == command.manager_pid != first
-            with subprocess.Popen(FOREIGN, stdin=subprocess.PIPE) as foreign:
-                with pytest.raises(ValueError, match="not a process of worker 1"):
-                    await command.kill_worker_process(foreign.pid)
-                foreign.communicate(b"end")
+            with pytest.raises(ValueError, match="not a process of worker 1"):
+                await command.kill_worker_process(foreign.pid)
+            foreign.communicate(b"end")
             assert foreign.returncode == 0
             await command.kill_worker_process(first)
             second = await pid_other_than(broker, first)
