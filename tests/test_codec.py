@@ -285,6 +285,14 @@ GOLDEN: list[tuple[Any, str]] = [
     (1j, "d9b005 82fb0000000000000000fb3ff0000000000000"),
     (dt.datetime(2024, 1, 2), "d9b006 73323032342d30312d30325430303a30303a3030"),
     (dt.datetime(2024, 1, 2, fold=1), "d9b006 8473323032342d30312d30325430303a30303a303001f6f6"),
+    (
+        dt.datetime(2024, 1, 2, tzinfo=dt.timezone(-dt.timedelta(hours=5))),
+        "d9b006 7819323032342d30312d30325430303a30303a30302d30353a3030",
+    ),
+    (
+        dt.datetime(2024, 1, 2, tzinfo=dt.timezone(dt.timedelta(seconds=1), "Z")),
+        "d9b006 8473323032342d30312d30325430303a30303a3030001a000f4240615a",
+    ),
     (dt.date(2024, 1, 2), "d9b007 6a323032342d30312d3032"),
     (dt.time(1, 2, 3), "d9b008 6830313a30323a3033"),
     (dt.timedelta(seconds=1), "d9b009 1a000f4240"),
@@ -441,14 +449,17 @@ def test_keys_of_one_hash_are_limited_when_written_and_when_read(count: int) -> 
     keys = [n * (2**61 - 1) for n in range(count)]
     assert len({hash(key) for key in keys}) == 1
     by_hand = cbor2.dumps(cbor2.CBORTag(codec_tags.TAG_SET, keys))
+    dict_by_hand = cbor2.dumps(cbor2.CBORTag(codec_tags.TAG_DICT, [n for n in keys for _ in "kv"]))
     if count <= SAME_HASH_MAX:
         assert_round_trip(set(keys))
         assert decode_value(by_hand) == set(keys)
+        assert decode_value(dict_by_hand) == dict(zip(keys, keys, strict=True))
     else:
         with pytest.raises(UnserializableValueError, match=r"\['k'\].*one hash"):
             encode_value({"k": dict.fromkeys(keys)})
-        with pytest.raises(DecodeError, match="one hash"):
-            decode_value(by_hand)
+        for data in (by_hand, dict_by_hand):
+            with pytest.raises(DecodeError, match="one hash"):
+                decode_value(data)
 
 
 def test_a_fraction_too_long_to_be_read_back_in_time_is_refused() -> None:

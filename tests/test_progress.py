@@ -64,17 +64,21 @@ def test_an_int_fraction_becomes_a_float(fraction: int) -> None:
     assert TaskProgress.from_dict({"progress": fraction}).progress == fraction
 
 
+WRONG: dict[str, list[Any]] = {
+    "progress": [
+        *(-0.001, 1.001, 2, -1, 10**400, -(10**400), math.nan, math.inf, -math.inf),
+        *(True, False, None, "0.5", 1j, [0.5]),
+    ],
+    "status": [None, 1, b"text", ["text"]],
+    "current": [-1, 1.0, True, "1", -(10**5000)],
+    "total": [-1, 1.0, False, "1", []],
+    "meta": [[], "text", 0, (), [("a", 1)]],
+}
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
-    [
-        *(("progress", value) for value in (-0.001, 1.001, 2, -1, 10**400, -(10**400))),
-        *(("progress", value) for value in (math.nan, math.inf, -math.inf)),
-        *(("progress", value) for value in (True, False, None, "0.5", 1j, [0.5])),
-        *(("status", value) for value in (None, 1, b"text", ["text"])),
-        *(("current", value) for value in (-1, 1.0, True, "1", -(10**5000))),
-        *(("total", value) for value in (-1, 1.0, False, "1", [])),
-        *(("meta", value) for value in ([], "text", 0, (), [("a", 1)])),
-    ],
+    [(field, value) for field, values in WRONG.items() for value in values],
     ids=lambda item: item if isinstance(item, str) else type(item).__name__,
 )
 def test_a_wrong_field_is_a_value_error_that_names_it(field: str, value: Any) -> None:
