@@ -11,7 +11,7 @@ import time
 
 from logstore import store
 from logstore.engine import checking, osdep
-from logstore.engine.compaction import Retention, fold_into
+from logstore.engine.compaction import fold_into
 from logstore.engine.log import FIRST_OFFSET
 from logstore.engine.opening import check_place, hold_alone
 from logstore.engine.overlay import Overlay
@@ -63,8 +63,9 @@ def _salvage(path: str) -> tuple[int, int, str] | None:
             fold_into(
                 table,
                 [(overlay.results, overlay.progress)],
-                Retention(),
+                None,
                 now_us=time.time_ns() // 1000,
+                last_time_us=0,
                 epoch=epoch + 1,
                 incarnation=table.meta.incarnation,
                 clean=True,

@@ -271,10 +271,10 @@ class Store:
         if is_live_result(entry, now):
             return "ready"
         progress = self.engine.find_progress(key)
-        if progress is not None and (not progress.expires_us or progress.expires_us > now):
-            # Progress newer than the end of a result: the task runs again under its old id.
-            if entry is None or entry.kind == DELETED or progress.time_us > _end_us(entry):
-                return "running"
+        runs = progress is not None and (not progress.expires_us or progress.expires_us > now)
+        # Progress newer than the end of a result: the task runs again under its old id.
+        if runs and (entry is None or entry.kind == DELETED or _is_newer(progress, entry)):
+            return "running"
         if entry is None:
             return "unknown"
         return "deleted" if entry.kind == DELETED else "expired"
@@ -636,9 +636,10 @@ def task_key(task_id: str) -> bytes:
     return key
 
 
-def _end_us(entry: Entry) -> int:
-    """When a result that has expired did so."""
-    return entry.time_us if entry.kind == EXPIRED else entry.expires_us
+def _is_newer(progress: Entry | None, expired: Entry) -> bool:
+    """Whether progress was set after a result had expired."""
+    end_us = expired.time_us if expired.kind == EXPIRED else expired.expires_us
+    return progress is not None and progress.time_us > end_us
 
 
 def now_us() -> int:

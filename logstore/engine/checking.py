@@ -9,18 +9,26 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-
-import lmdb
 
 from logstore.engine import frames, records
 from logstore.engine.engine import Engine
-from logstore.engine.frames import DELETED, PROGRESS, RESULT
+from logstore.engine.frames import DELETED, EXPIRED, RESULT
+from logstore.engine.frames import PROGRESS as PROGRESS_KIND
 from logstore.engine.header import STATE
 from logstore.engine.log import FIRST_OFFSET
 from logstore.engine.overlay import Overlay
-from logstore.engine.records import GONE, RESULTS, RUNNING
-from logstore.engine.table import Table
+from logstore.engine.records import TIME, Mark
+from logstore.engine.table import (
+    DATABASES,
+    EXPIRIES,
+    GONE,
+    IDS,
+    PROGRESS,
+    RESULTS,
+    RUNNING,
+    Table,
+    Txn,
+)
 from logstore.errors import CorruptionError, CorruptRecordError
 from logstore.types import CheckReport
 
@@ -65,63 +73,69 @@ def _check_log(engine: Engine, problems: list[str]) -> int:
     return len(found)
 
 
-def _check_table(
-    table: Table, txn: lmdb.Transaction[bytes], problems: list[str]
-) -> tuple[int, int, int]:
-    meta = table.read_meta_in(txn)
-    indexed_by_time = indexed_by_expiry = data_bytes = 0
-    counts = []
-
-    def expect(database: lmdb._Database, index_key: bytes, key: bytes, name: str) -> None:
-        if txn.get(index_key, db=database) is None:
-            problems.append(f"{table.path}: record of {key!r} is missing from the index {name}")
-
-    for database, index_class, kinds in (
-        (table.results, RESULTS, (RESULT,)),
-        (table.progress, RUNNING, (PROGRESS,)),
-        (table.gone, GONE, (DELETED, frames.EXPIRED)),
-    ):
-        count = 0
-        for key, raw in _items(txn, database):
-            count += 1
+def _check_table(table: Table, txn: Txn, problems: list[str]) -> tuple[int, int, int]:
+    """Follow every mark to its records and every record to its expiry, and compare counts."""
+    expected = dict.fromkeys(DATABASES, 0)
+    data_bytes = 0
+    with txn.cursor(db=table.db[IDS]) as cursor:
+        for raw_key, raw_mark in cursor.iternext():
+            key = bytes(raw_key)
+            expected[IDS] += 1
             try:
-                entry = records.decode_record(table.seed, key, raw, table.path)
+                mark = records.decode_mark(table.seed, key, bytes(raw_mark), table.path)
             except CorruptRecordError as exc:
                 problems.append(str(exc))
                 continue
-            if entry.kind not in kinds:
-                problems.append(f"{table.path}: record of {key!r} is of kind {entry.kind}")
-            if index_class != GONE:
-                data_bytes += len(key) + len(entry.payload)
-            if index_class != RUNNING or txn.get(key, db=table.results) is None:
-                indexed_by_time += 1
-                time_key = records.time_key(index_class, entry.time_us, key)
-                expect(table.by_time, time_key, key, "by time")
-            if entry.expires_us:
-                indexed_by_expiry += 1
-                expiry_key = records.expiry_key(entry.expires_us, index_class, key)
-                expect(table.by_expiry, expiry_key, key, "by expiry")
-        counts.append(count)
+            for name, time_us in zip((RESULTS, GONE, PROGRESS), mark, strict=True):
+                if time_us:
+                    expected[name] += 1
+                    data_bytes += _check_record(table, txn, key, name, time_us, expected, problems)
+            if mark.progress_us and not mark.result_us:
+                expected[RUNNING] += 1
+                if txn.get(TIME.pack(mark.progress_us), db=table.db[RUNNING]) is None:
+                    problems.append(f"{table.path}: {key!r} is missing from the running tasks")
     if not problems:
-        for name, database, expected in (
-            ("by time", table.by_time, indexed_by_time),
-            ("by expiry", table.by_expiry, indexed_by_expiry),
-        ):
-            found = txn.stat(database)["entries"]
-            if found != expected:
+        for name in DATABASES:
+            found = txn.stat(table.db[name])["entries"]
+            if found != expected[name]:
                 problems.append(
-                    f"{table.path}: the index {name} has {found} entries, expected {expected}"
+                    f"{table.path}: {name.decode()} has {found} entries, expected {expected[name]}"
                 )
+        meta = table.read_meta_in(txn)
         if data_bytes != meta.data_bytes:
             problems.append(
                 f"{table.path}: {data_bytes} bytes of data, but the header says {meta.data_bytes}"
             )
-    return counts[0], counts[1], counts[2]
+    return expected[RESULTS], expected[PROGRESS], expected[GONE]
 
 
-def _items(txn: lmdb.Transaction[bytes], database: lmdb._Database) -> Iterator[tuple[bytes, bytes]]:
-    with txn.cursor(db=database) as cursor:
-        yield from cursor.iternext()
+_KINDS_IN = {RESULTS: (RESULT,), PROGRESS: (PROGRESS_KIND,), GONE: (DELETED, EXPIRED)}
+
+
+def _check_record(
+    table: Table,
+    txn: Txn,
+    key: bytes,
+    name: bytes,
+    time_us: int,
+    expected: dict[bytes, int],
+    problems: list[str],
+) -> int:
+    """One record; the bytes of data in it."""
+    try:
+        record = table.record_in(txn, name, time_us, key)
+    except CorruptRecordError as exc:
+        problems.append(str(exc))
+        return 0
+    entry = record.entry
+    if entry.kind not in _KINDS_IN[name]:
+        problems.append(f"{table.path}: the record of {key!r} is of kind {entry.kind}")
+    if entry.expires_us:
+        expected[EXPIRIES] += 1
+        expiry = records.EXPIRY.pack(entry.expires_us, entry.kind, time_us)
+        if txn.get(expiry, db=table.db[EXPIRIES]) is None:
+            problems.append(f"{table.path}: the expiry of {key!r} is missing from its index")
+    return 0 if name == GONE else len(key) + record.size
 
 
 def overlay_difference(engine: Engine, view: Overlay) -> tuple[int, int]:
@@ -136,14 +150,14 @@ def overlay_difference(engine: Engine, view: Overlay) -> tuple[int, int]:
     return results, progress
 
 
-def _difference(table: Table, txn: lmdb.Transaction[bytes], view: Overlay) -> tuple[int, int]:
+def _difference(table: Table, txn: Txn, view: Overlay) -> tuple[int, int]:
     results = progress = 0
     for key, entry in list(view.results.items()):
-        in_table = txn.get(key, db=table.results) is not None
-        results += (entry.kind == RESULT) - in_table
+        mark = table.mark_in(txn, key) or Mark()
+        results += (entry.kind == RESULT) - bool(mark.result_us)
     for key, newest in list(view.progress.items()):
-        in_table = txn.get(key, db=table.progress) is not None
-        progress += (newest is not None) - in_table
+        mark = table.mark_in(txn, key) or Mark()
+        progress += (newest is not None) - bool(mark.progress_us)
     return results, progress
 
 

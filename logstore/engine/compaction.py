@@ -1,9 +1,9 @@
 """Compaction: folding the newest record per task into the table, in one transaction.
 
-Rules: called under the writer lock (or on a table that nobody else has yet, by a vacuum).  The
-indexes are kept in step with the records in the same transaction, which also carries the new
+Rules: called under the writer lock (or on a table that nobody else has yet, by a vacuum).  Marks
+and indexes are kept in step with the records in the same transaction, which also carries the new
 epoch: either the old table and the old epoch's frames are complete, or the new table is.  Folding
-the same entries twice changes nothing.
+the same entries twice changes nothing.  Damage in what is replaced does not stop a compaction.
 """
 
 from __future__ import annotations
@@ -15,12 +15,16 @@ import lmdb
 
 from logstore.engine import records
 from logstore.engine.frames import EXPIRED, HAD_RESULT, RESULT, Entry
-from logstore.engine.records import GONE, RESULTS, RUNNING
-from logstore.engine.table import Meta, Table
+from logstore.engine.frames import PROGRESS as PROGRESS_KIND
+from logstore.engine.records import EXPIRY, RECORD, TIME, Mark
+from logstore.engine.table import EXPIRIES, GONE, IDS, PROGRESS, RESULTS, RUNNING, Table, Txn
+from logstore.errors import CorruptRecordError
 
 GONE_KEPT_US = 24 * 3600 * 1_000_000
 GONE_COUNT_MAX = 100_000
 PURGE_MIN = 1000  # expired records taken away per compaction, at least
+
+Batch = tuple[Mapping[bytes, Entry], Mapping[bytes, "Entry | None"]]  # results, progress
 
 
 class Retention(NamedTuple):
@@ -33,216 +37,259 @@ class Retention(NamedTuple):
 class Fold:
     """One compaction's transaction on one table."""
 
-    def __init__(self, table: Table, txn: lmdb.Transaction[bytes], now_us: int) -> None:
+    def __init__(self, table: Table, txn: Txn, last_time_us: int) -> None:
         self._table = table
         self._txn = txn
-        self._now_us = now_us
+        self._db = table.db
         self._seed = table.seed
         self._meta = table.read_meta_in(txn)
         self._data_bytes = self._meta.data_bytes
-        self._results = txn.stat(table.results)["entries"]
-        self._gone = txn.stat(table.gone)["entries"]
+        self._results = txn.stat(table.db[RESULTS])["entries"]
+        self._gone = txn.stat(table.db[GONE])["entries"]
         self._folded = 0
+        self.last_time_us = last_time_us
 
     # -- folding ----------------------------------------------------------------------------
 
     def apply(self, results: Mapping[bytes, Entry], progress: Mapping[bytes, Entry | None]) -> None:
-        """Put or delete the newest record of each key, in the order of the keys."""
+        """Put or delete the newest record of each key.
+
+        Marks go in the order of their keys, records in the order of their times: each is how
+        its tree is cheapest to fill.
+        """
         for key in sorted(results):
             entry = results[key]
             if entry.kind == RESULT:
-                self._put_result(key, entry)
+                self._mark_result(key, entry)
             else:
                 self._remove(key, entry)
         for key in sorted(progress):
             newest = progress[key]
             if newest is not None:
-                self._put_progress(key, newest)
+                self._mark_progress(key, newest)
+        for name, source in ((RESULTS, results), (PROGRESS, progress)):
+            kind = RESULT if name == RESULTS else PROGRESS_KIND
+            new = [(e.time_us, k, e) for k, e in source.items() if e is not None and e.kind == kind]
+            new.sort()
+            for _, key, entry in new:
+                self._put_record(name, key, entry)
         self._folded += len(results) + len(progress)
 
-    def finish(self, retention: Retention, *, epoch: int, incarnation: int, clean: bool) -> None:
+    def finish(
+        self, retention: Retention, *, now_us: int, epoch: int, incarnation: int, clean: bool
+    ) -> None:
         """Drop what has expired or is over the limits, and write the meta record."""
-        self._purge_expired(max(PURGE_MIN, 2 * self._folded))
+        self._purge_expired(now_us, max(PURGE_MIN, 2 * self._folded))
         self._evict(retention)
-        self._forget_gone()
-        self._table.write_meta(
-            self._txn, Meta(self._meta.uuid, epoch, incarnation, max(self._data_bytes, 0), clean)
+        self._forget_gone(now_us - GONE_KEPT_US)
+        self.write_meta(epoch, incarnation, clean)
+
+    def write_meta(self, epoch: int, incarnation: int, clean: bool) -> None:
+        """Write the meta record alone."""
+        meta = self._meta._replace(
+            epoch=epoch, incarnation=incarnation, clean=clean, data_bytes=max(self._data_bytes, 0)
         )
+        self._table.write_meta(self._txn, meta)
 
-    # -- single records ---------------------------------------------------------------------
+    # -- one task ---------------------------------------------------------------------------
 
-    def _get(self, database: lmdb._Database, key: bytes) -> Entry | None:
-        """A record's header fields; its payload may be damaged, its place in the indexes not."""
-        raw = self._txn.get(key, db=database)
-        if raw is None:
-            return None
-        if len(raw) < records.RECORD.size:
-            return Entry(RESULT, 0, 0, 0, b"")
-        _, kind, flags, _, time_us, expires_us = records.RECORD.unpack_from(raw)
-        return Entry(kind, flags, time_us, expires_us, raw[records.RECORD.size :])
+    def _mark(self, key: bytes) -> Mark:
+        try:
+            return self._table.mark_in(self._txn, key) or Mark()
+        except CorruptRecordError:
+            return Mark()
 
-    def _put_result(self, key: bytes, entry: Entry) -> None:
-        txn, table = self._txn, self._table
-        old = self._get(table.results, key)
-        if old is None:
-            self._results += 1
-            self._unindex_running(key)
-            self._drop_gone(key)
+    def _set_mark(self, key: bytes, mark: Mark) -> None:
+        if any(mark):
+            self._txn.put(key, records.encode_mark(self._seed, key, mark), db=self._db[IDS])
         else:
-            self._unindex_result(key, old)
-        txn.put(key, records.encode_record(self._seed, key, entry), db=table.results)
-        txn.put(records.time_key(RESULTS, entry.time_us, key), b"", db=table.by_time)
-        if entry.expires_us:
-            txn.put(records.expiry_key(entry.expires_us, RESULTS, key), b"", db=table.by_expiry)
-        self._data_bytes += len(key) + len(entry.payload)
+            self._txn.delete(key, db=self._db[IDS])
 
-    def _put_progress(self, key: bytes, entry: Entry) -> None:
-        txn, table = self._txn, self._table
-        running = txn.get(key, db=table.results) is None
-        old = self._get(table.progress, key)
-        if old is not None:
-            self._data_bytes -= len(key) + len(old.payload)
-            if running:
-                txn.delete(records.time_key(RUNNING, old.time_us, key), db=table.by_time)
-            if old.expires_us:
-                txn.delete(records.expiry_key(old.expires_us, RUNNING, key), db=table.by_expiry)
-        txn.put(key, records.encode_record(self._seed, key, entry), db=table.progress)
-        if running:
-            txn.put(records.time_key(RUNNING, entry.time_us, key), b"", db=table.by_time)
-        if entry.expires_us:
-            txn.put(records.expiry_key(entry.expires_us, RUNNING, key), b"", db=table.by_expiry)
-        self._data_bytes += len(key) + len(entry.payload)
+    def _mark_result(self, key: bytes, entry: Entry) -> None:
+        mark = self._mark(key)
+        if mark.result_us:
+            self._drop_record(RESULTS, mark.result_us)
+        else:
+            if mark.gone_us:
+                self._drop_record(GONE, mark.gone_us)
+            if mark.progress_us:
+                self._txn.delete(TIME.pack(mark.progress_us), db=self._db[RUNNING])
+        self._set_mark(key, Mark(entry.time_us, 0, mark.progress_us))
+
+    def _mark_progress(self, key: bytes, entry: Entry) -> None:
+        mark = self._mark(key)
+        if mark.progress_us:
+            self._drop_record(PROGRESS, mark.progress_us)
+        if not mark.result_us:
+            if mark.progress_us:
+                self._txn.delete(TIME.pack(mark.progress_us), db=self._db[RUNNING])
+            self._txn.put(TIME.pack(entry.time_us), b"", db=self._db[RUNNING])
+        self._set_mark(key, mark._replace(progress_us=entry.time_us))
 
     def _remove(self, key: bytes, entry: Entry) -> None:
         """Take away result and progress; remember a result's id as ``entry`` says."""
-        old = self._get(self._table.results, key)
-        progress = self._get(self._table.progress, key)
-        if progress is not None and entry.kind == EXPIRED and progress.time_us > entry.time_us:
+        mark = self._mark(key)
+        progress_us = mark.progress_us
+        if entry.kind == EXPIRED and progress_us > entry.expires_us:
             # The task runs again under its old id: its progress is newer than what expired.
-            self._txn.put(
-                records.time_key(RUNNING, progress.time_us, key), b"", db=self._table.by_time
-            )
+            self._txn.put(TIME.pack(progress_us), b"", db=self._db[RUNNING])
+        elif progress_us:
+            self._drop_record(PROGRESS, progress_us)
+            if not mark.result_us:
+                self._txn.delete(TIME.pack(progress_us), db=self._db[RUNNING])
+            progress_us = 0
+        if mark.result_us:
+            self._drop_record(RESULTS, mark.result_us)
+        if mark.result_us or entry.flags & HAD_RESULT:
+            if mark.gone_us:
+                self._drop_record(GONE, mark.gone_us)
+            self._put_record(GONE, key, Entry(entry.kind, HAD_RESULT, entry.time_us, 0, b""))
+            self._set_mark(key, Mark(0, entry.time_us, progress_us))
         else:
-            self._remove_progress(key, running=old is None)
-        if old is not None:
-            self._txn.delete(key, db=self._table.results)
-            self._unindex_result(key, old)
-            self._results -= 1
-        if old is not None or entry.flags & HAD_RESULT:
-            self._drop_gone(key)
-            self._put_gone(key, entry)
+            self._set_mark(key, Mark(0, mark.gone_us, progress_us))
 
-    def _unindex_result(self, key: bytes, old: Entry) -> None:
-        self._txn.delete(records.time_key(RESULTS, old.time_us, key), db=self._table.by_time)
-        if old.expires_us:
-            self._txn.delete(
-                records.expiry_key(old.expires_us, RESULTS, key), db=self._table.by_expiry
-            )
-        self._data_bytes -= len(key) + len(old.payload)
+    # -- one record -------------------------------------------------------------------------
 
-    def _unindex_running(self, key: bytes) -> None:
-        progress = self._get(self._table.progress, key)
-        if progress is not None:
-            self._txn.delete(
-                records.time_key(RUNNING, progress.time_us, key), db=self._table.by_time
-            )
+    def _put_record(self, name: bytes, key: bytes, entry: Entry) -> None:
+        txn, time_key = self._txn, TIME.pack(entry.time_us)
+        raw = records.encode_record(self._seed, key, entry)
+        if not txn.put(time_key, raw, db=self._db[name], append=True):
+            txn.put(time_key, raw, db=self._db[name])  # not the newest: folded before, or expired
+        if entry.expires_us:
+            expiry = EXPIRY.pack(entry.expires_us, entry.kind, entry.time_us)
+            txn.put(expiry, b"", db=self._db[EXPIRIES])
+        self._count(name, 1, len(raw))
 
-    def _remove_progress(self, key: bytes, *, running: bool) -> None:
-        old = self._get(self._table.progress, key)
-        if old is None:
+    def _drop_record(self, name: bytes, time_us: int) -> None:
+        time_key = TIME.pack(time_us)
+        raw = self._txn.get(time_key, db=self._db[name])
+        if raw is None:
             return
-        self._txn.delete(key, db=self._table.progress)
-        if running:
-            self._txn.delete(records.time_key(RUNNING, old.time_us, key), db=self._table.by_time)
-        if old.expires_us:
-            self._txn.delete(
-                records.expiry_key(old.expires_us, RUNNING, key), db=self._table.by_expiry
-            )
-        self._data_bytes -= len(key) + len(old.payload)
+        size = len(raw)
+        if size >= RECORD.size:
+            _, kind, _, _, expires_us = RECORD.unpack_from(raw)
+            if expires_us:
+                expiry = EXPIRY.pack(expires_us, kind, time_us)
+                self._txn.delete(expiry, db=self._db[EXPIRIES])
+        self._txn.delete(time_key, db=self._db[name])
+        self._count(name, -1, size)
 
-    # -- ids that are gone ------------------------------------------------------------------
-
-    def _put_gone(self, key: bytes, entry: Entry) -> None:
-        record = Entry(entry.kind, HAD_RESULT, entry.time_us, 0, b"")
-        self._txn.put(key, records.encode_record(self._seed, key, record), db=self._table.gone)
-        self._txn.put(records.time_key(GONE, entry.time_us, key), b"", db=self._table.by_time)
-        self._gone += 1
-
-    def _drop_gone(self, key: bytes) -> None:
-        if self._gone and (old := self._get(self._table.gone, key)) is not None:
-            self._txn.delete(key, db=self._table.gone)
-            self._txn.delete(records.time_key(GONE, old.time_us, key), db=self._table.by_time)
-            self._gone -= 1
-
-    def _forget_gone(self) -> None:
-        oldest_kept_us = self._now_us - GONE_KEPT_US
-        while self._gone:
-            found = self._oldest(GONE)
-            if found is None:
-                return
-            time_us, key = found
-            if time_us >= oldest_kept_us and self._gone <= GONE_COUNT_MAX:
-                return
-            self._drop_gone(key)
+    def _count(self, name: bytes, sign: int, raw_bytes: int) -> None:
+        if name == GONE:
+            self._gone += sign
+            return
+        self._data_bytes += sign * (raw_bytes - RECORD.size)
+        if name == RESULTS:
+            self._results += sign
 
     # -- retention --------------------------------------------------------------------------
 
-    def _purge_expired(self, count_max: int) -> None:
+    def _purge_expired(self, now_us: int, count_max: int) -> None:
         for _ in range(count_max):
-            with self._txn.cursor(db=self._table.by_expiry) as cursor:
+            with self._txn.cursor(db=self._db[EXPIRIES]) as cursor:
                 if not cursor.first():
                     return
-                expires_us, index_class, key = records.split_expiry_key(cursor.key())
-            if expires_us > self._now_us:
-                return
-            if index_class == RESULTS:
-                self._remove(key, Entry(EXPIRED, HAD_RESULT, expires_us, 0, b""))
+                expires_us, kind, time_us = EXPIRY.unpack(cursor.key())
+                if expires_us > now_us:
+                    return
+                cursor.delete()
+            name = RESULTS if kind == RESULT else PROGRESS
+            key = self._key_of(name, time_us)
+            mark = Mark() if key is None else self._mark(key)
+            if key is None or time_us not in mark:
+                self._drop_record(name, time_us)
+            elif kind == RESULT:
+                self._expire(key, expires_us)
             else:
-                running = self._txn.get(key, db=self._table.results) is None
-                self._remove_progress(key, running=running)
+                self._drop_record(PROGRESS, time_us)
+                if not mark.result_us:
+                    self._txn.delete(TIME.pack(time_us), db=self._db[RUNNING])
+                self._set_mark(key, mark._replace(progress_us=0))
+
+    def _expire(self, key: bytes, expires_us: int) -> None:
+        self.last_time_us += 1
+        self._remove(key, Entry(EXPIRED, HAD_RESULT, self.last_time_us, expires_us, b""))
 
     def _evict(self, retention: Retention) -> None:
         results_max, bytes_max = retention
         while (results_max is not None and self._results > results_max) or (
             bytes_max is not None and self._data_bytes > bytes_max
         ):
-            found = self._oldest(RESULTS)
-            if found is None:
+            time_us = self._oldest(RESULTS)
+            if time_us is None:
                 return
-            self._remove(found[1], Entry(EXPIRED, HAD_RESULT, self._now_us, 0, b""))
+            key = self._key_of(RESULTS, time_us)
+            if key is None:
+                self._drop_record(RESULTS, time_us)
+            else:
+                self._expire(key, self.last_time_us + 1)
 
-    def _oldest(self, index_class: bytes) -> tuple[int, bytes] | None:
-        with self._txn.cursor(db=self._table.by_time) as cursor:
-            if not cursor.set_range(index_class) or cursor.key()[:1] != index_class:
+    def _forget_gone(self, oldest_kept_us: int) -> None:
+        while self._gone:
+            time_us = self._oldest(GONE)
+            if time_us is None or (time_us >= oldest_kept_us and self._gone <= GONE_COUNT_MAX):
+                return
+            key = self._key_of(GONE, time_us)
+            self._drop_record(GONE, time_us)
+            if key is not None:
+                mark = self._mark(key)
+                if mark.gone_us == time_us:
+                    self._set_mark(key, mark._replace(gone_us=0))
+
+    def _oldest(self, name: bytes) -> int | None:
+        with self._txn.cursor(db=self._db[name]) as cursor:
+            if not cursor.first():
                 return None
-            return records.split_time_key(cursor.key())
+            time_us: int = TIME.unpack(cursor.key())[0]
+            return time_us
+
+    def _key_of(self, name: bytes, time_us: int) -> bytes | None:
+        """Whose record it is, None if it is damaged or gone."""
+        raw = self._txn.get(TIME.pack(time_us), b"", db=self._db[name])
+        try:
+            return records.decode_record(
+                self._seed, time_us, raw, self._table.path, with_payload=False
+            ).key
+        except CorruptRecordError:
+            return None
 
 
 def fold_into(
     table: Table,
-    overlays: Iterable[tuple[Mapping[bytes, Entry], Mapping[bytes, Entry | None]]],
-    retention: Retention,
+    batches: Iterable[Batch],
+    retention: Retention | None,
     *,
     now_us: int,
+    last_time_us: int,
     epoch: int,
     incarnation: int,
     clean: bool = False,
-) -> None:
-    """Fold entries into a table and give it a new epoch; on the disk when this returns.
+) -> int:
+    """Fold entries into a table and give it an epoch; on the disk when this returns.
 
+    ``retention`` None folds alone and takes nothing away.  Returns the time of the newest record.
     The map is grown when it is full.  Raises lmdb.Error or OSError; after an error the table
     holds either the state before or the state after.
     """
-    batches = list(overlays)
+    batches = list(batches)
     table.reader_check()
     while True:
         try:
             with table.writing() as txn:
-                fold = Fold(table, txn, now_us)
+                fold = Fold(table, txn, max(last_time_us, now_us))
                 for results, progress in batches:
                     fold.apply(results, progress)
-                fold.finish(retention, epoch=epoch, incarnation=incarnation, clean=clean)
-            return
+                if retention is None:
+                    fold.write_meta(epoch, incarnation, clean)
+                else:
+                    fold.finish(
+                        retention,
+                        now_us=now_us,
+                        epoch=epoch,
+                        incarnation=incarnation,
+                        clean=clean,
+                    )
+            return fold.last_time_us
         except lmdb.MapFullError:
             table.grow_map()
         except lmdb.MapResizedError:

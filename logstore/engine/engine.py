@@ -21,11 +21,11 @@ from typing import NamedTuple, TypeVar
 
 import lmdb
 
-from logstore.engine import frames, osdep, records
+from logstore.engine import frames, osdep
 from logstore.engine.commit import REFUSED, Committer, Lookup, Write
 from logstore.engine.compaction import Retention, fold_into
 from logstore.engine.counters import Counters
-from logstore.engine.frames import OFFSET_MAX, Entry, Frame
+from logstore.engine.frames import DELETED, HAD_RESULT, OFFSET_MAX, Entry, Frame
 from logstore.engine.header import (
     INCARNATION,
     LAST_HOLDER,
@@ -39,9 +39,11 @@ from logstore.engine.header import (
     WRITING,
     SharedHeader,
 )
+from logstore.engine.lmdbfile import MapResizedError
 from logstore.engine.log import FIRST_OFFSET, Log
 from logstore.engine.overlay import Overlay
-from logstore.engine.table import MapResizedError, Table
+from logstore.engine.records import Record
+from logstore.engine.table import Table
 from logstore.errors import (
     CorruptLogError,
     DiskFullError,
@@ -54,7 +56,7 @@ from logstore.errors import (
 T = TypeVar("T")
 
 LARGE_BYTES = 1 << 18  # a record above this goes to the table at once, not through the log
-INDEX_BATCH = 256
+LISTING_BATCH = 256
 LOCK_RECHECK_S = 0.01  # how long a waiter for the writer lock sleeps at most before it looks again
 FAIRNESS_S = 0.002  # how long the last holder lets a waiting process go first
 VACUUM_LOG_FACTOR = 64  # while a vacuum copies, the log may grow to this many times its limit
@@ -164,8 +166,8 @@ class Engine:
     def find_trace(self, key: bytes) -> Entry | None:
         """As :meth:`find_result`, and if there is no result, what is known of one that has gone."""
         entry = self.find_result(key)
-        if entry is None or (entry.kind == frames.DELETED and not entry.flags & frames.HAD_RESULT):
-            entry = self.from_table(lambda table: table.get_gone(key))
+        if entry is not None and entry.kind == DELETED and not entry.flags & HAD_RESULT:
+            entry = self.from_table(lambda table: table.get_result(key))
         return entry
 
     def find_progress(self, key: bytes) -> Entry | None:
@@ -188,24 +190,22 @@ class Engine:
                 if self.closed or table is self.table:
                     raise self._closed_error() from None
 
-    def newest(
-        self, index_class: bytes, *, newest_first: bool = True
-    ) -> Iterator[tuple[int, bytes]]:
-        """Times and keys of a class of the table's index by time, in batches of short reads."""
-        after: bytes | None = None
+    def listing(self, name: bytes, *, newest_first: bool = True) -> Iterator[Record]:
+        """The records of one of the table's databases by time, in batches of short reads."""
+        after_us: int | None = None
         while True:
             read = partial(
-                Table.index_slice,
-                index_class=index_class,
+                Table.listing,
+                name=name,
                 newest_first=newest_first,
-                after=after,
-                limit=INDEX_BATCH,
+                after_us=after_us,
+                limit=LISTING_BATCH,
             )
             batch = self.from_table(read)
-            yield from map(records.split_time_key, batch)
-            if len(batch) < INDEX_BATCH:
+            yield from batch
+            if len(batch) < LISTING_BATCH:
                 return
-            after = batch[-1]
+            after_us = batch[-1].entry.time_us
 
     # -- the writer lock --------------------------------------------------------------------
 
@@ -453,11 +453,12 @@ class Engine:
         if extra:
             batches.append((extra, {}))
         try:
-            fold_into(
+            words[LAST_TIME] = fold_into(
                 self.table,
                 batches,
                 self.options.retention,
                 now_us=time.time_ns() // 1000,
+                last_time_us=words[LAST_TIME],
                 epoch=epoch,
                 incarnation=self.incarnation,
                 clean=clean,
@@ -643,7 +644,7 @@ class _Pending(Lookup):
             self._progress[key] = True
         else:
             self._results[key] = entry
-            if entry.kind == frames.DELETED:
+            if entry.kind == DELETED:
                 self._progress[key] = False
 
     def result(self, key: bytes) -> Entry | None:

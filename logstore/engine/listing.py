@@ -16,118 +16,125 @@ from itertools import islice
 from logstore.engine.commit import is_live_result
 from logstore.engine.engine import Engine
 from logstore.engine.frames import DELETED, EXPIRED, FAILED, HAD_RESULT, RESULT, Entry
-from logstore.engine.overlay import Overlay
-from logstore.engine.records import GONE, RESULTS, RUNNING
-from logstore.engine.table import Table
+from logstore.engine.records import Record
+from logstore.engine.table import GONE, RESULTS, RUNNING, Table
 from logstore.progress import decode_progress
 from logstore.types import Status, TaskInfo
-
-_Item = tuple[int, bytes, Entry]  # time, key, record
 
 
 def list_tasks(
     engine: Engine, status: Status | None, *, newest_first: bool, limit: int | None
 ) -> Iterator[TaskInfo]:
     """The tasks of one status, or finished and running ones, by time."""
-    view = engine.view()
-    now_us = time.time_ns() // 1000
-    streams: list[Iterator[_Item]] = []
+    listing = _Listing(engine, newest_first)
+    streams: list[Iterator[Record]] = []
     if status in (None, "ready"):
-        streams += _finished(engine, view, newest_first, now_us)
+        streams += listing.finished()
     if status in (None, "running"):
-        streams += _running(engine, view, newest_first, now_us)
+        streams += listing.running()
     if status in ("deleted", "expired"):
-        streams += _gone(engine, view, newest_first, now_us, status)
-    merged = heapq.merge(*streams, key=lambda item: item[0], reverse=newest_first)
+        streams += listing.gone(DELETED if status == "deleted" else EXPIRED)
+    merged = heapq.merge(*streams, key=_time_us, reverse=newest_first)
     return map(_info, islice(merged, limit))
 
 
-def _ordered(items: list[_Item], newest_first: bool) -> Iterator[_Item]:
-    items.sort(key=lambda item: item[0], reverse=newest_first)
-    return iter(items)
+class _Listing:
+    """One listing's view: the overlay as it was, and the time that decides what has expired."""
 
+    def __init__(self, engine: Engine, newest_first: bool) -> None:
+        view = engine.view()
+        self._engine = engine
+        self._newest_first = newest_first
+        self._now_us = time.time_ns() // 1000
+        self._results = dict(view.results)
+        self._progress = dict(view.progress)
 
-def _finished(
-    engine: Engine, view: Overlay, newest_first: bool, now_us: int
-) -> list[Iterator[_Item]]:
-    def in_table() -> Iterator[_Item]:
-        for time_us, key in engine.newest(RESULTS, newest_first=newest_first):
-            if key in results:
-                continue
-            entry = engine.from_table(partial(Table.get_result, key=key))
-            if entry is not None and entry.time_us == time_us and is_live_result(entry, now_us):
-                yield time_us, key, entry
+    def finished(self) -> list[Iterator[Record]]:
+        """Tasks with a result."""
+        in_log = [
+            _record(key, entry)
+            for key, entry in self._results.items()
+            if is_live_result(entry, self._now_us)
+        ]
+        in_table = (
+            record
+            for record in self._in_table(RESULTS)
+            if record.key not in self._results and is_live_result(record.entry, self._now_us)
+        )
+        return [self._ordered(in_log), in_table]
 
-    results = dict(view.results)
-    in_log = [(e.time_us, key, e) for key, e in results.items() if is_live_result(e, now_us)]
-    return [_ordered(in_log, newest_first), in_table()]
+    def running(self) -> list[Iterator[Record]]:
+        """Tasks with progress and no result."""
+        in_log = [
+            _record(key, entry)
+            for key, entry in self._progress.items()
+            if entry is not None and self._is_live(entry) and not self._is_finished(key)
+        ]
+        in_table = (
+            record
+            for record in self._in_table(RUNNING)
+            if record.key not in self._progress
+            and self._is_live(record.entry)
+            and not is_live_result(self._results.get(record.key), self._now_us)
+        )
+        return [self._ordered(in_log), in_table]
 
+    def gone(self, kind: int) -> list[Iterator[Record]]:
+        """Tasks whose result was deleted or has expired."""
+        in_log: list[Record] = []
+        for key, entry in self._results.items():
+            if kind == DELETED and entry.kind == DELETED and entry.flags & HAD_RESULT:
+                in_log.append(_record(key, entry))
+            elif (
+                kind == EXPIRED and entry.kind == RESULT and not is_live_result(entry, self._now_us)
+            ):
+                gone = Entry(EXPIRED, HAD_RESULT, entry.expires_us, 0, b"")
+                in_log.append(_record(key, gone))
+        in_table = (
+            record
+            for record in self._in_table(GONE)
+            if record.key not in self._results and record.entry.kind == kind
+        )
+        return [self._ordered(in_log), in_table]
 
-def _running(
-    engine: Engine, view: Overlay, newest_first: bool, now_us: int
-) -> list[Iterator[_Item]]:
-    def finished(key: bytes) -> bool:
-        entry = results.get(key)
+    def _in_table(self, name: bytes) -> Iterator[Record]:
+        return self._engine.listing(name, newest_first=self._newest_first)
+
+    def _ordered(self, found: list[Record]) -> Iterator[Record]:
+        found.sort(key=_time_us, reverse=self._newest_first)
+        return iter(found)
+
+    def _is_live(self, progress: Entry) -> bool:
+        return not progress.expires_us or progress.expires_us > self._now_us
+
+    def _is_finished(self, key: bytes) -> bool:
+        entry = self._results.get(key)
         if entry is None:
-            entry = engine.from_table(lambda table: table.get_result(key))
-        return is_live_result(entry, now_us)
-
-    def live(entry: Entry | None) -> bool:
-        return entry is not None and (not entry.expires_us or entry.expires_us > now_us)
-
-    def in_table() -> Iterator[_Item]:
-        for time_us, key in engine.newest(RUNNING, newest_first=newest_first):
-            if key in progress or finished(key):
-                continue
-            entry = engine.from_table(partial(Table.get_progress, key=key))
-            if entry is not None and entry.time_us == time_us and live(entry):
-                yield time_us, key, entry
-
-    results, progress = dict(view.results), dict(view.progress)
-    in_log = [
-        (entry.time_us, key, entry)
-        for key, entry in progress.items()
-        if entry is not None and live(entry) and not finished(key)
-    ]
-    return [_ordered(in_log, newest_first), in_table()]
+            entry = self._engine.from_table(partial(Table.get_result, key=key))
+        return is_live_result(entry, self._now_us)
 
 
-def _gone(
-    engine: Engine, view: Overlay, newest_first: bool, now_us: int, status: Status
-) -> list[Iterator[_Item]]:
-    wanted = DELETED if status == "deleted" else EXPIRED
+def _record(key: bytes, entry: Entry) -> Record:
+    return Record(key, entry, len(entry.payload))
 
-    def in_table() -> Iterator[_Item]:
-        for time_us, key in engine.newest(GONE, newest_first=newest_first):
-            if key in results:
-                continue
-            entry = engine.from_table(partial(Table.get_gone, key=key))
-            if entry is not None and entry.time_us == time_us and entry.kind == wanted:
-                yield time_us, key, entry
 
-    results = dict(view.results)
-    in_log = []
-    for key, entry in results.items():
-        if wanted == DELETED and entry.kind == DELETED and entry.flags & HAD_RESULT:
-            in_log.append((entry.time_us, key, entry))
-        elif wanted == EXPIRED and entry.kind == RESULT and not is_live_result(entry, now_us):
-            in_log.append((entry.expires_us, key, entry._replace(kind=EXPIRED)))
-    return [_ordered(in_log, newest_first), in_table()]
+def _time_us(record: Record) -> int:
+    return record.entry.time_us
 
 
 _STATUS: dict[int, Status] = {RESULT: "ready", DELETED: "deleted", EXPIRED: "expired"}
 
 
-def _info(item: _Item) -> TaskInfo:
-    time_us, key, entry = item
+def _info(record: Record) -> TaskInfo:
+    key, entry, size = record
     status = _STATUS.get(entry.kind, "running")
     return TaskInfo(
         task_id=key.decode(),
         status=status,
-        time=utc(time_us),
+        time=utc(entry.time_us),
         expires_at=utc(entry.expires_us) if entry.expires_us else None,
         failed=bool(entry.flags & FAILED) and status == "ready",
-        size_bytes=len(entry.payload),
+        size_bytes=size,
         progress=decode_progress(entry.payload) if status == "running" else None,
     )
 

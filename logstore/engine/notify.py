@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from functools import partial
 
-from logstore.engine import records
 from logstore.engine.engine import Engine
 from logstore.engine.frames import Entry
 from logstore.engine.header import LAST_TIME
 from logstore.engine.overlay import Overlay
-from logstore.engine.table import Table
+from logstore.engine.table import GONE, RESULTS
 from logstore.errors import LogstoreError
 
 TIMEOUT_S = 0.5  # how long a sleep lasts at most: bounds what a lost wake-up costs
@@ -152,27 +150,22 @@ class Notifier:
             if entry.time_us > self._seen_us
         ]
         if missed:
-            changes += self._from_index({key for key, _ in changes})
+            changes += self._from_table({key for key, _ in changes})
             self._tell_everybody_to_look()
         if changes:
             changes.sort(key=lambda change: change[1].time_us)
             self._seen_us = changes[-1][1].time_us
             self._dispatch(changes)
 
-    def _from_index(self, known: set[bytes]) -> list[Change]:
+    def _from_table(self, known: set[bytes]) -> list[Change]:
         """Results and deletions that a compaction has taken out of the log unseen."""
         found: list[Change] = []
-        for index_class, get in (
-            (records.RESULTS, Table.get_result),
-            (records.GONE, Table.get_gone),
-        ):
-            for time_us, key in self._engine.newest(index_class):
-                if time_us <= self._seen_us:
+        for name in (RESULTS, GONE):
+            for record in self._engine.listing(name):
+                if record.entry.time_us <= self._seen_us:
                     break
-                if key not in known:
-                    entry = self._engine.from_table(partial(get, key=key))
-                    if entry is not None and entry.time_us > self._seen_us:
-                        found.append((key, entry))
+                if record.key not in known:
+                    found.append((record.key, record.entry))
         return found
 
     def _tell_everybody_to_look(self) -> None:

@@ -26,9 +26,11 @@ from logstore.engine.header import (
     WRITING,
     SharedHeader,
 )
+from logstore.engine.lmdbfile import inspect_file
 from logstore.engine.log import FIRST_OFFSET, Log
 from logstore.engine.overlay import Overlay
-from logstore.engine.table import Meta, Table, inspect_file
+from logstore.engine.records import Meta
+from logstore.engine.table import Table
 from logstore.errors import (
     CorruptLogError,
     CorruptTableError,
@@ -151,7 +153,7 @@ def _open_alone(path: str, fd: int, options: Options, *, accept_log_loss: bool) 
         table = Table(path)
         log: Log | None = None
         try:
-            log, epoch = _recover_alone(
+            log, epoch, last_time_us = _recover_alone(
                 path, table, options, counters, accept_log_loss=accept_log_loss
             )
             words = header.words
@@ -159,7 +161,7 @@ def _open_alone(path: str, fd: int, options: Options, *, accept_log_loss: bool) 
             words[TABLE_INODE] = table.inode
             words[LOG_ID] = log.log_id
             words[SYNCED] = FIRST_OFFSET
-            words[LAST_TIME] = table.newest_time_us()
+            words[LAST_TIME] = last_time_us
             header.publish(epoch, FIRST_OFFSET)
             header.end_rebuild(table.meta.uuid)
             # A conversion gives the lock up for a moment: somebody else may have been alone.
@@ -204,8 +206,8 @@ def _create(path: str) -> None:
 
 def _recover_alone(
     path: str, table: Table, options: Options, counters: Counters, *, accept_log_loss: bool
-) -> tuple[Log, int]:
-    """Bring table and log into step: an empty log of a new epoch and an unclean table."""
+) -> tuple[Log, int, int]:
+    """Bring table and log into step: an empty log, its new epoch and the newest time."""
     meta = table.meta
     overlay = Overlay(meta.epoch)
     log_path = path + "-log"
@@ -223,15 +225,16 @@ def _recover_alone(
             log.close()
             raise
     epoch = meta.epoch + 1
-    fold_into(
+    last_time_us = fold_into(
         table,
         [(overlay.results, overlay.progress)],
         options.retention,
         now_us=time.time_ns() // 1000,
+        last_time_us=max(table.newest_time_us(), overlay.last_time_us()),
         epoch=epoch,
         incarnation=meta.incarnation,
     )
-    return log, epoch
+    return log, epoch, last_time_us
 
 
 def _new_log(path: str, uuid: bytes, options: Options) -> Log:

@@ -41,5 +41,10 @@ class Overlay:
         self.applied = applied
         self.state = self.epoch << 32 | applied
 
+    def last_time_us(self) -> int:
+        """The time of the newest entry, 0 if there is none."""
+        entries = [*self.results.values(), *self.progress.values()]
+        return max((entry.time_us for entry in entries if entry is not None), default=0)
+
     def __bool__(self) -> bool:
         return bool(self.changed)

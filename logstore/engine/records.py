@@ -1,74 +1,148 @@
-"""A record of the table to and from bytes, and the keys of its indexes.  See FORMAT.md.
+"""The table's records, marks and index keys to and from bytes.  See FORMAT.md, "The table".
 
-Rules: pure functions on bytes.  A record's checksum covers its key, so that a record found under
-another key's place is damage too.  Index keys sort as their times do.
+Rules: pure functions on bytes.  Records are kept in the order of their times, which only grow, so
+that new ones are appended; a mark per task id says under which times its records are.  A record's
+checksum covers its time and its task id, a mark's its task id, so that a record or mark in the
+wrong place is damage too.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
+from typing import NamedTuple
 
 from logstore.engine.frames import DELETED, EXPIRED, PROGRESS, RESULT, Entry
-from logstore.errors import CorruptRecordError
+from logstore.errors import CorruptRecordError, CorruptTableError
 
-RECORD = struct.Struct("<IBBHQQ")  # crc32, kind, flags, reserved, time, expiry
-RECORD_BODY = struct.Struct("<BBHQQ")
+RECORD = struct.Struct("<IBBHQ")  # crc32, kind, flags, key length, expiry; then key, payload
+RECORD_BODY = struct.Struct("<BBHQ")
+MARK = struct.Struct("<IB")  # crc32, state; then the times that the state speaks of
 META = struct.Struct("<II16sQQQB7xI")
 # format version, LMDB data format, uuid, epoch, incarnation, data bytes, clean, crc32
-assert RECORD.size == 24
+assert RECORD.size == 16
 assert RECORD_BODY.size == RECORD.size - 4
+assert MARK.size == 5
 assert META.size == 60
 
-_TIME = struct.Struct(">Q")
-assert _TIME.size == 8
+TIME = struct.Struct(">Q")  # big-endian, so that keys sort as times do
+EXPIRY = struct.Struct(">QBQ")  # expiry, kind of the record, its time
+assert TIME.size == 8
+assert EXPIRY.size == 17
 
-# Classes of index keys.
-RESULTS = b"R"  # results by the time they were stored
-RUNNING = b"P"  # ids that have progress but no result, by the time of that progress
-GONE = b"G"  # deleted and expired ids, by the time they went
+# Bits of a mark's state.
+HAS_RESULT = 1
+HAS_GONE = 2  # never together with HAS_RESULT
+HAS_PROGRESS = 4
 
 _KINDS = frozenset((RESULT, PROGRESS, DELETED, EXPIRED))
 
 
+class Record(NamedTuple):
+    """A record as it stands in the table."""
+
+    key: bytes
+    entry: Entry
+    size: int  # of the payload, which a listing leaves out
+
+
+class Mark(NamedTuple):
+    """Under which times the records of a task id are; 0 for none."""
+
+    result_us: int = 0
+    gone_us: int = 0
+    progress_us: int = 0
+
+
 def encode_record(seed: int, key: bytes, entry: Entry) -> bytes:
-    """The table's value for an entry."""
+    """The value that stands in the table under the entry's time."""
     kind, flags, time_us, expires_us, payload = entry
-    body = RECORD_BODY.pack(kind, flags, 0, time_us, expires_us) + payload
+    body = b"".join((RECORD_BODY.pack(kind, flags, len(key), expires_us), key, payload))
+    crc = zlib.crc32(TIME.pack(time_us), zlib.crc32(body, seed))
+    return crc.to_bytes(4, "little") + body
+
+
+def decode_record(
+    seed: int, time_us: int, raw: bytes | memoryview, path: str, *, with_payload: bool = True
+) -> Record:
+    """The record in a value.  Raises CorruptRecordError if it is damaged."""
+    if len(raw) < RECORD.size:
+        raise _damaged(path, time_us, f"at least {RECORD.size} bytes", f"{len(raw)}")
+    crc, kind, flags, key_length, expires_us = RECORD.unpack_from(raw)
+    found = zlib.crc32(TIME.pack(time_us), zlib.crc32(memoryview(raw)[4:], seed))
+    if found != crc:
+        raise _damaged(path, time_us, f"checksum {crc:08x}", f"{found:08x}")
+    payload_at = RECORD.size + key_length
+    if kind not in _KINDS or payload_at > len(raw):
+        raise _damaged(path, time_us, "a known kind and a whole key", f"kind {kind}")
+    payload = bytes(raw[payload_at:]) if with_payload else b""
+    return Record(
+        bytes(raw[RECORD.size : payload_at]),
+        Entry(kind, flags, time_us, expires_us, payload),
+        len(raw) - payload_at,
+    )
+
+
+def _damaged(path: str, time_us: int, expected: str, found: str) -> CorruptRecordError:
+    return CorruptRecordError(
+        f"{path}: the record of time {time_us} is damaged: expected {expected}, found {found}; "
+        f"delete or overwrite its task, or restore a backup; other records are not affected"
+    )
+
+
+def encode_mark(seed: int, key: bytes, mark: Mark) -> bytes:
+    """The value that stands in the table under a task id."""
+    result_us, gone_us, progress_us = mark
+    state = (
+        HAS_RESULT * bool(result_us) | HAS_GONE * bool(gone_us) | HAS_PROGRESS * bool(progress_us)
+    )
+    body = bytes((state,)) + b"".join(TIME.pack(time_us) for time_us in mark if time_us)
     return zlib.crc32(key, zlib.crc32(body, seed)).to_bytes(4, "little") + body
 
 
-def decode_record(seed: int, key: bytes, raw: bytes, path: str) -> Entry:
-    """The entry in a table's value.  Raises CorruptRecordError if it is damaged."""
-    if len(raw) < RECORD.size:
+def decode_mark(seed: int, key: bytes, raw: bytes, path: str) -> Mark:
+    """The mark in a value.  Raises CorruptRecordError if it is damaged."""
+    body = raw[4:]
+    found = zlib.crc32(key, zlib.crc32(body, seed))
+    expected = int.from_bytes(raw[:4], "little")
+    if not body or found != expected or len(body) != 1 + 8 * body[0].bit_count() or body[0] > 7:
         raise CorruptRecordError(
-            f"{path}: record of {key!r}: expected at least {RECORD.size} bytes, found {len(raw)}"
+            f"{path}: the mark of task {key!r} is damaged: expected checksum {expected:08x}, found "
+            f"{found:08x}; overwrite this task, or restore a backup; others are not affected"
         )
-    crc, kind, flags, _, time_us, expires_us = RECORD.unpack_from(raw)
-    found = zlib.crc32(key, zlib.crc32(memoryview(raw)[4:], seed))
-    if found != crc or kind not in _KINDS:
-        raise CorruptRecordError(
-            f"{path}: record of {key!r}: expected checksum {crc:08x}, found {found:08x}; delete "
-            f"or overwrite this id, or restore a backup; other records are not affected"
-        )
-    return Entry(kind, flags, time_us, expires_us, raw[RECORD.size :])
+    times = iter(struct.unpack(f">{body[0].bit_count()}Q", body[1:]))
+    state = body[0]
+    return Mark(
+        next(times) if state & HAS_RESULT else 0,
+        next(times) if state & HAS_GONE else 0,
+        next(times) if state & HAS_PROGRESS else 0,
+    )
 
 
-def time_key(index_class: bytes, time_us: int, key: bytes) -> bytes:
-    """A key of the index by time."""
-    return index_class + _TIME.pack(time_us) + key
+# -- the table's own header ----------------------------------------------------------------------
 
 
-def split_time_key(raw: bytes) -> tuple[int, bytes]:
-    """Time and task key out of a key of the index by time."""
-    return _TIME.unpack_from(raw, 1)[0], raw[9:]
+class Meta(NamedTuple):
+    """What the table says of the store."""
+
+    version: int
+    data_format: int  # of LMDB
+    uuid: bytes
+    epoch: int
+    incarnation: int
+    data_bytes: int  # keys and payloads of results and progress
+    clean: bool  # closed cleanly: the log, if there is one, says nothing
 
 
-def expiry_key(expires_us: int, index_class: bytes, key: bytes) -> bytes:
-    """A key of the index by expiry."""
-    return _TIME.pack(expires_us) + index_class + key
+def encode_meta(meta: Meta) -> bytes:
+    """The meta record's bytes."""
+    body = META.pack(*meta, 0)[:-4]
+    return body + zlib.crc32(body).to_bytes(4, "little")
 
 
-def split_expiry_key(raw: bytes) -> tuple[int, bytes, bytes]:
-    """Expiry, class and task key out of a key of the index by expiry."""
-    return _TIME.unpack_from(raw)[0], raw[8:9], raw[9:]
+def decode_meta(raw: bytes, path: str) -> Meta:
+    """The meta record.  Raises CorruptTableError if it is damaged."""
+    if len(raw) != META.size or zlib.crc32(raw[:-4]) != int.from_bytes(raw[-4:], "little"):
+        raise CorruptTableError(f"{path}: the table's header is damaged; restore a backup")
+    version, data_format, uuid, epoch, incarnation, data_bytes, clean, _ = META.unpack(raw)
+    return Meta(version, data_format, uuid, epoch, incarnation, data_bytes, bool(clean))

@@ -9,48 +9,40 @@ ever opens the ``-lock`` file: a plain open and close of it would drop LMDB's lo
 from __future__ import annotations
 
 import os
-import struct
 import threading
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import lmdb
 
 from logstore.engine import osdep, records
 from logstore.engine.frames import FORMAT_VERSION, Entry, checksum_seed
+from logstore.engine.lmdbfile import DATA_FORMAT, inspect_file, open_environment, translate
+from logstore.engine.records import TIME, Mark, Meta, Record
 from logstore.errors import (
-    CorruptTableError,
+    CorruptRecordError,
     FormatVersionError,
-    LogstoreError,
     NotAStoreError,
-    OpenError,
-    StoreBusyError,
     StoreClosedError,
-    StorePermissionError,
-    TruncatedFileError,
 )
 
-MODE = 0o600
-MAP_BYTES = 1 << 36  # address space, not memory; grown under the writer lock when it is full
-READERS_MAX = 1024
-LMDB_DATA_FORMAT = 0  # py-lmdb's lib_version for LMDB 0.9 files
+T = TypeVar("T")
+Txn: TypeAlias = "lmdb.Transaction[Any]"
 
 _META_KEY = b"header"
-_DATABASES = (b"results", b"progress", b"gone", b"by_time", b"by_expiry")
 
-T = TypeVar("T")
-
-
-class Meta(NamedTuple):
-    """What the table says of the store."""
-
-    uuid: bytes
-    epoch: int
-    incarnation: int
-    data_bytes: int  # keys and payloads of results and progress
-    clean: bool  # closed cleanly: the log, if there is one, says nothing
+# Databases: task id -> mark; time -> record; time of the progress of unfinished tasks -> nothing;
+# expiry, kind and time of a record -> nothing.
+IDS, RESULTS, PROGRESS, GONE, RUNNING, EXPIRIES = (
+    b"ids",
+    b"results",
+    b"progress",
+    b"gone",
+    b"running",
+    b"expiries",
+)
+DATABASES = (IDS, RESULTS, PROGRESS, GONE, RUNNING, EXPIRIES)
 
 
 class TableCounts(NamedTuple):
@@ -64,10 +56,6 @@ class TableCounts(NamedTuple):
     file_bytes: int
     readers: int
     oldest_reader: int | None
-
-
-class MapResizedError(LogstoreError):
-    """Another process has grown the map: take the writer lock and call ``adopt_map_size``."""
 
 
 class Table:
@@ -86,26 +74,53 @@ class Table:
         self._env: lmdb.Environment | None = None
         self._open()
 
+    @classmethod
+    def create(cls, path: str, uuid: bytes) -> None:
+        """Make an empty table, marked clean, and put it at ``path``, durably and whole.
+
+        The caller syncs the directory.  Raises OSError or an :class:`OpenError`.
+        """
+        temporary = path + "-new"
+        osdep.remove(temporary)
+        env = open_environment(temporary, readonly=False, lock=False, create=True)
+        try:
+            with env.begin(write=True) as txn:
+                for name in DATABASES:
+                    env.open_db(name, txn=txn)
+                meta_db = env.open_db(b"meta", txn=txn)
+                meta = Meta(FORMAT_VERSION, DATA_FORMAT, uuid, 1, 1, 0, True)
+                txn.put(_META_KEY, records.encode_meta(meta), db=meta_db)
+        finally:
+            env.close()
+        os.rename(temporary, path)
+
     def _open(self) -> None:
-        env = _open_environment(self.path, readonly=self._readonly, lock=self._lock, create=False)
+        env = open_environment(self.path, readonly=self._readonly, lock=self._lock, create=False)
         try:
             self.inode = os.stat(self.path).st_ino
             # Each handle is opened in an empty write transaction, hence only under the writer
             # lock: those opened in a read transaction would go with it.
             self._meta_db = self._open_database(env, b"meta")
-            self.results, self.progress, self.gone, self.by_time, self.by_expiry = (
-                self._open_database(env, name) for name in _DATABASES
-            )
+            self.db = {name: self._open_database(env, name) for name in DATABASES}
             with env.begin() as txn:
                 self.meta = self.read_meta_in(txn)
             self.seed = checksum_seed(self.meta.uuid)
         except lmdb.Error as exc:
             env.close()
-            raise self._translate(exc) from exc
+            raise translate(exc, self.path) from exc
         except BaseException:
             env.close()
             raise
         self._env = env
+
+    def _open_database(self, env: lmdb.Environment, name: bytes) -> lmdb._Database:
+        try:
+            return env.open_db(name, create=False)
+        except (lmdb.NotFoundError, lmdb.ReadonlyError) as exc:
+            raise NotAStoreError(
+                f"{self.path}: an LMDB file, but not a logstore one: it has no database "
+                f"{name.decode()!r}"
+            ) from exc
 
     def reopen(self) -> None:
         """Begin anew with the same file; readers wait.  After an error they get one as well."""
@@ -127,25 +142,6 @@ class Table:
             raise StoreClosedError(f"{self.path}: the table could not be opened again")
         return self._env
 
-    @classmethod
-    def create(cls, path: str, uuid: bytes) -> None:
-        """Make an empty table, marked clean, and put it at ``path``, durably and whole.
-
-        The caller syncs the directory.  Raises OSError or an :class:`OpenError`.
-        """
-        temporary = path + "-new"
-        osdep.remove(temporary)
-        env = _open_environment(temporary, readonly=False, lock=False, create=True)
-        try:
-            with env.begin(write=True) as txn:
-                for name in _DATABASES:
-                    env.open_db(name, txn=txn)
-                meta_db = env.open_db(b"meta", txn=txn)
-                txn.put(_META_KEY, _encode_meta(Meta(uuid, 1, 1, 0, True)), db=meta_db)
-        finally:
-            env.close()
-        os.rename(temporary, path)
-
     def close(self) -> None:
         """Close the file; readers that come later get StoreClosedError."""
         with self._gate:
@@ -155,99 +151,118 @@ class Table:
     # -- reading ----------------------------------------------------------------------------
 
     @contextmanager
-    def reading(self) -> Iterator[lmdb.Transaction[bytes]]:
-        """A read transaction; no other of this process is open meanwhile."""
-        with self._gate:
-            try:
-                txn = self._begin_read()
-            except lmdb.Error as exc:
-                raise self._translate(exc) from exc
-            try:
-                yield txn
-            except lmdb.Error as exc:
-                raise self._translate(exc) from exc
-            finally:
-                txn.abort()
+    def reading(self) -> Iterator[Txn]:
+        """A read transaction; no other of this process is open meanwhile.
 
-    def _begin_read(self) -> lmdb.Transaction[bytes]:
-        try:
-            return self.env.begin()
-        except lmdb.ReadersFullError:
-            self.env.reader_check()
-            return self.env.begin()
-
-    def get_result(self, key: bytes) -> Entry | None:
-        """The stored result of a key, expired or not."""
-        return self._get("results", key)
-
-    def get_progress(self, key: bytes) -> Entry | None:
-        """The stored progress of a key, expired or not."""
-        return self._get("progress", key)
-
-    def get_gone(self, key: bytes) -> Entry | None:
-        """What is remembered of a deleted or expired result."""
-        return self._get("gone", key)
-
-    def _get(self, database: str, key: bytes) -> Entry | None:
+        Values are memoryviews of the map: copy what is to outlive the block.
+        """
         with self._gate:
             try:
                 txn = self._begin_read()
                 try:
-                    raw = txn.get(key, db=getattr(self, database))
+                    yield txn
                 finally:
                     txn.abort()
             except lmdb.Error as exc:
-                raise self._translate(exc) from exc
-        return None if raw is None else records.decode_record(self.seed, key, raw, self.path)
+                raise translate(exc, self.path) from exc
 
-    def get_results(self, keys: list[bytes]) -> list[Entry | Exception | None]:
-        """Several results in one transaction; a damaged one is its error."""
-        with self.reading() as txn:
-            raws = [txn.get(key, db=self.results) for key in keys]
-        found: list[Entry | Exception | None] = []
-        for key, raw in zip(keys, raws, strict=True):
+    def _begin_read(self) -> Txn:
+        try:
+            return self.env.begin(buffers=True)
+        except lmdb.ReadersFullError:
+            self.env.reader_check()
+            return self.env.begin(buffers=True)
+
+    def get_result(self, key: bytes) -> Entry | None:
+        """The newest record of a task's result: RESULT, expired or not, DELETED or EXPIRED."""
+        return self._get(key, progress=False)
+
+    def get_progress(self, key: bytes) -> Entry | None:
+        """The stored progress of a task, expired or not."""
+        return self._get(key, progress=True)
+
+    def _get(self, key: bytes, *, progress: bool) -> Entry | None:
+        with self._gate:
             try:
-                found.append(
-                    None if raw is None else records.decode_record(self.seed, key, raw, self.path)
-                )
-            except Exception as exc:
-                found.append(exc)
-        return found
+                txn = self._begin_read()
+                try:
+                    raw_mark = txn.get(key, db=self.db[IDS])
+                    if raw_mark is None:
+                        return None
+                    mark = records.decode_mark(self.seed, key, bytes(raw_mark), self.path)
+                    name, time_us = _place(mark, progress)
+                    if not time_us:
+                        return None
+                    return self.record_in(txn, name, time_us, key).entry
+                finally:
+                    txn.abort()
+            except lmdb.Error as exc:
+                raise translate(exc, self.path) from exc
 
-    def index_slice(
-        self, index_class: bytes, *, newest_first: bool, after: bytes | None, limit: int
-    ) -> list[bytes]:
-        """Up to ``limit`` raw keys of the index by time, beginning behind ``after``."""
-        found: list[bytes] = []
-        with self.reading() as txn, txn.cursor(db=self.by_time) as cursor:
-            if newest_first:
-                bound = after if after is not None else bytes([index_class[0] + 1])
-                placed = cursor.set_range(bound)
-                placed = cursor.prev() if placed else cursor.last()
-                step: Callable[[], bool] = cursor.prev
+    def mark_in(self, txn: Txn, key: bytes) -> Mark | None:
+        """A task's mark as a transaction sees it."""
+        raw = txn.get(key, db=self.db[IDS])
+        return None if raw is None else records.decode_mark(self.seed, key, bytes(raw), self.path)
+
+    def record_in(self, txn: Txn, name: bytes, time_us: int, key: bytes) -> Record:
+        """The record that a task's mark speaks of.  Raises CorruptRecordError."""
+        raw = txn.get(TIME.pack(time_us), db=self.db[name])
+        if raw is None:
+            raise CorruptRecordError(
+                f"{self.path}: the record of task {key!r}, of time {time_us}, is missing; "
+                f"overwrite this task, or restore a backup; others are not affected"
+            )
+        try:
+            record = records.decode_record(self.seed, time_us, raw, self.path)
+        except CorruptRecordError as exc:
+            raise CorruptRecordError(f"{exc} (task {key!r})") from None
+        if record.key != key:
+            raise CorruptRecordError(
+                f"{self.path}: the mark of task {key!r} leads to a record of {record.key!r}"
+            )
+        return record
+
+    def listing(
+        self, name: bytes, *, newest_first: bool, after_us: int | None, limit: int
+    ) -> list[Record]:
+        """Up to ``limit`` records of a database by time, behind ``after_us``.
+
+        The payload of a result is left out.  Of RUNNING the records of the progress.
+        """
+        found: list[Record] = []
+        records_of = PROGRESS if name == RUNNING else name
+        with self.reading() as txn, txn.cursor(db=self.db[name]) as cursor:
+            if after_us is None:
+                placed = cursor.last() if newest_first else cursor.first()
+            elif newest_first:
+                placed = cursor.prev() if cursor.set_range(TIME.pack(after_us)) else cursor.last()
             else:
-                placed = cursor.set_range(after if after is not None else index_class)
-                if placed and cursor.key() == after:
-                    placed = cursor.next()
-                step = cursor.next
+                placed = cursor.set_range(TIME.pack(after_us + 1))
+            step = cursor.prev if newest_first else cursor.next
             while placed and len(found) < limit:
-                key = cursor.key()
-                if key[:1] != index_class:
-                    break
-                found.append(key)
+                time_us: int = TIME.unpack(cursor.key())[0]
+                raw = cursor.value()
+                if name == RUNNING:
+                    raw = txn.get(TIME.pack(time_us), b"", db=self.db[records_of])
+                found.append(
+                    records.decode_record(
+                        self.seed, time_us, raw, self.path, with_payload=name == RUNNING
+                    )
+                )
                 placed = step()
         return found
 
     def newest_time_us(self) -> int:
         """The time of the newest record, 0 for an empty table."""
-        newest = [
-            records.split_time_key(raw)[0]
-            for index_class in (records.RESULTS, records.RUNNING, records.GONE)
-            for raw in self.index_slice(index_class, newest_first=True, after=None, limit=1)
-        ]
-        return max(newest, default=0)
+        times = [0]
+        with self.reading() as txn:
+            for name in (RESULTS, PROGRESS, GONE):
+                with txn.cursor(db=self.db[name]) as cursor:
+                    if cursor.last():
+                        times.append(TIME.unpack(cursor.key())[0])
+        return max(times)
 
-    def snapshot(self, visit: Callable[[lmdb.Transaction[bytes]], T]) -> T:
+    def snapshot(self, visit: Callable[[Txn], T]) -> T:
         """Run ``visit`` in one read transaction, for checks that need a whole view."""
         with self.reading() as txn:
             return visit(txn)
@@ -255,60 +270,60 @@ class Table:
     def counts(self) -> TableCounts:
         """Sizes, in a few microseconds."""
         with self.reading() as txn:
-            by_db = [
-                txn.stat(db)
-                for db in (
-                    self.results,
-                    self.progress,
-                    self.gone,
-                    self.by_time,
-                    self.by_expiry,
-                    self._meta_db,
-                )
-            ]
+            stats = {name: txn.stat(db) for name, db in self.db.items()}
+            others = [txn.stat(self._meta_db), self.env.stat()]
             info = self.env.info()
-            main = self.env.stat()
             meta = self.read_meta_in(txn)
-        page = main["psize"]
+        with self._gate:
+            readers = self.env.readers()  # behind the transaction, which would be in it
+        page = others[0]["psize"]
         pages = (info["last_pgno"] + 1) - 2
-        for stat in (*by_db, main):
+        for stat in (*stats.values(), *others):
             pages -= stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
         return TableCounts(
-            by_db[0]["entries"],
-            by_db[1]["entries"],
-            by_db[2]["entries"],
+            stats[RESULTS]["entries"],
+            stats[PROGRESS]["entries"],
+            stats[GONE]["entries"],
             meta.data_bytes,
             max(pages, 0) * page,
             (info["last_pgno"] + 1) * page,
             info["num_readers"],
-            self._oldest_reader(),
+            _oldest_reader(readers),
         )
-
-    def _oldest_reader(self) -> int | None:
-        """The lowest transaction number in LMDB's printed reader table."""
-        numbers = [line.split()[-1] for line in self.env.readers().splitlines()[1:]]
-        return min((int(number) for number in numbers if number.isdigit()), default=None)
 
     def expiry_due(self, now_us: int) -> bool:
         """Whether there is something to take away because its time to live is over."""
-        with self.reading() as txn, txn.cursor(db=self.by_expiry) as cursor:
-            return cursor.first() and records.split_expiry_key(cursor.key())[0] <= now_us
+        with self.reading() as txn, txn.cursor(db=self.db[EXPIRIES]) as cursor:
+            return cursor.first() and records.EXPIRY.unpack(cursor.key())[0] <= now_us
 
     def read_meta(self) -> Meta:
         """The meta record as it is on the disk now."""
         with self.reading() as txn:
             return self.read_meta_in(txn)
 
+    def read_meta_in(self, txn: Txn) -> Meta:
+        """The meta record as a transaction sees it."""
+        raw = txn.get(_META_KEY, db=self._meta_db)
+        if raw is None:
+            raise NotAStoreError(f"{self.path}: an LMDB file, but it has no logstore header")
+        meta = records.decode_meta(bytes(raw), self.path)
+        if (meta.version, meta.data_format) != (FORMAT_VERSION, DATA_FORMAT):
+            raise FormatVersionError(
+                f"{self.path}: format {meta.version}.{meta.data_format}, this version of logstore "
+                f"reads {FORMAT_VERSION}.{DATA_FORMAT}"
+            )
+        return meta
+
     # -- writing ----------------------------------------------------------------------------
 
     @contextmanager
-    def writing(self) -> Iterator[lmdb.Transaction[bytes]]:
+    def writing(self) -> Iterator[Txn]:
         """A write transaction: committed, and on the disk, when the block ends well.
 
         After an error in the commit itself, what is on the disk is either the state before or
         the state after: the caller finds out by reading the meta record.
         """
-        txn = self.env.begin(write=True)
+        txn = self.env.begin(write=True, buffers=True)
         try:
             yield txn
         except BaseException:
@@ -316,9 +331,9 @@ class Table:
             raise
         txn.commit()
 
-    def write_meta(self, txn: lmdb.Transaction[bytes], meta: Meta) -> None:
+    def write_meta(self, txn: Txn, meta: Meta) -> None:
         """Put the meta record, as part of a transaction."""
-        txn.put(_META_KEY, _encode_meta(meta), db=self._meta_db)
+        txn.put(_META_KEY, records.encode_meta(meta), db=self._meta_db)
 
     def grow_map(self) -> None:
         """Double the map.  Only under the writer lock, with no transaction open."""
@@ -341,7 +356,7 @@ class Table:
             with self._copying:
                 self.env.copyfd(fd, compact=True)
         except lmdb.Error as exc:
-            raise self._translate(exc) from exc
+            raise translate(exc, self.path) from exc
 
     # -- fork -------------------------------------------------------------------------------
 
@@ -362,178 +377,17 @@ class Table:
         if self._env is not None:
             self._env.close()
 
-    # -- helpers ----------------------------------------------------------------------------
 
-    def _open_database(self, env: lmdb.Environment, name: bytes) -> lmdb._Database:
-        try:
-            return env.open_db(name, create=False)
-        except (lmdb.NotFoundError, lmdb.ReadonlyError) as exc:
-            raise NotAStoreError(
-                f"{self.path}: an LMDB file, but not a logstore one: it has no database "
-                f"{name.decode()!r}"
-            ) from exc
-
-    def read_meta_in(self, txn: lmdb.Transaction[bytes]) -> Meta:
-        """The meta record as a transaction sees it."""
-        return _decode_meta(txn.get(_META_KEY, db=self._meta_db), self.path)
-
-    def _translate(self, exc: lmdb.Error) -> Exception:
-        if isinstance(exc, lmdb.MapResizedError):
-            return MapResizedError()
-        if isinstance(exc, lmdb.ReadersFullError):
-            return StoreBusyError(
-                f"{self.path}: all {READERS_MAX} reader slots are taken by live processes"
-            )
-        if isinstance(exc, lmdb.CorruptedError | lmdb.PageNotFoundError | lmdb.PanicError):
-            return CorruptTableError(
-                f"{self.path}: LMDB found its pages damaged ({exc}); restore a backup, or copy "
-                f"what can be read with tasks() and get_result()"
-            )
-        if "closed" in str(exc):
-            return StoreClosedError(f"{self.path}: the store is closed")
-        return _translate_open(exc, self.path)
+def _place(mark: Mark, progress: bool) -> tuple[bytes, int]:
+    """Where the record is that a reader wants."""
+    if progress:
+        return PROGRESS, mark.progress_us
+    if mark.result_us:
+        return RESULTS, mark.result_us
+    return GONE, mark.gone_us
 
 
-# -- opening safely --------------------------------------------------------------------------
-
-_LMDB_META = struct.Struct("<QHHI IIQQ I44x 48x QQ")
-# page number, pad, flags, bounds; magic, version, address, map size; page size; last page, txn id
-assert _LMDB_META.size == 152
-_LMDB_MAGIC = 0xBEEFC0DE
-_LMDB_VERSION = 1
-
-
-def inspect_file(path: str) -> None:
-    """Refuse a file that LMDB could not open or on which it would crash.
-
-    Raises NotAStoreError, FormatVersionError, TruncatedFileError, StorePermissionError or
-    FileNotFoundError.  Only reads.
-    """
-    if os.path.isdir(path):
-        raise NotAStoreError(f"{path}: a directory, expected a logstore file")
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except PermissionError as exc:
-        raise _no_permission(path) from exc
-    try:
-        size = os.fstat(fd).st_size
-        first = os.pread(fd, _LMDB_META.size, 0)
-        if len(first) < _LMDB_META.size:
-            if _LMDB_MAGIC.to_bytes(4, "little") != first[16:20] and size:
-                raise NotAStoreError(f"{path}: not a logstore file, it begins {first[:16]!r}")
-            raise TruncatedFileError(
-                f"{path}: {size} bytes, expected at least {_LMDB_META.size}; restore a backup"
-            )
-        _, _, _, _, magic, version, _, _, page, last_page, txn_id = _LMDB_META.unpack(first)
-        if magic != _LMDB_MAGIC:
-            raise NotAStoreError(f"{path}: not a logstore file, it begins {first[:16]!r}")
-        if version != _LMDB_VERSION:
-            raise FormatVersionError(
-                f"{path}: LMDB data format {version}, expected {_LMDB_VERSION}"
-            )
-        if page & (page - 1) or not 512 <= page <= 65536:
-            raise CorruptTableError(f"{path}: a page size of {page} in the header")
-        second = os.pread(fd, _LMDB_META.size, page)
-        if len(second) == _LMDB_META.size:
-            fields = _LMDB_META.unpack(second)
-            if fields[4] != _LMDB_MAGIC:
-                raise CorruptTableError(f"{path}: the second meta page is damaged")
-            if fields[-1] > txn_id:
-                last_page = fields[-2]
-        expected = (last_page + 1) * page
-        if size < expected and not _is_whole(path):
-            raise TruncatedFileError(
-                f"{path}: {size} bytes, but its header speaks of {expected}; restore a backup"
-            )
-    finally:
-        os.close(fd)
-
-
-def _is_whole(path: str) -> bool:
-    """Whether all pages in use are there: LMDB may not have written the free ones at the end."""
-    from lmdb.verify import verify  # slow and rarely needed
-
-    try:
-        return not verify(path, subdir=False)  # type: ignore[no-untyped-call]
-    except Exception:
-        return False
-
-
-def _open_environment(path: str, *, readonly: bool, lock: bool, create: bool) -> lmdb.Environment:
-    try:
-        return lmdb.open(
-            path,
-            map_size=MAP_BYTES,
-            subdir=False,
-            readonly=readonly,
-            lock=lock,
-            create=create,
-            mode=MODE,
-            max_dbs=len(_DATABASES) + 1,
-            max_readers=READERS_MAX,
-            lib_version=LMDB_DATA_FORMAT,
-        )
-    except lmdb.Error as exc:
-        raise _translate_open(exc, path) from exc
-
-
-def _translate_open(exc: lmdb.Error, path: str) -> Exception:
-    if isinstance(exc, lmdb.InvalidError):
-        return NotAStoreError(f"{path}: not a logstore file ({exc})")
-    if isinstance(exc, lmdb.VersionMismatchError):
-        return FormatVersionError(f"{path}: {exc}")
-    if isinstance(exc, lmdb.CorruptedError | lmdb.PageNotFoundError | lmdb.PanicError):
-        return CorruptTableError(f"{path}: {exc}; restore a backup")
-    reason = str(exc)
-    if "Permission denied" in reason or "Read-only file system" in reason:
-        return _no_permission(path)
-    if "Resource temporarily unavailable" in reason:
-        return StoreBusyError(
-            f"{path}: another process with the same process id uses the store, as happens with "
-            f"two containers on one volume; share the host's process ids between them"
-        )
-    return OpenError(f"{path}: {exc}")
-
-
-def _no_permission(path: str) -> StorePermissionError:
-    return StorePermissionError(
-        f"{path}: no permission; the store needs to read and write this file and to create "
-        f"files beside it (mode='r' needs to read only)"
-    )
-
-
-def _encode_meta(meta: Meta) -> bytes:
-    body = records.META.pack(
-        FORMAT_VERSION,
-        LMDB_DATA_FORMAT,
-        meta.uuid,
-        meta.epoch,
-        meta.incarnation,
-        meta.data_bytes,
-        meta.clean,
-        0,
-    )[:-4]
-    return body + zlib.crc32(body).to_bytes(4, "little")
-
-
-def _decode_meta(raw: bytes | None, path: str) -> Meta:
-    if raw is None:
-        raise NotAStoreError(f"{path}: an LMDB file, but it has no logstore header")
-    if len(raw) != records.META.size or zlib.crc32(raw[:-4]) != int.from_bytes(raw[-4:], "little"):
-        raise CorruptTableError(f"{path}: the table's header is damaged; restore a backup")
-    version, data_format, uuid, epoch, incarnation, data_bytes, clean, _ = records.META.unpack(raw)
-    if version != FORMAT_VERSION or data_format != LMDB_DATA_FORMAT:
-        raise FormatVersionError(
-            f"{path}: format {version}.{data_format}, this version of logstore reads "
-            f"{FORMAT_VERSION}.{LMDB_DATA_FORMAT}"
-        )
-    return Meta(uuid, epoch, incarnation, data_bytes, bool(clean))
-
-
-def sync_path(path: str) -> None:
-    """Force a file to the disk by its name."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        osdep.sync_file(fd)
-    finally:
-        os.close(fd)
+def _oldest_reader(printed: str) -> int | None:
+    """The lowest transaction number in LMDB's printed reader table."""
+    numbers = [line.split()[-1] for line in printed.splitlines()[1:] if line.strip()]
+    return min((int(number) for number in numbers if number.isdigit()), default=None)

@@ -9,13 +9,11 @@ published before the lock is given back.  Until then the old file is the table.
 from __future__ import annotations
 
 import os
-import time
 from typing import NamedTuple
 
 from logstore.engine import osdep
-from logstore.engine.compaction import Retention, fold_into
+from logstore.engine.compaction import fold_into
 from logstore.engine.engine import Engine
-from logstore.engine.frames import Entry
 from logstore.engine.header import INCARNATION, TABLE_INODE, VACUUM, WRITING
 from logstore.engine.overlay import Overlay
 from logstore.engine.table import Table
@@ -100,36 +98,23 @@ def _fold_rounds(engine: Engine, copy: Table) -> int:
         count = len(view.changed)
         if view.epoch != copy.meta.epoch or count - folded <= LAST_ROUND_KEYS:
             break
-        _fold_changes(
-            copy, view, folded, count, Retention(), copy.meta.epoch, copy.meta.incarnation
-        )
+        _fold_changes(copy, view, folded, count, copy.meta.epoch, copy.meta.incarnation)
         folded = count
     return folded
 
 
 def _fold_changes(
-    copy: Table,
-    view: Overlay,
-    start: int,
-    end: int,
-    retention: Retention,
-    epoch: int,
-    incarnation: int,
+    copy: Table, view: Overlay, start: int, end: int, epoch: int, incarnation: int
 ) -> None:
     keys = dict.fromkeys(view.changed[start:end])
-    results: dict[bytes, Entry] = {}
-    progress: dict[bytes, Entry | None] = {}
-    for key in keys:
-        entry = view.results.get(key)
-        if entry is not None:
-            results[key] = entry
-        if key in view.progress:
-            progress[key] = view.progress[key]
+    results = {key: view.results[key] for key in keys if key in view.results}
+    progress = {key: view.progress[key] for key in keys if key in view.progress}
     fold_into(
         copy,
         [(results, progress)],
-        retention,
-        now_us=time.time_ns() // 1000,
+        None,
+        now_us=0,
+        last_time_us=0,
         epoch=epoch,
         incarnation=incarnation,
     )
@@ -141,9 +126,7 @@ def _finish(engine: Engine, copy: Table, view: Overlay, folded: int) -> None:
     path = engine.path
     epoch, incarnation = view.epoch + 1, engine.incarnation + 1
     words[WRITING] = 1
-    _fold_changes(
-        copy, view, folded, len(view.changed), engine.options.retention, epoch, incarnation
-    )
+    _fold_changes(copy, view, folded, len(view.changed), epoch, incarnation)
     copy.close()
     os.rename(path + "-vacuum", path)
     osdep.sync_directory(os.path.dirname(path))
@@ -174,8 +157,9 @@ def backup(engine: Engine, destination: str) -> None:
             fold_into(
                 copy,
                 [],
-                Retention(),
+                None,
                 now_us=0,
+                last_time_us=0,
                 epoch=copy.meta.epoch,
                 incarnation=copy.meta.incarnation,
                 clean=True,
