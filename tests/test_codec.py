@@ -174,6 +174,8 @@ EXAMPLES: list[Any] = [
     dt.datetime(2024, 1, 1, 1, 2, 3, 4, tzinfo=dt.timezone(dt.timedelta(hours=-5), "EST"), fold=1),
     dt.datetime(1, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=23, seconds=59, microseconds=7))),
     dt.datetime(9999, 12, 31, tzinfo=dt.timezone(-dt.timedelta(microseconds=1), "\ud800")),
+    dt.time(1, tzinfo=dt.timezone(-dt.timedelta(microseconds=1))),
+    dt.datetime(2024, 1, 1, tzinfo=dt.timezone(dt.timedelta(microseconds=1))),
     dt.date.min, dt.date.max,
     dt.time.min, dt.time.max, dt.time(1, fold=1), dt.time(1, 2, 3, 4, dt.timezone.utc),
     dt.time(1, tzinfo=dt.timezone(dt.timedelta(minutes=90), "named")),
