@@ -25,6 +25,7 @@ from logstore.engine import frames, osdep
 from logstore.engine.commit import REFUSED, Committer, Lookup, Write
 from logstore.engine.compaction import Retention, fold_into
 from logstore.engine.counters import Counters
+from logstore.engine.failures import write_error
 from logstore.engine.frames import DELETED, HAD_RESULT, OFFSET_MAX, Entry, Frame
 from logstore.engine.header import (
     INCARNATION,
@@ -46,7 +47,6 @@ from logstore.engine.records import Record
 from logstore.engine.table import Table
 from logstore.errors import (
     CorruptLogError,
-    DiskFullError,
     LogstoreError,
     StoreClosedError,
     WriteError,
@@ -95,7 +95,8 @@ class Engine:
         self.closed = False
         self.forked = False
         self.committer = Committer(self._commit_group, options.write_timeout_s)
-        self.commit_lock = threading.Lock()  # the lead, for whatever is not a group
+        self.commit_lock = threading.Lock()  # held by the one thread that may write
+        self._leader = 0  # that thread
         self.view_lock = threading.Lock()
         self.on_activity: Callable[[], None] = _nothing  # told after each publication
         self.incarnation = header.words[INCARNATION]
@@ -130,8 +131,12 @@ class Engine:
                     pass  # taking the writer lock reopens what has been replaced
                 continue
             with self.view_lock:
-                state, incarnation = words[STATE], words[INCARNATION]
-                if incarnation == self.incarnation and self._catch_up(state):
+                state = words[STATE]
+                if (
+                    words[INCARNATION] == self.incarnation
+                    and words[LOG_ID] == self.log.log_id
+                    and self._catch_up(state)
+                ):
                     return self._view
 
     def _catch_up(self, state: int) -> bool:
@@ -184,11 +189,14 @@ class Engine:
             try:
                 return read(table)
             except MapResizedError:
-                with self.exclusive():
+                with self._leading():
                     table.adopt_map_size()
             except StoreClosedError:
-                if self.closed or table is self.table:
+                if self.closed:
                     raise self._closed_error() from None
+                if table is self.table:
+                    with self._leading():  # a failed compaction could not open it again
+                        table.ensure_open()
 
     def listing(self, name: bytes, *, newest_first: bool = True) -> Iterator[Record]:
         """The records of one of the table's databases by time, in batches of short reads."""
@@ -210,12 +218,22 @@ class Engine:
     # -- the writer lock --------------------------------------------------------------------
 
     @contextmanager
+    def _leading(self) -> Iterator[None]:
+        """As :meth:`exclusive`, also for a thread that leads already."""
+        if self._leader == threading.get_ident():
+            yield
+        else:
+            with self.exclusive():
+                yield
+
+    @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Hold lead and writer lock, recovered and caught up; for compaction and the like."""
         deadline = time.monotonic() + self.options.write_timeout_s
         if not self.commit_lock.acquire(timeout=self.options.write_timeout_s):
             raise self._timeout_error()
         try:
+            self._leader = threading.get_ident()
             try:
                 self._lock_log(deadline)
                 self._prepare()
@@ -224,6 +242,7 @@ class Engine:
                 if not self.closed:
                     self._unlock_log()
         finally:
+            self._leader = 0
             self.commit_lock.release()
         self._announce()
 
@@ -292,6 +311,7 @@ class Engine:
             # A vacuum died between its rename and its publication: the lock file may still be
             # the old table's, whose readers' slots say nothing of the new file.
             osdep.remove(self.path + "-lock")
+            osdep.sync_directory(os.path.dirname(self.path))
         table = Table(self.path)
         self.table = table  # the old one is closed when its last reader lets go of it
         words[TABLE_INODE] = table.inode
@@ -307,6 +327,7 @@ class Engine:
             _fail(group, self._timeout_error())
             return
         try:
+            self._leader = threading.get_ident()
             try:
                 self._lock_log(deadline)
                 self._prepare()
@@ -316,20 +337,24 @@ class Engine:
                 if self.header.words[STATE] & OFFSET_MAX >= self.options.compact_at:
                     self._compact_if_due()
             except Exception as exc:
-                _fail(group, self._as_write_error(exc))
+                _fail(group, write_error(self.path, exc))
             finally:
                 if not self.closed:
                     self._unlock_log()
         finally:
+            self._leader = 0
             self.commit_lock.release()
         self._announce()
 
     def _commit_segment(self, writes: list[Write]) -> None:
+        words = self.header.words
         try:
+            if words[WRITING] or words[LOG_FAILED]:
+                self._recover()  # the segment before this one failed
             now_us = time.time_ns() // 1000
             pending = _Pending(self)
             resolved: list[tuple[bytes, Entry]] = []
-            time_us = max(now_us, self.header.words[LAST_TIME])
+            time_us = max(now_us, words[LAST_TIME])
             for write in writes:
                 entry = write.resolve(pending, now_us)
                 if entry is not None:
@@ -337,14 +362,14 @@ class Engine:
                     entry = Entry(entry[0], entry[1], time_us, entry[3], entry[4])
                     resolved.append((write.key, entry))
                     pending.add(write.key, entry)
-            self.header.words[LAST_TIME] = time_us
+            words[LAST_TIME] = time_us
             must_sync = any(write.sync for write in writes)
             if len(writes) == 1 and resolved and self._is_large(resolved[0][1]):
-                self.fold(extra={resolved[0][0]: resolved[0][1]})
+                self._fold_large(*resolved[0])
             else:
                 self._append(resolved, must_sync=must_sync)
         except Exception as exc:
-            _fail(writes, self._as_write_error(exc))
+            _fail(writes, write_error(self.path, exc))
         else:
             for write in writes:
                 if write.error is not None and write.outcome is not REFUSED:
@@ -352,6 +377,12 @@ class Engine:
 
     def _is_large(self, entry: Entry) -> bool:
         return len(entry.payload) > LARGE_BYTES and not self._vacuum_defers(len(entry.payload))
+
+    def _fold_large(self, key: bytes, entry: Entry) -> None:
+        """Put a large record into the table at once."""
+        if key in self._view.results:
+            self.fold()  # else readers would find the older record in the overlay, now and then
+        self.fold(extra={key: entry})
 
     def _append(self, resolved: list[tuple[bytes, Entry]], *, must_sync: bool) -> None:
         """Write, flush and publish one group: the only place that appends to the log."""
@@ -396,7 +427,7 @@ class Engine:
                 if self._view or self.expiry_due():
                     self.fold()
         except (OSError, lmdb.Error) as exc:
-            raise self._as_write_error(exc) from exc
+            raise write_error(self.path, exc) from exc
 
     def expiry_due(self) -> bool:
         """Whether the table holds something whose time to live is over."""
@@ -602,24 +633,6 @@ class Engine:
 
     # -- errors -----------------------------------------------------------------------------
 
-    def _as_write_error(self, exc: BaseException) -> BaseException:
-        if isinstance(exc, LogstoreError):
-            return exc
-        code = exc.errno if isinstance(exc, OSError) else _errno_of(exc)
-        if code in (errno.ENOSPC, errno.EDQUOT):
-            return DiskFullError(
-                code,
-                f"{self.path}: no space left to write ({exc}); nothing was lost; free some space "
-                f"and write again",
-            )
-        if isinstance(exc, OSError | lmdb.Error):
-            return WriteError(
-                code or errno.EIO,
-                f"{self.path}: writing failed ({exc}); the write was not acked and nothing that "
-                f"was acked is lost",
-            )
-        return exc
-
     def _timeout_error(self) -> WriteTimeoutError:
         return WriteTimeoutError(
             f"{self.path}: another process or thread has held the writer lock for more than "
@@ -686,15 +699,6 @@ def _fail(writes: list[Write], error: BaseException) -> None:
     for write in writes:
         if write.error is not None:
             write.error = error
-
-
-def _errno_of(exc: BaseException) -> int:
-    """The operating system's code in an LMDB error, 0 if it has none."""
-    text = str(exc)
-    for code in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-        if os.strerror(code) in text:
-            return code
-    return 0
 
 
 def _nothing() -> None:

@@ -14,7 +14,7 @@ import time
 from logstore.engine.commit import Flush
 from logstore.engine.engine import Engine
 from logstore.engine.frames import OFFSET_MAX
-from logstore.engine.header import STATE, SYNCED, VACUUM
+from logstore.engine.header import LOG_FAILED, STATE, SYNCED, VACUUM, WRITING
 from logstore.engine.log import FIRST_OFFSET
 from logstore.errors import LogstoreError
 
@@ -49,6 +49,10 @@ class Maintenance:
                 committed = state & OFFSET_MAX
                 if state != last_state:
                     last_state, since = state, now
+                if words[WRITING] or words[LOG_FAILED]:
+                    with engine.exclusive():
+                        pass  # a peer died or failed amid a write: taking the lock recovers
+                    continue
                 idle = now - since >= IDLE_S
                 if committed > FIRST_OFFSET and idle and not words[VACUUM]:
                     engine.compact()

@@ -17,6 +17,7 @@ from logstore.engine import frames, osdep
 from logstore.engine.compaction import fold_into
 from logstore.engine.counters import Counters
 from logstore.engine.engine import Engine, Options, arena_bytes
+from logstore.engine.failures import write_error
 from logstore.engine.header import (
     INCARNATION,
     LAST_TIME,
@@ -60,9 +61,12 @@ def open_engine(
         fd = _open_presence(path)
         try:
             engine = _try_open(path, fd, options, accept_log_loss=accept_log_loss)
-        except BaseException:
+        except BaseException as exc:
             os.close(fd)
-            raise
+            error = write_error(path, exc)
+            if error is exc:
+                raise
+            raise error from exc
         if engine is not None:
             return engine
         os.close(fd)
@@ -145,8 +149,7 @@ def _open_alone(path: str, fd: int, options: Options, *, accept_log_loss: bool) 
     try:
         header.begin_rebuild()
         nonce = header.nonce
-        for leftover in ("-lock", "-new", "-new-lock", "-vacuum", "-vacuum-lock", "-log-new"):
-            osdep.remove(path + leftover)
+        _remove_leftovers(path)
         if not os.path.lexists(path):
             _create(path)
         counters = Counters()
@@ -179,6 +182,8 @@ def _open_alone(path: str, fd: int, options: Options, *, accept_log_loss: bool) 
             raise
         table.close()
         log.close()
+    except _TryAgainError:
+        pass
     except BaseException:
         header.close()
         osdep.remove(path + "-lock")
@@ -187,6 +192,16 @@ def _open_alone(path: str, fd: int, options: Options, *, accept_log_loss: bool) 
         raise
     header.close()
     return None
+
+
+class _TryAgainError(Exception):
+    """Somebody is just leaving: begin again."""
+
+
+def _remove_leftovers(path: str) -> None:
+    """What processes that died may have left; only for whoever is alone."""
+    for suffix in ("-lock", "-new", "-new-lock", "-vacuum", "-vacuum-lock", "-log-new"):
+        osdep.remove(path + suffix)
 
 
 def _create(path: str) -> None:
@@ -214,12 +229,13 @@ def _recover_alone(
     if meta.clean or (accept_log_loss and not os.path.lexists(log_path)):
         log = _new_log(path, meta.uuid, options)
     else:
+        # A vacuum may have died after its rename, a log's replacement after its own.
+        osdep.sync_directory(os.path.dirname(path))
         log = Log.open(log_path, meta.uuid)
-        if not log.try_lock():
-            log.close()
-            raise StoreBusyError(f"{log_path}: locked by a process that does not hold the store")
-        log.unlock()
         try:
+            if not log.try_lock():
+                raise _TryAgainError  # a process on its way out still holds the writer lock
+            log.unlock()
             recover_frames(log, meta, overlay, counters)
         except BaseException:
             log.close()
@@ -313,6 +329,7 @@ def _join_table(path: str, header: SharedHeader, log: Log, options: Options) -> 
         if replaced and words[WRITING]:
             # A vacuum died after its rename: the lock file may still be the old table's.
             osdep.remove(path + "-lock")
+            osdep.sync_directory(os.path.dirname(path))
         table = Table(path)
         if table.meta.uuid != header.uuid or (replaced and not words[WRITING]):
             table.close()
@@ -348,13 +365,13 @@ def close_engine(engine: Engine) -> None:
             else:
                 engine.flush()
             engine.stop()
-    except BaseException:
+    except BaseException as exc:
         engine.stop()
         engine.release()
-        raise
+        raise write_error(path, exc) from exc
     engine.release(keep_presence=alone)
     if alone:
         osdep.remove(path + "-log")
-        osdep.remove(path + "-lock")
+        _remove_leftovers(path)
         osdep.remove(path + "-shm")
         os.close(fd)

@@ -124,7 +124,7 @@ class Table:
 
     def reopen(self) -> None:
         """Begin anew with the same file; readers wait.  After an error they get one as well."""
-        with self._gate:
+        with self._copying, self._gate:
             if self._env is not None:
                 self._env.close()
                 self._env = None
@@ -143,8 +143,8 @@ class Table:
         return self._env
 
     def close(self) -> None:
-        """Close the file; readers that come later get StoreClosedError."""
-        with self._gate:
+        """Close the file; readers that come later get StoreClosedError, a copy is waited for."""
+        with self._copying, self._gate:
             if self._env is not None:
                 self._env.close()
 

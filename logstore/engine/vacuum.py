@@ -11,13 +11,16 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+import lmdb
+
 from logstore.engine import osdep
 from logstore.engine.compaction import fold_into
 from logstore.engine.engine import Engine
+from logstore.engine.failures import write_error
 from logstore.engine.header import INCARNATION, TABLE_INODE, VACUUM, WRITING
 from logstore.engine.overlay import Overlay
 from logstore.engine.table import Table
-from logstore.errors import StoreBusyError
+from logstore.errors import LogstoreError, StoreBusyError
 
 MODE = 0o600
 ATTEMPTS = 3
@@ -48,7 +51,11 @@ def vacuum(engine: Engine) -> VacuumReport:
     """
     before = os.stat(engine.path).st_size
     for _ in range(ATTEMPTS):
-        if _attempt(engine):
+        try:
+            done = _attempt(engine)
+        except (OSError, lmdb.Error) as exc:
+            raise write_error(engine.path, exc) from exc
+        if done:
             engine.counters.vacuums += 1
             return VacuumReport(before, os.stat(engine.path).st_size)
     raise StoreBusyError(
@@ -69,6 +76,7 @@ def _attempt(engine: Engine) -> bool:
         osdep.try_lock(fd)
         words[VACUUM] = 1
     copy: Table | None = None
+    done = False
     try:
         engine.table.copy_to(fd)
         osdep.sync_file(fd)
@@ -76,18 +84,26 @@ def _attempt(engine: Engine) -> bool:
         folded = _fold_rounds(engine, copy)
         with engine.exclusive():
             view = engine.view()
-            if view.epoch != copy.meta.epoch:
-                return False
-            _finish(engine, copy, view, folded)
-            copy = None
-        return True
+            if view.epoch == copy.meta.epoch:
+                _finish(engine, copy, view, folded)
+                done = True
+        return done
     finally:
-        if not engine.closed:
-            words[VACUUM] = 0
         if copy is not None:
             copy.close()
-        osdep.remove(temporary)
+        if not done:
+            _give_up(engine, temporary)
         os.close(fd)
+
+
+def _give_up(engine: Engine, temporary: str) -> None:
+    """Let compactions go on; if even that fails, others find out by the lock on the copy."""
+    try:
+        with engine.locked_without_recovery():
+            engine.header.words[VACUUM] = 0
+            osdep.remove(temporary)
+    except LogstoreError:
+        pass
 
 
 def _fold_rounds(engine: Engine, copy: Table) -> int:
@@ -136,6 +152,7 @@ def _finish(engine: Engine, copy: Table, view: Overlay, folded: int) -> None:
     engine.incarnation = incarnation
     words[TABLE_INODE] = table.inode
     words[INCARNATION] = incarnation
+    words[VACUUM] = 0
     engine.begin_epoch(epoch)
 
 

@@ -1,0 +1,40 @@
+"""What the operating system and LMDB say when a write fails, as the package's own errors.
+
+Rules: an error of the package passes unchanged; a full disk or quota is told apart from all other
+failures, because it can be mended; anything else that is not about writing passes unchanged too.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import lmdb
+
+from logstore.errors import DiskFullError, LogstoreError, WriteError
+
+
+def write_error(path: str, exc: BaseException) -> BaseException:
+    """The error to raise for one met while writing the store at ``path``."""
+    if isinstance(exc, LogstoreError) or not isinstance(exc, OSError | lmdb.Error):
+        return exc
+    code = exc.errno if isinstance(exc, OSError) else _errno_in(str(exc))
+    if code in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFullError(
+            code,
+            f"{path}: no space left to write ({exc}); nothing was lost; free some space and write "
+            f"again",
+        )
+    return WriteError(
+        code or errno.EIO,
+        f"{path}: writing failed ({exc}); the write was not acked, and nothing that was acked is "
+        f"lost",
+    )
+
+
+def _errno_in(text: str) -> int:
+    """The operating system's code in LMDB's message, 0 if there is none."""
+    for code in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENOMEM):
+        if os.strerror(code) in text:
+            return code
+    return 0
