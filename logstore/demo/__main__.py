@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from logstore.demo.workers import WorkerCommand
 
 TIME_LIMIT_S = 300.0
-# A path of a Unix socket has at most 107 bytes; the temporary directory may be deep down.
-SOCKET_PATH_BYTES_MAX = 100
+# The path of a Unix socket has at most 107 bytes, and the demo's own names need some of them; where
+# the system's temporary directory is deeper, /tmp is used.
+TEMPORARY_PATH_BYTES_MAX = 107 - len("/logstore-demo-12345678/tasks.sock")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -181,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ImportError as error:
         print(f'{error}; the demo needs: pip install "logstore[demo]"', file=sys.stderr)
         return 2
-    deep = len(os.fsencode(tempfile.gettempdir())) > SOCKET_PATH_BYTES_MAX - 40
+    deep = len(os.fsencode(tempfile.gettempdir())) > TEMPORARY_PATH_BYTES_MAX
     with tempfile.TemporaryDirectory(prefix="logstore-demo-", dir="/tmp" if deep else None) as path:
         display = Display(sys.stdout)
         demo = Demo(options, display, Path(path))

@@ -24,8 +24,8 @@ def worker_broker(address: str) -> OnDemandBroker:
 
 
 @pytest.fixture
-def address(tmp_path: Path) -> str:
-    return f"ipc://{tmp_path}/s"
+def address(short_path: Path) -> str:
+    return f"ipc://{short_path}/s"
 
 
 def test_each_message_goes_to_one_worker_and_none_is_lost_before_they_connect(

@@ -62,8 +62,8 @@ def assert_nothing_is_left(temporary: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_demo_kills_a_worker_and_loses_nothing(tmp_path: Path) -> None:
-    with started(tmp_path) as demo:
+def test_the_demo_kills_a_worker_and_loses_nothing(short_path: Path) -> None:
+    with started(short_path) as demo:
         output, errors = demo.communicate(timeout=TIME_LIMIT_S)
     assert (demo.returncode, errors) == (0, "")
     assert "kill -9 " in output
@@ -74,40 +74,38 @@ def test_the_demo_kills_a_worker_and_loses_nothing(tmp_path: Path) -> None:
     assert "app.db alone" in output
     assert "\x1b" not in output
     assert output.endswith("Nothing was lost.\n")
-    assert_nothing_is_left(tmp_path)
+    assert_nothing_is_left(short_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_demo_cleans_up_and_says_so(tmp_path: Path, number: int) -> None:
-    with started(tmp_path) as demo:
+def test_an_interrupted_demo_cleans_up_and_says_so(short_path: Path, number: int) -> None:
+    with started(short_path) as demo:
         assert demo.stdout is not None
-        for line in demo.stdout:
-            if line.startswith("worker 2 is up"):
-                break
-        assert len(processes_of(tmp_path)) >= 2
+        assert any(line.startswith("worker 2 is up") for line in demo.stdout), "ended before"
+        assert len(processes_of(short_path)) >= 2
         demo.send_signal(number)
         _, errors = demo.communicate(timeout=TIME_LIMIT_S)
     assert demo.returncode == 128 + number
     assert errors == f"interrupted by {signal.Signals(number).name}\n"
-    assert_nothing_is_left(tmp_path)
+    assert_nothing_is_left(short_path)
 
 
 @pytest.mark.slow
-def test_a_reader_that_goes_away_ends_the_demo(tmp_path: Path) -> None:
-    with started(tmp_path) as demo:
+def test_a_reader_that_goes_away_ends_the_demo(short_path: Path) -> None:
+    with started(short_path) as demo:
         assert demo.stdout is not None
         assert demo.stderr is not None
         demo.stdout.readline()
         demo.stdout.close()
         assert demo.stderr.read() == ""
         assert demo.wait(TIME_LIMIT_S) == 1
-    assert_nothing_is_left(tmp_path)
+    assert_nothing_is_left(short_path)
 
 
 @pytest.mark.slow
-def test_a_worker_that_cannot_start_fails_the_demo_and_its_log_is_shown(tmp_path: Path) -> None:
-    temporary, site = tmp_path / "tmp", tmp_path / "site"
+def test_a_worker_that_cannot_start_fails_the_demo_and_its_log_is_shown(short_path: Path) -> None:
+    temporary, site = short_path / "tmp", short_path / "site"
     temporary.mkdir()
     site.mkdir()
     (site / "sitecustomize.py").write_text(NO_TASKIQ)
@@ -120,8 +118,8 @@ def test_a_worker_that_cannot_start_fails_the_demo_and_its_log_is_shown(tmp_path
 
 
 @pytest.mark.slow
-def test_too_little_to_analyse_is_said(tmp_path: Path) -> None:
-    temporary, root = tmp_path / "tmp", tmp_path / "root"
+def test_too_little_to_analyse_is_said(short_path: Path) -> None:
+    temporary, root = short_path / "tmp", short_path / "root"
     temporary.mkdir()
     root.mkdir()
     (root / "one.py").touch()

@@ -17,16 +17,16 @@ TIME_LIMIT_S = 60.0
 
 
 @pytest.fixture
-def store_path(tmp_path: Path) -> Path:
-    path = tmp_path / "store" / "app.db"
+def store_path(short_path: Path) -> Path:
+    path = short_path / "store" / "app.db"
     path.parent.mkdir()
     return path
 
 
 @pytest.fixture
-def command(tmp_path: Path, store_path: Path) -> Iterator[WorkerCommand]:
-    address = f"ipc://{tmp_path}/s"
-    command = WorkerCommand("1", directory=tmp_path, store_path=store_path, address=address)
+def command(short_path: Path, store_path: Path) -> Iterator[WorkerCommand]:
+    address = f"ipc://{short_path}/s"
+    command = WorkerCommand("1", directory=short_path, store_path=store_path, address=address)
     yield command
     command.kill_group()
 
@@ -51,10 +51,10 @@ async def pid_other_than(broker: tasks.DemoBroker, pid: int | None) -> int:
 
 @pytest.mark.slow
 def test_a_killed_worker_process_is_replaced_and_stop_leaves_no_process(
-    tmp_path: Path, store_path: Path, command: WorkerCommand, foreign: subprocess.Popen[bytes]
+    short_path: Path, store_path: Path, command: WorkerCommand, foreign: subprocess.Popen[bytes]
 ) -> None:
     async def run() -> None:
-        broker = tasks.make_broker(str(store_path), f"ipc://{tmp_path}/s")
+        broker = tasks.make_broker(str(store_path), f"ipc://{short_path}/s")
         await broker.startup()
         try:
             first = await pid_other_than(broker, None)
@@ -78,11 +78,11 @@ def test_a_killed_worker_process_is_replaced_and_stop_leaves_no_process(
 
 @pytest.mark.slow
 def test_a_worker_that_cannot_open_its_store_gives_up_and_logs_why(
-    tmp_path: Path, store_path: Path, command: WorkerCommand
+    short_path: Path, store_path: Path, command: WorkerCommand
 ) -> None:
     command.kill_group()
     store_path.mkdir()
-    broken = WorkerCommand("2", directory=tmp_path, store_path=store_path, address="ipc://unused")
+    broken = WorkerCommand("2", directory=short_path, store_path=store_path, address="ipc://unused")
 
     try:
         assert broken.wait(TIME_LIMIT_S) != 0
