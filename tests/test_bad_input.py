@@ -1,0 +1,947 @@
+"""Bad input and trouble: what a user meets when the files, the arguments or the host are wrong.
+
+Each section is a row of the README's table of the same name.  A store that is damaged here on
+purpose is opened with ``logstore.open``, not with the fixture that verifies it afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sqlite3
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import lmdb
+import pytest
+
+import logstore
+from logstore import TaskProgress
+from logstore.engine import frames, osdep, records
+from logstore.engine.log import FIRST_OFFSET
+
+if TYPE_CHECKING:
+    from tests.conftest import Peer, Stores
+
+CHILD_S = 60
+
+
+def fill(path: Path, count: int = 20) -> None:
+    with logstore.open(path) as store:
+        for i in range(count):
+            store.set_result(f"task-{i}", {"n": i, "text": "x" * 100})
+
+
+def names_in(directory: Path) -> list[str]:
+    return sorted(entry.name for entry in directory.iterdir())
+
+
+def expect_refused(path: Path, kind: type[Exception], match: str) -> None:
+    """Opening fails in both modes, says where and what, and leaves the directory as it was."""
+    before = path.read_bytes() if path.is_file() else None
+    for mode in ("rw", "r"):
+        with pytest.raises(kind, match=match) as caught:
+            logstore.open(path, mode=mode)
+        assert str(path) in str(caught.value)
+    assert names_in(path.parent) == [path.name]
+    if before is not None:
+        assert path.read_bytes() == before
+
+
+# -- not a logstore file ---------------------------------------------------------------------
+
+
+def test_a_sqlite_file_is_refused_and_untouched(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("create table t (x)")
+    expect_refused(path, logstore.NotAStoreError, "it begins b'SQLite format 3")
+
+
+@pytest.mark.parametrize("size", [20, 151, 152, 4096, 100_000])
+def test_random_bytes_are_refused_and_untouched(path: Path, size: int) -> None:
+    path.write_bytes(random.Random(size).randbytes(size))
+    expect_refused(path, logstore.NotAStoreError, "not a logstore file")
+
+
+def test_a_text_file_is_refused_and_untouched(path: Path) -> None:
+    path.write_text("hello, world\n" * 1000)
+    expect_refused(path, logstore.NotAStoreError, "it begins b'hello, world")
+
+
+@pytest.mark.parametrize("size", [0, 1, 19])
+def test_a_file_too_short_to_be_anything_is_refused_and_untouched(path: Path, size: int) -> None:
+    path.write_bytes(b"x" * size)
+    expect_refused(path, logstore.TruncatedFileError, f"{size} bytes, expected at least")
+
+
+def test_a_directory_is_refused(path: Path) -> None:
+    path.mkdir()
+    expect_refused(path, logstore.NotAStoreError, "a directory, expected a logstore file")
+
+
+def test_an_lmdb_file_of_another_program_is_refused_and_untouched(path: Path) -> None:
+    env = lmdb.open(str(path), subdir=False, lock=False, max_dbs=4, lib_version=0)
+    with env.begin(write=True) as txn:
+        txn.put(b"key", b"value")
+    env.close()
+    expect_refused(path, logstore.NotAStoreError, "an LMDB file, but not a logstore one")
+
+
+def test_a_path_in_a_directory_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(logstore.OpenError, match="no such directory"):
+        logstore.open(tmp_path / "nowhere" / "app.db")
+
+
+def test_reading_a_store_that_is_not_there_creates_nothing(path: Path) -> None:
+    with pytest.raises(logstore.OpenError, match="no such store"):
+        logstore.open(path, mode="r")
+    assert names_in(path.parent) == []
+
+
+# -- another format version ------------------------------------------------------------------
+
+
+def rewrite_header(path: Path, change: Callable[[records.Meta], records.Meta]) -> None:
+    env = lmdb.open(str(path), subdir=False, lock=False, max_dbs=16, lib_version=0)
+    meta_db = env.open_db(b"meta", create=False)
+    with env.begin(write=True, db=meta_db) as txn:
+        raw = txn.get(b"header")
+        assert raw is not None
+        txn.put(b"header", records.encode_meta(change(records.decode_meta(raw, str(path)))))
+    env.close()
+
+
+def test_a_table_of_a_later_format_is_refused_and_untouched(path: Path) -> None:
+    fill(path)
+    rewrite_header(path, lambda meta: meta._replace(version=2))
+    expect_refused(path, logstore.FormatVersionError, r"format 2\.0, this version .* reads 1\.0")
+
+
+def test_a_table_in_another_lmdb_data_format_is_refused_and_untouched(path: Path) -> None:
+    fill(path)
+    data = bytearray(path.read_bytes())
+    for page in (0, 4096):
+        data[page + 20 : page + 24] = struct.pack("<I", 2)
+    path.write_bytes(data)
+    expect_refused(path, logstore.FormatVersionError, "LMDB data format 2, expected 1")
+
+
+def test_a_table_with_a_damaged_header_is_refused_and_untouched(path: Path) -> None:
+    fill(path)
+    env = lmdb.open(str(path), subdir=False, lock=False, max_dbs=16, lib_version=0)
+    with env.begin(write=True, db=env.open_db(b"meta", create=False)) as txn:
+        txn.put(b"header", b"nonsense")
+    env.close()
+    expect_refused(path, logstore.CorruptTableError, "the table's header is damaged")
+
+
+def test_a_log_of_a_later_format_is_refused_and_untouched(
+    store: logstore.Store,
+    crash_copy: Callable[[logstore.Store], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store.set_result("a", 1)
+    path = crash_copy(store)
+    log = path.with_name("app.db-log")
+    data = log.read_bytes()
+    uuid = store.engine.log.uuid
+    monkeypatch.setattr(frames, "FORMAT_VERSION", 2)
+    page = frames.encode_log_header(uuid, 1)
+    monkeypatch.undo()
+    log.write_bytes(page + data[len(page) :])
+    for mode in ("rw", "r"):
+        with pytest.raises(logstore.FormatVersionError, match="log format 2, this version reads 1"):
+            logstore.open(path, mode=mode)
+    assert log.read_bytes() == page + data[len(page) :]
+
+
+# -- truncated -------------------------------------------------------------------------------
+
+TRUNCATION = """
+import hashlib, os, sys
+import logstore
+
+path = sys.argv[1]
+for size in map(int, sys.argv[2:]):
+    os.truncate(path, size)
+    before = open(path, "rb").read()
+    for mode in ("r", "rw"):
+        try:
+            with logstore.open(path, mode=mode) as store:
+                for task in list(store.tasks()):
+                    store.get_result(task.task_id)
+                assert store.check().ok
+            outcome = "whole"
+        except logstore.LogstoreError as exc:
+            assert path in str(exc), exc
+            assert open(path, "rb").read() == before
+            assert os.listdir(os.path.dirname(path)) == ["app.db"]
+            outcome = type(exc).__name__
+        print(size, outcome, flush=True)
+        if outcome == "whole":
+            sys.exit(3)
+"""
+
+
+def test_a_table_truncated_anywhere_is_refused_untouched_and_never_a_signal(path: Path) -> None:
+    fill(path, 500)
+    size = path.stat().st_size
+    assert size > 60_000
+    page_ends = list(range(size - 4096, 0, -4096 * 3))
+    ragged = [end - 1 for end in page_ends[1:8]] + [end + 100 for end in page_ends[1:8]]
+    sizes = sorted({*page_ends, *ragged, 8192, 8191, 4096, 152, 151, 20, 1, 0}, reverse=True)
+    child = subprocess.run(
+        [sys.executable, "-c", TRUNCATION, str(path), *map(str, sizes)],
+        capture_output=True,
+        text=True,
+        timeout=CHILD_S,
+    )
+    assert child.returncode == 0, child.stdout + child.stderr
+    outcomes = [line.split() for line in child.stdout.splitlines()]
+    assert len(outcomes) == 2 * len(sizes)
+    assert {kind for _, kind in outcomes} <= {"TruncatedFileError", "CorruptTableError"}
+
+
+def test_a_table_whose_free_pages_at_the_end_were_never_written_is_whole(path: Path) -> None:
+    fill(path)
+    os.truncate(path, path.stat().st_size + 3 * 4096)
+    with logstore.open(path) as store:
+        assert store.get_result("task-3")["n"] == 3
+
+
+# -- the log's tail, torn by a crash ---------------------------------------------------------
+
+
+def log_of(path: Path) -> Path:
+    return path.with_name(path.name + "-log")
+
+
+def frames_in(path: Path) -> list[frames.Frame]:
+    with closing(lmdb.open(str(path), subdir=False, lock=False, max_dbs=16, lib_version=0)) as env:
+        meta_db = env.open_db(b"meta", create=False)
+        with env.begin(db=meta_db) as txn:
+            meta = records.decode_meta(txn.get(b"header") or b"", str(path))
+    data = log_of(path).read_bytes()[FIRST_OFFSET:]
+    return frames.scan(data, FIRST_OFFSET, frames.checksum_seed(meta.uuid), meta.epoch)[0]
+
+
+def overwrite(path: Path, offset: int, data: bytes) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(data)
+
+
+@pytest.fixture
+def crashed(store: logstore.Store, crash_copy: Callable[[logstore.Store], Path]) -> Path:
+    """A store that died with five results in its log, each flushed by itself."""
+    store.set_result("in-table", "old")
+    store.compact()
+    for i in range(5):
+        store.set_result(f"task-{i}", {"n": i})
+    return crash_copy(store)
+
+
+@pytest.mark.parametrize("cut", [1, 4, 20, 30])
+def test_a_torn_tail_is_dropped_in_silence_and_counted(crashed: Path, cut: int) -> None:
+    last = frames_in(crashed)[-1]
+    overwrite(log_of(crashed), last.end - cut, bytes(cut))
+    with logstore.open(crashed) as store:
+        assert [store.get_result(f"task-{i}")["n"] for i in range(4)] == [0, 1, 2, 3]
+        assert store.status("task-4") == "unknown"
+        stats = store.stats()
+        assert (stats.recovered_frames, stats.torn_tails) == (4, 1)
+        assert store.check().ok
+    assert names_in(crashed.parent) == ["app.db"]
+
+
+def test_a_whole_log_is_recovered_and_no_torn_tail_is_counted(crashed: Path) -> None:
+    with logstore.open(crashed) as store:
+        assert store.get_result("task-4") == {"n": 4}
+        stats = store.stats()
+        assert (stats.recovered_frames, stats.torn_tails) == (5, 0)
+
+
+def test_a_torn_tail_is_read_past_with_mode_r_without_writing(crashed: Path) -> None:
+    last = frames_in(crashed)[-1]
+    overwrite(log_of(crashed), last.end - 2, b"\xff\xff")
+    before = {name: crashed.with_name(name).read_bytes() for name in names_in(crashed.parent)}
+    with logstore.open(crashed, mode="r") as store:
+        assert store.get_result("task-3") == {"n": 3}
+        assert store.status("task-4") == "unknown"
+        assert store.stats().torn_tails == 1
+    assert before == {
+        name: crashed.with_name(name).read_bytes() for name in names_in(crashed.parent)
+    }
+
+
+# -- the log damaged below what had been synced ----------------------------------------------
+
+
+def damage_frame(path: Path, index: int) -> frames.Frame:
+    frame = frames_in(path)[index]
+    byte = log_of(path).read_bytes()[frame.end - 1]
+    overwrite(log_of(path), frame.end - 1, bytes((byte ^ 1,)))
+    return frame
+
+
+@pytest.mark.parametrize("mode", ["rw", "r"])
+def test_damage_below_what_was_synced_is_refused_naming_the_offset(
+    crashed: Path, mode: str
+) -> None:
+    damaged = damage_frame(crashed, 1)
+    before = {name: crashed.with_name(name).read_bytes() for name in ("app.db", "app.db-log")}
+    with pytest.raises(logstore.CorruptLogError, match=f"damaged at offset {damaged.offset}:") as c:
+        logstore.open(crashed, mode=mode)  # type: ignore[arg-type]
+    assert str(log_of(crashed)) in str(c.value)
+    assert "salvage" in str(c.value)
+    assert before == {name: crashed.with_name(name).read_bytes() for name in before}
+
+
+def test_salvage_recovers_every_whole_frame_and_reports_what_was_lost(crashed: Path) -> None:
+    damaged = damage_frame(crashed, 1)
+    report = logstore.check(crashed, salvage=True)
+    assert report.ok, report.problems
+    assert report.salvaged_frames == 4
+    assert report.lost_bytes == damaged.end - damaged.offset
+    assert report.kept_log is not None
+    assert Path(report.kept_log).read_bytes()[: FIRST_OFFSET + 10]
+    with logstore.open(crashed) as store:
+        assert [store.get_result(f"task-{i}")["n"] for i in (0, 2, 3, 4)] == [0, 2, 3, 4]
+        assert store.get_result("in-table") == "old"
+        assert store.status("task-1") == "unknown"
+
+
+def test_salvage_keeps_the_damaged_log_as_it_was(crashed: Path) -> None:
+    damage_frame(crashed, 1)
+    before = log_of(crashed).read_bytes()
+    kept = logstore.check(crashed, salvage=True).kept_log
+    assert kept is not None
+    assert Path(kept).read_bytes() == before
+
+
+def test_salvage_with_a_damaged_page_0_recovers_all_frames(crashed: Path) -> None:
+    overwrite(log_of(crashed), 0, b"\xff" * 44)
+    with pytest.raises(logstore.CorruptLogError, match="expected the header page of a log"):
+        logstore.open(crashed)
+    assert logstore.check(crashed, salvage=True).salvaged_frames == 5
+    with logstore.open(crashed) as store:
+        assert store.get_result("task-4") == {"n": 4}
+
+
+def test_check_of_a_damaged_log_reports_and_changes_nothing(crashed: Path) -> None:
+    damaged = damage_frame(crashed, 1)
+    before = log_of(crashed).read_bytes()
+    report = logstore.check(crashed)
+    assert not report.ok
+    assert f"offset {damaged.offset}" in report.problems[0]
+    assert log_of(crashed).read_bytes() == before
+
+
+def test_salvage_of_a_store_that_is_open_elsewhere_is_refused(
+    path: Path, start_peer: Callable[..., Peer]
+) -> None:
+    peer = start_peer(path)
+    with pytest.raises(logstore.StoreBusyError, match="in use"):
+        logstore.check(path, salvage=True)
+    peer.run("store.set_result('a', 1)")
+    peer.run("store.close()")
+
+
+def test_a_log_of_another_store_is_refused(crashed: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "app.db"
+    other.parent.mkdir()
+    with logstore.open(other) as opened:
+        opened.set_result("x", 1)
+        shutil.copyfile(log_of(other), log_of(crashed))
+    with pytest.raises(logstore.CorruptLogError, match="put the right log beside the table"):
+        logstore.open(crashed)
+
+
+# -- one damaged record ----------------------------------------------------------------------
+
+
+def flip_bit_in_file(path: Path, needle: bytes, at: int = 0) -> None:
+    data = path.read_bytes()
+    assert data.count(needle) == 1
+    place = data.index(needle) + at
+    overwrite(path, place, bytes((data[place] ^ 0x10,)))
+
+
+def test_a_flipped_bit_in_a_record_is_an_error_for_that_id_only(path: Path) -> None:
+    with logstore.open(path) as store:
+        for i in range(20):
+            store.set_result(f"task-{i:02}", f"the value of number {i:02}")
+    flip_bit_in_file(path, b"the value of number 07", 5)
+    with logstore.open(path) as store:
+        with pytest.raises(logstore.CorruptRecordError, match="task-07") as caught:
+            store.get_result("task-07")
+        assert str(path) in str(caught.value)
+        for i in range(20):
+            if i != 7:
+                assert store.get_result(f"task-{i:02}") == f"the value of number {i:02}"
+        report = store.check()
+        assert len(report.problems) == 1
+        assert "task-07" in report.problems[0]
+        store.set_result("task-07", "again")
+        assert store.get_result("task-07") == "again"
+    assert logstore.check(path).ok
+
+
+def record_place(path: Path, task_id: str) -> int:
+    """Where in the file the record of a task's result begins."""
+    with closing(lmdb.open(str(path), subdir=False, lock=False, max_dbs=16, lib_version=0)) as env:
+        results = env.open_db(b"results", create=False)
+        with env.begin(db=results) as txn, txn.cursor() as cursor:
+            for _, raw in cursor.iternext():
+                if task_id.encode() in raw:
+                    data = path.read_bytes()
+                    assert data.count(raw) == 1
+                    return data.index(raw)
+    raise AssertionError(task_id)
+
+
+@pytest.mark.parametrize("at", range(0, 40, 3))
+def test_a_record_damaged_in_any_field_is_an_error_and_can_be_overwritten(
+    path: Path, at: int
+) -> None:
+    with logstore.open(path) as store:
+        for i in range(5):
+            store.set_result(f"task-{i}", f"value {i} with some text behind it", ttl_s=1e6)
+    place = record_place(path, "task-2") + at
+    overwrite(path, place, bytes((path.read_bytes()[place] ^ 4,)))
+    with logstore.open(path) as store:
+        with pytest.raises(logstore.CorruptRecordError):
+            store.get_result("task-2")
+        for i in (0, 1, 3, 4):
+            assert store.is_result_ready(f"task-{i}")
+        store.set_result("task-2", "again")
+        store.compact()
+        assert store.get_result("task-2") == "again"
+        assert len(list(store.tasks())) == 5
+
+
+# -- task ids --------------------------------------------------------------------------------
+
+BAD_IDS: list[tuple[object, str]] = [
+    ("", "from 1 to 480 bytes in UTF-8, not 0"),
+    ("x" * 481, "from 1 to 480 bytes in UTF-8, not 481"),
+    ("\u00e9" * 241, "from 1 to 480 bytes in UTF-8, not 482"),
+    ("half \ud800", "must be encodable in UTF-8"),
+    (b"bytes", "must be a str, not bytes"),
+    (None, "must be a str, not NoneType"),
+    (7, "must be a str, not int"),
+]
+
+
+@pytest.mark.parametrize(
+    ("task_id", "message"), BAD_IDS, ids=[repr(bad)[:20] for bad, _ in BAD_IDS]
+)
+def test_a_task_id_that_cannot_be_stored_is_a_value_error_and_writes_nothing(
+    store: logstore.Store, task_id: str, message: str
+) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: store.set_result(task_id, 1),
+        lambda: store.set_progress(task_id, TaskProgress()),
+        lambda: store.get_result(task_id),
+        lambda: store.get_progress(task_id),
+        lambda: store.is_result_ready(task_id),
+        lambda: store.delete_result(task_id),
+        lambda: store.pop_result(task_id),
+        lambda: store.status(task_id),
+        lambda: store.wait_result(task_id, timeout_s=0),
+    ]
+    if task_id is not None:
+        calls.append(lambda: store.watch(task_id))
+    for call in calls:
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert store.stats().writes == 0
+
+
+@pytest.mark.parametrize("task_id", ["x", "x" * 480, "\u00e9" * 240, "a/b\0c", "\U0001f600" * 120])
+def test_a_task_id_up_to_the_limit_is_kept_in_log_and_table(
+    store: logstore.Store, task_id: str
+) -> None:
+    store.set_result(task_id, 1, ttl_s=1e6)
+    assert store.get_result(task_id) == 1
+    store.compact()
+    assert store.get_result(task_id) == 1
+    assert [task.task_id for task in store.tasks()] == [task_id]
+
+
+# -- values ----------------------------------------------------------------------------------
+
+
+def test_a_value_over_the_limit_names_both_sizes_and_writes_nothing(open_store: Stores) -> None:
+    store = open_store(max_value_bytes=1000)
+    store.set_result("fits", b"x" * 997)
+    with pytest.raises(logstore.ValueTooLargeError) as caught:
+        store.set_result("too-large", b"x" * 998)
+    assert isinstance(caught.value, ValueError)
+    assert "1001" in str(caught.value)
+    assert "1000" in str(caught.value)
+    assert store.status("too-large") == "unknown"
+    assert store.stats().writes == 1
+
+
+def test_a_progress_over_the_limit_is_refused_and_writes_nothing(open_store: Stores) -> None:
+    store = open_store(max_value_bytes=1000)
+    with pytest.raises(logstore.ValueTooLargeError):
+        store.set_progress("a", TaskProgress(meta={"text": "x" * 1000}))
+    assert store.stats().writes == 0
+
+
+def test_a_value_of_another_type_names_its_place_and_writes_nothing(store: logstore.Store) -> None:
+    with pytest.raises(logstore.UnserializableValueError, match=r"result\['rows'\]\[1\]") as caught:
+        store.set_result("a", {"rows": [1, object()]})
+    assert isinstance(caught.value, TypeError)
+    with pytest.raises(logstore.UnserializableValueError, match=r"progress\.meta\['x'\]"):
+        store.set_progress("a", TaskProgress(meta={"x": object()}))
+    assert store.stats().writes == 0
+
+
+def test_progress_that_is_not_a_task_progress_is_a_type_error(store: logstore.Store) -> None:
+    with pytest.raises(TypeError, match="must be a TaskProgress, not float"):
+        store.set_progress("a", 0.5)  # type: ignore[arg-type]
+
+
+# -- options ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("mode", "w"),
+        ("sync", "never"),
+        ("sync_interval_s", 0),
+        ("sync_interval_s", float("nan")),
+        ("write_timeout_s", -1),
+        ("compact_at", 1),
+        ("compact_at", 1 << 40),
+        ("result_ttl_s", 0),
+        ("failure_ttl_s", "1"),
+        ("progress_ttl_s", True),
+        ("max_results", 0),
+        ("max_bytes", -1),
+    ],
+)
+def test_an_option_out_of_its_range_is_named_and_nothing_is_created(
+    path: Path, option: str, value: object
+) -> None:
+    with pytest.raises(ValueError, match=option):
+        logstore.open(path, **{option: value})  # type: ignore[arg-type]
+    assert names_in(path.parent) == []
+
+
+@pytest.mark.parametrize("ttl_s", [0, -1, float("nan"), float("inf"), True, "1"])
+def test_a_ttl_that_is_no_time_is_a_value_error_and_writes_nothing(
+    store: logstore.Store, ttl_s: float
+) -> None:
+    with pytest.raises(ValueError, match="ttl_s must be"):
+        store.set_result("a", 1, ttl_s=ttl_s)
+    with pytest.raises(ValueError, match="ttl_s must be"):
+        store.set_progress("a", TaskProgress(), ttl_s=ttl_s)
+    assert store.stats().writes == 0
+
+
+def test_tasks_of_an_unknown_status_or_a_negative_limit_are_value_errors(
+    store: logstore.Store,
+) -> None:
+    with pytest.raises(ValueError, match="status must be"):
+        store.tasks(status="done")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="limit must not be negative"):
+        store.tasks(limit=-1)
+
+
+# -- read only, closed -----------------------------------------------------------------------
+
+WRITES: dict[str, Callable[[logstore.Store], object]] = {
+    "set_result": lambda store: store.set_result("a", 1),
+    "delete_result": lambda store: store.delete_result("a"),
+    "pop_result": lambda store: store.pop_result("a"),
+    "set_progress": lambda store: store.set_progress("a", TaskProgress()),
+    "compact": lambda store: store.compact(),
+    "vacuum": lambda store: store.vacuum(),
+    "backup": lambda store: store.backup(store.path + ".copy"),
+    "salvage": lambda store: store.check(salvage=True),
+    "sync": lambda store: store.sync(),
+}
+READS: dict[str, Callable[[logstore.Store], object]] = {
+    "get_result": lambda store: store.get_result("a"),
+    "is_result_ready": lambda store: store.is_result_ready("a"),
+    "get_progress": lambda store: store.get_progress("a"),
+    "status": lambda store: store.status("a"),
+    "wait_result": lambda store: store.wait_result("a", timeout_s=1),
+    "watch": lambda store: store.watch(),
+    "tasks": lambda store: list(store.tasks()),
+    "check": lambda store: store.check(),
+    "stats": lambda store: store.stats(),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+@pytest.mark.parametrize("beside", [True, False], ids=["beside a writer", "at rest"])
+def test_a_write_on_a_store_opened_to_read_is_refused_and_changes_nothing(
+    path: Path, name: str, beside: bool
+) -> None:
+    fill(path, 1)
+    before = path.read_bytes()
+    if beside:
+        with logstore.open(path), logstore.open(path, mode="r") as reader:
+            with pytest.raises(logstore.ReadOnlyError, match="mode='r'"):
+                WRITES[name](reader)
+            assert reader.get_result("task-0")["n"] == 0
+    else:
+        with (
+            logstore.open(path, mode="r") as reader,
+            pytest.raises(logstore.ReadOnlyError, match="mode='r'"),
+        ):
+            WRITES[name](reader)
+        assert path.read_bytes() == before
+    assert names_in(path.parent) == ["app.db"]
+
+
+@pytest.mark.parametrize("name", [*WRITES, *READS])
+@pytest.mark.parametrize("mode", ["rw", "r"])
+def test_any_call_after_close_is_a_typed_error(path: Path, name: str, mode: str) -> None:
+    fill(path, 1)
+    store = logstore.open(path, mode=mode)  # type: ignore[arg-type]
+    store.close()
+    expected = logstore.StoreClosedError
+    if mode == "r" and name in WRITES:
+        expected = logstore.ReadOnlyError  # type: ignore[assignment]
+    with pytest.raises(expected, match=r"app\.db"):
+        {**WRITES, **READS}[name](store)
+
+
+def test_closing_twice_does_nothing(store: logstore.Store) -> None:
+    store.close()
+    store.close()
+    assert store.closed
+
+
+# -- the log is missing ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["rw", "r"])
+def test_a_missing_log_is_refused_and_says_what_is_lost(crashed: Path, mode: str) -> None:
+    log_of(crashed).unlink()
+    before = crashed.read_bytes()
+    with pytest.raises(logstore.MissingLogError, match="acked since the last compaction"):
+        logstore.open(crashed, mode=mode)  # type: ignore[arg-type]
+    assert crashed.read_bytes() == before
+
+
+def test_accepting_the_loss_of_a_log_opens_what_the_table_has(crashed: Path) -> None:
+    log_of(crashed).unlink()
+    with logstore.open(crashed, accept_log_loss=True) as store:
+        assert store.get_result("in-table") == "old"
+        assert store.status("task-0") == "unknown"
+        store.set_result("task-0", "new")
+    with logstore.open(crashed) as store:
+        assert store.get_result("task-0") == "new"
+        assert store.check().ok
+
+
+def test_accepting_a_loss_that_did_not_happen_loses_nothing(crashed: Path) -> None:
+    with logstore.open(crashed, accept_log_loss=True) as store:
+        assert store.get_result("task-4") == {"n": 4}
+
+
+def test_a_log_without_its_table_is_not_taken_for_a_new_store(crashed: Path) -> None:
+    crashed.unlink()
+    before = log_of(crashed).read_bytes()
+    with pytest.raises(logstore.CorruptTableError, match="the table is missing but its log is"):
+        logstore.open(crashed)
+    assert log_of(crashed).read_bytes() == before
+    assert not crashed.exists()
+
+
+@pytest.mark.parametrize("left", ["-shm", "-lock", "-new", "-vacuum", "-log-new"])
+def test_garbage_in_a_side_file_that_means_nothing_is_ignored(crashed: Path, left: str) -> None:
+    crashed.with_name("app.db" + left).write_bytes(b"garbage" * 1000)
+    with logstore.open(crashed) as store:
+        assert store.get_result("task-4") == {"n": 4}
+    assert names_in(crashed.parent) == ["app.db"]
+
+
+def test_no_shared_header_after_a_crash_loses_nothing(crashed: Path) -> None:
+    crashed.with_name("app.db-shm").unlink()
+    with logstore.open(crashed) as store:
+        assert store.get_result("task-4") == {"n": 4}
+
+
+def test_a_shared_header_of_an_earlier_boot_is_not_believed(crashed: Path) -> None:
+    shm = crashed.with_name("app.db-shm")
+    data = bytearray(shm.read_bytes())
+    data[5 * 8 : 6 * 8] = struct.pack("<Q", 99 << 32 | 99_999)  # epoch and committed offset
+    shm.write_bytes(data)
+    with logstore.open(crashed) as store:
+        assert store.get_result("task-4") == {"n": 4}
+        assert store.stats().epoch < 99
+
+
+# -- permissions -----------------------------------------------------------------------------
+
+NOBODY = """
+import os, sys
+import logstore
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+path, mode = sys.argv[1:3]
+try:
+    with logstore.open(path, mode=mode) as store:
+        print("value", store.get_result("task-0")["n"])
+except logstore.LogstoreError as exc:
+    print(type(exc).__name__, exc)
+"""
+
+
+@pytest.fixture
+def as_nobody(tmp_path: Path) -> Callable[[Path, str], str]:
+    """Opens a store as a user who owns nothing; what it says."""
+    if os.getuid() != 0:
+        pytest.skip("only root can become somebody else")
+    for directory in (tmp_path, *tmp_path.parents):
+        if not directory.stat().st_mode & 0o001 and directory != Path("/"):
+            directory.chmod(directory.stat().st_mode | 0o011)
+
+    def run(path: Path, mode: str) -> str:
+        child = subprocess.run(
+            [sys.executable, "-c", NOBODY, str(path), mode],
+            capture_output=True,
+            text=True,
+            timeout=CHILD_S,
+        )
+        assert child.returncode == 0, child.stderr
+        return child.stdout.strip()
+
+    return run
+
+
+@pytest.fixture
+def shared_directory(tmp_path: Path) -> Path:
+    directory = tmp_path / "shared"
+    directory.mkdir()
+    return directory
+
+
+@pytest.mark.parametrize("mode", ["rw", "r"])
+def test_a_file_that_may_not_be_read_is_a_permission_error(
+    shared_directory: Path, as_nobody: Callable[[Path, str], str], mode: str
+) -> None:
+    path = shared_directory / "app.db"
+    fill(path, 1)
+    shared_directory.chmod(0o777)
+    said = as_nobody(path, mode)
+    assert said.startswith("StorePermissionError")
+    assert str(path) in said
+    assert names_in(shared_directory) == ["app.db"]
+
+
+def test_a_readable_file_in_a_directory_of_others_can_be_read_and_not_written(
+    shared_directory: Path, as_nobody: Callable[[Path, str], str]
+) -> None:
+    path = shared_directory / "app.db"
+    fill(path, 1)
+    path.chmod(0o644)
+    shared_directory.chmod(0o755)
+    said = as_nobody(path, "rw")
+    assert said.startswith("StorePermissionError")
+    assert "use mode='r' to read only" in said
+    assert as_nobody(path, "r") == "value 0"
+    assert names_in(shared_directory) == ["app.db"]
+
+
+def test_a_file_that_may_be_read_and_not_written_is_a_permission_error_for_writers(
+    shared_directory: Path, as_nobody: Callable[[Path, str], str]
+) -> None:
+    path = shared_directory / "app.db"
+    fill(path, 1)
+    path.chmod(0o644)
+    shared_directory.chmod(0o777)
+    assert as_nobody(path, "rw").startswith("StorePermissionError")
+    assert as_nobody(path, "r") == "value 0"
+    assert names_in(shared_directory) == ["app.db"]
+
+
+def test_all_files_of_an_open_store_are_private(store: logstore.Store) -> None:
+    store.set_result("a", 1)
+    directory = Path(store.path).parent
+    modes = {entry.name: entry.stat().st_mode & 0o777 for entry in directory.iterdir()}
+    assert modes == dict.fromkeys(("app.db", "app.db-log", "app.db-shm", "app.db-lock"), 0o600)
+
+
+READ_ONLY_MOUNT = """
+set -e
+mount --bind "$1" "$1"
+mount -o remount,ro,bind "$1"
+exec "$2" -c "$3" "$1/app.db" "$4"
+"""
+OPEN = """
+import sys
+import logstore
+path, mode = sys.argv[1:3]
+try:
+    with logstore.open(path, mode=mode) as store:
+        print("value", store.get_result("task-0")["n"])
+except logstore.LogstoreError as exc:
+    print(type(exc).__name__, exc)
+"""
+
+
+def on_read_only_medium(directory: Path, mode: str) -> str:
+    child = subprocess.run(
+        [
+            *("unshare", "--mount", "sh", "-c", READ_ONLY_MOUNT, "sh"),
+            *(str(directory), sys.executable, OPEN, mode),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=CHILD_S,
+    )
+    if child.returncode:
+        pytest.skip(f"no mounts here: {child.stderr.strip()[-200:]}")
+    return child.stdout.strip()
+
+
+def test_a_store_on_a_read_only_medium_can_be_read_and_not_written(shared_directory: Path) -> None:
+    fill(shared_directory / "app.db", 1)
+    said = on_read_only_medium(shared_directory, "rw")
+    assert said.startswith("StorePermissionError")
+    assert "use mode='r' to read only" in said
+    assert on_read_only_medium(shared_directory, "r") == "value 0"
+
+
+def test_a_crashed_store_on_a_read_only_medium_can_be_read(
+    store: logstore.Store, crash_copy: Callable[[logstore.Store], Path]
+) -> None:
+    store.set_result("task-0", {"n": 0})
+    assert on_read_only_medium(crash_copy(store).parent, "r") == "value 0"
+
+
+# -- the host --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["rw", "r"])
+@pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.sshfs"])
+def test_a_network_file_system_is_refused_unless_forced(
+    path: Path, kind: str, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(path, 1)
+    monkeypatch.setattr(osdep, "filesystem_type", lambda path: kind)
+    with pytest.raises(logstore.NetworkFilesystemError, match=rf"\({kind}\).*force=True"):
+        logstore.open(path, mode=mode)  # type: ignore[arg-type]
+    with logstore.open(path, mode=mode, force=True) as store:  # type: ignore[arg-type]
+        assert store.get_result("task-0")["n"] == 0
+
+
+CONTAINER = """
+import sys
+import logstore
+path, name = sys.argv[1:3]
+try:
+    store = logstore.open(path)
+    store.set_result(name, 1)
+except logstore.LogstoreError as exc:
+    print(type(exc).__name__, exc, flush=True)
+else:
+    print("open", flush=True)
+    sys.stdin.readline()
+    store.close()
+    print("closed", flush=True)
+"""
+
+
+def container(path: Path, name: str) -> subprocess.Popen[str]:
+    """A process with process id 1 in a namespace of its own."""
+    return subprocess.Popen(
+        [
+            *("unshare", "--pid", "--fork", "--mount-proc", "--kill-child"),
+            *(sys.executable, "-c", CONTAINER, str(path), name),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_the_second_of_two_containers_with_one_pid_is_told_what_to_do(path: Path) -> None:
+    probe = subprocess.run(["unshare", "--pid", "--fork", "true"], capture_output=True)
+    if probe.returncode:
+        pytest.skip("no process id namespaces here")
+    with container(path, "first") as first, container(path, "second") as second:
+        lines = {}
+        for name, process in (("first", first), ("second", second)):
+            assert process.stdout is not None
+            lines[name] = process.stdout.readline().strip()
+        opened = [name for name, line in lines.items() if line == "open"]
+        refused = [line for line in lines.values() if line != "open"]
+        assert len(opened) == 1, lines
+        assert refused[0].startswith("StoreBusyError")
+        assert "same process id" in refused[0]
+        for process in (first, second):
+            assert process.stdin is not None
+            process.stdin.close()
+            assert process.wait(CHILD_S) == 0
+    with logstore.open(path) as store:
+        assert [task.task_id for task in store.tasks()] == opened
+
+
+# -- the writer lock is held -----------------------------------------------------------------
+
+
+def test_a_writer_lock_held_too_long_is_a_time_out_that_says_the_outcome_is_unknown(
+    open_store: Stores, start_peer: Callable[..., Peer]
+) -> None:
+    store = open_store(write_timeout_s=0.2)
+    store.set_result("before", 1)
+    peer = start_peer()
+    peer.run(
+        f"import fcntl\nlog = open({store.path + '-log'!r}, 'r+b')\nfcntl.flock(log, fcntl.LOCK_EX)"
+    )
+    peer.stop()
+    with pytest.raises(logstore.WriteTimeoutError, match="outcome of this write is unknown") as c:
+        store.set_result("during", 1)
+    assert isinstance(c.value, TimeoutError)
+    assert "0.2 s" in str(c.value)
+    assert store.get_result("before") == 1  # readers do not wait
+    with pytest.raises(logstore.WriteTimeoutError):
+        store.compact()
+    peer.kill()
+    store.set_result("after", 1)
+    assert store.get_result("after") == 1
+
+
+def test_opening_beside_a_stopped_writer_ends_with_its_time_out(
+    path: Path, start_peer: Callable[..., Peer]
+) -> None:
+    peer = start_peer(path)
+    peer.run(
+        "store.engine.commit_lock.acquire()\n"
+        "import time\nstore.engine._lock_log(time.monotonic() + 10)"
+    )
+    with pytest.raises(logstore.StoreBusyError, match="look for one that is stopped"):
+        logstore.open(path, write_timeout_s=0.2)
+    peer.run("store.engine._unlock_log()\nstore.engine.commit_lock.release()")
+    with logstore.open(path) as store:
+        store.set_result("a", 1)
+
+
+def test_the_crc_used_for_salvage_is_the_stores_own(crashed: Path) -> None:
+    """A frame copied from another store is not salvaged."""
+    foreign = frames.encode_frame(
+        zlib.crc32(b"another store"), 1, FIRST_OFFSET, b"foreign", frames.Entry(1, 0, 1, 0, b"\0")
+    )
+    damage_frame(crashed, 1)
+    last = frames_in(crashed)
+    assert len(last) == 1
+    end = log_of(crashed).stat().st_size
+    overwrite(log_of(crashed), end - 1000, foreign)
+    assert logstore.check(crashed, salvage=True).salvaged_frames == 4
