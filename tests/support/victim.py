@@ -1,0 +1,191 @@
+"""Processes that die or meet a fault at a given step: forked, one per job, from this program.
+
+Rules: it reads a job a line, as JSON, and answers each with one line.  ``start`` forks a process
+that opens the job's store, does the steps of its ``before`` list, arms the fault, does the steps
+of its ``steps`` list, and disarms it.  ``wait`` answers with how it ended.  Each step is written
+to the job's journal before it begins and when it has ended, so that the journal says what was
+acked whatever becomes of the process.  Run with the library made from ``faults.c`` preloaded.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import logstore
+from logstore.engine import engine, maintenance
+from logstore.engine.header import SharedHeader
+from logstore.engine.log import Log
+
+maintenance.IDLE_S = 1e6  # the steps alone decide what happens
+
+LIBRARY = ctypes.CDLL(None)
+OPTIONS: dict[str, Any] = {"sync_interval_s": 1e6, "write_timeout_s": 20.0}
+
+
+def around(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function with a step before and one behind it, at which the process can die."""
+
+    def wrapped(*args: Any) -> Any:
+        LIBRARY.fault_point()
+        result = function(*args)
+        LIBRARY.fault_point()
+        return result
+
+    return wrapped
+
+
+class Journal:
+    """What a process has begun and ended, in a file that outlives it."""
+
+    def __init__(self, path: str) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+    def tell(self, *words: object) -> None:
+        """Write one line."""
+        os.write(self._fd, json.dumps(words).encode() + b"\n")
+
+
+def as_value(spec: Any) -> Any:
+    """The value that a step's specification means: a number stands for that many bytes."""
+    return b"\x5a" * spec["bytes"] if isinstance(spec, dict) else spec
+
+
+class Steps:
+    """Does the steps of one job."""
+
+    def __init__(self, path: str, journal: Journal) -> None:
+        self._path = path
+        self._journal = journal
+        self._count = 0
+        self.store: logstore.Store | None = None
+
+    def run(self, steps: list[list[Any]]) -> None:
+        """Do them in order; an error of the store's own is told, and the next step is tried."""
+        for step in steps:
+            self._count += 1
+            self._journal.tell("begin", self._count, step)
+            try:
+                answer = self._do(*step)
+            except logstore.LogstoreError as exc:
+                self._journal.tell("error", self._count, type(exc).__name__, str(exc))
+            else:
+                self._journal.tell("ack", self._count, answer)
+
+    def _do(self, name: str, *args: Any) -> Any:
+        if name == "open":
+            self.store = logstore.open(self._path, **{**OPTIONS, **(args[0] if args else {})})
+            return None
+        if name == "fail_log_once":
+            fail_log_once()
+            return None
+        assert self.store is not None, "no step has opened the store"
+        return getattr(self, "_" + name)(self.store, *args)
+
+    def _set(self, store: logstore.Store, key: str, value: Any) -> None:
+        store.set_result(key, as_value(value))
+
+    def _group(self, store: logstore.Store, values: dict[str, Any]) -> None:
+        store.commit([store.result_write(key, as_value(value)) for key, value in values.items()])
+
+    def _mixed(self, store: logstore.Store, values: dict[str, Any]) -> dict[str, str | None]:
+        """As ``group``, with an outcome for each write."""
+        writes = {key: store.result_write(key, as_value(value)) for key, value in values.items()}
+        store.engine.committer.run(list(writes.values()))
+        return {
+            key: None if write.error is None else type(write.error).__name__
+            for key, write in writes.items()
+        }
+
+    def _progress(self, store: logstore.Store, key: str, current: int) -> None:
+        store.set_progress(key, logstore.TaskProgress(current=current))
+
+    def _delete(self, store: logstore.Store, key: str) -> bool:
+        return store.delete_result(key)
+
+    def _pop(self, store: logstore.Store, key: str) -> None:
+        store.pop_result(key)
+
+    def _get(self, store: logstore.Store, key: str) -> bool:
+        return store.is_result_ready(key)
+
+    def _compact(self, store: logstore.Store) -> None:
+        store.compact()
+
+    def _vacuum(self, store: logstore.Store) -> None:
+        store.vacuum()
+
+    def _backup(self, store: logstore.Store, destination: str) -> None:
+        store.backup(destination)
+
+    def _sync(self, store: logstore.Store) -> None:
+        store.sync()
+
+    def _close(self, store: logstore.Store) -> None:
+        store.close()
+
+
+def fail_log_once() -> None:
+    """Let the next flush of a log fail, so that the log has to be replaced."""
+    real = os.fdatasync
+
+    def failing(fd: int) -> None:
+        os.fdatasync = real
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    os.fdatasync = failing  # type: ignore[assignment]
+
+
+def run_job(job: dict[str, Any]) -> None:
+    """Do a job, in a process of its own."""
+    journal = Journal(job["journal"])
+    steps = Steps(job["path"], journal)
+    steps.run(job.get("before", []))
+    fault = job.get("fault", {})
+    LIBRARY.fault_arm(
+        os.path.dirname(job["path"]).encode(),
+        fault.get("ops", 0),
+        fault.get("action", 0),
+        ctypes.c_long(fault.get("nth", 0)),
+        fault.get("errno", 0),
+        fault.get("sticky", 0),
+    )
+    steps.run(job["steps"])
+    LIBRARY.fault_disarm.restype = ctypes.c_long
+    journal.tell("calls", LIBRARY.fault_disarm())
+    steps.run(job.get("after", []))
+    journal.tell("end")
+
+
+def main() -> None:
+    """Answer jobs until the input ends."""
+    SharedHeader.publish = around(SharedHeader.publish)  # type: ignore[method-assign]
+    Log.close = around(Log.close)  # type: ignore[method-assign]
+    engine.Engine.begin_epoch = around(engine.Engine.begin_epoch)  # type: ignore[method-assign]
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "wait" in request:
+            answer = os.waitstatus_to_exitcode(os.waitpid(request["wait"], 0)[1])
+        else:
+            answer = os.fork()
+            if not answer:
+                status = 1
+                try:
+                    run_job(request["start"])
+                    status = 0
+                except BaseException:
+                    traceback.print_exc()
+                finally:
+                    sys.stderr.flush()
+                    os._exit(status)
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()
