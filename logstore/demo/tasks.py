@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -26,6 +28,7 @@ from logstore.progress import TaskProgress
 STORE_VARIABLE = "LOGSTORE_DEMO_STORE"
 ADDRESS_VARIABLE = "LOGSTORE_DEMO_ADDRESS"
 WORKER_VARIABLE = "LOGSTORE_DEMO_WORKER"
+LIFELINE_VARIABLE = "LOGSTORE_DEMO_LIFELINE"
 
 TASK_NAME = "logstore.demo:analyse"
 PROGRESS_INTERVAL_S = 0.1
@@ -88,9 +91,21 @@ def make_broker(store_path: str, address: str) -> DemoBroker:
     return made
 
 
+def _end_with_the_demo(lifeline: int) -> None:
+    """Wait until the other end of the pipe is gone, then end this command, its manager included."""
+    try:
+        while os.read(lifeline, 1):
+            pass
+    except OSError:
+        return  # not inherited, where taskiq does not fork its workers
+    os.killpg(0, signal.SIGKILL)
+
+
 def broker() -> DemoBroker:
     """Return the broker of a worker, from the worker's environment (for taskiq's command line)."""
     try:
+        lifeline = int(os.environ[LIFELINE_VARIABLE])
+        threading.Thread(target=_end_with_the_demo, args=(lifeline,), daemon=True).start()
         return make_broker(os.environ[STORE_VARIABLE], os.environ[ADDRESS_VARIABLE])
     except KeyError as missing:
         raise RuntimeError(

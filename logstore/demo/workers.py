@@ -37,11 +37,16 @@ class WorkerCommand:
     def __init__(self, name: str, *, directory: Path, store_path: Path, address: str) -> None:
         self.name = name
         self.log_path = directory / f"worker-{name}.log"
+        # Nothing is ever written to it: it ends when the demo does, in whichever way, and then so
+        # does the command.
+        inherited, write_end = os.pipe()
+        self._lifeline: int | None = write_end
         environment = {
             **os.environ,
             tasks.STORE_VARIABLE: str(store_path),
             tasks.ADDRESS_VARIABLE: address,
             tasks.WORKER_VARIABLE: name,
+            tasks.LIFELINE_VARIABLE: str(inherited),
         }
         command = [sys.executable, "-m", "taskiq", "worker", "logstore.demo.tasks:broker"]
         command += ["--workers", "1", "--max-async-tasks", "1"]
@@ -57,7 +62,9 @@ class WorkerCommand:
                 cwd=directory,
                 env=environment,
                 start_new_session=True,
+                pass_fds=[inherited],
             )
+        os.close(inherited)
 
     @property
     def manager_pid(self) -> int:
@@ -95,12 +102,16 @@ class WorkerCommand:
         return in_time
 
     def kill_group(self) -> None:
-        """SIGKILL whatever is left of the command and reap it."""
+        """SIGKILL whatever is left of the command and reap it; idempotent."""
+        if self._lifeline is None:
+            return  # the group's id may be somebody else's by now
         try:
             os.killpg(self.manager_pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
         self._process.wait()
+        os.close(self._lifeline)
+        self._lifeline = None
 
     def log_tail(self) -> str:
         """Return the last lines of the command's log."""

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -89,6 +90,20 @@ def test_an_interrupted_demo_cleans_up_and_says_so(short_path: Path, number: int
     assert demo.returncode == 128 + number
     assert errors == f"interrupted by {signal.Signals(number).name}\n"
     assert_nothing_is_left(short_path)
+
+
+@pytest.mark.slow
+def test_workers_end_when_the_demo_is_killed(short_path: Path) -> None:
+    with started(short_path) as demo:
+        assert demo.stdout is not None
+        assert any(line.startswith("worker 2 is up") for line in demo.stdout), "ended before"
+        assert len(processes_of(short_path)) >= 2
+        demo.kill()
+        demo.communicate()
+        deadline_s = time.monotonic() + TIME_LIMIT_S
+        while processes_of(short_path) and time.monotonic() < deadline_s:
+            time.sleep(0.05)
+    assert processes_of(short_path) == []
 
 
 @pytest.mark.slow
