@@ -22,9 +22,10 @@ from typing import Any, Generic, TypeVar
 
 from logstore import store as sync_store
 from logstore.codec import decode_value
-from logstore.engine.commit import Flush, Write, is_live_result
+from logstore.engine.commit import Flush, Write
 from logstore.engine.frames import Entry
 from logstore.engine.notify import Change, Subscription
+from logstore.engine.states import is_live_progress, is_live_result
 from logstore.engine.vacuum import VacuumReport
 from logstore.errors import StoreClosedError, WaitTimeoutError
 from logstore.progress import TaskProgress, decode_progress
@@ -196,7 +197,7 @@ class AsyncStore:
         view = store.engine.current_view()
         if view is not None and key in view.progress:
             entry = view.progress[key]
-            if entry is None or (entry.expires_us and entry.expires_us <= sync_store.now_us()):
+            if entry is None or not is_live_progress(entry, sync_store.now_us()):
                 return None
             if len(entry.payload) <= INLINE_BYTES:
                 return decode_progress(entry.payload)

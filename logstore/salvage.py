@@ -58,7 +58,7 @@ def _salvage(path: str) -> tuple[int, int, str] | None:
             epoch = table.meta.epoch
             found, lost = checking.whole_frames(data, 0, table.seed, epoch)
             overlay = Overlay(epoch)
-            overlay.apply(((frame.key, frame.entry) for frame in found), FIRST_OFFSET)
+            overlay.apply([(frame.key, frame.entry) for frame in found], FIRST_OFFSET)
             kept = checking.keep_aside(log_path)
             fold_into(
                 table,

@@ -23,14 +23,10 @@ from logstore.engine.commit import (
     Flush,
     Pop,
     Write,
-    is_live_result,
-    missing_result,
 )
-from logstore.engine.compaction import Retention
-from logstore.engine.engine import Engine, Options
+from logstore.engine.engine import Engine
 from logstore.engine.frames import (
     DELETED,
-    EXPIRED,
     FAILED,
     KEY_BYTES_MAX,
     OFFSET_MAX,
@@ -43,6 +39,15 @@ from logstore.engine.listing import list_tasks, utc
 from logstore.engine.log import FIRST_OFFSET
 from logstore.engine.notify import Change, Subscription
 from logstore.engine.opening import check_place, open_engine
+from logstore.engine.options import Options, Retention
+from logstore.engine.reading import Reading
+from logstore.engine.states import (
+    is_known,
+    is_live_progress,
+    is_live_result,
+    is_running,
+    missing_result,
+)
 from logstore.errors import (
     ReadOnlyError,
     StoreClosedError,
@@ -256,7 +261,7 @@ class Store:
     def get_progress(self, task_id: str) -> TaskProgress | None:
         """How far a task has got, None if nobody has said or it has expired."""
         entry = self.engine.find_progress(task_key(task_id))
-        if entry is None or (entry.expires_us and entry.expires_us <= now_us()):
+        if entry is None or not is_live_progress(entry, now_us()):
             return None
         return decode_progress(entry.payload)
 
@@ -270,14 +275,11 @@ class Store:
         entry = self.engine.find_trace(key)
         if is_live_result(entry, now):
             return "ready"
-        progress = self.engine.find_progress(key)
-        runs = progress is not None and (not progress.expires_us or progress.expires_us > now)
-        # Progress newer than the end of a result: the task runs again under its old id.
-        if runs and (entry is None or entry.kind == DELETED or _is_newer(progress, entry)):
+        if is_running(entry, self.engine.find_progress(key), now):
             return "running"
-        if entry is None:
+        if not is_known(entry):
             return "unknown"
-        return "deleted" if entry.kind == DELETED else "expired"
+        return "deleted" if entry is not None and entry.kind == DELETED else "expired"
 
     def wait_result(self, task_id: str, *, timeout_s: float | None = None) -> Any:
         """The value of a task's result, waiting for it, whichever process stores it.
@@ -430,7 +432,7 @@ class Store:
     # -- for AsyncStore and the backends --------------------------------------------------------
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> Reading:
         """The engine, opened anew in a forked child.  Raises StoreClosedError."""
         engine = self._engine
         if engine.closed or self._closed:
@@ -442,9 +444,11 @@ class Store:
         """The engine, if this handle may write.  Raises ReadOnlyError."""
         if not self._writable:
             raise ReadOnlyError(f"{self._path}: opened with mode='r'")
-        return self.engine
+        engine = self.engine
+        assert isinstance(engine, Engine)
+        return engine
 
-    def _revive(self) -> Engine:
+    def _revive(self) -> Reading:
         with self._reopening:
             engine = self._engine
             if self._closed or (engine.closed and not engine.forked):
@@ -634,12 +638,6 @@ def task_key(task_id: str) -> bytes:
             f"a task id must have from 1 to {KEY_BYTES_MAX} bytes in UTF-8, not {len(key)}"
         )
     return key
-
-
-def _is_newer(progress: Entry | None, expired: Entry) -> bool:
-    """Whether progress was set after a result had expired."""
-    end_us = expired.time_us if expired.kind == EXPIRED else expired.expires_us
-    return progress is not None and progress.time_us > end_us
 
 
 def now_us() -> int:

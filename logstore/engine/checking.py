@@ -14,9 +14,9 @@ from logstore.engine import frames, records
 from logstore.engine.engine import Engine
 from logstore.engine.frames import DELETED, EXPIRED, RESULT
 from logstore.engine.frames import PROGRESS as PROGRESS_KIND
-from logstore.engine.header import STATE
 from logstore.engine.log import FIRST_OFFSET
 from logstore.engine.overlay import Overlay
+from logstore.engine.reading import Reading
 from logstore.engine.records import TIME, Mark
 from logstore.engine.table import (
     DATABASES,
@@ -35,7 +35,7 @@ from logstore.types import CheckReport
 PROBLEMS_MAX = 1000
 
 
-def check(engine: Engine) -> CheckReport:
+def check(engine: Reading) -> CheckReport:
     """Verify the log's frames and the table's records and indexes."""
     problems: list[str] = []
     log_frames = 0
@@ -57,7 +57,7 @@ def check(engine: Engine) -> CheckReport:
     )
 
 
-def _check_log(engine: Engine, problems: list[str]) -> int:
+def _check_log(engine: Reading, problems: list[str]) -> int:
     while True:
         epoch = engine.log_state()[0] >> 32
         committed = engine.log_end()
@@ -130,7 +130,7 @@ def _check_record(
     entry = record.entry
     if entry.kind not in _KINDS_IN[name]:
         problems.append(f"{table.path}: the record of {key!r} is of kind {entry.kind}")
-    if entry.expires_us:
+    if entry.expires_us and name != GONE:
         expected[EXPIRIES] += 1
         expiry = records.EXPIRY.pack(entry.expires_us, entry.kind, time_us)
         if txn.get(expiry, db=table.db[EXPIRIES]) is None:
@@ -138,7 +138,7 @@ def _check_record(
     return 0 if name == GONE else len(key) + record.size
 
 
-def overlay_difference(engine: Engine, view: Overlay) -> tuple[int, int]:
+def overlay_difference(engine: Reading, view: Overlay) -> tuple[int, int]:
     """How many results and progress records the log adds to the table's, or takes from them."""
     results = progress = 0
     if view.changed:
@@ -169,20 +169,20 @@ def salvage_live(engine: Engine) -> CheckReport:
 
     What this process has in memory of the log counts as whole.  Raises WriteError.
     """
-    with engine.locked_without_recovery():
-        view = engine.loaded_view()
-        epoch = engine.header.words[STATE] >> 32
-        if view.epoch != epoch:
-            view = Overlay(epoch)
-        data = engine.log.read(FIRST_OFFSET, engine.log_end())
-        found, lost = whole_frames(data, view.applied - FIRST_OFFSET, engine.seed, epoch)
-        if not lost:
-            return check(engine)
-        view.apply(((frame.key, frame.entry) for frame in found), engine.log_end())
-        kept = keep_aside(engine.log.path)
-        engine.adopt_salvaged(view)
+    saved: tuple[int, int, str] | None = None
+    with engine.exclusive(recover=False):
+        overlay = engine.overlay
+        epoch = engine.log_state()[0] >> 32
+        if overlay.epoch != epoch:
+            overlay = Overlay(epoch)
+        data = engine.read_log()
+        found, lost = whole_frames(data, overlay.applied - FIRST_OFFSET, engine.seed, epoch)
+        if lost:
+            overlay.apply([(frame.key, frame.entry) for frame in found], engine.log_end())
+            saved = len(found), lost, keep_aside(engine.log.path)
+            engine.adopt_salvaged(overlay)
     report = check(engine)
-    return with_salvage(report, len(found), lost, kept)
+    return report if saved is None else with_salvage(report, *saved)
 
 
 def whole_frames(data: bytes, start: int, seed: int, epoch: int) -> tuple[list[frames.Frame], int]:

@@ -11,19 +11,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from logstore.engine.frames import (
-    DELETED,
-    EXPIRED,
-    HAD_RESULT,
-    RESULT,
-    Entry,
-)
-from logstore.errors import (
-    ResultDeletedError,
-    ResultExpiredError,
-    ResultIsMissingError,
-    WriteTimeoutError,
-)
+from logstore.engine.frames import DELETED, HAD_RESULT, Entry
+from logstore.engine.states import is_known, is_live_result, missing_result
+from logstore.errors import CorruptRecordError, WriteTimeoutError
 
 REFUSED = object()  # the outcome of a write whose condition did not hold: its error stands
 _INTERRUPTED = WriteTimeoutError("the commit was interrupted; the write's outcome is unknown")
@@ -64,13 +54,14 @@ class Delete(Write):
     __slots__ = ()
 
     def resolve(self, lookup: Lookup, now_us: int) -> Entry | None:
-        current = lookup.result(self.key)
-        had_result = is_live_result(current, now_us)
-        self.outcome = had_result
-        if not had_result and not lookup.has_progress(self.key):
-            return None
-        known = current is not None and current.kind == RESULT
-        return self.entry._replace(flags=HAD_RESULT if known else 0)
+        try:
+            current = lookup.result(self.key)
+            live, known = is_live_result(current, now_us), is_known(current)
+            cleared = live or lookup.has_progress(self.key)
+        except CorruptRecordError:
+            live = known = cleared = True  # deleting is how to get rid of damage
+        self.outcome = live
+        return self.entry._replace(flags=HAD_RESULT if known else 0) if cleared else None
 
 
 class Pop(Write):
@@ -98,25 +89,6 @@ class Flush(Write):
 
     def resolve(self, lookup: Lookup, now_us: int) -> Entry | None:
         return None
-
-
-def is_live_result(entry: Entry | None, now_us: int) -> bool:
-    """Whether there is a result that readers may see."""
-    return (
-        entry is not None
-        and entry.kind not in (DELETED, EXPIRED)
-        and (not entry.expires_us or entry.expires_us > now_us)
-    )
-
-
-def missing_result(key: bytes, entry: Entry | None) -> Exception:
-    """The error that says why there is no live result."""
-    task_id = key.decode("utf-8", "replace")
-    if entry is None or (entry.kind == DELETED and not entry.flags & HAD_RESULT):
-        return ResultIsMissingError(f"no result is stored for task {task_id!r}")
-    if entry.kind == DELETED:
-        return ResultDeletedError(f"the result of task {task_id!r} has been deleted")
-    return ResultExpiredError(f"the result of task {task_id!r} has expired")
 
 
 class _Batch:

@@ -9,13 +9,13 @@ the same entries twice changes nothing.  Damage in what is replaced does not sto
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 import lmdb
 
 from logstore.engine import records
 from logstore.engine.frames import EXPIRED, HAD_RESULT, RESULT, Entry
 from logstore.engine.frames import PROGRESS as PROGRESS_KIND
+from logstore.engine.options import Retention
 from logstore.engine.records import EXPIRY, RECORD, TIME, Mark
 from logstore.engine.table import EXPIRIES, GONE, IDS, PROGRESS, RESULTS, RUNNING, Table, Txn
 from logstore.errors import CorruptRecordError
@@ -25,13 +25,6 @@ GONE_COUNT_MAX = 100_000
 PURGE_MIN = 1000  # expired records taken away per compaction, at least
 
 Batch = tuple[Mapping[bytes, Entry], Mapping[bytes, "Entry | None"]]  # results, progress
-
-
-class Retention(NamedTuple):
-    """Limits on what the table keeps; None is no limit."""
-
-    results_max: int | None = None
-    bytes_max: int | None = None
 
 
 class Fold:
@@ -143,7 +136,8 @@ class Fold:
         if mark.result_us or entry.flags & HAD_RESULT:
             if mark.gone_us:
                 self._drop_record(GONE, mark.gone_us)
-            self._put_record(GONE, key, Entry(entry.kind, HAD_RESULT, entry.time_us, 0, b""))
+            gone = Entry(entry.kind, HAD_RESULT, entry.time_us, entry.expires_us, b"")
+            self._put_record(GONE, key, gone)
             self._set_mark(key, Mark(0, entry.time_us, progress_us))
         else:
             self._set_mark(key, Mark(0, mark.gone_us, progress_us))
@@ -155,7 +149,7 @@ class Fold:
         raw = records.encode_record(self._seed, key, entry)
         if not txn.put(time_key, raw, db=self._db[name], append=True):
             txn.put(time_key, raw, db=self._db[name])  # not the newest: folded before, or expired
-        if entry.expires_us:
+        if entry.expires_us and name != GONE:
             expiry = EXPIRY.pack(entry.expires_us, entry.kind, entry.time_us)
             txn.put(expiry, b"", db=self._db[EXPIRIES])
         self._count(name, 1, len(raw))
@@ -166,7 +160,7 @@ class Fold:
         if raw is None:
             return
         size = len(raw)
-        if size >= RECORD.size:
+        if size >= RECORD.size and name != GONE:
             _, kind, _, _, expires_us = RECORD.unpack_from(raw)
             if expires_us:
                 expiry = EXPIRY.pack(expires_us, kind, time_us)
@@ -219,7 +213,7 @@ class Fold:
             if time_us is None:
                 return
             key = self._key_of(RESULTS, time_us)
-            if key is None:
+            if key is None or self._mark(key).result_us != time_us:
                 self._drop_record(RESULTS, time_us)
             else:
                 self._expire(key, self.last_time_us + 1)

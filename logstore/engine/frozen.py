@@ -2,7 +2,7 @@
 
 Rules: no lock is taken and no file is made, so the medium may be read-only; the log is scanned
 into the overlay as recovery would.  What LMDB reads without its lock file is only good while
-nobody writes, so after each read the files are looked at: if they have changed, a typed error
+nobody writes, so around each read the files are looked at: if they have changed, a typed error
 comes instead of the value.
 """
 
@@ -14,10 +14,11 @@ from typing import TypeVar
 
 from logstore.engine import osdep
 from logstore.engine.counters import Counters
-from logstore.engine.engine import Engine, Options
 from logstore.engine.log import FIRST_OFFSET, Log
 from logstore.engine.opening import recover_frames
+from logstore.engine.options import Options
 from logstore.engine.overlay import Overlay
+from logstore.engine.reading import Reading
 from logstore.engine.table import Table
 from logstore.errors import StoreBusyError
 
@@ -36,43 +37,47 @@ def is_in_use(path: str) -> bool:
         os.close(fd)
 
 
-class FrozenEngine(Engine):
-    """The reading half of an engine, on files at rest or left by a crash."""
+class FrozenEngine(Reading):
+    """An engine for files at rest or left by a crash: it only reads."""
 
     def __init__(self, path: str, options: Options) -> None:
-        self.path = path
-        self.options = options
-        self.counters = Counters()
-        self.closed = self.forked = False
+        self._files = (path, path + "-shm")
         self._identity = self._look()
-        self.table = Table(path, readonly=True, lock=False)
+        super().__init__(path, options, Table(path, readonly=True, lock=False), Counters())
         meta = self.table.meta
-        self.seed = self.table.seed
-        self.incarnation = meta.incarnation
-        self._view = Overlay(meta.epoch)
+        self._overlay = Overlay(meta.epoch)
         self._log_bytes = 0
         if not meta.clean:
             try:
-                log = Log.open(path + "-log", meta.uuid, writable=False)
-                try:
-                    recover_frames(log, meta, self._view, self.counters)
-                    self._log_bytes = log.size
-                finally:
-                    log.close()
+                self._scan_log()
             except BaseException:
                 self.table.close()
                 raise
 
+    def _scan_log(self) -> None:
+        meta = self.table.meta
+        log = Log.open(self.path + "-log", meta.uuid, writable=False)
+        try:
+            recover_frames(log, meta, self._overlay, self.counters)
+            self._log_bytes = log.size
+        finally:
+            log.close()
+
     def view(self) -> Overlay:
-        """What the log holds; it does not change."""
+        """What the log holds; it does not change.  Raises StoreBusyError if the files have."""
         if self.closed:
-            raise self._closed_error()
-        return self._view
+            raise self.closed_error()
+        self._check_unchanged()
+        return self._overlay
+
+    def current_view(self) -> Overlay | None:
+        """None: looking at the files is not for an event loop."""
+        return None
 
     def from_table(self, read: Callable[[Table], T]) -> T:
         """Run a read on the table, if nobody has opened the store meanwhile."""
         if self.closed:
-            raise self._closed_error()
+            raise self.closed_error()
         try:
             found = read(self.table)
         except Exception:
@@ -83,21 +88,25 @@ class FrozenEngine(Engine):
 
     def log_state(self) -> tuple[int, int]:
         """Epoch and offset of the log's end, as in the shared header; all of it is synced."""
-        return self._view.state, self._view.applied
+        return self._overlay.state, self._overlay.applied
+
+    def last_time_us(self) -> int:
+        """The time of the newest record."""
+        newest = self.from_table(lambda table: table.newest_time_us())
+        return max(newest, self._overlay.last_time_us())
 
     def log_file_bytes(self) -> int:
         """Size of the log's file, 0 if there is none."""
         return self._log_bytes
 
     def read_log(self) -> bytes:
-        """Nothing: the log was verified when the store was opened."""
-        return b""
+        """The part of the log that counts."""
+        if self.table.meta.clean:
+            return b""
+        with open(self.path + "-log", "rb") as file:
+            return file.read(self._overlay.applied)[FIRST_OFFSET:]
 
-    def log_end(self) -> int:
-        """Where :meth:`read_log` ends."""
-        return FIRST_OFFSET
-
-    def release(self, *, keep_presence: bool = False) -> None:
+    def release(self) -> None:
         """Close the table."""
         self.closed = True
         self.table.close()
@@ -116,14 +125,7 @@ class FrozenEngine(Engine):
         self.table.abandon()
 
     def _look(self) -> tuple[object, ...]:
-        seen: list[object] = []
-        for path in (self.path, self.path + "-shm"):
-            try:
-                info = os.stat(path)
-                seen.append((info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns))
-            except FileNotFoundError:
-                seen.append(None)
-        return tuple(seen)
+        return tuple(map(_identity, self._files))
 
     def _check_unchanged(self) -> None:
         if self._look() != self._identity:
@@ -131,3 +133,11 @@ class FrozenEngine(Engine):
                 f"{self.path}: another process has opened the store for writing since this one "
                 f"opened it with mode='r'; open it again"
             )
+
+
+def _identity(path: str) -> tuple[int, ...] | None:
+    try:
+        info = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns

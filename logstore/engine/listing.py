@@ -13,17 +13,17 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from itertools import islice
 
-from logstore.engine.commit import is_live_result
-from logstore.engine.engine import Engine
 from logstore.engine.frames import DELETED, EXPIRED, FAILED, HAD_RESULT, RESULT, Entry
+from logstore.engine.reading import Reading
 from logstore.engine.records import Record
+from logstore.engine.states import is_live_result, is_running
 from logstore.engine.table import GONE, RESULTS, RUNNING, Table
 from logstore.progress import decode_progress
 from logstore.types import Status, TaskInfo
 
 
 def list_tasks(
-    engine: Engine, status: Status | None, *, newest_first: bool, limit: int | None
+    engine: Reading, status: Status | None, *, newest_first: bool, limit: int | None
 ) -> Iterator[TaskInfo]:
     """The tasks of one status, or finished and running ones, by time."""
     listing = _Listing(engine, newest_first)
@@ -41,7 +41,7 @@ def list_tasks(
 class _Listing:
     """One listing's view: the overlay as it was, and the time that decides what has expired."""
 
-    def __init__(self, engine: Engine, newest_first: bool) -> None:
+    def __init__(self, engine: Reading, newest_first: bool) -> None:
         view = engine.view()
         self._engine = engine
         self._newest_first = newest_first
@@ -68,14 +68,13 @@ class _Listing:
         in_log = [
             _record(key, entry)
             for key, entry in self._progress.items()
-            if entry is not None and self._is_live(entry) and not self._is_finished(key)
+            if entry is not None and is_running(self._result(key), entry, self._now_us)
         ]
         in_table = (
             record
             for record in self._in_table(RUNNING)
             if record.key not in self._progress
-            and self._is_live(record.entry)
-            and not is_live_result(self._results.get(record.key), self._now_us)
+            and is_running(self._result(record.key), record.entry, self._now_us)
         )
         return [self._ordered(in_log), in_table]
 
@@ -104,14 +103,11 @@ class _Listing:
         found.sort(key=_time_us, reverse=self._newest_first)
         return iter(found)
 
-    def _is_live(self, progress: Entry) -> bool:
-        return not progress.expires_us or progress.expires_us > self._now_us
-
-    def _is_finished(self, key: bytes) -> bool:
+    def _result(self, key: bytes) -> Entry | None:
         entry = self._results.get(key)
         if entry is None:
             entry = self._engine.from_table(partial(Table.get_result, key=key))
-        return is_live_result(entry, self._now_us)
+        return entry
 
 
 def _record(key: bytes, entry: Entry) -> Record:

@@ -7,6 +7,7 @@ the process; looking only reads.  Every message names the file and what was foun
 from __future__ import annotations
 
 import os
+import stat
 import struct
 
 import lmdb
@@ -49,11 +50,14 @@ def inspect_file(path: str) -> None:
     if os.path.isdir(path):
         raise NotAStoreError(f"{path}: a directory, expected a logstore file")
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # it may be a FIFO
     except PermissionError as exc:
         raise no_permission(path) from exc
     try:
-        size = os.fstat(fd).st_size
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
+            raise NotAStoreError(f"{path}: not a regular file")
+        size = info.st_size
         first = os.pread(fd, _META_PAGE.size, 0)
         if len(first) >= 20 and int.from_bytes(first[16:20], "little") != _MAGIC:
             raise NotAStoreError(f"{path}: not a logstore file, it begins {first[:16]!r}")

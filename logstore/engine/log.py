@@ -13,6 +13,7 @@ import os
 import stat
 
 from logstore.engine import frames, osdep
+from logstore.engine.lmdbfile import no_permission
 from logstore.errors import CorruptLogError, FormatVersionError, MissingLogError
 
 FIRST_OFFSET = frames.HEADER_BYTES
@@ -68,6 +69,8 @@ class Log:
                 f"acked since the last compaction are lost; put the file back, or open with "
                 f"accept_log_loss=True to go on without them"
             ) from None
+        except PermissionError as exc:
+            raise no_permission(path) from exc
         try:
             info = os.fstat(fd)
             page = os.pread(fd, frames.HEADER_BYTES, 0)
@@ -138,6 +141,11 @@ class Log:
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def new_log_id() -> int:
+    """A random number that tells a log from the one before it."""
+    return int.from_bytes(os.urandom(8), "little") >> 1 | 1
 
 
 def _fill(fd: int, start: int, end: int) -> None:

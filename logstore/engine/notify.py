@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 
-from logstore.engine.engine import Engine
 from logstore.engine.frames import Entry
-from logstore.engine.header import LAST_TIME
+from logstore.engine.header import SharedHeader
 from logstore.engine.overlay import Overlay
-from logstore.engine.table import GONE, RESULTS
+from logstore.engine.reading import Reading
+from logstore.engine.table import Table
 from logstore.errors import LogstoreError
 
 TIMEOUT_S = 0.5  # how long a sleep lasts at most: bounds what a lost wake-up costs
@@ -42,9 +43,10 @@ class Subscription:
 class Notifier:
     """The thread that sleeps on publications and tells the subscribers."""
 
-    def __init__(self, engine: Engine, *, frozen: bool = False) -> None:
+    def __init__(self, engine: Reading, header: SharedHeader | None) -> None:
+        """``header`` None: nothing ever changes, waiters only meet their time-outs."""
         self._engine = engine
-        self._frozen = frozen  # nothing ever changes: waiters only meet their time-outs
+        self._header = header
         self._lock = threading.Lock()
         self._by_key: dict[bytes, list[Subscription]] = {}
         self._to_all: list[Subscription] = []
@@ -63,10 +65,10 @@ class Notifier:
             else:
                 for key in subscription.keys:
                     self._by_key.setdefault(key, []).append(subscription)
-            if self._thread is None and not self._frozen:
+            if self._thread is None and self._header is not None:
                 self._view = self._engine.view()
                 self._position = len(self._view.changed)
-                self._seen_us = self._engine.header.words[LAST_TIME]
+                self._seen_us = self._engine.last_time_us()
                 self._thread = threading.Thread(
                     target=self._run, name="logstore-notifier", daemon=True
                 )
@@ -92,8 +94,8 @@ class Notifier:
         self._stopped = True
         self._wanted.set()
         thread = self._thread
-        if thread is not None:
-            header = self._engine.header
+        header = self._header
+        if thread is not None and header is not None:
             header.sequence.value += 1
             header.sequence.wake()
             if thread is not threading.current_thread():
@@ -109,7 +111,8 @@ class Notifier:
             return [*self._to_all, *(s for subs in self._by_key.values() for s in subs)]
 
     def _run(self) -> None:
-        header = self._engine.header
+        header = self._header
+        assert header is not None
         while not self._stopped:
             if not self._wanted.is_set():
                 self._wanted.wait()
@@ -128,45 +131,29 @@ class Notifier:
     def _tell_changes(self) -> None:
         engine = self._engine
         view, old = engine.view(), self._view
-        if view is old:
-            end = len(view.changed)
-            if end == self._position:
-                return
-            keys = view.changed[self._position : end]
-            self._position = end
-            missed = False
-        else:
-            # The rest of the old epoch, then what came between, then the new epoch.
-            keys = [] if old is None else old.changed[self._position :]
-            end = len(view.changed)
-            keys += view.changed[:end]
-            missed = old is None or view.epoch != old.epoch
-            self._view, self._position = view, end
-        # Times grow with the log, so what has not been told yet is what is newer.
-        changes = [
-            (key, entry)
-            for key in dict.fromkeys(keys)
-            for entry in _newest(key, view, old)
-            if entry.time_us > self._seen_us
-        ]
-        if missed:
-            changes += self._from_table({key for key, _ in changes})
+        if view is old and len(view.changed) == self._position:
+            return
+        changes: list[Change] = []
+        if old is not None:
+            changes += old.changed[self._position :]  # of an old epoch: its rest
+        if view is not old:
+            # What came between is in the table only; waiters look for themselves.
+            changes += engine.from_table(partial(Table.changes_since, time_us=self._seen_us))
+            changes += view.changed
             self._tell_everybody_to_look()
-        if changes:
-            changes.sort(key=lambda change: change[1].time_us)
-            self._seen_us = changes[-1][1].time_us
-            self._dispatch(changes)
-
-    def _from_table(self, known: set[bytes]) -> list[Change]:
-        """Results and deletions that a compaction has taken out of the log unseen."""
-        found: list[Change] = []
-        for name in (RESULTS, GONE):
-            for record in self._engine.listing(name):
-                if record.entry.time_us <= self._seen_us:
-                    break
-                if record.key not in known:
-                    found.append((record.key, record.entry))
-        return found
+        self._view = view
+        # Times grow with the log, so what has not been told yet is what is newer.
+        new = {entry.time_us: (key, entry) for key, entry in changes}
+        times = sorted(time_us for time_us in new if time_us > self._seen_us)
+        # What is appended meanwhile is told next time, as it is newer still.
+        self._position = len(view.changed)
+        while self._position and view.changed[self._position - 1][1].time_us > max(
+            times, default=self._seen_us
+        ):
+            self._position -= 1
+        if times:
+            self._seen_us = times[-1]
+            self._dispatch([new[time_us] for time_us in times])
 
     def _tell_everybody_to_look(self) -> None:
         with self._lock:
@@ -188,12 +175,3 @@ class Notifier:
             subscription.tell(changes)
         for subscription, own in by_subscription.values():
             subscription.tell(own)
-
-
-def _newest(key: bytes, view: Overlay, old: Overlay | None) -> list[Entry]:
-    """The newest result and progress of a key in the newest of two overlays that has it."""
-    for overlay in (view, old):
-        if overlay is not None and (key in overlay.results or key in overlay.progress):
-            entries = (overlay.progress.get(key), overlay.results.get(key))
-            return [entry for entry in entries if entry is not None]
-    return []

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from logstore.engine import frames, osdep
 from logstore.engine.compaction import fold_into
 from logstore.engine.counters import Counters
-from logstore.engine.engine import Engine, Options, arena_bytes
+from logstore.engine.engine import Engine
 from logstore.engine.failures import write_error
 from logstore.engine.header import (
     INCARNATION,
@@ -28,7 +28,8 @@ from logstore.engine.header import (
     SharedHeader,
 )
 from logstore.engine.lmdbfile import inspect_file
-from logstore.engine.log import FIRST_OFFSET, Log
+from logstore.engine.log import FIRST_OFFSET, Log, new_log_id
+from logstore.engine.options import Options, arena_bytes
 from logstore.engine.overlay import Overlay
 from logstore.engine.records import Meta
 from logstore.engine.table import Table
@@ -254,8 +255,7 @@ def _recover_alone(
 
 
 def _new_log(path: str, uuid: bytes, options: Options) -> Log:
-    log_id = int.from_bytes(os.urandom(8), "little") >> 1 | 1
-    log = Log.create(path + "-log", uuid, log_id, arena_bytes(options))
+    log = Log.create(path + "-log", uuid, new_log_id(), arena_bytes(options))
     log.unlock()
     return log
 
@@ -277,7 +277,7 @@ def recover_frames(log: Log, meta: Meta, overlay: Overlay, counters: Counters) -
             f"{proof.synced_through} had been synced; the file is kept as it is; "
             f"check(salvage=True) recovers every whole frame"
         )
-    overlay.apply(((frame.key, frame.entry) for frame in found), end)
+    overlay.apply([(frame.key, frame.entry) for frame in found], end)
     counters.recovered_frames += len(found)
     if any(data[end - FIRST_OFFSET : end - FIRST_OFFSET + frames.FRAME.size]):
         counters.torn_tails += frames.decode_epoch(data, end - FIRST_OFFSET) == meta.epoch

@@ -7,7 +7,7 @@ and read without it: a single dictionary look-up is atomic.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from logstore.engine.frames import DELETED, PROGRESS, Entry
 from logstore.engine.log import FIRST_OFFSET
@@ -24,9 +24,9 @@ class Overlay:
         self.state = epoch << 32 | FIRST_OFFSET
         self.results: dict[bytes, Entry] = {}  # RESULT and DELETED entries
         self.progress: dict[bytes, Entry | None] = {}  # None: cleared by a deletion
-        self.changed: list[bytes] = []  # keys in the order of their frames, for watchers
+        self.changed: list[tuple[bytes, Entry]] = []  # in the order of the log
 
-    def apply(self, entries: Iterable[tuple[bytes, Entry]], applied: int) -> None:
+    def apply(self, entries: Sequence[tuple[bytes, Entry]], applied: int) -> None:
         """Take in the entries of frames that end at ``applied``, in the order of the log."""
         results, progress, changed = self.results, self.progress, self.changed
         for key, entry in entries:
@@ -37,14 +37,13 @@ class Overlay:
                 results[key] = entry
                 if kind == DELETED:
                     progress[key] = None
-            changed.append(key)
+        changed += entries
         self.applied = applied
         self.state = self.epoch << 32 | applied
 
     def last_time_us(self) -> int:
         """The time of the newest entry, 0 if there is none."""
-        entries = [*self.results.values(), *self.progress.values()]
-        return max((entry.time_us for entry in entries if entry is not None), default=0)
+        return self.changed[-1][1].time_us if self.changed else 0
 
     def __bool__(self) -> bool:
         return bool(self.changed)

@@ -17,18 +17,30 @@ from logstore.engine.engine import Engine
 from logstore.engine.maintenance import Maintenance
 from logstore.engine.notify import Notifier
 from logstore.engine.opening import close_engine
+from logstore.engine.reading import Reading
 from logstore.errors import StoreBusyError
 
 
 class Shared:
     """An engine with its threads and the number of handles on it."""
 
-    def __init__(self, key: str, engine: Engine, *, frozen: bool) -> None:
+    def __init__(self, key: str, engine: Reading) -> None:
         self.key = key
         self.engine = engine
         self.handles = 1
-        self.maintenance = None if frozen else Maintenance(engine)
-        self.notifier = Notifier(engine, frozen=frozen)
+        live = engine if isinstance(engine, Engine) else None
+        self.notifier = Notifier(engine, live.header if live else None)
+        self._maintenance = Maintenance(live) if live else None
+
+    def close(self) -> None:
+        """End the threads and close the engine.  Raises WriteError."""
+        if self._maintenance is not None:
+            self._maintenance.stop()
+        self.notifier.stop()
+        if isinstance(self.engine, Engine):
+            close_engine(self.engine)
+        else:
+            self.engine.release()
 
 
 _FROZEN = "\0r"  # behind the path in the key of an engine that only reads files at rest
@@ -45,21 +57,21 @@ def acquire(path: str, open_engine: Callable[[], Engine]) -> Shared:
                 f"{path}: this process has the store open with mode='r' as it was at rest; close "
                 f"that handle before opening it for writing"
             )
-        return _acquire(path, open_engine, frozen=False)
+        return _acquire(path, open_engine)
 
 
-def acquire_frozen(path: str, open_engine: Callable[[], Engine]) -> Shared:
+def acquire_frozen(path: str, open_engine: Callable[[], Reading]) -> Shared:
     """The engine that reads the file at a real path while nobody writes it."""
     with _lock:
-        return _acquire(path + _FROZEN, open_engine, frozen=True)
+        return _acquire(path + _FROZEN, open_engine)
 
 
-def _acquire(key: str, open_engine: Callable[[], Engine], *, frozen: bool) -> Shared:
+def _acquire(key: str, open_engine: Callable[[], Reading]) -> Shared:
     shared = _open.get(key)
     if shared is not None:
         shared.handles += 1
     else:
-        shared = _open[key] = Shared(key, open_engine(), frozen=frozen)
+        shared = _open[key] = Shared(key, open_engine())
     return shared
 
 
@@ -73,13 +85,10 @@ def release(shared: Shared) -> None:
             return
         if _open.get(shared.key) is shared:
             del _open[shared.key]
-        if shared.maintenance is None:
-            shared.engine.release()
-        else:
-            shared.maintenance.stop()
-            shared.notifier.stop()
-            close_engine(shared.engine)
-        shared.notifier.tell_all_to_look()
+        try:
+            shared.close()
+        finally:
+            shared.notifier.tell_all_to_look()
 
 
 def _close_all() -> None:

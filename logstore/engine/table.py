@@ -224,10 +224,11 @@ class Table:
 
     def listing(
         self, name: bytes, *, newest_first: bool, after_us: int | None, limit: int
-    ) -> list[Record]:
-        """Up to ``limit`` records of a database by time, behind ``after_us``.
+    ) -> tuple[list[Record], int | None]:
+        """Some records of a database by time, behind ``after_us``, and where to go on; None: end.
 
-        The payload of a result is left out.  Of RUNNING the records of the progress.
+        The payload of a result is left out.  Of RUNNING the records of the progress.  Damaged
+        records are left out: a check names them.
         """
         found: list[Record] = []
         records_of = PROGRESS if name == RUNNING else name
@@ -239,17 +240,40 @@ class Table:
             else:
                 placed = cursor.set_range(TIME.pack(after_us + 1))
             step = cursor.prev if newest_first else cursor.next
-            while placed and len(found) < limit:
-                time_us: int = TIME.unpack(cursor.key())[0]
-                raw = cursor.value()
-                if name == RUNNING:
-                    raw = txn.get(TIME.pack(time_us), b"", db=self.db[records_of])
-                found.append(
-                    records.decode_record(
-                        self.seed, time_us, raw, self.path, with_payload=name == RUNNING
-                    )
-                )
+            for _ in range(limit):
+                if not placed:
+                    return found, None
+                after_us = TIME.unpack(cursor.key())[0]
+                record = self._listed(txn, records_of, after_us)
+                if record is not None:
+                    found.append(record)
                 placed = step()
+        return found, after_us
+
+    def _listed(self, txn: Txn, name: bytes, time_us: int) -> Record | None:
+        """A record without a result's payload; None if it is damaged or nobody's."""
+        raw = txn.get(TIME.pack(time_us), b"", db=self.db[name])
+        try:
+            record = records.decode_record(
+                self.seed, time_us, raw, self.path, with_payload=name == PROGRESS
+            )
+            mark = self.mark_in(txn, record.key)
+        except CorruptRecordError:
+            return None
+        return record if mark is not None and time_us in mark else None
+
+    def changes_since(self, time_us: int) -> list[tuple[bytes, Entry]]:
+        """Keys and entries, without payloads, of the results and deletions newer than a time."""
+        found: list[tuple[bytes, Entry]] = []
+        with self.reading() as txn:
+            for name in (RESULTS, GONE):
+                with txn.cursor(db=self.db[name]) as cursor:
+                    placed = cursor.set_range(TIME.pack(time_us + 1))
+                    while placed:
+                        record = self._listed(txn, name, TIME.unpack(cursor.key())[0])
+                        if record is not None:
+                            found.append((record.key, record.entry))
+                        placed = cursor.next()
         return found
 
     def newest_time_us(self) -> int:

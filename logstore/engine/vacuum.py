@@ -99,7 +99,7 @@ def _attempt(engine: Engine) -> bool:
 def _give_up(engine: Engine, temporary: str) -> None:
     """Let compactions go on; if even that fails, others find out by the lock on the copy."""
     try:
-        with engine.locked_without_recovery():
+        with engine.exclusive(recover=False):
             engine.header.words[VACUUM] = 0
             osdep.remove(temporary)
     except LogstoreError:
@@ -122,7 +122,7 @@ def _fold_rounds(engine: Engine, copy: Table) -> int:
 def _fold_changes(
     copy: Table, view: Overlay, start: int, end: int, epoch: int, incarnation: int
 ) -> None:
-    keys = dict.fromkeys(view.changed[start:end])
+    keys = dict(view.changed[start:end])
     results = {key: view.results[key] for key in keys if key in view.results}
     progress = {key: view.progress[key] for key in keys if key in view.progress}
     fold_into(
@@ -164,9 +164,9 @@ def backup(engine: Engine, destination: str) -> None:
     """
     if os.path.lexists(destination):
         raise FileExistsError(f"{destination}: already there; a backup never overwrites")
-    temporary = destination + "-partial"
+    temporary = f"{destination}-partial-{os.urandom(4).hex()}"
     engine.compact()
-    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, MODE)
+    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
     try:
         engine.table.copy_to(fd)
         copy = Table(temporary, lock=False)

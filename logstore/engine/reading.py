@@ -1,0 +1,134 @@
+"""The reading half of an engine: the overlay first, the table for what it does not have.
+
+Rules: a read asks for the view, looks into its overlay, and only on a miss into the table.  In
+that order a concurrent compaction is harmless: the table has the same values before the epoch
+moves.  What the table returns is a copy; nothing of a transaction outlives the call.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TypeVar
+
+from logstore.engine.counters import Counters
+from logstore.engine.frames import DELETED, HAD_RESULT, OFFSET_MAX, Entry
+from logstore.engine.options import Options
+from logstore.engine.overlay import Overlay
+from logstore.engine.records import Record
+from logstore.engine.table import Table
+from logstore.errors import StoreClosedError
+
+T = TypeVar("T")
+
+LISTING_BATCH = 256
+
+
+class Reading(ABC):
+    """What a live engine and one that reads files at rest have in common."""
+
+    def __init__(self, path: str, options: Options, table: Table, counters: Counters) -> None:
+        self.path = path
+        self.options = options
+        self.table = table
+        self.counters = counters
+        self.seed = table.seed
+        self.incarnation = table.meta.incarnation
+        self.closed = False
+        self.forked = False
+
+    @abstractmethod
+    def view(self) -> Overlay:
+        """An overlay that holds everything published before this call."""
+
+    @abstractmethod
+    def current_view(self) -> Overlay | None:
+        """The overlay if it is complete as it is, without touching the disk; else None."""
+
+    @abstractmethod
+    def from_table(self, read: Callable[[Table], T]) -> T:
+        """Run a read on the table that is current."""
+
+    @abstractmethod
+    def log_state(self) -> tuple[int, int]:
+        """The published state (epoch << 32 | committed offset) and the synced offset."""
+
+    @abstractmethod
+    def log_file_bytes(self) -> int:
+        """Size of the log's file, 0 if there is none."""
+
+    @abstractmethod
+    def read_log(self) -> bytes:
+        """The published part of the log, from the disk."""
+
+    @abstractmethod
+    def last_time_us(self) -> int:
+        """The time of the newest record."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Close all handles.  Nobody may be inside."""
+
+    @abstractmethod
+    def before_fork(self) -> None:
+        """Wait until no thread is inside anything that a fork must not meet."""
+
+    @abstractmethod
+    def after_fork_in_parent(self) -> None:
+        """Undo :meth:`before_fork`."""
+
+    @abstractmethod
+    def after_fork_in_child(self) -> None:
+        """Drop what was inherited: closed, never unlocked, for the locks are the parent's too."""
+
+    # -- one task ---------------------------------------------------------------------------
+
+    def find_result(self, key: bytes) -> Entry | None:
+        """The newest record of a result: RESULT, expired or not, DELETED, EXPIRED; or None."""
+        entry = self.view().results.get(key)
+        if entry is None:
+            entry = self.from_table(lambda table: table.get_result(key))
+        return entry
+
+    def find_trace(self, key: bytes) -> Entry | None:
+        """As :meth:`find_result`, but past a deletion that took away progress only."""
+        entry = self.find_result(key)
+        if entry is not None and entry.kind == DELETED and not entry.flags & HAD_RESULT:
+            entry = self.from_table(lambda table: table.get_result(key))
+        return entry
+
+    def find_progress(self, key: bytes) -> Entry | None:
+        """The newest progress record, expired or not; or None."""
+        progress = self.view().progress
+        if key in progress:
+            return progress[key]
+        return self.from_table(lambda table: table.get_progress(key))
+
+    # -- many tasks -------------------------------------------------------------------------
+
+    def listing(self, name: bytes, *, newest_first: bool = True) -> Iterator[Record]:
+        """The records of one of the table's databases by time, in batches of short reads."""
+        after_us: int | None = None
+        while True:
+            read = partial(
+                Table.listing,
+                name=name,
+                newest_first=newest_first,
+                after_us=after_us,
+                limit=LISTING_BATCH,
+            )
+            batch, after_us = self.from_table(read)
+            yield from batch
+            if after_us is None:
+                return
+
+    # -- facts ------------------------------------------------------------------------------
+
+    def log_end(self) -> int:
+        """The committed offset."""
+        return self.log_state()[0] & OFFSET_MAX
+
+    def closed_error(self) -> StoreClosedError:
+        """The error for any call on a closed store."""
+        return StoreClosedError(f"{self.path}: the store is closed")
