@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from . import compare, machine, plots, record, report
-from .driver import Contender, Driver, Outcome, contenders, slices_of
+from .driver import Contender, Driver, Outcome, Wanted, contenders, everything, slices_of
 from .profiles import ALL, PROFILES, Profile
 from .progress import Progress
-from .targets import Figures, judge_all
+from .targets import Figures, judge_all, needed
 from .workloads import WORKLOADS
 
 DEFAULT_OUT = Path("bench/results")
@@ -67,7 +68,7 @@ def chosen_profile(options: argparse.Namespace, default: Sequence[str] | None = 
 
 
 def measure(
-    profile: Profile, rivals: list[Contender], directory: Path
+    profile: Profile, rivals: list[Contender], directory: Path, wanted: Wanted = everything
 ) -> tuple[Outcome, dict[str, object]]:
     """Run `profile` and describe the machine it ran on."""
     described = machine.describe(directory)
@@ -78,10 +79,10 @@ def measure(
             "give a directory on a disk with --dir (or DIR= to make)",
             file=sys.stderr,
         )
-    total = sum(slices_of(WORKLOADS[name], profile, rivals) for name in profile.workloads)
+    total = sum(slices_of(WORKLOADS[name], profile, rivals, wanted) for name in profile.workloads)
     progress = Progress(total)
     try:
-        outcome = Driver(profile, rivals, directory, progress).run(profile.workloads)
+        outcome = Driver(profile, rivals, directory, progress, wanted).run(profile.workloads)
     finally:
         progress.close()
     described["versions"].update(outcome.versions)
@@ -92,7 +93,8 @@ def command_run(options: argparse.Namespace) -> int:
     """Measure, write JSON and plots, print the tables."""
     profile = chosen_profile(options)
     rivals = contenders(options.peers or profile.peers)
-    outcome, described = measure(profile, rivals, options.dir)
+    wanted = needed if profile.targets_only else everything
+    outcome, described = measure(profile, rivals, options.dir, wanted)
     command = "python -m bench " + " ".join(sys.argv[1:])
     found = record.Record(command, asdict(profile), described, outcome)
     found.save(options.out / "bench.json")
@@ -183,6 +185,8 @@ COMMANDS = {
 def main() -> int:
     """Run the command that was asked for; returns the exit status."""
     options = parser().parse_args()
+    # Ended by a signal, the workers and their servers must be ended and the stores removed too.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     return COMMANDS[options.command](options)
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from .children import ROOT, Child, ChildFailedError
 from .measure import Metrics
@@ -20,6 +20,9 @@ from .profiles import Profile
 from .progress import Progress
 from .shim import Control, ShimUnavailableError, build
 from .workloads import WORKLOADS, Workload
+
+# (workload, variant, peer) -> whether to measure it.
+Wanted: TypeAlias = Callable[[str, str, str], bool]
 
 START_TIMEOUT_S = 60.0
 # Filling a store of 10^7 results is part of its first slice.
@@ -77,13 +80,24 @@ def takes_part(workload: Workload, peer: str) -> bool:
     return peer not in workload.without
 
 
+def everything(workload: str, variant: str, peer: str) -> bool:
+    """Measure every peer in every variant."""
+    return True
+
+
 class Driver:
     """A run of several workloads below one directory, which it creates and removes."""
 
     def __init__(
-        self, profile: Profile, rivals: Sequence[Contender], parent: Path, progress: Progress
+        self,
+        profile: Profile,
+        rivals: Sequence[Contender],
+        parent: Path,
+        progress: Progress,
+        wanted: Wanted = everything,
     ) -> None:
         self._profile = profile
+        self._wanted = wanted
         self._rivals = list(rivals)
         self._progress = progress
         self._directory = Path(tempfile.mkdtemp(prefix="bench-", dir=parent))
@@ -103,6 +117,12 @@ class Driver:
         finally:
             shutil.rmtree(self._directory, ignore_errors=True)
         return self.outcome
+
+    def _variants(self, workload: Workload) -> list[str]:
+        return workload.variants(self._profile)
+
+    def _has_slice(self, workload: Workload, variant: str, peer: str) -> bool:
+        return has_slice(workload, variant, peer, self._wanted)
 
     def _skip(self, text: str) -> None:
         if text not in self.outcome.skipped:
@@ -138,7 +158,7 @@ class Driver:
     def _start_all(self, workload: Workload) -> dict[str, tuple[Contender, Child]]:
         started: dict[str, tuple[Contender, Child]] = {}
         for rival in self._rivals:
-            if takes_part(workload, rival.peer):
+            if any(self._has_slice(workload, one, rival.peer) for one in self._variants(workload)):
                 started[rival.label] = (rival, self._start(workload, rival))
         for label, (_, child) in list(started.items()):
             try:
@@ -157,7 +177,7 @@ class Driver:
     def _run_workload(self, workload: Workload) -> None:
         if workload.shimmed and self._shim is None:
             self._skip(f"{workload.name}: {self._shim_missing}")
-            self._progress.step(slices_of(workload, self._profile, self._rivals))
+            self._progress.step(slices_of(workload, self._profile, self._rivals, self._wanted))
             return
         headline = f"{workload.name} {workload.title}"
         self._progress.show(headline, "starting")
@@ -165,21 +185,25 @@ class Driver:
         lost: set[tuple[str, str]] = set()
         try:
             for number in range(rounds_of(workload, self._profile)):
-                for variant in workload.variants(self._profile):
+                for variant in self._variants(workload):
                     labels = list(started)
                     turn = number % max(len(labels), 1)
                     for label in labels[turn:] + labels[:turn]:
                         rival, child = started[label]
-                        if not workload.takes_part(variant, rival.peer):
+                        if not self._has_slice(workload, variant, rival.peer):
                             continue
                         if (label, variant) not in lost:
                             self._progress.show(headline, f"{variant} {label} #{number + 1}")
                             if not self._slice(workload, variant, label, number, child):
                                 lost.add((label, variant))
                         self._progress.step()
-        finally:
+        except BaseException:
+            # Interrupted: a worker may be in the middle of a slice, and nobody waits for it.
             for _, child in started.values():
-                child.close()
+                child.kill()
+            raise
+        for _, child in started.values():
+            child.close()
 
     def _slice(
         self, workload: Workload, variant: str, label: str, number: int, child: Child
@@ -207,12 +231,26 @@ def rounds_of(workload: Workload, profile: Profile) -> int:
     return profile.heavy_rounds if workload.heavy else profile.rounds
 
 
-def slices_of(workload: Workload, profile: Profile, rivals: Sequence[Contender]) -> int:
+def has_slice(workload: Workload, variant: str, peer: str, wanted: Wanted) -> bool:
+    """Whether `peer` is measured in `variant`."""
+    return (
+        takes_part(workload, peer)
+        and workload.takes_part(variant, peer)
+        and wanted(workload.name, variant, peer)
+    )
+
+
+def slices_of(
+    workload: Workload,
+    profile: Profile,
+    rivals: Sequence[Contender],
+    wanted: Wanted = everything,
+) -> int:
     """How many slices there will be at most: the length of the progress bar."""
     per_round = sum(
         1
         for variant in workload.variants(profile)
         for rival in rivals
-        if takes_part(workload, rival.peer) and workload.takes_part(variant, rival.peer)
+        if has_slice(workload, variant, rival.peer, wanted)
     )
     return per_round * rounds_of(workload, profile)

@@ -32,11 +32,14 @@ COUNT = struct.Struct("=Q")
 
 
 class Acknowledged:
-    """How many results each writer has had acknowledged: one shared page."""
+    """How many results each writer has had acknowledged: one page, made before they start."""
+
+    @staticmethod
+    def create(path: Path) -> None:
+        """Make the page, all counts zero."""
+        path.write_bytes(bytes(COUNT.size * WRITERS))
 
     def __init__(self, path: Path) -> None:
-        if not path.exists():
-            path.write_bytes(bytes(COUNT.size * WRITERS))
         with open(path, "r+b") as file:
             self._map = mmap.mmap(file.fileno(), COUNT.size * WRITERS)
 
@@ -193,6 +196,7 @@ def contention_slice(part: Slice) -> Metrics:
     place = part.place()
     # Not below the peer's own directory: for some peers every file there is theirs.
     counts = place.directory.with_suffix(".counts")
+    Acknowledged.create(counts)
     asyncio.run(_seed(part, place))
     children: list[Child] = []
     try:

@@ -29,7 +29,7 @@ REPLY_TIMEOUT_S = 60.0
 
 
 def _peer(setup: Message) -> AsyncPeer:
-    place = Place(Path(setup["directory"]), setup["url"], setup["space"])
+    place = Place(Path(setup["directory"]), setup["url"], setup["space"], waited_for=True)
     return load(setup["peer"]).async_class(place)
 
 
