@@ -166,3 +166,22 @@ ssize_t pwritev64(int fd, const struct iovec *parts, int count, off64_t offset)
         flushed(&control->synced_writes);
     return outcome;
 }
+
+/* Python's os.pwritev is this one; RWF_DSYNC makes a single write durable. */
+ssize_t pwritev2(int fd, const struct iovec *parts, int count, off_t offset, int flags)
+{
+    NEXT(pwritev2);
+    ssize_t outcome = next(fd, parts, count, offset, flags);
+    if ((flags & RWF_DSYNC) || synced(fd))
+        flushed(&control->synced_writes);
+    return outcome;
+}
+
+ssize_t pwritev64v2(int fd, const struct iovec *parts, int count, off64_t offset, int flags)
+{
+    NEXT(pwritev64v2);
+    ssize_t outcome = next(fd, parts, count, offset, flags);
+    if ((flags & RWF_DSYNC) || synced(fd))
+        flushed(&control->synced_writes);
+    return outcome;
+}
