@@ -26,15 +26,11 @@ from logstore.errors import UnserializableValueError
 
 def serialize_outcome(result: TaskiqResult[Any], serializer: TaskiqSerializer) -> dict[str, Any]:
     """Return the record for ``result``; an error result if the serializer takes no form of it."""
-    refusal: Exception | None = None
     for form in _forms(result):
-        try:
-            return _record(serializer, form)
-        except Exception as error:  # whatever a serializer raises: it did not take this form
-            refusal = refusal or error
-    name = type(serializer).__qualname__
-    reason = UnserializableValueError(f"{name} cannot store the result: {refusal}")
-    return _record(serializer, unstorable_outcome(result, _reason(result, reason)))
+        record = _record_or_none(serializer, form)
+        if record is not None:
+            return record
+    return _record(serializer, unstorable_outcome(result, _reason(result, serializer)))
 
 
 def is_serialized(data: Any) -> bool:
@@ -83,10 +79,17 @@ def _forms(result: TaskiqResult[Any]) -> Iterator[dict[str, Any]]:
         pass
 
 
-def _reason(result: TaskiqResult[Any], otherwise: Exception) -> Exception:
-    """The error that names the type and the path, if there is one."""
+def _record_or_none(serializer: TaskiqSerializer, form: dict[str, Any]) -> dict[str, Any] | None:
+    try:
+        return _record(serializer, form)
+    except Exception:  # whatever a serializer raises: it does not take this form
+        return None
+
+
+def _reason(result: TaskiqResult[Any], serializer: TaskiqSerializer) -> Exception:
+    """An error that names the type and the path, if there is one."""
     try:
         to_plain(result.return_value)
     except UnserializableValueError as error:
         return error
-    return otherwise
+    return UnserializableValueError(f"{type(serializer).__qualname__} cannot store the result")

@@ -72,6 +72,10 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
     raised for arguments that cannot be right; the file is not looked at before ``startup()``.
     """
 
+    _pid: int
+    _lock: threading.Lock
+    _store: AsyncStore | None
+
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -145,7 +149,7 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
         """Start without a store; in a forked child what the parent had is not this process's."""
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._store: AsyncStore | None = None
+        self._store = None
 
     def __getstate__(self) -> dict[str, Any]:
         left_out = ("_lock", "_store", "_pid", "_allowed")
@@ -211,8 +215,8 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
     async def is_result_ready(self, task_id: str) -> bool:
         """Return whether there is a result; with ``long_poll``, wait that long for it.
 
-        A result that has expired or was deleted is not ready.  Somebody who waits for it with
-        ``long_poll`` gets an error in the end, instead of waiting for ever.
+        A result that has expired or was deleted is not ready.  Who waits for it with
+        ``long_poll`` gets an error instead of waiting for ever.
 
         Raises ``ResultIsReadyError`` when it cannot be told, and ``ValueError`` for an id that
         the store does not take.
@@ -222,16 +226,11 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
             store = await self._opened()
             if not self.long_poll:
                 return await store.is_result_ready(key)
-            if await store.wait_ready(key, self.long_poll):
-                return True
-            status = await store.status(key)
+            return await store.wait_ready(key, timeout_s=self.long_poll)
+        except store_errors.ResultError as error:  # there was a result, and it has gone
+            raise ResultIsReadyError(f"there is nothing to wait for: {error}") from error
         except (store_errors.LogstoreError, OSError) as error:
             raise ResultIsReadyError(f"{self.path}: {error}") from error
-        if status in ("expired", "deleted"):
-            raise ResultIsReadyError(
-                f"there is nothing to wait for: the result of task {task_id!r} is {status}"
-            )
-        return status == "ready"
 
     async def delete_result(self, task_id: str) -> bool:
         """Delete the result and the progress of a task; return whether there was a result."""

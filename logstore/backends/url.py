@@ -117,6 +117,7 @@ SCHEMES: dict[str, Scheme] = {
             "write_timeout_s": float,
             "max_bytes": int,
             "max_value_bytes": int,
+            "accept_log_loss": _boolean,
             "force": _boolean,
         },
     ),

@@ -1,0 +1,199 @@
+"""How a case is run, and how known differences are held against what happens.
+
+Rules: a case is a coroutine method that gets a :class:`Kit`; :func:`case` makes a plain pytest
+test of it.  Every case has its own event loop, its own place and a time limit; all backends that it
+opened are shut down afterwards, whatever happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from taskiq.abc.result_backend import AsyncResultBackend
+from taskiq.result import TaskiqResult
+
+CAPABILITIES: dict[str, str] = {
+    "results": "what is set can be got",
+    "overwrite": "setting a result again replaces it",
+    "missing": "asking for what is not there is a ResultGetError",
+    "logs": "the log is returned when asked for",
+    "deletion": "delete_result",
+    "isolation": "changing what was set or got does not change what is stored",
+    "lifecycle": "starting and shutting down, in any order and number",
+    "loops": "several event loops use one backend",
+    "sharing": "a second backend on the same storage sees what the first one did",
+    "durability": "what was set is there after a restart",
+    "types": "values keep their types",
+    "models": "taskiq rebuilds models, dataclasses and enums from what was stored",
+    "large": "large values",
+    "exceptions": "errors come back as what they were",
+    "progress": "progress in taskiq's form",
+    "fields": "progress in logstore's form, and the fields of both forms",
+    "ids": "any text is a task id, and no two are one",
+    "concurrency": "many tasks at a time",
+    "cancellation": "a cancelled caller leaves no damage",
+    "worker": "a taskiq broker's tasks reach those who wait for them",
+}
+"""What a key of ``known_differences`` may stand for, besides a test or a case."""
+
+_CAPABILITY = "_conformance_capability"
+_CASES = "_conformance_cases"
+
+Backend = AsyncResultBackend[Any]
+
+
+class Kit:
+    """What a case works with."""
+
+    def __init__(self, suite: ConformanceSuite, place: Path) -> None:
+        self.suite = suite
+        self.place = place
+        self._opened: list[Backend] = []
+        self.backend: Any = None
+
+    async def open(self, place: Path | None = None) -> Any:
+        """Return another backend on the same storage, or on that of another place; started.
+
+        Its type is left open, because ``delete_result`` is not in taskiq's interface.
+        """
+        backend = await self.suite.make_backend(self.place if place is None else place)
+        self._opened.append(backend)
+        await backend.startup()
+        return backend
+
+    async def close(self, backend: Backend) -> None:
+        """Shut the backend down."""
+        self._opened.remove(backend)
+        await backend.shutdown()
+
+    async def restart(self) -> Any:
+        """Shut the backend of the case down, and return a new one on the same storage."""
+        await self.close(self.backend)
+        self.backend = await self.open()
+        return self.backend
+
+    async def close_all(self) -> None:
+        """Shut down all that is still open."""
+        while self._opened:
+            await self._opened.pop().shutdown()
+
+
+class ConformanceSuite:
+    """What a user's class provides; see :mod:`logstore.testing.conformance`."""
+
+    known_differences: ClassVar[Mapping[str, str]] = {}
+    timeout_s: ClassVar[float] = 30.0
+    wait_s: ClassVar[float] = 5.0
+
+    async def make_backend(self, place: Path) -> Backend:
+        """Return a backend that keeps what it stores at ``place``, not started."""
+        raise NotImplementedError("a conformance suite needs make_backend()")
+
+    async def clean_up(self, place: Path) -> None:
+        """Remove what backends of ``place`` have stored elsewhere; called after each case."""
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if "__test__" not in cls.__dict__:
+            cls.__test__ = True  # type: ignore[attr-defined]
+        known = set(CAPABILITIES)
+        for name, member in inspect.getmembers(cls, inspect.isfunction):
+            if hasattr(member, _CAPABILITY):
+                known |= {name, *(f"{name}[{case_id}]" for case_id in getattr(member, _CASES))}
+        wrong = sorted(set(cls.known_differences) - known)
+        if wrong:
+            raise ValueError(f"{cls.__qualname__}.known_differences names no such test: {wrong}")
+
+    def _expected(self, capability: str, case_name: str) -> str | None:
+        for key in (case_name, case_name.partition("[")[0], capability):
+            if key in self.known_differences:
+                return f"{key}: {self.known_differences[key]}"
+        return None
+
+    async def _run(self, method: Callable[..., Awaitable[None]], kit: Kit, **given: Any) -> None:
+        try:
+            async with _time_limit(self.timeout_s):
+                kit.backend = await kit.open()
+                await method(self, kit, **given)
+        finally:
+            try:
+                await asyncio.wait_for(kit.close_all(), self.timeout_s)
+            finally:
+                await self.clean_up(kit.place)
+
+
+def case(
+    capability: str, **parameter: Mapping[str, Any]
+) -> Callable[[Callable[..., Awaitable[None]]], Callable[..., None]]:
+    """Make a pytest test of a coroutine method; with ``name={id: value}``, one for each value."""
+    assert capability in CAPABILITIES, capability
+
+    def decorate(method: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+        @functools.wraps(method)
+        def test(
+            self: ConformanceSuite, tmp_path: Path, request: pytest.FixtureRequest, **given: Any
+        ) -> None:
+            reason = self._expected(capability, request.node.name)
+            place = tmp_path / "place"
+            place.mkdir()
+            try:
+                asyncio.run(self._run(method, Kit(self, place), **given))
+            except Exception as error:
+                if reason is None:
+                    raise
+                pytest.xfail(f"{reason} ({type(error).__name__})")
+            if reason is not None:
+                pytest.fail(f"a known difference that is none; remove it from the list: {reason}")
+
+        names = ["self", "tmp_path", "request", *parameter]
+        test.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
+        )
+        setattr(test, _CAPABILITY, capability)
+        setattr(test, _CASES, [case_id for cases in parameter.values() for case_id in cases])
+        for name, cases in parameter.items():
+            test = pytest.mark.parametrize(name, list(cases.values()), ids=list(cases))(test)
+        return test
+
+    return decorate
+
+
+class _time_limit:
+    """``asyncio.timeout`` for Python 3.10 too: ends the block, with TimeoutError."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.is_over = False
+
+    async def __aenter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+
+        def end() -> None:
+            self.is_over = True
+            task.cancel()
+
+        self.handle = asyncio.get_running_loop().call_later(self.seconds, end)
+
+    async def __aexit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        self.handle.cancel()
+        if self.is_over and isinstance(error, asyncio.CancelledError):
+            raise TimeoutError(f"not done within {self.seconds} s") from error
+
+
+def ok(value: Any = None, **fields: Any) -> TaskiqResult[Any]:
+    """Return the result of a task that returned ``value``."""
+    return TaskiqResult(is_err=False, return_value=value, **{"execution_time": 0.5, **fields})
+
+
+def failed(error: BaseException, **fields: Any) -> TaskiqResult[Any]:
+    """Return the result of a task that raised ``error``."""
+    return TaskiqResult(
+        is_err=True, return_value=None, error=error, **{"execution_time": 0.5, **fields}
+    )
