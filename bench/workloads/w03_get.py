@@ -31,7 +31,7 @@ async def new_slice(part: Slice, lanes: int) -> Metrics:
     try:
         settle()
         budget_s = part.profile.slice_s
-        deadline = asyncio.get_running_loop().time() + 10 * budget_s
+        deadline = asyncio.get_running_loop().time() + 4 * budget_s
         while samples.elapsed_ns < budget_s * 1e9:
             batch = [ids.take() for _ in range(BATCH)]
             await asyncio.gather(*(peer.set(one, stored) for one in batch))
