@@ -13,7 +13,6 @@ import sqlite3
 import struct
 import subprocess
 import sys
-import zlib
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -86,6 +85,11 @@ def test_a_directory_is_refused(path: Path) -> None:
     expect_refused(path, logstore.NotAStoreError, "a directory, expected a logstore file")
 
 
+def test_a_named_pipe_is_refused_and_does_not_block(path: Path) -> None:
+    os.mkfifo(path)
+    expect_refused(path, logstore.NotAStoreError, "not a regular file")
+
+
 def test_an_lmdb_file_of_another_program_is_refused_and_untouched(path: Path) -> None:
     env = lmdb.open(str(path), subdir=False, lock=False, max_dbs=4, lib_version=0)
     with env.begin(write=True) as txn:
@@ -151,7 +155,7 @@ def test_a_log_of_a_later_format_is_refused_and_untouched(
     path = crash_copy(store)
     log = path.with_name("app.db-log")
     data = log.read_bytes()
-    uuid = store.engine.log.uuid
+    uuid = meta_of(path).uuid
     monkeypatch.setattr(frames, "FORMAT_VERSION", 2)
     page = frames.encode_log_header(uuid, 1)
     monkeypatch.undo()
@@ -223,11 +227,15 @@ def log_of(path: Path) -> Path:
     return path.with_name(path.name + "-log")
 
 
-def frames_in(path: Path) -> list[frames.Frame]:
+def meta_of(path: Path) -> records.Meta:
     with closing(lmdb.open(str(path), subdir=False, lock=False, max_dbs=16, lib_version=0)) as env:
         meta_db = env.open_db(b"meta", create=False)
         with env.begin(db=meta_db) as txn:
-            meta = records.decode_meta(txn.get(b"header") or b"", str(path))
+            return records.decode_meta(txn.get(b"header") or b"", str(path))
+
+
+def frames_in(path: Path) -> list[frames.Frame]:
+    meta = meta_of(path)
     data = log_of(path).read_bytes()[FIRST_OFFSET:]
     return frames.scan(data, FIRST_OFFSET, frames.checksum_seed(meta.uuid), meta.epoch)[0]
 
@@ -335,6 +343,19 @@ def test_salvage_with_a_damaged_page_0_recovers_all_frames(crashed: Path) -> Non
         assert store.get_result("task-4") == {"n": 4}
 
 
+def test_salvage_takes_no_frame_of_another_store(crashed: Path) -> None:
+    damage_frame(crashed, 1)
+    foreign = frames.encode_frame(
+        frames.checksum_seed(b"another store..."),
+        meta_of(crashed).epoch,
+        FIRST_OFFSET,
+        b"foreign",
+        frames.Entry(frames.RESULT, 0, 1, 0, b"\0"),
+    )
+    overwrite(log_of(crashed), log_of(crashed).stat().st_size - 1000, foreign)
+    assert logstore.check(crashed, salvage=True).salvaged_frames == 4
+
+
 def test_check_of_a_damaged_log_reports_and_changes_nothing(crashed: Path) -> None:
     damaged = damage_frame(crashed, 1)
     before = log_of(crashed).read_bytes()
@@ -425,6 +446,63 @@ def test_a_record_damaged_in_any_field_is_an_error_and_can_be_overwritten(
         store.compact()
         assert store.get_result("task-2") == "again"
         assert len(list(store.tasks())) == 5
+
+
+def test_a_damaged_record_can_be_deleted(path: Path) -> None:
+    with logstore.open(path) as store:
+        store.set_result("damaged", "a recognizable value")
+        store.set_result("other", 1)
+    flip_bit_in_file(path, b"a recognizable value")
+    with logstore.open(path) as store:
+        assert store.delete_result("damaged")
+        assert store.status("damaged") == "deleted"
+        assert store.get_result("other") == 1
+    assert logstore.check(path).ok
+
+
+def test_a_write_in_one_group_with_a_damaged_record_is_not_refused_for_it(path: Path) -> None:
+    with logstore.open(path) as store:
+        store.set_result("damaged", "a recognizable value")
+    flip_bit_in_file(path, b"a recognizable value")
+    with logstore.open(path) as store:
+        good, bad = store.result_write("good", 1), store.pop_write("damaged")
+        with pytest.raises(logstore.CorruptRecordError):
+            store.commit([bad, good])
+        assert good.error is None
+        assert store.get_result("good") == 1
+
+
+def mark_place(path: Path, task_id: str) -> int:
+    """Where in the file the mark of a task begins."""
+    with closing(lmdb.open(str(path), subdir=False, lock=False, max_dbs=16, lib_version=0)) as env:
+        ids = env.open_db(b"ids", create=False)
+        with env.begin(db=ids) as txn:
+            raw = txn.get(task_id.encode())
+            assert raw is not None
+    data = path.read_bytes()
+    assert data.count(raw) == 1
+    return data.index(raw)
+
+
+@pytest.mark.parametrize("at", [0, 4, 5, 12])
+@pytest.mark.parametrize("limits", [{}, {"max_results": 3}, {"max_bytes": 40}])
+def test_a_task_whose_mark_is_damaged_can_be_overwritten_and_holds_nothing_up(
+    path: Path, at: int, limits: dict[str, int]
+) -> None:
+    with logstore.open(path) as store:
+        for i in range(5):
+            store.set_result(f"task-{i}", i)
+    place = mark_place(path, "task-0") + at
+    overwrite(path, place, bytes((path.read_bytes()[place] ^ 4,)))
+    with logstore.open(path, **limits) as store:  # type: ignore[arg-type]
+        with pytest.raises(logstore.CorruptRecordError, match="the mark of task b'task-0'"):
+            store.get_result("task-0")
+        assert store.get_result("task-4") == 4
+        store.set_result("task-0", "again")
+        store.compact()
+        assert store.get_result("task-0") == "again"
+        listed = [task.task_id for task in store.tasks()]
+        assert len(listed) == len(set(listed))
 
 
 # -- task ids --------------------------------------------------------------------------------
@@ -771,6 +849,19 @@ def test_a_file_that_may_be_read_and_not_written_is_a_permission_error_for_write
     assert names_in(shared_directory) == ["app.db"]
 
 
+@pytest.mark.parametrize("mode", ["rw", "r"])
+def test_a_log_that_may_not_be_read_is_a_permission_error(
+    crashed: Path, as_nobody: Callable[[Path, str], str], mode: str
+) -> None:
+    crashed.chmod(0o666)
+    crashed.with_name("app.db-shm").chmod(0o666)
+    log_of(crashed).chmod(0o600)
+    crashed.parent.chmod(0o777)
+    said = as_nobody(crashed, mode)
+    assert said.startswith("StorePermissionError")
+    assert str(log_of(crashed)) in said
+
+
 def test_all_files_of_an_open_store_are_private(store: logstore.Store) -> None:
     store.set_result("a", 1)
     directory = Path(store.path).parent
@@ -923,25 +1014,9 @@ def test_opening_beside_a_stopped_writer_ends_with_its_time_out(
     path: Path, start_peer: Callable[..., Peer]
 ) -> None:
     peer = start_peer(path)
-    peer.run(
-        "store.engine.commit_lock.acquire()\n"
-        "import time\nstore.engine._lock_log(time.monotonic() + 10)"
-    )
+    peer.run("held = store.engine.exclusive()\nheld.__enter__()")
     with pytest.raises(logstore.StoreBusyError, match="look for one that is stopped"):
         logstore.open(path, write_timeout_s=0.2)
-    peer.run("store.engine._unlock_log()\nstore.engine.commit_lock.release()")
+    peer.run("held.__exit__(None, None, None)")
     with logstore.open(path) as store:
         store.set_result("a", 1)
-
-
-def test_the_crc_used_for_salvage_is_the_stores_own(crashed: Path) -> None:
-    """A frame copied from another store is not salvaged."""
-    foreign = frames.encode_frame(
-        zlib.crc32(b"another store"), 1, FIRST_OFFSET, b"foreign", frames.Entry(1, 0, 1, 0, b"\0")
-    )
-    damage_frame(crashed, 1)
-    last = frames_in(crashed)
-    assert len(last) == 1
-    end = log_of(crashed).stat().st_size
-    overwrite(log_of(crashed), end - 1000, foreign)
-    assert logstore.check(crashed, salvage=True).salvaged_frames == 4
