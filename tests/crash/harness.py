@@ -195,6 +195,9 @@ class Allowed:
                 self._put(self.results, key, value, acked and answer[key] is None)
         elif name == "progress":
             self._put(self.progress, args[0], args[1], acked)
+        elif name == "look":
+            for key, seen in (answer or {}).items():
+                self.narrow(self.results, key, seen, decided=False)
         elif name in ("delete", "pop"):
             self._put(self.results, args[0], MISSING, acked)
             self._put(self.progress, args[0], None, acked)
@@ -209,15 +212,19 @@ class Allowed:
         Before the first write after a crash it is not ``decided`` yet whether a step that was
         begun will land; once it shows, it stays.
         """
-        for key, states in self.results.items():
-            seen = result_of(store, key)
-            assert seen in states, (key, shown(seen), [shown(state) for state in states])
-            self.results[key] = [seen] if decided else states[states.index(seen) :]
-        for key, counts in self.progress.items():
+        for key in self.results:
+            self.narrow(self.results, key, result_of(store, key), decided=decided)
+        for key in self.progress:
             progress = store.get_progress(key)
             current = None if progress is None else progress.current
-            assert current in counts, (key, current, counts)
-            self.progress[key] = [current] if decided else counts[counts.index(current) :]
+            self.narrow(self.progress, key, current, decided=decided)
+
+    @staticmethod
+    def narrow(states: dict[str, list[Any]], key: str, seen: Any, *, decided: bool) -> None:
+        """The store has shown one of the states."""
+        allowed = states.get(key, [None])
+        assert seen in allowed, (key, shown(seen), [shown(state) for state in allowed])
+        states[key] = [seen] if decided else allowed[allowed.index(seen) :]
 
 
 def shown(value: Any) -> str:

@@ -13,9 +13,14 @@ import ctypes
 import errno
 import json
 import os
+import random
+import signal
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import logstore
@@ -57,6 +62,91 @@ def as_value(spec: Any) -> Any:
     return b"\x5a" * spec["bytes"] if isinstance(spec, dict) else spec
 
 
+class Hammer:
+    """Threads that write, read, delete, compact and vacuum, each by its own seed.
+
+    A key has one writer, whose versions of it grow: so a thread knows what its own keys hold, and
+    no reader may ever see a version older than one it has seen.
+    """
+
+    KEYS = 6
+
+    def __init__(self, store: logstore.Store, journal: Journal, spec: dict[str, Any]) -> None:
+        self._store = store
+        self._journal = journal
+        self._spec = spec
+        self._numbers = count(1)  # steps of all threads; next() on it is atomic
+        self._end = time.monotonic() + spec.get("seconds", 1e6)
+
+    def run(self) -> None:
+        """Until every thread has done its share."""
+        threads = [
+            threading.Thread(target=self._run, args=(number,))
+            for number in range(self._spec["threads"])
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _run(self, thread: int) -> None:
+        try:
+            self._work(thread)
+        except BaseException:
+            self._journal.tell("wrong", traceback.format_exc())
+
+    def _work(self, thread: int) -> None:
+        store, spec = self._store, self._spec
+        worker, workers = spec["worker"], spec["workers"]
+        chosen = random.Random(f"{spec['seed']} {worker} {thread}")
+        own: dict[str, Any] = {}
+        seen: dict[str, int] = {}
+        for version in range(1, spec.get("steps", 1 << 40)):
+            if time.monotonic() > self._end:
+                return
+            name = chosen.choices(
+                ("set", "large", "progress", "delete", "own", "other", "compact", "vacuum"),
+                spec.get("weights", (30, 1, 8, 5, 20, 30, 0.5, 0.2)),
+            )[0]
+            key = f"{spec['prefix']} {worker} {thread} {chosen.randrange(self.KEYS)}"
+            if name in ("set", "large"):
+                value = version if name == "set" else {"bytes": 300_000 + version}
+                self._step(["set", key, value], lambda k, v: store.set_result(k, as_value(v)))
+                own[key] = value
+            elif name == "progress":
+                self._step(
+                    ["progress", key, version],
+                    lambda k, v: store.set_progress(k, logstore.TaskProgress(current=v)),
+                )
+            elif name == "delete":
+                self._step(["delete", key], store.delete_result)
+                own[key] = None
+            elif name == "own":
+                found = shown(store, key)
+                assert found == own.get(key), (key, found, own.get(key))
+            elif name == "other":
+                other, number = chosen.randrange(workers), chosen.randrange(spec["threads"])
+                key = f"{spec['prefix']} {other} {number} {chosen.randrange(self.KEYS)}"
+                found = shown(store, key)
+                if found is not None:
+                    newest = found["bytes"] - 300_000 if isinstance(found, dict) else found
+                    assert newest >= seen.get(key, 0), (key, newest, seen[key])
+                    seen[key] = newest
+            elif name == "compact":
+                store.compact()
+            else:
+                try:
+                    store.vacuum()
+                except logstore.StoreBusyError:
+                    pass  # another one is running
+
+    def _step(self, step: list[Any], do: Callable[..., Any]) -> None:
+        number = next(self._numbers) + 1_000_000
+        self._journal.tell("begin", number, step)
+        do(*step[1:])
+        self._journal.tell("ack", number, None)
+
+
 class Steps:
     """Does the steps of one job."""
 
@@ -85,8 +175,28 @@ class Steps:
         if name == "fail_log_once":
             fail_log_once()
             return None
+        if name == "alarm":
+            # The signal's default action ends the process as abruptly as SIGKILL does.
+            signal.setitimer(signal.ITIMER_REAL, args[0])
+            return None
+        if name == "cycle":
+            return self._cycle(**args[0])
         assert self.store is not None, "no step has opened the store"
         return getattr(self, "_" + name)(self.store, *args)
+
+    def _cycle(self, rounds: int, prefix: str) -> None:
+        """Open, write one result and close, again and again."""
+        for number in range(rounds):
+            step = 1_000_000 + number
+            with logstore.open(self._path, **OPTIONS) as store:
+                if number:
+                    assert store.get_result(f"{prefix} {number - 1}") == number - 1
+                self._journal.tell("begin", step, ["set", f"{prefix} {number}", number])
+                store.set_result(f"{prefix} {number}", number)
+                self._journal.tell("ack", step, None)
+
+    def _hammer(self, store: logstore.Store, spec: dict[str, Any]) -> None:
+        Hammer(store, self._journal, spec).run()
 
     def _set(self, store: logstore.Store, key: str, value: Any) -> None:
         store.set_result(key, as_value(value))
@@ -97,7 +207,7 @@ class Steps:
     def _mixed(self, store: logstore.Store, values: dict[str, Any]) -> dict[str, str | None]:
         """As ``group``, with an outcome for each write."""
         writes = {key: store.result_write(key, as_value(value)) for key, value in values.items()}
-        store.engine.committer.run(list(writes.values()))
+        store.writable_engine.committer.run(list(writes.values()))
         return {
             key: None if write.error is None else type(write.error).__name__
             for key, write in writes.items()
@@ -112,8 +222,9 @@ class Steps:
     def _pop(self, store: logstore.Store, key: str) -> None:
         store.pop_result(key)
 
-    def _get(self, store: logstore.Store, key: str) -> bool:
-        return store.is_result_ready(key)
+    def _look(self, store: logstore.Store, keys: list[str]) -> dict[str, Any]:
+        """What the store shows: each result as a step specifies it."""
+        return {key: shown(store, key) for key in keys}
 
     def _compact(self, store: logstore.Store) -> None:
         store.compact()
@@ -129,6 +240,15 @@ class Steps:
 
     def _close(self, store: logstore.Store) -> None:
         store.close()
+
+
+def shown(store: logstore.Store, key: str) -> Any:
+    """A result as a step specifies it, None if there is none."""
+    try:
+        value = store.get_result(key)
+    except logstore.ResultError:
+        return None
+    return {"bytes": len(value)} if isinstance(value, bytes) else value
 
 
 def fail_log_once() -> None:
