@@ -7,14 +7,26 @@ them.
 from __future__ import annotations
 
 import json
+import mmap
 import os
+import signal
 import struct
+import threading
 import zlib
 from pathlib import Path
+from typing import NoReturn
+
+import lmdb
 
 from logstore.testing.crash import tell
 
 KEYS = 4
+
+
+def _sync_directory(directory: Path) -> None:
+    fd = os.open(directory, os.O_RDONLY)
+    os.fsync(fd)
+    os.close(fd)
 
 
 def _put(directory: Path, key: str, value: str, *, sync_file: bool, sync_directory: bool) -> None:
@@ -29,9 +41,7 @@ def _put(directory: Path, key: str, value: str, *, sync_file: bool, sync_directo
             os.fsync(stream.fileno())
     os.rename(new, file)
     if sync_directory:
-        fd = os.open(directory, os.O_RDONLY)
-        os.fsync(fd)
-        os.close(fd)
+        _sync_directory(directory)
 
 
 def _fill(directory: Path, *, sync_file: bool, sync_directory: bool) -> None:
@@ -71,9 +81,7 @@ _HEADER = struct.Struct("<II")  # length, crc32 or 0
 
 def _append(directory: Path, *, checksum: bool) -> None:
     fd = os.open(directory / "log", os.O_RDWR | os.O_CREAT, 0o600)
-    directory_fd = os.open(directory, os.O_RDONLY)
-    os.fsync(directory_fd)
-    os.close(directory_fd)
+    _sync_directory(directory)
     offset = 0
     for number in range(KEYS):
         body = bytes([65 + number]) * (400 + number)
@@ -110,3 +118,128 @@ def check_log(directory: Path, told: list[str]) -> None:
         found += 1
         offset += _HEADER.size + length
     assert found >= len(told), f"lost record {found}"
+
+
+def _fold(directory: Path, *, in_order: bool) -> None:
+    """Recovery of the log store: moves what the log holds into `table`, then empties the log."""
+    log, table = directory / "log", directory / "table"
+    if not log.exists() or table.exists():
+        return
+    data = log.read_bytes()
+    new = directory / "table.new"
+    with new.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        if in_order:
+            os.fsync(stream.fileno())
+    os.rename(new, table)
+    if in_order:
+        _sync_directory(directory)
+    os.truncate(log, 0)
+
+
+def folds_in_order(directory: Path) -> None:
+    """The table is on the disk before the log is emptied."""
+    _fold(directory, in_order=True)
+
+
+def folds_carelessly(directory: Path) -> None:
+    """The log can be empty on a disk that has no table yet."""
+    _fold(directory, in_order=False)
+
+
+def check_folded(directory: Path, told: list[str]) -> None:
+    """The log, or else the table, passes `check_log`."""
+    table = directory / "table"
+    if table.exists():
+        os.replace(table, directory / "log")
+    check_log(directory, told)
+
+
+def two_processes(directory: Path) -> None:
+    """Two children write and tell at the same time, and one of them is killed."""
+    children = [os.fork(), 0]
+    if children[0] == 0:
+        _child(directory, "a", forever=True)
+    children[1] = os.fork()
+    if children[1] == 0:
+        _child(directory, "b", forever=False)
+    os.waitpid(children[1], 0)
+    os.kill(children[0], signal.SIGKILL)
+    os.waitpid(children[0], 0)
+
+
+def _child(directory: Path, name: str, *, forever: bool) -> NoReturn:
+    fd = os.open(directory / name, os.O_RDWR | os.O_CREAT, 0o600)
+    _sync_directory(directory)
+    number = 0
+    while forever or number < 5:
+        number += 1
+        os.pwrite(fd, struct.pack("<Q", number), 0)
+        os.fdatasync(fd)
+        tell(f"{name} {number}")
+    os._exit(0)
+
+
+def check_two(directory: Path, told: list[str]) -> None:
+    """Each file's number is at least the last one that its writer told."""
+    last = dict(line.split() for line in told)
+    for name, number in last.items():
+        (found,) = struct.unpack("<Q", (directory / name).read_bytes())
+        assert found >= int(number), f"{name} fell back to {found} from {number}"
+
+
+def _lmdb(directory: Path, *, sync: bool) -> None:
+    with lmdb.open(str(directory / "app.db"), subdir=False, sync=sync, metasync=sync) as env:
+        _sync_directory(directory)
+        for number in range(4):
+            with env.begin(write=True) as transaction:
+                transaction.put(b"%d" % number, b"v" * 3000)
+            tell(str(number))
+
+
+def lmdb_synced(directory: Path) -> None:
+    """Every commit is flushed."""
+    _lmdb(directory, sync=True)
+
+
+def lmdb_unsynced(directory: Path) -> None:
+    """Commits are told before they are flushed."""
+    _lmdb(directory, sync=False)
+
+
+def check_lmdb(directory: Path, told: list[str]) -> None:
+    """All told keys are in the environment."""
+    if not told:
+        return
+    with (
+        lmdb.open(str(directory / "app.db"), subdir=False) as env,
+        env.begin() as transaction,
+    ):
+        for key in told:
+            assert transaction.get(key.encode()) == b"v" * 3000, f"lost {key}"
+
+
+def maps_for_writing(directory: Path) -> None:
+    """Changes a file without a system call."""
+    fd = os.open(directory / "mapped", os.O_RDWR | os.O_CREAT, 0o600)
+    os.ftruncate(fd, 4096)
+    with mmap.mmap(fd, 4096) as view:
+        view[:5] = b"hello"
+    os.close(fd)
+
+
+def check_nothing(directory: Path, told: list[str]) -> None:
+    """Passes."""
+
+
+def check_hangs(directory: Path, told: list[str]) -> None:
+    """Never returns on one of the states."""
+    if told[-1:] == ["k1"]:
+        threading.Event().wait()
+
+
+def check_dies(directory: Path, told: list[str]) -> None:
+    """Kills its own process on some of the states."""
+    if told[-1:] == ["k1"]:
+        os.kill(os.getpid(), signal.SIGSEGV)

@@ -6,12 +6,14 @@ Python. What a disk may do is written in `logstore.testing.crash.disk`, what a s
 `logstore.testing.crash.filesystem`, what a state's name means in `logstore.testing.crash.states`.
 """
 
+from logstore.testing.crash.again import explore_again
 from logstore.testing.crash.explorer import (
     Exploration,
     Violation,
     explore,
     explore_recording,
     replay,
+    sample_states,
 )
 from logstore.testing.crash.recording import Recording, WorkloadError, record
 from logstore.testing.crash.states import StateError
@@ -26,8 +28,10 @@ __all__ = [
     "Violation",
     "WorkloadError",
     "explore",
+    "explore_again",
     "explore_recording",
     "record",
     "replay",
+    "sample_states",
     "tell",
 ]

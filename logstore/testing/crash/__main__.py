@@ -23,7 +23,7 @@ from logstore.testing.crash.recording import (
     Recording,
     WorkloadError,
 )
-from logstore.testing.crash.states import Builder, StateError, describe
+from logstore.testing.crash.states import Builder, describe
 from logstore.testing.crash.strace import TraceError
 
 __all__ = ["main"]
@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
         if options.replay is not None:
             return _replay(parser, options)
         return _explore(parser, options)
-    except (WorkloadError, TraceError, StateError, OSError) as error:
+    except (WorkloadError, TraceError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

@@ -17,6 +17,7 @@ import os
 import select
 import shlex
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -34,6 +35,7 @@ by
 the state's directory and a file of the told lines (both also in the environment)."""
 
 _MESSAGE_BYTES_MAX = 16_000
+_LENGTH = struct.Struct("<I")
 
 
 def run_check(
@@ -71,45 +73,49 @@ def _run_forked(check: CheckFunction, directory: Path, acks: bytes, timeout_s: f
         try:
             os.close(reading)
             os.setpgid(0, 0)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             message = _call(check, directory, acks)
-            os.write(writing, b"-" if message is None else b"+" + message.encode(errors="replace"))
+            answer = b"" if message is None else b"!" + message.encode(errors="replace")
+            os.write(writing, _LENGTH.pack(len(answer)) + answer)
             status = 0
         finally:
             os._exit(status)
     os.close(writing)
     try:
-        answer, late = _read_until(reading, time.monotonic() + timeout_s)
+        reply, late = _read_reply(reading, time.monotonic() + timeout_s)
     finally:
         os.close(reading)
-    if late:
-        _kill_group(child)
-    _, status = os.waitpid(child, 0)
-    _kill_group(child)  # what the check started and left behind
+        # Also when this process is told to end; and what the check left behind goes along.
+        _kill(child)
+        _, status = os.waitpid(child, 0)
     if late:
         return f"the check ran longer than {timeout_s} s"
-    if not answer:
+    if reply is None:
         return f"the check's process ended without an answer: {_ending(status)}"
-    return None if answer == b"-" else answer[1:].decode(errors="replace")
+    return reply[1:].decode(errors="replace") if reply else None
 
 
-def _read_until(fd: int, deadline: float) -> tuple[bytes, bool]:
-    """All bytes up to the end of the pipe, and whether the time was over before."""
-    parts: list[bytes] = []
-    while True:
+def _read_reply(fd: int, deadline: float) -> tuple[bytes | None, bool]:
+    """The reply (None if the pipe ended before it), and whether the time was over before."""
+    got = b""
+    while len(got) < _LENGTH.size or len(got) < _LENGTH.size + _LENGTH.unpack_from(got)[0]:
         ready, _, _ = select.select([fd], [], [], max(0.0, deadline - time.monotonic()))
         if not ready:
-            return b"".join(parts), True
+            return None, True
         part = os.read(fd, 65536)
         if not part:
-            return b"".join(parts), False
-        parts.append(part)
+            return None, False
+        got += part
+    return got[_LENGTH.size :], False
 
 
-def _kill_group(leader: int) -> None:
-    try:
-        os.killpg(leader, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
+def _kill(leader: int) -> None:
+    """Kills a child that has not been waited for, and its group if it has made one by now."""
+    for kill in (os.kill, os.killpg):
+        try:
+            kill(leader, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass
 
 
 def _ending(status: int) -> str:
@@ -135,16 +141,25 @@ def _run_command(
     try:
         output, _ = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
-        _kill_group(process.pid)
-        process.communicate()
         return f"the check ran longer than {timeout_s} s"
     finally:
-        _kill_group(process.pid)
+        _end(process)
         told.unlink()
     if process.returncode == 0:
         return None
     text = output[-_MESSAGE_BYTES_MAX:].decode(errors="replace").strip()
     return f"exit code {process.returncode}: {text}"
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a command and everything in its session that it left behind."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
+    process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
 
 
 def name_of(function: Callable[..., object]) -> str | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import shlex
 import shutil
 import sys
@@ -28,9 +29,17 @@ from logstore.testing.crash.materialise import state_root, write_state
 from logstore.testing.crash.pool import Pool, Settings, judge
 from logstore.testing.crash.progress import Progress
 from logstore.testing.crash.recording import Recording, record
-from logstore.testing.crash.states import Builder, candidates, describe
+from logstore.testing.crash.states import Builder, candidates, describe, parse_name
 
-__all__ = ["Exploration", "Violation", "Workload", "explore", "explore_recording", "replay"]
+__all__ = [
+    "Exploration",
+    "Violation",
+    "Workload",
+    "explore",
+    "explore_recording",
+    "replay",
+    "sample_states",
+]
 
 Workload: TypeAlias = Sequence[str] | Callable[[Path], object]
 
@@ -221,7 +230,7 @@ def explore_recording(
     finally:
         progress.close()
         shutil.rmtree(root, ignore_errors=True)
-    for name, message in sorted(failed.items(), key=lambda item: len(item[0])):
+    for name, message in sorted(failed.items(), key=lambda item: parse_name(item[0])):
         violation = _violation(builder, recording, check, name, message)
         if keep:
             violation.kept = _keep(builder, recording, name)
@@ -269,6 +278,13 @@ def _distinct(
                 counted = False
         points = left
     result.exhausted = counted and not points
+
+
+def sample_states(recording: Recording, count: int, *, seed: int = 0) -> list[str]:
+    """Names of at most `count` different states of a recording, drawn from all of its points."""
+    builder = Builder(recording.history, journaled=recording.journaled, seed=seed)
+    names = list(_distinct(builder, Exploration(), bound=256, max_states=10 * count))
+    return random.Random(f"sample:{seed}").sample(names, min(count, len(names)))
 
 
 def _violation(

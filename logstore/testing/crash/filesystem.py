@@ -121,7 +121,7 @@ class FileSystem:
                 self.entries[directory][name] = node
                 fresh.append(node)
         for directory, name, made in changes:
-            if made is not None and not self.history.nodes[made].label:
+            if made is not None:
                 front = self.history.nodes[directory].label
                 self.history.nodes[made].label = f"{front}/{name}" if front else name
         self._mark_volatile()

@@ -78,7 +78,7 @@ class Node:
     entries: dict[str, int] = field(default_factory=dict)
     target: str = ""
     volatile: bool = False
-    label: str = ""  # the path that it had first, for messages
+    label: str = ""  # the path that it had last, for messages
 
 
 @dataclass(slots=True, eq=False)

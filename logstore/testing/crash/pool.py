@@ -13,13 +13,16 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
+import signal
 import time
+import warnings
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 from pathlib import Path
+from types import FrameType
 
 from logstore.testing.crash.checking import Check, run_check
 from logstore.testing.crash.materialise import write_state
@@ -76,7 +79,10 @@ class Pool:
             worker.pipe.close()
             worker.process.terminate()
         for worker in self._workers:
-            worker.process.join()
+            worker.process.join(_GRACE_S)
+            if worker.process.exitcode is None:
+                worker.process.kill()
+                worker.process.join()
 
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
@@ -86,7 +92,10 @@ class Pool:
         process = self._context.Process(
             target=_serve, args=(theirs, ours, self._builder, self._settings, home), daemon=False
         )
-        process.start()
+        with warnings.catch_warnings():
+            # A caller with threads is told so by `explore_recording`'s text, once is enough.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            process.start()
         theirs.close()
         return _Worker(process, ours, silent_since=time.monotonic())
 
@@ -151,6 +160,9 @@ def _serve(
 ) -> None:
     """The life of a worker."""
     other.close()
+    if settings.isolation != "inline" or not callable(settings.check):
+        # The check is a process of its own then, and must not outlive its worker.
+        signal.signal(signal.SIGTERM, _leave)
     number = 0
     while True:
         try:
@@ -166,6 +178,10 @@ def _serve(
         finally:
             shutil.rmtree(directory, ignore_errors=True)
         pipe.send((name, message))
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def judge(builder: Builder, name: str, settings: Settings, directory: Path) -> str | None:

@@ -72,7 +72,7 @@ _RESUMED = re.compile(r"<\.\.\. (\w+) resumed>")
 _UNFINISHED = " <unfinished ...>"
 _TOKEN = re.compile(r'"[^"]*"(?:\.\.\.)?|[()\[\]{},]')
 _RESULT = re.compile(
-    r"\s*=\s*(?P<value>-?\d+|0x[0-9a-f]+|\?)"
+    r"\s*=\s*(?P<value>0x[0-9a-f]+|-?\d+|\?)"
     r"(?:<(?P<path>[^>]*)>(?:\(deleted\))?)?"
     r"(?:\s+(?P<error>E[A-Z0-9]+)\b)?"
 )

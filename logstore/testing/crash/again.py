@@ -1,0 +1,95 @@
+"""Crashes during recovery: exploring what comes after a crash state.
+
+Rules: from a recording, some states are drawn; in each the recovery workload is recorded anew, with
+all that had been told until then as told from the start, and its crash states are judged in turn.
+So what the first run promised must survive a crash of the recovery too, to any depth.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from logstore.testing.crash.checking import Check
+from logstore.testing.crash.explorer import Exploration, Workload, explore, sample_states
+from logstore.testing.crash.materialise import write_state
+from logstore.testing.crash.recording import Recording
+from logstore.testing.crash.states import Builder
+
+__all__ = ["explore_again"]
+
+
+def explore_again(
+    recording: Recording,
+    recovery: Workload,
+    check: Check,
+    *,
+    into: str | os.PathLike[str],
+    states: int = 20,
+    depth: int = 1,
+    max_states: int = 200,
+    seed: int = 0,
+    volatile: Sequence[str] = (),
+    exit_codes: Sequence[int] = (0,),
+    workers: int | None = None,
+    isolation: str = "fork",
+    state_timeout_s: float = 30.0,
+    max_violations: int = 10,
+    keep: bool = False,
+) -> Exploration:
+    """Records `recovery` on `states` crash states of a recording and judges its crash states.
+
+    With `depth` 2, the recovery of a crashed recovery is crashed as well: for each first state one
+    state of its recovery goes on, and so forth. `max_states` is for each recovery. Recordings are
+    made in the directory `into`; those without violations are removed again. The other arguments
+    are those of `explore`. Returns the sum of all; raises what `explore` raises.
+    """
+    total = Exploration(seed=seed)
+    rng = random.Random(f"again:{seed}")
+    place = Path(into)
+    place.mkdir(parents=True, exist_ok=True)
+
+    def once(base: Recording, state: str, target: Path) -> Exploration:
+        home = Path(tempfile.mkdtemp(prefix="crash-again-"))
+        try:
+            builder = Builder(base.history, journaled=base.journaled, seed=seed)
+            write_state(builder.state(state), home / "store")
+            return explore(
+                recovery, check, home / "store", recording=target, fs=recording.fs,
+                volatile=volatile, base_acks=base.base_acks + builder.acks(),
+                exit_codes=exit_codes, seed=seed, max_states=max_states, workers=workers,
+                isolation=isolation, state_timeout_s=state_timeout_s,
+                max_violations=max_violations, keep=keep, shown=False,
+            )  # fmt: skip
+        finally:
+            shutil.rmtree(home, ignore_errors=True)
+
+    for number, first in enumerate(sample_states(recording, states, seed=seed)):
+        base, state = recording, first
+        targets = [place / f"{number}-{level}" for level in range(depth)]
+        found: list[Exploration] = []
+        for target in targets:
+            found.append(once(base, state, target))
+            base = Recording.load(target)
+            state = rng.choice(sample_states(base, 20, seed=seed))
+        for exploration in found:
+            _add(total, exploration)
+        if all(exploration.ok for exploration in found):
+            for target in targets:
+                shutil.rmtree(target)
+        if len(total.violations) >= max_violations:
+            break
+    return total
+
+
+def _add(total: Exploration, found: Exploration) -> None:
+    total.points += found.points
+    total.states += found.states
+    total.same += found.same
+    total.seconds += found.seconds
+    total.violations += found.violations
+    total.warnings += [text for text in found.warnings if text not in total.warnings]
