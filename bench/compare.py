@@ -22,6 +22,7 @@ from .workloads import WORKLOADS
 
 NOW = "now"
 LIBRARY = "logstore"
+VERDICT_ROUNDS_MIN = 3
 
 
 class RevisionUnavailableError(Exception):
@@ -118,7 +119,9 @@ def _row(
 
 
 def _verdict(ratio: Spread, higher_is_better: bool) -> str:
-    """A word only when every round agrees."""
+    """A word only when every round agrees, and there are enough of them to mean something."""
+    if ratio.rounds < VERDICT_ROUNDS_MIN:
+        return ""
     if ratio.low > 1.02:
         return "better" if higher_is_better else "worse"
     if ratio.high < 0.98:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.children import Child, ChildFailedError
+from bench.children import ROOT, Child, ChildFailedError
 
 TIMEOUT_S = 30.0
 
@@ -41,4 +41,15 @@ def test_a_child_that_says_nothing_is_given_up_and_can_be_killed(tmp_path: Path)
     with pytest.raises(ChildFailedError, match="no answer within"):
         child.receive(0.05)
     child.kill()
+    child.close()
+
+
+def test_the_first_directory_of_the_search_path_has_the_library_that_is_measured(
+    tmp_path: Path,
+) -> None:
+    other = tmp_path / "logstore"
+    other.mkdir()
+    (other / "__init__.py").write_text("")
+    child = Child("tests.bench.roles:whose", search_path=[str(tmp_path), str(ROOT)])
+    assert child.receive(TIMEOUT_S) == {"file": str(other / "__init__.py")}
     child.close()
