@@ -1,0 +1,220 @@
+"""FORMAT.md against the code, and the golden files of every format version against the package."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shutil
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import logstore
+from logstore import codec_tags
+from logstore.codec import decode_value, encode_value
+from logstore.engine import compaction, frames, header, options, records, table
+from logstore.engine.frames import Entry
+
+if TYPE_CHECKING:
+    from tests.conftest import Stores
+
+TEXT = Path(logstore.__file__).with_name("FORMAT.md").read_text(encoding="utf-8")
+GOLDEN = Path(__file__).with_name("golden")
+
+# -- reading the document --------------------------------------------------------------------
+
+
+def rows_behind(words: str) -> list[list[str]]:
+    """The cells of the first table behind some words, without its heading."""
+    assert TEXT.count(words) == 1, words
+    lines = TEXT[TEXT.index(words) :].splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("| "))
+    rows = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows
+
+
+def fields_of(layout: struct.Struct) -> list[tuple[int, int]]:
+    """Offset and size of every field of a struct without alignment."""
+    order, codes = layout.format[0], re.findall(r"(\d*)([a-zA-Z])", layout.format[1:])
+    fields: list[tuple[int, int]] = []
+    at = 0
+    for digits, code in codes:
+        count = int(digits or 1)
+        whole = code in "sx"
+        size = struct.calcsize(order + digits + code) if whole else struct.calcsize(order + code)
+        for _ in range(1 if whole else count):
+            fields.append((at, size))
+            at += size
+    assert at == layout.size
+    return fields
+
+
+# -- the tables ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "layout"),
+    [
+        ("The log header (44 bytes", frames.LOG_HEADER),
+        ("The head of a frame (36 bytes", frames.FRAME),
+        ("The meta record (60 bytes", records.META),
+        ("The head of a record (16 bytes", records.RECORD),
+        ("A mark (5 bytes", records.MARK),
+        ("An expiry key (17 bytes", records.EXPIRY),
+    ],
+)
+def test_a_table_of_fields_is_the_struct(words: str, layout: struct.Struct) -> None:
+    documented = [(int(row[0]), int(row[1])) for row in rows_behind(words)]
+    assert documented == fields_of(layout)
+    assert f"({layout.size} bytes" in words
+
+
+def test_only_what_must_sort_is_big_endian() -> None:
+    for layout in (frames.LOG_HEADER, frames.FRAME, records.META, records.RECORD, records.MARK):
+        assert layout.format[0] == "<"
+    for layout in (records.TIME, records.EXPIRY):
+        assert layout.format[0] == ">"
+
+
+def test_the_kinds_and_flags_are_those_of_the_code() -> None:
+    for words in ("Kinds:", "Flags:"):
+        for row in rows_behind(words):
+            assert getattr(frames, row[1]) == int(row[0])
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    assert f"1 to {frames.KEY_BYTES_MAX} bytes" in TEXT
+    assert f"up to {frames.HEADER_BYTES} bytes" in TEXT
+    assert f"more than {options.LARGE_BYTES} bytes" in TEXT
+    assert f"at most {compaction.GONE_COUNT_MAX:,} keys" in TEXT
+    assert compaction.GONE_KEPT_US == 24 * 3600 * 10**6
+    assert f"# The files of a logstore store: format version {frames.FORMAT_VERSION}" in TEXT
+    assert rows_behind("## Versions")[-1][0] == str(frames.FORMAT_VERSION)
+
+
+def test_the_words_of_the_shared_header_are_those_of_the_code() -> None:
+    documented = {row[1]: int(row[0].split(",")[0]) for row in rows_behind("Words of 8 bytes")}
+    documented |= {row[1]: int(row[0]) for row in rows_behind("Words of 4 bytes")}
+    coded = {
+        name: value
+        for name, value in vars(header).items()
+        if name.isupper() and isinstance(value, int) and name not in ("SIZE", "MAGIC")
+    }
+    assert documented == coded
+    assert f"One page of {header.SIZE} bytes" in TEXT
+    assert header.MAGIC.to_bytes(8, "little") == b"LSTRSHM1"
+
+
+def test_the_databases_are_those_of_the_code() -> None:
+    documented = [row[0].strip("`").encode() for row in rows_behind("with these databases:")]
+    assert documented == [b"meta", *table.DATABASES]
+
+
+def test_the_bits_of_a_mark_are_those_of_the_code() -> None:
+    text = rows_behind("A mark (5 bytes")[1][3]
+    for bit, name in ((1, "RESULT"), (2, "GONE"), (4, "PROGRESS")):
+        assert getattr(records, f"HAS_{name}") == bit
+        assert f"{bit} {name.lower()}" in text
+
+
+def test_the_tags_are_those_of_the_codec() -> None:
+    documented = rows_behind("## Values")
+    quoted: list[list[str]] = []
+    for line in (codec_tags.__doc__ or "").splitlines():
+        if match := re.match(r"(\d{5})  (.{31}) (.*)", line):
+            quoted.append([cell.strip() for cell in match.groups()])
+        elif quoted and re.match(r" {39}\S", line):
+            quoted[-1][2] += " " + line.strip()
+    assert documented == quoted
+    coded = [value for name, value in vars(codec_tags).items() if name.startswith("TAG_")]
+    coded += [leaf.tag for leaf in codec_tags.LEAVES]
+    assert sorted(int(row[0]) for row in documented) == sorted(coded)
+
+
+# -- the worked example ----------------------------------------------------------------------
+
+
+def example() -> list[tuple[bytes, str]]:
+    block = re.search(r"```hex\n(.*?)```", TEXT, re.S)
+    assert block is not None
+    lines = [re.split(r" {2,}", line, maxsplit=1) for line in block[1].splitlines()]
+    return [(bytes.fromhex(digits), note) for digits, note in lines]
+
+
+UUID = bytes.fromhex("000102030405060708090a0b0c0d0e0f")
+ENTRY = Entry(frames.RESULT, 0, 1_700_000_000_000_000, 0, encode_value([1, "two"]))
+
+
+def test_the_example_in_hex_is_what_the_code_writes() -> None:
+    written = frames.encode_frame(frames.checksum_seed(UUID), 7, 4096, b"job-1", ENTRY)
+    assert b"".join(part for part, _ in example()).hex(" ") == written.hex(" ")
+
+
+def test_the_example_in_hex_is_read_as_the_text_says() -> None:
+    data = b"".join(part for part, _ in example())
+    frame = frames.decode_frame(data, 0, 4096, frames.checksum_seed(UUID), 7)
+    assert frame is not None
+    assert (frame.offset, frame.end, frame.synced_through) == (4096, 4096 + len(data), 4096)
+    assert (frame.key, frame.entry) == (b"job-1", ENTRY)
+    assert decode_value(frame.entry.payload) == [1, "two"]
+
+
+def test_the_lines_of_the_example_are_the_fields_of_a_frame() -> None:
+    rows = rows_behind("The head of a frame (36 bytes")
+    noted = [(len(part), note.split(":")[0]) for part, note in example()]
+    assert noted[: len(rows)] == [(int(row[1]), row[2]) for row in rows]
+    assert [note for _, note in noted[len(rows) :]] == ["key", "payload"]
+
+
+# -- golden files ----------------------------------------------------------------------------
+
+VERSIONS = sorted(path.name for path in GOLDEN.glob("v*"))
+
+
+def test_there_are_golden_files_of_the_current_version() -> None:
+    assert f"v{frames.FORMAT_VERSION}" in VERSIONS
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("state", ["closed", "crashed"])
+@pytest.mark.parametrize("mode", ["rw", "r"])
+def test_a_golden_store_opens_with_everything_that_was_written(
+    version: str, state: str, mode: str, tmp_path: Path, open_store: Stores
+) -> None:
+    expected = runpy.run_path(str(GOLDEN / "make_golden.py"))
+    shutil.copytree(GOLDEN / version / state, tmp_path, dirs_exist_ok=True)
+    store = logstore.open(tmp_path / "app.db", mode=mode)  # type: ignore[arg-type]
+    for task_id, value in (expected["RESULTS"] | expected["FAILED"]).items():
+        found = store.get_result(task_id)
+        assert (type(found), repr(found)) == (type(value), repr(value))
+    assert store.get_result(expected["IN_LOG"]) == ("new" if state == "crashed" else "old")
+    failed = [info.task_id for info in store.tasks(status="ready") if info.failed]
+    assert failed == list(expected["FAILED"])
+    assert store.get_progress(expected["RUNNING"]) == expected["PROGRESS"]
+    assert [info.task_id for info in store.tasks(status="running")] == [expected["RUNNING"]]
+    assert store.status(expected["DELETED"]) in ("deleted", "unknown")  # a day later
+    assert store.status(expected["EXPIRED"]) in ("expired", "unknown")
+    report = store.check()
+    assert report.ok, report.problems
+    store.close()
+    if mode == "rw":
+        again = open_store(tmp_path / "app.db")
+        again.set_result("new", 1)
+        assert again.get_result("none") is None
+
+
+def test_the_script_that_makes_golden_files_makes_what_the_tests_expect(
+    tmp_path: Path, no_idle_compaction: None
+) -> None:
+    make = runpy.run_path(str(GOLDEN / "make_golden.py"))["make"]
+    make(tmp_path)
+    made = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("app.db*"))
+    kept = sorted(str(path.relative_to(GOLDEN)) for path in GOLDEN.rglob("app.db*"))
+    current = f"v{frames.FORMAT_VERSION}/"
+    assert made == [name for name in kept if name.startswith(current)]
