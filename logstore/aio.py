@@ -29,7 +29,7 @@ from logstore.engine.states import is_live_progress, is_live_result
 from logstore.engine.vacuum import VacuumReport
 from logstore.errors import StoreClosedError, WaitTimeoutError
 from logstore.progress import TaskProgress, decode_progress
-from logstore.store import PendingEvents, Store, raisable, task_key
+from logstore.store import PendingEvents, Store, Subscribed, raisable, task_key
 from logstore.types import CheckReport, Event, Status, StoreStats, TaskInfo
 
 INLINE_BYTES = 1 << 14  # a payload up to this size is decoded on the loop
@@ -231,7 +231,7 @@ class AsyncStore:
         key = task_key(task_id)
         subscription = Subscription(frozenset((key,)), lambda _: _call_soon(loop, changed.set))
         context = self._store.subscribed(subscription)
-        await self._read(context.__enter__)
+        await self._enter(context)
         try:
             while not await self._is_settled(task_id):
                 left = None if deadline is None else deadline - loop.time()
@@ -245,6 +245,20 @@ class AsyncStore:
         finally:
             context.__exit__()
         return True
+
+    async def _enter(self, context: Subscribed) -> None:
+        """Subscribe in a thread; a cancelled caller leaves no subscription behind."""
+        entering = asyncio.ensure_future(self._read(context.__enter__))
+
+        def leave(entered: asyncio.Future[None]) -> None:
+            if not entered.cancelled() and entered.exception() is None:
+                context.__exit__()
+
+        try:
+            await asyncio.shield(entering)
+        except asyncio.CancelledError:
+            entering.add_done_callback(leave)
+            raise
 
     async def _is_settled(self, task_id: str) -> bool:
         entry = self._in_memory(task_key(task_id))
@@ -269,7 +283,7 @@ class AsyncStore:
 
         keys = None if task_id is None else frozenset((task_key(task_id),))
         context = self._store.subscribed(Subscription(keys, tell))
-        await self._read(context.__enter__)
+        await self._enter(context)
         try:
             while True:
                 changed.clear()
@@ -367,7 +381,7 @@ class _Worker(Generic[J]):
             weakref.WeakKeyDictionary()
         )
         self._lock = threading.Lock()
-        self._pid = 0
+        self._pid = os.getpid()
         self._thread: threading.Thread | None = None
         self._queue: queue.SimpleQueue[
             tuple[asyncio.AbstractEventLoop, _Lane[J], list[J]] | None
@@ -396,19 +410,28 @@ class _Worker(Generic[J]):
         if not jobs:
             lane.busy = False
             return
-        if self._thread is None or self._pid != os.getpid():
-            self._start()
-        self._queue.put((loop, lane, jobs))
-
-    def _start(self) -> None:
+        if self._pid != os.getpid():
+            self._begin_anew()
         with self._lock:
-            if self._thread is not None and self._pid == os.getpid():
+            if not self._stopped:
+                if self._thread is None:
+                    self._thread = threading.Thread(
+                        target=self._serve, name=self._name, daemon=True
+                    )
+                    self._thread.start()
+                self._queue.put((loop, lane, jobs))
                 return
-            if self._pid != os.getpid():
-                self._queue = queue.SimpleQueue()
-            self._pid = os.getpid()
-            self._thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
-            self._thread.start()
+        lane.busy = False
+        for job in jobs:
+            if not job[1].done():
+                job[1].set_exception(StoreClosedError("the store is closed"))
+
+    def _begin_anew(self) -> None:
+        """In a forked child: the thread is not there, and the lock may be held for ever."""
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._queue = queue.SimpleQueue()
+        self._thread = None
 
     def _serve(self) -> None:
         pending = self._queue
@@ -434,10 +457,14 @@ class _Worker(Generic[J]):
 
     def stop(self) -> None:
         """Run what has been handed over, then end the thread."""
-        self._stopped = True
-        if self._thread is not None and self._pid == os.getpid():
+        if self._pid != os.getpid():
+            self._begin_anew()
+        with self._lock:
+            self._stopped = True
+            thread, self._thread = self._thread, None
             self._queue.put(None)
-            self._thread.join()
+        if thread is not None:
+            thread.join()
 
 
 def _run_reads(jobs: list[_Job]) -> list[_Outcome]:

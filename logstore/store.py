@@ -515,13 +515,15 @@ class Store:
             return entry
         raise missing_result(key, entry)
 
-    def subscribed(self, subscription: Subscription) -> _Subscribed:
+    def subscribed(self, subscription: Subscription) -> Subscribed:
         """A context in which a subscriber is told of changes."""
         self.engine  # noqa: B018 - opens anew after a fork
-        return _Subscribed(self._shared, subscription)
+        return Subscribed(self._shared, subscription)
 
 
-class _Subscribed:
+class Subscribed:
+    """A context in which a subscription is served."""
+
     def __init__(self, shared: registry.Shared, subscription: Subscription) -> None:
         self._shared = shared
         self._subscription = subscription

@@ -173,14 +173,15 @@ def salvage_live(engine: Engine) -> CheckReport:
     with engine.exclusive(recover=False):
         overlay = engine.overlay
         epoch = engine.log_state()[0] >> 32
-        if overlay.epoch != epoch:
-            overlay = Overlay(epoch)
+        salvaged = Overlay(epoch)
+        if overlay.epoch == epoch:
+            salvaged.apply(overlay.changed, overlay.applied)
         data = engine.read_log()
-        found, lost = whole_frames(data, overlay.applied - FIRST_OFFSET, engine.seed, epoch)
+        found, lost = whole_frames(data, salvaged.applied - FIRST_OFFSET, engine.seed, epoch)
         if lost:
-            overlay.apply([(frame.key, frame.entry) for frame in found], engine.log_end())
+            salvaged.apply([(frame.key, frame.entry) for frame in found], engine.log_end())
             saved = len(found), lost, keep_aside(engine.log.path)
-            engine.adopt_salvaged(overlay)
+            engine.adopt_salvaged(salvaged)
     report = check(engine)
     return report if saved is None else with_salvage(report, *saved)
 

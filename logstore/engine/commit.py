@@ -94,13 +94,12 @@ class Flush(Write):
 class _Batch:
     """Writes that one caller waits for together."""
 
-    __slots__ = ("done", "leads", "wake", "writes")
+    __slots__ = ("done", "wake", "writes")
 
     def __init__(self, writes: Sequence[Write]) -> None:
         self.writes = writes
         self.wake: threading.Lock | None = None  # held until there is news
         self.done = False
-        self.leads = False
 
 
 class Committer:
@@ -113,49 +112,36 @@ class Committer:
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._queue: list[_Batch] = []
-        self._leading = False
+        self._leader: _Batch | None = None
 
     def run(self, writes: Sequence[Write]) -> None:
         """Commit the writes in their order and return when each has an outcome or an error.
 
         Raises WriteTimeoutError if that takes longer than the time-out; their outcome is then
-        unknown.
+        unknown, as it is after a KeyboardInterrupt.
         """
         batch = _Batch(writes)
-        with self._lock:
-            self._queue.append(batch)
-            if self._leading:
-                batch.wake = threading.Lock()
-                batch.wake.acquire()
-            else:
-                self._leading = True
-                batch.leads = True
-        if not batch.leads:
-            self._follow(batch, batch.wake)
-            if batch.done:
-                return
-        self._lead()
-
-    def _follow(self, batch: _Batch, wake: threading.Lock | None) -> None:
-        assert wake is not None
         try:
-            if wake.acquire(timeout=self._timeout_s):
-                return
-            raise WriteTimeoutError(
-                f"the write was not committed within {self._timeout_s} s, because the one before "
-                f"it has not ended; its outcome is unknown"
-            )
-        except BaseException:
             with self._lock:
-                if batch in self._queue:
-                    self._queue.remove(batch)
-                if batch.leads and not batch.done:
-                    self._pass_on()
-            raise
+                self._queue.append(batch)
+                if self._leader is None:
+                    self._leader = batch
+                else:
+                    batch.wake = threading.Lock()
+                    batch.wake.acquire()
+            if batch.wake is not None and not batch.wake.acquire(timeout=self._timeout_s):
+                raise WriteTimeoutError(
+                    f"the write was not committed within {self._timeout_s} s, because the one "
+                    f"before it has not ended; its outcome is unknown"
+                )
+            if not batch.done:
+                self._lead()
+        finally:
+            if not batch.done or self._leader is batch:
+                self._resign(batch)
 
     def _lead(self) -> None:
-        with self._lock:
-            group, self._queue = self._queue, []
+        group: list[_Batch] = []
         acked = False
 
         def ack() -> None:
@@ -167,19 +153,19 @@ class Committer:
                     batch.wake.release()
 
         try:
+            with self._lock:
+                group, self._queue = self._queue, []
             self._commit([write for batch in group for write in batch.writes], ack)
         finally:
             if not acked:
                 ack()
-            with self._lock:
-                self._pass_on()
 
-    def _pass_on(self) -> None:
-        """Make the first in the queue the leader; under the lock."""
-        if self._queue:
-            heir = self._queue[0]
-            heir.leads = True
-            assert heir.wake is not None
-            heir.wake.release()
-        else:
-            self._leading = False
+    def _resign(self, batch: _Batch) -> None:
+        """Wait no longer; a leader hands the lead to the first in the queue."""
+        with self._lock:
+            if batch in self._queue:
+                self._queue.remove(batch)
+            if self._leader is batch:
+                self._leader = self._queue[0] if self._queue else None
+                if self._leader is not None and self._leader.wake is not None:
+                    self._leader.wake.release()

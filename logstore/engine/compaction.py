@@ -50,6 +50,9 @@ class Fold:
         Marks go in the order of their keys, records in the order of their times: each is how
         its tree is cheapest to fill.
         """
+        for key in sorted(progress):
+            if progress[key] is None:
+                self._clear_progress(key)
         for key in sorted(results):
             entry = results[key]
             if entry.kind == RESULT:
@@ -119,6 +122,14 @@ class Fold:
             self._txn.put(TIME.pack(entry.time_us), b"", db=self._db[RUNNING])
         self._set_mark(key, mark._replace(progress_us=entry.time_us))
 
+    def _clear_progress(self, key: bytes) -> None:
+        mark = self._mark(key)
+        if mark.progress_us:
+            self._drop_record(PROGRESS, mark.progress_us)
+            if not mark.result_us:
+                self._txn.delete(TIME.pack(mark.progress_us), db=self._db[RUNNING])
+            self._set_mark(key, mark._replace(progress_us=0))
+
     def _remove(self, key: bytes, entry: Entry) -> None:
         """Take away result and progress; remember a result's id as ``entry`` says."""
         mark = self._mark(key)
@@ -127,9 +138,7 @@ class Fold:
             # The task runs again under its old id: its progress is newer than what expired.
             self._txn.put(TIME.pack(progress_us), b"", db=self._db[RUNNING])
         elif progress_us:
-            self._drop_record(PROGRESS, progress_us)
-            if not mark.result_us:
-                self._txn.delete(TIME.pack(progress_us), db=self._db[RUNNING])
+            self._clear_progress(key)
             progress_us = 0
         if mark.result_us:
             self._drop_record(RESULTS, mark.result_us)
@@ -195,10 +204,7 @@ class Fold:
             elif kind == RESULT:
                 self._expire(key, expires_us)
             else:
-                self._drop_record(PROGRESS, time_us)
-                if not mark.result_us:
-                    self._txn.delete(TIME.pack(time_us), db=self._db[RUNNING])
-                self._set_mark(key, mark._replace(progress_us=0))
+                self._clear_progress(key)
 
     def _expire(self, key: bytes, expires_us: int) -> None:
         self.last_time_us += 1

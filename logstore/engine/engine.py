@@ -21,10 +21,10 @@ import lmdb
 
 from logstore.engine import frames, osdep
 from logstore.engine.commit import Committer
-from logstore.engine.compaction import fold_into
+from logstore.engine.compaction import Batch, fold_into
 from logstore.engine.counters import Counters
 from logstore.engine.failures import write_error
-from logstore.engine.frames import OFFSET_MAX, Entry
+from logstore.engine.frames import OFFSET_MAX, PROGRESS, Entry
 from logstore.engine.groups import GroupCommit
 from logstore.engine.header import (
     INCARNATION,
@@ -48,6 +48,7 @@ from logstore.engine.table import Table
 from logstore.errors import (
     CorruptLogError,
     LogstoreError,
+    OpenError,
     StoreClosedError,
     WriteError,
     WriteTimeoutError,
@@ -75,7 +76,6 @@ class Engine(Reading):
         self.header = header
         self.presence_fd = presence_fd
         self.log = log
-        self.incarnation = header.words[INCARNATION]
         self.overlay = Overlay(header.words[STATE] >> 32)
         self.commit_lock = threading.Lock()  # held by the one thread that may write
         self.view_lock = threading.Lock()
@@ -170,30 +170,35 @@ class Engine(Reading):
     def exclusive(self, *, recover: bool = True) -> Iterator[None]:
         """Hold ``commit_lock`` and the writer lock, recovered and caught up.
 
-        With ``recover`` False nothing is touched, for a log that may be damaged.  Raises
+        With ``recover`` False the log is not looked at, for it may be damaged.  Raises
         WriteTimeoutError, StoreClosedError, and what a recovery meets.
         """
         deadline = time.monotonic() + self.options.write_timeout_s
-        if not self.commit_lock.acquire(timeout=self.options.write_timeout_s):
-            raise self._timeout_error()
+        held = False
         try:
+            held = self.commit_lock.acquire(timeout=self.options.write_timeout_s)
+            if not held:
+                raise self._timeout_error()
             self._leader = threading.get_ident()
             if self.closed:
                 raise self.closed_error()
             try:
                 if not self._writer_lock.acquire(self.log, deadline, self._reopen_log):
                     raise self._timeout_error()
-                if recover:
-                    self._prepare()
+                try:
+                    self._prepare(recover=recover)
+                except (OSError, lmdb.Error, OpenError) as exc:
+                    raise write_error(self.path, exc) from exc
                 yield
             finally:
                 if not self.closed:
                     self._writer_lock.release(self.log)
         finally:
-            self._leader = 0
-            self.commit_lock.release()
-            if not self.closed:
-                self.header.announce()
+            if held:
+                self._leader = 0
+                self.commit_lock.release()
+                if not self.closed:
+                    self.header.announce()
 
     @contextmanager
     def _leading(self) -> Iterator[None]:
@@ -204,11 +209,13 @@ class Engine(Reading):
             with self.exclusive():
                 yield
 
-    def _prepare(self) -> None:
+    def _prepare(self, *, recover: bool) -> None:
         """Under the writer lock: recover if somebody died or failed, and catch up."""
         words = self.header.words
         if words[INCARNATION] != self.incarnation:
             self._reopen_table()
+        if not recover:
+            return
         if self.overlay.state != words[STATE]:
             with self.view_lock:
                 if not self._catch_up(words[STATE]):
@@ -228,12 +235,13 @@ class Engine(Reading):
         if os.stat(self.path).st_ino != words[TABLE_INODE]:
             # A vacuum died between its rename and its publication: the lock file may still be
             # the old table's, whose readers' slots say nothing of the new file.
-            osdep.remove(self.path + "-lock")
             osdep.sync_directory(os.path.dirname(self.path))
-        table = Table(self.path)
+            table = Table(self.path, new_lock=True)
+        else:
+            table = Table(self.path)
         self.table = table  # the old one is closed when its last reader lets go of it
+        words[INCARNATION] = self.incarnation = table.meta.incarnation
         words[TABLE_INODE] = table.inode
-        self.incarnation = words[INCARNATION]
 
     # -- compaction and recovery ------------------------------------------------------------
 
@@ -243,18 +251,20 @@ class Engine(Reading):
             with self.exclusive():
                 if self.overlay or self.expiry_due():
                     self.fold()
-        except (OSError, lmdb.Error) as exc:
+        except (OSError, lmdb.Error, OpenError) as exc:
             raise write_error(self.path, exc) from exc
 
     def fold_large(self, key: bytes, entry: Entry) -> None:
         """Put a large record into the table at once; on the disk when this returns."""
-        if key in self.overlay.results:
+        overlay = self.overlay
+        if key in (overlay.progress if entry.kind == PROGRESS else overlay.results):
             self.fold()  # else readers would find the older record in the overlay, now and then
-        self.fold(extra={key: entry})
+        self.fold(extra=({}, {key: entry}) if entry.kind == PROGRESS else ({key: entry}, {}))
 
     def expiry_due(self) -> bool:
         """Whether the table holds something whose time to live is over."""
-        return self.table.expiry_due(time.time_ns() // 1000)
+        now_us = time.time_ns() // 1000
+        return self.from_table(lambda table: table.expiry_due(now_us))
 
     def compact_if_due(self) -> None:
         """After a commit that has been acked: errors stay here, the next writer recovers."""
@@ -290,7 +300,7 @@ class Engine(Reading):
         finally:
             os.close(fd)
 
-    def fold(self, *, extra: dict[bytes, Entry] | None = None, clean: bool = False) -> None:
+    def fold(self, *, extra: Batch | None = None, clean: bool = False) -> None:
         """Fold the overlay, and ``extra`` behind it, and begin a new epoch.
 
         Under the writer lock, caught up.  An error leaves WRITING set.
@@ -299,13 +309,15 @@ class Engine(Reading):
         words = self.header.words
         words[WRITING] = 1
         view = self.overlay
-        meta = self.table.read_meta()
+        meta = self.from_table(Table.read_meta)
         epoch = max(meta.epoch, view.epoch) + 1
         if epoch > frames.EPOCH_MAX:
             raise WriteError(errno.EOVERFLOW, f"{self.path}: no epochs are left")
-        batches = [] if meta.epoch > view.epoch else [(view.results, view.progress)]
-        if extra:
-            batches.append((extra, {}))
+        batches: list[Batch] = []
+        if meta.epoch <= view.epoch:  # else somebody folded it and died before saying so
+            batches.append((view.results, view.progress))
+        if extra is not None:
+            batches.append(extra)
         try:
             words[LAST_TIME] = fold_into(
                 self.table,
@@ -335,11 +347,10 @@ class Engine(Reading):
     def recover(self) -> None:
         """Somebody died or failed amid a write: keep what was published, nothing else."""
         words = self.header.words
-        self.table.ensure_open()
         if os.stat(self.path).st_ino != self.table.inode:
             self._reopen_table()
-            meta = self.table.read_meta()
-            words[INCARNATION] = self.incarnation = meta.incarnation
+        else:
+            self.table.ensure_open()
         self.fold()
         if words[LOG_FAILED]:
             words[WRITING] = 1
@@ -368,11 +379,9 @@ class Engine(Reading):
 
     def adopt_salvaged(self, overlay: Overlay) -> None:
         """Fold an overlay made of whole frames and replace the log; writer lock held."""
+        self.header.words[LOG_FAILED] = 1
         self.overlay = overlay
-        self.fold()
-        self.header.words[WRITING] = 1
-        self._replace_log()
-        self.header.words[WRITING] = 0
+        self.recover()
 
     # -- facts ------------------------------------------------------------------------------
 

@@ -11,11 +11,13 @@ import os
 
 import lmdb
 
-from logstore.errors import DiskFullError, LogstoreError, WriteError
+from logstore.errors import DiskFullError, LogstoreError, OpenError, WriteError
 
 
 def write_error(path: str, exc: BaseException) -> BaseException:
     """The error to raise for one met while writing the store at ``path``."""
+    if isinstance(exc, OpenError):  # a file that had to be opened again
+        return WriteError(errno.EIO, f"{path}: writing failed: {exc}")
     if isinstance(exc, LogstoreError) or not isinstance(exc, OSError | lmdb.Error):
         return exc
     code = exc.errno if isinstance(exc, OSError) else _errno_in(str(exc))

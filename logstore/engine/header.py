@@ -44,8 +44,8 @@ class SharedHeader:
     """The mapped header.  ``words[i]`` reads and writes one 64-bit word."""
 
     def __init__(self, fd: int) -> None:
-        if os.fstat(fd).st_size != SIZE:
-            os.ftruncate(fd, SIZE)
+        """Map the header of an open ``-shm`` file.  Raises OSError if there is no space."""
+        osdep.allocate(fd, SIZE)
         self._map = mmap.mmap(fd, SIZE)
         self._view = memoryview(self._map)
         self.words = self._view.cast("Q")

@@ -76,25 +76,52 @@ class _Listing:
             if record.key not in self._progress
             and is_running(self._result(record.key), record.entry, self._now_us)
         )
-        return [self._ordered(in_log), in_table]
+        return [self._ordered(in_log + self._run_again()), in_table]
+
+    def _run_again(self) -> list[Record]:
+        """Tasks in the table whose result has expired and whose progress is newer than that."""
+        found: list[Record] = []
+        for expired in self._expired():
+            progress = self._engine.find_progress(expired.key)
+            if (
+                progress is not None
+                and expired.key not in self._progress
+                and is_running(expired.entry, progress, self._now_us)
+            ):
+                found.append(_record(expired.key, progress))
+        return found
+
+    def _expired(self) -> list[Record]:
+        """Results in the table that have expired and are still there."""
+        records = self._engine.from_table(lambda table: table.expired_results(self._now_us))
+        return [record for record in records if record.key not in self._results]
 
     def gone(self, kind: int) -> list[Iterator[Record]]:
         """Tasks whose result was deleted or has expired."""
-        in_log: list[Record] = []
-        for key, entry in self._results.items():
-            if kind == DELETED and entry.kind == DELETED and entry.flags & HAD_RESULT:
-                in_log.append(_record(key, entry))
-            elif (
-                kind == EXPIRED and entry.kind == RESULT and not is_live_result(entry, self._now_us)
-            ):
-                gone = Entry(EXPIRED, HAD_RESULT, entry.expires_us, 0, b"")
-                in_log.append(_record(key, gone))
+        found: list[Record] = []
+        if kind == DELETED:
+            found += [
+                _record(key, entry)
+                for key, entry in self._results.items()
+                if entry.kind == DELETED and entry.flags & HAD_RESULT
+            ]
+        else:
+            in_log = [_record(k, e) for k, e in self._results.items() if e.kind == RESULT]
+            for key, entry, _ in in_log + self._expired():
+                if not is_live_result(entry, self._now_us):
+                    gone = Entry(EXPIRED, HAD_RESULT, entry.expires_us, entry.expires_us, b"")
+                    found.append(_record(key, gone))
         in_table = (
             record
             for record in self._in_table(GONE)
             if record.key not in self._results and record.entry.kind == kind
         )
-        return [self._ordered(in_log), in_table]
+        return [filter(self._rests, stream) for stream in (self._ordered(found), in_table)]
+
+    def _rests(self, gone: Record) -> bool:
+        """Whether a task whose result has gone is not running again."""
+        progress = self._engine.find_progress(gone.key)
+        return not is_running(gone.entry, progress, self._now_us)
 
     def _in_table(self, name: bytes) -> Iterator[Record]:
         return self._engine.listing(name, newest_first=self._newest_first)
@@ -128,7 +155,7 @@ def _info(record: Record) -> TaskInfo:
         task_id=key.decode(),
         status=status,
         time=utc(entry.time_us),
-        expires_at=utc(entry.expires_us) if entry.expires_us else None,
+        expires_at=utc(entry.expires_us) if entry.expires_us and status != "expired" else None,
         failed=bool(entry.flags & FAILED) and status == "ready",
         size_bytes=size,
         progress=decode_progress(entry.payload) if status == "running" else None,

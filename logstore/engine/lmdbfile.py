@@ -12,6 +12,7 @@ import struct
 
 import lmdb
 
+from logstore.engine import osdep
 from logstore.errors import (
     CorruptTableError,
     FormatVersionError,
@@ -28,6 +29,7 @@ MODE = 0o600
 MAP_BYTES = 1 << 36  # address space, not memory; grown under the writer lock when it is full
 READERS_MAX = 1024
 DATABASES_MAX = 16
+LOCK_FILE_BYTES = -(-(READERS_MAX + 2) * 64 // 4096) * 4096  # a cache line for each reader
 DATA_FORMAT = 0  # py-lmdb's lib_version for LMDB 0.9 files
 
 _META_PAGE = struct.Struct("<QHHI IIQQ I44x 48x QQ")
@@ -53,6 +55,8 @@ def inspect_file(path: str) -> None:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # it may be a FIFO
     except PermissionError as exc:
         raise no_permission(path) from exc
+    except OSError as exc:
+        raise OpenError(f"{path}: cannot be opened ({exc.strerror})") from exc
     try:
         info = os.fstat(fd)
         if not stat.S_ISREG(info.st_mode):
@@ -116,6 +120,23 @@ def open_environment(path: str, *, readonly: bool, lock: bool, create: bool) -> 
         )
     except lmdb.Error as exc:
         raise translate(exc, path) from exc
+
+
+def make_lock_file(path: str) -> None:
+    """Make LMDB's lock file anew, with all its blocks: LMDB maps it and would crash without.
+
+    Only while nobody has it open.  Raises OSError if there is no space.
+    """
+    lock_path = path + "-lock"
+    osdep.remove(lock_path)
+    fd = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
+    try:
+        osdep.allocate(fd, LOCK_FILE_BYTES)
+    except BaseException:
+        osdep.remove(lock_path)
+        raise
+    finally:
+        os.close(fd)
 
 
 def translate(exc: lmdb.Error, path: str) -> LogstoreError:

@@ -62,9 +62,5 @@ class Maintenance:
                     expiry_checked = now
                     if engine.expiry_due():
                         engine.compact()
-            except (LogstoreError, OSError) as exc:
+            except LogstoreError as exc:
                 engine.counters.last_compaction_error = str(exc)
-            except ValueError:
-                if engine.closed:  # the header has been unmapped
-                    return
-                raise

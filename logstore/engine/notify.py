@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from functools import partial
+from typing import NamedTuple
 
 from logstore.engine.frames import Entry
 from logstore.engine.header import SharedHeader
 from logstore.engine.overlay import Overlay
 from logstore.engine.reading import Reading
-from logstore.engine.table import Table
-from logstore.errors import LogstoreError
 
 TIMEOUT_S = 0.5  # how long a sleep lasts at most: bounds what a lost wake-up costs
 
@@ -27,17 +25,26 @@ Change = tuple[bytes, Entry]
 class Subscription:
     """A callback for the changes of some keys, or of all.
 
-    ``tell`` is called on the notifier's thread with the changed keys and entries, or with None
-    when changes may have been missed; it must not block.
+    ``tell`` is called on the notifier's thread with changed keys and entries, in the order of
+    their times, or with None when some may have been missed; it must not block.
     """
 
-    __slots__ = ("keys", "tell")
+    __slots__ = ("keys", "since_us", "tell")
 
     def __init__(
         self, keys: frozenset[bytes] | None, tell: Callable[[list[Change] | None], None]
     ) -> None:
         self.keys = keys
         self.tell = tell
+        self.since_us = 0  # only what is newer is told
+
+
+class _Position(NamedTuple):
+    """How far changes have been told."""
+
+    overlay: Overlay
+    told: int  # of the overlay's changes
+    time_us: int  # of the last change before it
 
 
 class Notifier:
@@ -53,27 +60,40 @@ class Notifier:
         self._wanted = threading.Event()
         self._stopped = False
         self._thread: threading.Thread | None = None
-        self._view: Overlay | None = None
-        self._position = 0
-        self._seen_us = 0
+        self._position: _Position | None = None  # None while nobody subscribes
 
     def subscribe(self, subscription: Subscription) -> None:
-        """Begin to tell.  Check the state after this returns: what was before is not told."""
+        """Begin to tell.  Check the state after this returns: what was before is not told.
+
+        May read from the disk.
+        """
+        now = self._newest_position()
+        subscription.since_us = now.time_us
         with self._lock:
             if subscription.keys is None:
                 self._to_all.append(subscription)
             else:
                 for key in subscription.keys:
                     self._by_key.setdefault(key, []).append(subscription)
+            if self._position is None:
+                self._position = now
             if self._thread is None and self._header is not None:
-                self._view = self._engine.view()
-                self._position = len(self._view.changed)
-                self._seen_us = self._engine.last_time_us()
                 self._thread = threading.Thread(
-                    target=self._run, name="logstore-notifier", daemon=True
+                    target=self._run, args=(self._header,), name="logstore-notifier", daemon=True
                 )
                 self._thread.start()
             self._wanted.set()
+
+    def _newest_position(self) -> _Position:
+        """Behind everything published before this call."""
+        while True:
+            overlay = self._engine.view()
+            index = len(overlay.changed)
+            if index:
+                return _Position(overlay, index, overlay.changed[index - 1][1].time_us)
+            time_us = self._engine.from_table(lambda table: table.newest_time_us())
+            if self._engine.view() is overlay:
+                return _Position(overlay, 0, time_us)
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Tell no more."""
@@ -88,13 +108,13 @@ class Notifier:
                         del self._by_key[key]
             if not self._to_all and not self._by_key:
                 self._wanted.clear()
+                self._position = None
 
     def stop(self) -> None:
-        """End the thread; every subscriber is told to look, and finds the store closed."""
+        """End the thread."""
         self._stopped = True
         self._wanted.set()
-        thread = self._thread
-        header = self._header
+        thread, header = self._thread, self._header
         if thread is not None and header is not None:
             header.sequence.value += 1
             header.sequence.wake()
@@ -102,17 +122,14 @@ class Notifier:
                 thread.join()
 
     def tell_all_to_look(self) -> None:
-        """After the store was closed: let every waiter find out."""
-        for subscription in self._everybody():
+        """Have every waiter look at the state for itself."""
+        with self._lock:
+            everybody = {id(s): s for subs in self._by_key.values() for s in subs}
+            everybody.update((id(s), s) for s in self._to_all)
+        for subscription in everybody.values():
             subscription.tell(None)
 
-    def _everybody(self) -> list[Subscription]:
-        with self._lock:
-            return [*self._to_all, *(s for subs in self._by_key.values() for s in subs)]
-
-    def _run(self) -> None:
-        header = self._header
-        assert header is not None
+    def _run(self, header: SharedHeader) -> None:
         while not self._stopped:
             if not self._wanted.is_set():
                 self._wanted.wait()
@@ -120,46 +137,45 @@ class Notifier:
             seen = header.sequence.value
             try:
                 self._tell_changes()
-            except LogstoreError:
+            except Exception:
                 # Whoever waits meets the same error when it looks for itself.
-                for subscription in self._everybody():
-                    subscription.tell(None)
-            if self._stopped:
-                break
-            header.wait_for_publication(seen, TIMEOUT_S)
+                self.tell_all_to_look()
+            if not self._stopped:
+                header.wait_for_publication(seen, TIMEOUT_S)
 
     def _tell_changes(self) -> None:
-        engine = self._engine
-        view, old = engine.view(), self._view
-        if view is old and len(view.changed) == self._position:
-            return
-        changes: list[Change] = []
-        if old is not None:
-            changes += old.changed[self._position :]  # of an old epoch: its rest
-        if view is not old:
-            # What came between is in the table only; waiters look for themselves.
-            changes += engine.from_table(partial(Table.changes_since, time_us=self._seen_us))
-            changes += view.changed
-            self._tell_everybody_to_look()
-        self._view = view
-        # Times grow with the log, so what has not been told yet is what is newer.
-        new = {entry.time_us: (key, entry) for key, entry in changes}
-        times = sorted(time_us for time_us in new if time_us > self._seen_us)
-        # What is appended meanwhile is told next time, as it is newer still.
-        self._position = len(view.changed)
-        while self._position and view.changed[self._position - 1][1].time_us > max(
-            times, default=self._seen_us
-        ):
-            self._position -= 1
-        if times:
-            self._seen_us = times[-1]
-            self._dispatch([new[time_us] for time_us in times])
-
-    def _tell_everybody_to_look(self) -> None:
         with self._lock:
-            waiters = {id(s): s for subs in self._by_key.values() for s in subs}
-        for subscription in waiters.values():
-            subscription.tell(None)
+            before = self._position
+        if before is None:
+            return
+        overlay = self._engine.view()
+        end = len(overlay.changed)
+        if overlay is before.overlay:
+            if end == before.told:
+                return
+            new = overlay.changed[before.told : end]
+        else:
+            new = self._across_epochs(before, overlay, end)
+        after = _Position(overlay, end, new[-1][1].time_us if new else before.time_us)
+        with self._lock:
+            if self._position is before:
+                self._position = after
+        if overlay is not before.overlay:
+            self.tell_all_to_look()
+        self._dispatch(new)
+
+    def _across_epochs(self, before: _Position, overlay: Overlay, end: int) -> list[Change]:
+        """The rest of the old epoch, what came between and is in the table only, the new epoch.
+
+        Times grow with the log, so each change is told once.
+        """
+        changes = [
+            *before.overlay.changed[before.told :],
+            *self._engine.from_table(lambda table: table.changes_since(before.time_us)),
+            *overlay.changed[:end],
+        ]
+        new = {entry.time_us: (key, entry) for key, entry in changes}
+        return [new[time_us] for time_us in sorted(new) if time_us > before.time_us]
 
     def _dispatch(self, changes: list[Change]) -> None:
         with self._lock:
@@ -172,6 +188,8 @@ class Notifier:
                             change
                         )
         for subscription in to_all:
-            subscription.tell(changes)
+            newer = [change for change in changes if change[1].time_us > subscription.since_us]
+            if newer:
+                subscription.tell(newer)
         for subscription, own in by_subscription.values():
-            subscription.tell(own)
+            subscription.tell([c for c in own if c[1].time_us > subscription.since_us])

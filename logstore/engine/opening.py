@@ -36,6 +36,7 @@ from logstore.engine.table import Table
 from logstore.errors import (
     CorruptLogError,
     CorruptTableError,
+    LogstoreError,
     MissingLogError,
     NetworkFilesystemError,
     NotAStoreError,
@@ -64,10 +65,9 @@ def open_engine(
             engine = _try_open(path, fd, options, accept_log_loss=accept_log_loss)
         except BaseException as exc:
             os.close(fd)
-            error = write_error(path, exc)
-            if error is exc:
+            if isinstance(exc, LogstoreError):
                 raise
-            raise error from exc
+            raise write_error(path, exc) from exc
         if engine is not None:
             return engine
         os.close(fd)
@@ -154,7 +154,7 @@ def _open_alone(path: str, fd: int, options: Options, *, accept_log_loss: bool) 
         if not os.path.lexists(path):
             _create(path)
         counters = Counters()
-        table = Table(path)
+        table = Table(path, new_lock=True)
         log: Log | None = None
         try:
             log, epoch, last_time_us = _recover_alone(
@@ -326,19 +326,19 @@ def _join_table(path: str, header: SharedHeader, log: Log, options: Options) -> 
         if words[LOG_ID] != log.log_id or not header.is_live():
             return None
         replaced = os.stat(path).st_ino != words[TABLE_INODE]
-        if replaced and words[WRITING]:
-            # A vacuum died after its rename: the lock file may still be the old table's.
-            osdep.remove(path + "-lock")
+        # A vacuum died after its rename: the lock file may still be the old table's.
+        taken_over = replaced and bool(words[WRITING])
+        if taken_over:
             osdep.sync_directory(os.path.dirname(path))
-        table = Table(path)
-        if table.meta.uuid != header.uuid or (replaced and not words[WRITING]):
+        table = Table(path, new_lock=taken_over)
+        if table.meta.uuid != header.uuid or (replaced and not taken_over):
             table.close()
             raise NotAStoreError(
                 f"{path}: replaced by another file while in use; put the right one back"
             )
         if replaced:
-            words[TABLE_INODE] = table.inode
             words[INCARNATION] = table.meta.incarnation
+            words[TABLE_INODE] = table.inode
         return table
     finally:
         log.unlock()
@@ -369,9 +369,13 @@ def close_engine(engine: Engine) -> None:
         engine.stop()
         engine.release()
         raise write_error(path, exc) from exc
-    engine.release(keep_presence=alone)
-    if alone:
-        osdep.remove(path + "-log")
-        _remove_leftovers(path)
-        osdep.remove(path + "-shm")
+    try:
+        engine.release(keep_presence=True)
+        if alone:
+            osdep.remove(path + "-log")
+            _remove_leftovers(path)
+            osdep.remove(path + "-shm")
+    except OSError:
+        pass  # the table is complete and marked so: whoever opens it next tidies up
+    finally:
         os.close(fd)

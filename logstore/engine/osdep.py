@@ -76,6 +76,20 @@ def pwrite_all(fd: int, data: bytes | memoryview, offset: int) -> None:
             written += count
 
 
+def allocate(fd: int, size: int) -> None:
+    """Give a file all its blocks, so that writing it through a mapping cannot fail.
+
+    Raises OSError (ENOSPC, EDQUOT).  What is in the file stays.
+    """
+    try:
+        os.posix_fallocate(fd, 0, size)
+    except OSError as exc:
+        if exc.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise
+        held = os.pread(fd, size, 0)
+        pwrite_all(fd, held + bytes(size - len(held)), 0)
+
+
 def remove(path: str) -> None:
     """Unlink a file that may be there."""
     try:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TypeVar
 
 from logstore.engine.counters import Counters
-from logstore.engine.frames import DELETED, HAD_RESULT, OFFSET_MAX, Entry
+from logstore.engine.frames import DELETED, HAD_RESULT, OFFSET_MAX, RESULT, Entry
 from logstore.engine.options import Options
 from logstore.engine.overlay import Overlay
 from logstore.engine.records import Record
@@ -95,7 +95,9 @@ class Reading(ABC):
         """As :meth:`find_result`, but past a deletion that took away progress only."""
         entry = self.find_result(key)
         if entry is not None and entry.kind == DELETED and not entry.flags & HAD_RESULT:
-            entry = self.from_table(lambda table: table.get_result(key))
+            in_table = self.from_table(lambda table: table.get_result(key))
+            if in_table is None or in_table.kind != RESULT:
+                return in_table
         return entry
 
     def find_progress(self, key: bytes) -> Entry | None:

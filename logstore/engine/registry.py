@@ -82,6 +82,7 @@ def release(shared: Shared) -> None:
             return
         shared.handles -= 1
         if shared.handles:
+            shared.notifier.tell_all_to_look()  # the waiters of this handle find it closed
             return
         if _open.get(shared.key) is shared:
             del _open[shared.key]

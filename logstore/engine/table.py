@@ -17,8 +17,15 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import lmdb
 
 from logstore.engine import osdep, records
-from logstore.engine.frames import FORMAT_VERSION, Entry, checksum_seed
-from logstore.engine.lmdbfile import DATA_FORMAT, inspect_file, open_environment, translate
+from logstore.engine.failures import write_error
+from logstore.engine.frames import EXPIRED, FORMAT_VERSION, RESULT, Entry, checksum_seed
+from logstore.engine.lmdbfile import (
+    DATA_FORMAT,
+    inspect_file,
+    make_lock_file,
+    open_environment,
+    translate,
+)
 from logstore.engine.records import TIME, Mark, Meta, Record
 from logstore.errors import (
     CorruptRecordError,
@@ -61,12 +68,18 @@ class TableCounts(NamedTuple):
 class Table:
     """An open table file."""
 
-    def __init__(self, path: str, *, readonly: bool = False, lock: bool = True) -> None:
+    def __init__(
+        self, path: str, *, readonly: bool = False, lock: bool = True, new_lock: bool = False
+    ) -> None:
         """Open an existing file, after checking that opening it is safe.
 
-        Raises an :class:`OpenError` or CorruptTableError that names the file and what was found.
+        ``new_lock`` makes LMDB's lock file anew, for a caller who knows that nobody has this
+        table file open.  Raises an :class:`OpenError` or CorruptTableError that names the file
+        and what was found, or OSError.
         """
         inspect_file(path)
+        if new_lock:
+            make_lock_file(path)
         self.path = path
         self._readonly, self._lock = readonly, lock
         self._gate = threading.Lock()
@@ -271,9 +284,24 @@ class Table:
                     placed = cursor.set_range(TIME.pack(time_us + 1))
                     while placed:
                         record = self._listed(txn, name, TIME.unpack(cursor.key())[0])
-                        if record is not None:
+                        if record is not None and record.entry.kind != EXPIRED:
                             found.append((record.key, record.entry))
                         placed = cursor.next()
+        return found
+
+    def expired_results(self, now_us: int) -> list[Record]:
+        """Results whose time to live is over and that no compaction has taken away yet."""
+        found: list[Record] = []
+        with self.reading() as txn, txn.cursor(db=self.db[EXPIRIES]) as cursor:
+            placed = cursor.first()
+            while placed:
+                expires_us, kind, time_us = records.EXPIRY.unpack(cursor.key())
+                if expires_us > now_us:
+                    break
+                record = self._listed(txn, RESULTS, time_us) if kind == RESULT else None
+                if record is not None:
+                    found.append(record)
+                placed = cursor.next()
         return found
 
     def newest_time_us(self) -> int:
@@ -380,7 +408,7 @@ class Table:
             with self._copying:
                 self.env.copyfd(fd, compact=True)
         except lmdb.Error as exc:
-            raise translate(exc, self.path) from exc
+            raise write_error(self.path, exc) from exc
 
     # -- fork -------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from logstore.engine.failures import write_error
 from logstore.engine.header import INCARNATION, TABLE_INODE, VACUUM, WRITING
 from logstore.engine.overlay import Overlay
 from logstore.engine.table import Table
-from logstore.errors import LogstoreError, StoreBusyError
+from logstore.errors import LogstoreError, OpenError, StoreBusyError
 
 MODE = 0o600
 ATTEMPTS = 3
@@ -53,7 +53,9 @@ def vacuum(engine: Engine) -> VacuumReport:
     for _ in range(ATTEMPTS):
         try:
             done = _attempt(engine)
-        except (OSError, lmdb.Error) as exc:
+        except StoreBusyError:
+            raise
+        except (OSError, lmdb.Error, OpenError) as exc:
             raise write_error(engine.path, exc) from exc
         if done:
             engine.counters.vacuums += 1
@@ -146,12 +148,11 @@ def _finish(engine: Engine, copy: Table, view: Overlay, folded: int) -> None:
     copy.close()
     os.rename(path + "-vacuum", path)
     osdep.sync_directory(os.path.dirname(path))
-    osdep.remove(path + "-lock")  # it belongs to the old file, which others still have open
-    table = Table(path)
+    # The lock file there is belongs to the old table, which others still have open.
+    table = Table(path, new_lock=True)
     engine.table = table
-    engine.incarnation = incarnation
+    words[INCARNATION] = engine.incarnation = incarnation
     words[TABLE_INODE] = table.inode
-    words[INCARNATION] = incarnation
     words[VACUUM] = 0
     engine.begin_epoch(epoch)
 
