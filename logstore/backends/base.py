@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from taskiq.depends.progress_tracker import TaskProgress as TaskiqProgress
     from taskiq.result import TaskiqResult
 
+    from logstore.backends.progress import ReportedProgress
     from logstore.progress import TaskProgress
 
 _ReturnType = TypeVar("_ReturnType")
@@ -68,9 +69,9 @@ class AsyncResultBackend(TaskiqResultBackend[_ReturnType]):
         """Store how far a task has got: taskiq's ``TaskProgress`` or logstore's."""
 
     @abstractmethod
-    async def get_progress(self, task_id: str) -> TaskiqProgress[Any] | None:
+    async def get_progress(self, task_id: str) -> ReportedProgress | None:
         """Return the progress that was last set, or None.
 
-        What is returned has taskiq's ``state`` and ``meta`` as well as logstore's ``progress``,
-        ``status``, ``current`` and ``total``.
+        What is returned is taskiq's ``TaskProgress``, with ``state`` and ``meta``, and has logstore's
+        ``progress``, ``status``, ``current`` and ``total`` as well.
         """

@@ -24,6 +24,8 @@ Rules:
   capability (see :data:`CAPABILITIES`), a test, or one case of a test.  Every case that a key
   stands for must really fail: it is then reported as an expected failure, and otherwise as a
   failure, so that the list stays true.
+- ``not_run`` has the same keys, for cases that cannot be run at all, such as those whose outcome
+  is a matter of chance; they are skipped.
 - A case that hangs fails after ``timeout_s``; one that waits for a task's result or progress does
   so for ``wait_s``.
 - A backend that stores outside ``place`` tells its places apart itself, and removes what it has

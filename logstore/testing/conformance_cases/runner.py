@@ -88,6 +88,7 @@ class ConformanceSuite:
     """What a user's class provides; see :mod:`logstore.testing.conformance`."""
 
     known_differences: ClassVar[Mapping[str, str]] = {}
+    not_run: ClassVar[Mapping[str, str]] = {}
     timeout_s: ClassVar[float] = 30.0
     wait_s: ClassVar[float] = 5.0
 
@@ -106,15 +107,10 @@ class ConformanceSuite:
         for name, member in inspect.getmembers(cls, inspect.isfunction):
             if hasattr(member, _CAPABILITY):
                 known |= {name, *(f"{name}[{case_id}]" for case_id in getattr(member, _CASES))}
-        wrong = sorted(set(cls.known_differences) - known)
-        if wrong:
-            raise ValueError(f"{cls.__qualname__}.known_differences names no such test: {wrong}")
-
-    def _expected(self, capability: str, case_name: str) -> str | None:
-        for key in (case_name, case_name.partition("[")[0], capability):
-            if key in self.known_differences:
-                return f"{key}: {self.known_differences[key]}"
-        return None
+        for listed in ("known_differences", "not_run"):
+            wrong = sorted(set(getattr(cls, listed)) - known)
+            if wrong:
+                raise ValueError(f"{cls.__qualname__}.{listed} names no such test: {wrong}")
 
     async def _run(self, method: Callable[..., Awaitable[None]], kit: Kit, **given: Any) -> None:
         try:
@@ -139,7 +135,11 @@ def case(
         def test(
             self: ConformanceSuite, tmp_path: Path, request: pytest.FixtureRequest, **given: Any
         ) -> None:
-            reason = self._expected(capability, request.node.name)
+            keys = (request.node.name, method.__name__, capability)
+            left_out = _reason(self.not_run, keys)
+            if left_out is not None:
+                pytest.skip(left_out)
+            reason = _reason(self.known_differences, keys)
             place = tmp_path / "place"
             place.mkdir()
             try:
@@ -162,6 +162,10 @@ def case(
         return test
 
     return decorate
+
+
+def _reason(listed: Mapping[str, str], keys: tuple[str, ...]) -> str | None:
+    return next((f"{key}: {listed[key]}" for key in keys if key in listed), None)
 
 
 class _time_limit:

@@ -110,7 +110,7 @@ class WorkerCases(ConformanceSuite):
 
         @broker.task(task_name="tracked")
         async def tracked(
-            tracker: ProgressTracker[Any] = TaskiqDepends(),  # noqa: B008 - taskiq's way
+            tracker: ProgressTracker[Any] = TaskiqDepends(),
         ) -> str:
             await tracker.set_progress(TaskState.STARTED, {"done": 1})
             await asyncio.wait_for(seen.wait(), kit.suite.wait_s)
@@ -139,7 +139,7 @@ class WorkerCases(ConformanceSuite):
 
         @broker.task(task_name="context")
         async def reports(
-            context: Context = TaskiqDepends(),  # noqa: B008 - taskiq's way
+            context: Context = TaskiqDepends(),
         ) -> None:
             await context.broker.result_backend.set_progress(
                 context.message.task_id, TaskProgress(state="half", meta=5)
