@@ -13,7 +13,8 @@ import sqlite3
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -782,13 +783,10 @@ except logstore.LogstoreError as exc:
 
 
 @pytest.fixture
-def as_nobody(tmp_path: Path) -> Callable[[Path, str], str]:
+def as_nobody() -> Callable[[Path, str], str]:
     """Opens a store as a user who owns nothing; what it says."""
     if os.getuid() != 0:
         pytest.skip("only root can become somebody else")
-    for directory in (tmp_path, *tmp_path.parents):
-        if not directory.stat().st_mode & 0o001 and directory != Path("/"):
-            directory.chmod(directory.stat().st_mode | 0o011)
 
     def run(path: Path, mode: str) -> str:
         child = subprocess.run(
@@ -804,10 +802,14 @@ def as_nobody(tmp_path: Path) -> Callable[[Path, str], str]:
 
 
 @pytest.fixture
-def shared_directory(tmp_path: Path) -> Path:
-    directory = tmp_path / "shared"
-    directory.mkdir()
-    return directory
+def shared_directory() -> Iterator[Path]:
+    """A directory that others can reach, which those of pytest are not."""
+    with tempfile.TemporaryDirectory(prefix="logstore-") as name:
+        directory = Path(name).resolve()
+        if not all(parent.stat().st_mode & 0o001 for parent in directory.parents):
+            pytest.skip("others cannot reach the directory for temporary files")
+        directory.chmod(0o755)
+        yield directory
 
 
 @pytest.mark.parametrize("mode", ["rw", "r"])
@@ -851,15 +853,17 @@ def test_a_file_that_may_be_read_and_not_written_is_a_permission_error_for_write
 
 @pytest.mark.parametrize("mode", ["rw", "r"])
 def test_a_log_that_may_not_be_read_is_a_permission_error(
-    crashed: Path, as_nobody: Callable[[Path, str], str], mode: str
+    crashed: Path, shared_directory: Path, as_nobody: Callable[[Path, str], str], mode: str
 ) -> None:
-    crashed.chmod(0o666)
-    crashed.with_name("app.db-shm").chmod(0o666)
-    log_of(crashed).chmod(0o600)
-    crashed.parent.chmod(0o777)
-    said = as_nobody(crashed, mode)
+    path = shared_directory / "app.db"
+    shutil.copyfile(crashed, path)
+    shutil.copyfile(log_of(crashed), log_of(path))
+    path.chmod(0o666)
+    log_of(path).chmod(0o600)
+    shared_directory.chmod(0o777)
+    said = as_nobody(path, mode)
     assert said.startswith("StorePermissionError")
-    assert str(log_of(crashed)) in said
+    assert str(log_of(path)) in said
 
 
 def test_all_files_of_an_open_store_are_private(store: logstore.Store) -> None:

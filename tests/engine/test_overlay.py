@@ -50,5 +50,9 @@ def test_changes_are_kept_in_the_order_of_the_log() -> None:
     overlay = Overlay(1)
     overlay.apply([(b"b", entry(RESULT)), (b"a", entry(PROGRESS))], 5000)
     overlay.apply([(b"b", entry(DELETED))], 6000)
-    assert overlay.changed == [b"b", b"a", b"b"]
+    assert [(key, changed.kind) for key, changed in overlay.changed] == [
+        (b"b", RESULT),
+        (b"a", PROGRESS),
+        (b"b", DELETED),
+    ]
     assert overlay
