@@ -93,7 +93,8 @@ def command_run(options: argparse.Namespace) -> int:
     """Measure, write JSON and plots, print the tables."""
     profile = chosen_profile(options)
     rivals = contenders(options.peers or profile.peers)
-    wanted = needed if profile.targets_only else everything
+    # Who names workloads wants them whole.
+    wanted = needed if profile.targets_only and not options.workloads else everything
     outcome, described = measure(profile, rivals, options.dir, wanted)
     command = "python -m bench " + " ".join(sys.argv[1:])
     found = record.Record(command, asdict(profile), described, outcome)

@@ -26,6 +26,7 @@ WAITING = 1000
 # Longer than taskiq's polling interval, so that an acknowledgement falls anywhere within it.
 PAUSES_S = (0.1, 0.4)
 REPLY_TIMEOUT_S = 60.0
+CANCEL_TIMEOUT_S = 3.0
 
 
 def _peer(setup: Message) -> AsyncPeer:
@@ -53,8 +54,8 @@ def produce(channel: Channel) -> None:
     asyncio.run(_produce(channel))
 
 
-async def _await_many(peer: AsyncPeer, seconds: float) -> float:
-    """The share of a core that waiting on WAITING ids costs, once all of them wait."""
+async def _await_many(peer: AsyncPeer, seconds: float, channel: Channel) -> None:
+    """Report the share of a core that waiting on WAITING ids costs, once all of them wait."""
     waiters = [
         asyncio.create_task(peer.wait(task_id("never", number))) for number in range(WAITING)
     ]
@@ -63,12 +64,13 @@ async def _await_many(peer: AsyncPeer, seconds: float) -> float:
     await asyncio.sleep(seconds)
     share = (cpu_seconds() - cpu_before) / (time.monotonic() - before)
     failed = [waiter for waiter in waiters if waiter.done()]
-    for waiter in waiters:
-        waiter.cancel()
-    await asyncio.gather(*waiters, return_exceptions=True)
     if failed:
         raise RuntimeError(f"{len(failed)} waiters ended: {failed[0].exception()!r}")
-    return share
+    # Before they are cancelled: a pool of connections may take its time over that.
+    channel.send({"share": share})
+    for waiter in waiters:
+        waiter.cancel()
+    await asyncio.wait(waiters, timeout=CANCEL_TIMEOUT_S)
 
 
 async def _wait(channel: Channel) -> None:
@@ -79,7 +81,7 @@ async def _wait(channel: Channel) -> None:
     channel.send({"ready": True})
     while (order := await asyncio.to_thread(channel.receive)) is not None:
         if "seconds" in order:
-            channel.send({"share": await _await_many(peer, order["seconds"])})
+            await _await_many(peer, order["seconds"], channel)
             continue
         channel.send({"waiting": True})
         await peer.wait(order["id"])
