@@ -1,7 +1,8 @@
 """The engine: one per store file and process; ties log, table, shared header and overlay together.
 
-Rules, in the order of the locks: ``commit_lock`` (one thread), the writer lock (one process), the
-view lock (one thread, for microseconds), the table's gate (one thread, for one short read).
+Rules, in the order of the locks: ``copy_lock`` (one vacuum or backup), ``commit_lock`` (one
+thread), the writer lock (one process), the view lock (one thread, for microseconds), the table's
+gate (one thread, for one short read).
 Whoever finds the WRITING word set under the writer lock recovers first: it folds what had been
 published into the table and begins a new epoch, so that the tail of an interrupted append is never
 appended to.  An error that leaves open what has reached the disk leaves WRITING set.
@@ -79,6 +80,7 @@ class Engine(Reading):
         self.overlay = Overlay(header.words[STATE] >> 32)
         self.commit_lock = threading.Lock()  # held by the one thread that may write
         self.view_lock = threading.Lock()
+        self.copy_lock = threading.Lock()  # held while there is a copy of the table
         self._leader = 0  # the thread that holds commit_lock
         self._writer_lock = WriterLock(header)
         self.groups = GroupCommit(self)
@@ -195,10 +197,10 @@ class Engine(Reading):
                     self._writer_lock.release(self.log)
         finally:
             if held:
-                self._leader = 0
-                self.commit_lock.release()
                 if not self.closed:
                     self.header.announce()
+                self._leader = 0
+                self.commit_lock.release()
 
     @contextmanager
     def _leading(self) -> Iterator[None]:
@@ -387,7 +389,10 @@ class Engine(Reading):
 
     def log_state(self) -> tuple[int, int]:
         """The published state (epoch << 32 | committed offset) and the synced offset."""
-        return self.header.words[STATE], self.header.words[SYNCED]
+        try:
+            return self.header.words[STATE], self.header.words[SYNCED]
+        except ValueError:
+            raise self.closed_error() from None
 
     def last_time_us(self) -> int:
         """The time of the newest record."""
@@ -395,7 +400,7 @@ class Engine(Reading):
 
     def log_file_bytes(self) -> int:
         """Size of the log's file."""
-        return os.stat(self.log.path).st_size
+        return self.log.size
 
     def read_log(self) -> bytes:
         """The published part of the log, from the disk."""
@@ -428,6 +433,7 @@ class Engine(Reading):
 
     def before_fork(self) -> None:
         """Wait until no thread is inside a commit, the view or a table read."""
+        self.copy_lock.acquire()
         self.commit_lock.acquire()
         self.view_lock.acquire()
         self.table.hold_reads()
@@ -437,6 +443,7 @@ class Engine(Reading):
         self.table.resume_reads()
         self.view_lock.release()
         self.commit_lock.release()
+        self.copy_lock.release()
 
     def after_fork_in_child(self) -> None:
         """Drop what was inherited: closed, never unlocked, for the locks are the parent's too."""

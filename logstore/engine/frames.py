@@ -25,7 +25,6 @@ assert FRAME.size == 36
 assert STAMP.size == FRAME.size - 4
 
 KEY_BYTES_MAX = 480
-FRAME_BYTES_MAX = 1 << 28
 OFFSET_MAX = 0xFFFFFFFF
 EPOCH_MAX = 0xFFFFFFFF
 

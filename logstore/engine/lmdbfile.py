@@ -29,6 +29,7 @@ MODE = 0o600
 MAP_BYTES = 1 << 36  # address space, not memory; grown under the writer lock when it is full
 READERS_MAX = 1024
 DATABASES_MAX = 16
+LOOKS = 3
 LOCK_FILE_BYTES = -(-(READERS_MAX + 2) * 64 // 4096) * 4096  # a cache line for each reader
 DATA_FORMAT = 0  # py-lmdb's lib_version for LMDB 0.9 files
 
@@ -47,8 +48,17 @@ def inspect_file(path: str) -> None:
     """Refuse a file that LMDB could not open or on which it would crash.
 
     Raises NotAStoreError, FormatVersionError, TruncatedFileError, CorruptTableError,
-    StorePermissionError or FileNotFoundError.
+    StorePermissionError or another OpenError.
     """
+    for _ in range(LOOKS - 1):
+        try:
+            return _look_at(path)
+        except (CorruptTableError, FormatVersionError, TruncatedFileError):
+            continue  # a live writer may just be changing what was looked at
+    return _look_at(path)
+
+
+def _look_at(path: str) -> None:
     if os.path.isdir(path):
         raise NotAStoreError(f"{path}: a directory, expected a logstore file")
     try:
@@ -61,10 +71,10 @@ def inspect_file(path: str) -> None:
         info = os.fstat(fd)
         if not stat.S_ISREG(info.st_mode):
             raise NotAStoreError(f"{path}: not a regular file")
-        size = info.st_size
         first = os.pread(fd, _META_PAGE.size, 0)
         if len(first) >= 20 and int.from_bytes(first[16:20], "little") != _MAGIC:
             raise NotAStoreError(f"{path}: not a logstore file, it begins {first[:16]!r}")
+        size = info.st_size
         if len(first) < _META_PAGE.size:
             raise TruncatedFileError(
                 f"{path}: {size} bytes, expected at least {_META_PAGE.size}; restore a backup"
@@ -85,6 +95,7 @@ def inspect_file(path: str) -> None:
         if fields[-1] > txn_id:
             last_page = fields[-2]
         expected = (last_page + 1) * page
+        size = os.fstat(fd).st_size  # taken last: pages are written before what speaks of them
         if size < expected and not _is_whole(path):
             raise TruncatedFileError(
                 f"{path}: {size} bytes, but its header speaks of {expected}; restore a backup"

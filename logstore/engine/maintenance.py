@@ -2,7 +2,8 @@
 
 Rules: one daemon thread per engine.  Every ``sync_interval_s`` it puts on the disk what no commit
 has flushed, also for processes that have died meanwhile.  When nothing has been published for a
-second it compacts, so that a store at rest is one small file and an empty log.  It keeps no lock
+second it compacts, so that a store at rest is one small file and an empty log.  It vacuums a file
+that is more than half free.  It keeps no lock
 while it waits, and an error of its own never ends it: the next commit meets the same error.
 """
 
@@ -11,15 +12,15 @@ from __future__ import annotations
 import threading
 import time
 
+from logstore.engine import vacuum
 from logstore.engine.commit import Flush
 from logstore.engine.engine import Engine
 from logstore.engine.frames import OFFSET_MAX
 from logstore.engine.header import LOG_FAILED, STATE, SYNCED, VACUUM, WRITING
 from logstore.engine.log import FIRST_OFFSET
-from logstore.errors import LogstoreError
 
 IDLE_S = 1.0
-EXPIRY_CHECK_S = 5.0
+CHECK_S = 5.0  # how often it is looked whether records have expired or a vacuum is due
 
 
 class Maintenance:
@@ -41,7 +42,7 @@ class Maintenance:
         engine = self._engine
         words = engine.header.words
         last_state, since = words[STATE], time.monotonic()
-        expiry_checked = since
+        checked = since
         while not self._stop.wait(min(engine.options.sync_interval_s, IDLE_S)):
             try:
                 now = time.monotonic()
@@ -58,9 +59,12 @@ class Maintenance:
                     engine.compact()
                 elif words[SYNCED] < committed:
                     engine.committer.run([Flush()])
-                elif idle and now - expiry_checked >= EXPIRY_CHECK_S:
-                    expiry_checked = now
+                elif now - checked >= CHECK_S:
+                    checked = now
                     if engine.expiry_due():
                         engine.compact()
-            except LogstoreError as exc:
+                    if vacuum.is_due(engine):
+                        vacuum.vacuum(engine)
+            except Exception as exc:
+                # Whoever writes next meets it as well; the thread goes on for the others.
                 engine.counters.last_compaction_error = str(exc)

@@ -77,7 +77,7 @@ class Notifier:
                     self._by_key.setdefault(key, []).append(subscription)
             if self._position is None:
                 self._position = now
-            if self._thread is None and self._header is not None:
+            if self._thread is None and self._header is not None and not self._stopped:
                 self._thread = threading.Thread(
                     target=self._run, args=(self._header,), name="logstore-notifier", daemon=True
                 )
@@ -112,9 +112,10 @@ class Notifier:
 
     def stop(self) -> None:
         """End the thread."""
-        self._stopped = True
-        self._wanted.set()
-        thread, header = self._thread, self._header
+        with self._lock:
+            self._stopped = True
+            self._wanted.set()
+            thread, header = self._thread, self._header
         if thread is not None and header is not None:
             header.sequence.value += 1
             header.sequence.wake()

@@ -34,13 +34,15 @@ class Shared:
 
     def close(self) -> None:
         """End the threads and close the engine.  Raises WriteError."""
-        if self._maintenance is not None:
-            self._maintenance.stop()
-        self.notifier.stop()
-        if isinstance(self.engine, Engine):
-            close_engine(self.engine)
-        else:
-            self.engine.release()
+        try:
+            if self._maintenance is not None:
+                self._maintenance.stop()
+            self.notifier.stop()
+        finally:
+            if isinstance(self.engine, Engine):
+                close_engine(self.engine)
+            else:
+                self.engine.release()
 
 
 _FROZEN = "\0r"  # behind the path in the key of an engine that only reads files at rest

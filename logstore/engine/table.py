@@ -326,8 +326,11 @@ class Table:
             others = [txn.stat(self._meta_db), self.env.stat()]
             info = self.env.info()
             meta = self.read_meta_in(txn)
-        with self._gate:
-            readers = self.env.readers()  # behind the transaction, which would be in it
+        try:
+            with self._gate:  # behind the transaction, which would be among them
+                readers = self.env.readers()
+        except lmdb.Error as exc:
+            raise translate(exc, self.path) from exc
         page = others[0]["psize"]
         pages = (info["last_pgno"] + 1) - 2
         for stat in (*stats.values(), *others):

@@ -52,7 +52,8 @@ def vacuum(engine: Engine) -> VacuumReport:
     before = os.stat(engine.path).st_size
     for _ in range(ATTEMPTS):
         try:
-            done = _attempt(engine)
+            with engine.copy_lock:
+                done = _attempt(engine)
         except StoreBusyError:
             raise
         except (OSError, lmdb.Error, OpenError) as exc:
@@ -161,15 +162,26 @@ def backup(engine: Engine, destination: str) -> None:
     """Copy the store, as of a moment during the call, to a new file, durably.
 
     The copy is a closed store of its own.  Raises FileExistsError if something is there already,
-    OSError if it cannot be written.
+    WriteError or DiskFullError if it cannot be written.
     """
     if os.path.lexists(destination):
         raise FileExistsError(f"{destination}: already there; a backup never overwrites")
-    temporary = f"{destination}-partial-{os.urandom(4).hex()}"
     engine.compact()
+    try:
+        with engine.copy_lock:
+            _copy_closed(engine.table, destination)
+    except FileExistsError:
+        raise
+    except (OSError, lmdb.Error, OpenError) as exc:
+        raise write_error(destination, exc) from exc
+
+
+def _copy_closed(table: Table, destination: str) -> None:
+    """Put a copy of a table, marked as closed cleanly, at a path where nothing is."""
+    temporary = f"{destination}-partial-{os.urandom(4).hex()}"
     fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
     try:
-        engine.table.copy_to(fd)
+        table.copy_to(fd)
         copy = Table(temporary, lock=False)
         try:
             fold_into(
@@ -187,7 +199,7 @@ def backup(engine: Engine, destination: str) -> None:
         osdep.sync_file(fd)
         os.link(temporary, destination)  # fails where a rename would overwrite
         os.unlink(temporary)
-        osdep.sync_directory(os.path.dirname(os.path.abspath(destination)))
+        osdep.sync_directory(os.path.dirname(destination))
     finally:
         os.close(fd)
         osdep.remove(temporary)
