@@ -11,6 +11,7 @@ import mmap
 import os
 import signal
 import struct
+import subprocess
 import threading
 import zlib
 from pathlib import Path
@@ -158,26 +159,31 @@ def check_folded(directory: Path, told: list[str]) -> None:
 
 def two_processes(directory: Path) -> None:
     """Two children write and tell at the same time, and one of them is killed."""
-    children = [os.fork(), 0]
-    if children[0] == 0:
-        _child(directory, "a", forever=True)
-    children[1] = os.fork()
-    if children[1] == 0:
-        _child(directory, "b", forever=False)
-    os.waitpid(children[1], 0)
-    os.kill(children[0], signal.SIGKILL)
-    os.waitpid(children[0], 0)
+    reading, writing = os.pipe()
+    killed = os.fork()
+    if killed == 0:
+        _child(directory, "a", writing)
+    other = os.fork()
+    if other == 0:
+        _child(directory, "b", None)
+    os.read(reading, 1)
+    os.waitpid(other, 0)
+    os.kill(killed, signal.SIGKILL)
+    os.waitpid(killed, 0)
 
 
-def _child(directory: Path, name: str, *, forever: bool) -> NoReturn:
+def _child(directory: Path, name: str, ready: int | None) -> NoReturn:
+    """Writes five times, or for ever and says when it has written five times."""
     fd = os.open(directory / name, os.O_RDWR | os.O_CREAT, 0o600)
     _sync_directory(directory)
     number = 0
-    while forever or number < 5:
+    while ready is not None or number < 5:
         number += 1
         os.pwrite(fd, struct.pack("<Q", number), 0)
         os.fdatasync(fd)
         tell(f"{name} {number}")
+        if ready is not None and number == 5:
+            os.write(ready, b"!")
     os._exit(0)
 
 
@@ -242,4 +248,72 @@ def check_hangs(directory: Path, told: list[str]) -> None:
 def check_dies(directory: Path, told: list[str]) -> None:
     """Kills its own process on some of the states."""
     if told[-1:] == ["k1"]:
-        os.kill(os.getpid(), signal.SIGSEGV)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+
+def prepare_tree(directory: Path) -> None:
+    """Something to start from: files, a directory, links of both kinds."""
+    (directory / "old").write_bytes(b"old" * 1000)
+    (directory / "sub").mkdir()
+    (directory / "sub" / "inner").write_bytes(b"inner")
+    os.link(directory / "old", directory / "twin")
+    os.symlink("sub", directory / "short")
+
+
+def uses_everything(directory: Path) -> None:
+    """Most of the calls that can change a file, each at least once; the result is well-defined."""
+    os.chdir(directory)
+    fd = os.open("log", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.write(fd, b'hello \x00\xff"q\n')
+    os.pwrite(fd, b"xy", 3)
+    os.pwritev(fd, [b"one", b"two"], 10)
+    os.pwritev(fd, [b"dsync"], 20, os.RWF_DSYNC)
+    os.writev(fd, [b"v", b"w"])
+    os.lseek(fd, 2, os.SEEK_SET)
+    os.read(fd, 3)
+    os.write(fd, b"after three read")
+    os.fdatasync(fd)
+    os.posix_fallocate(fd, 0, 5000)
+    os.ftruncate(fd, 4000)
+    os.truncate("old", 100)
+    os.fchmod(fd, 0o640)
+    os.chmod("sub/inner", 0o600)
+    os.rename("log", "short/moved")
+    os.write(fd, b"renamed while open")
+    directory_fd = os.open("sub", os.O_RDONLY | os.O_DIRECTORY)
+    os.rename("moved", "log", src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
+    os.mkdir("made", dir_fd=directory_fd)
+    os.rmdir("sub/made")
+    os.fchdir(directory_fd)
+    os.symlink("../old", "up")
+    os.chmod("up", 0o600)
+    with open("up", "ab") as stream:
+        stream.write(b"appended through a link")
+    os.link("inner", "second")
+    os.unlink("inner")
+    os.sync()
+    unnamed = os.open("..", os.O_RDWR | os.O_TMPFILE, 0o600)
+    os.write(unnamed, b"unnamed")
+    os.link(f"/proc/self/fd/{unnamed}", "named", src_dir_fd=directory_fd, follow_symlinks=True)
+    copy = os.dup(fd)
+    os.dup2(copy, 200)
+    os.lseek(200, 0, os.SEEK_SET)
+    os.copy_file_range(unnamed, 200, 3, 0)
+    os.sendfile(copy, unnamed, 2, 4)
+    os.sendfile(copy, unnamed, None, 1)
+    reading, writing = os.pipe()
+    for other in (reading, writing):
+        os.close(other)
+    subprocess.run(["sh", "-c", "echo from a shell > x; mv x y; echo more >> y"], check=True)
+    thread = threading.Thread(target=os.pwrite, args=(fd, b"from a thread", 1000))
+    thread.start()
+    thread.join()
+    os.closerange(100, 300)
+    try:
+        os.unlink("nothing")
+    except FileNotFoundError:
+        pass
+    os.replace("y", "../old")
+    os.fsync(directory_fd)
+    os.chdir("/")
+    os.rename(directory / "sub" / "up", directory / "down")

@@ -285,6 +285,43 @@ def test_of_one_entry_no_later_change_is_kept_without_the_earlier() -> None:
     assert found == [(), (b"",), (b"old",)]
 
 
+@pytest.mark.parametrize("bound", [1 << 16, 0])
+def test_what_a_lost_rename_left_in_place_is_not_replaced(bound: int) -> None:
+    history, _ = understood(renamed("a", "b"), opened(3, "a"), base={"a": b"X"})
+    found = {tuple(state.items()) for state in states_at(history, LAST, bound=bound, limit=300)}
+    moved = ("b", b"X")
+    assert found == {(("a", b"X"),), (moved,), (("a", b""), moved)}
+
+
+def test_a_sync_of_a_directory_does_not_cover_a_change_under_way() -> None:
+    history, _ = understood(
+        opened(3, "", "O_RDONLY|O_DIRECTORY"),
+        "1 clone(child_stack=NULL, flags=SIGCHLD) = 2",
+        renamed("a", "b", pid=2).partition(") =")[0] + " <unfinished ...>",
+        synced(3, "").partition(") =")[0] + " <unfinished ...>",
+        "2 <... rename resumed>) = 0",
+        "1 <... fsync resumed>) = 0",
+        base={"a": b""},
+    )
+    assert {tuple(state) for state in states_at(history, LAST)} == {("a",), ("b",)}
+
+
+def test_a_write_under_way_shows_nothing_of_one_that_has_not_begun() -> None:
+    slow = pwrite(3, "a", b"s", 0).partition(") =")[0] + " <unfinished ...>"
+    history, _ = understood(
+        opened(3, "a", "O_RDWR"),
+        "1 clone(child_stack=NULL, flags=SIGCHLD) = 2",
+        slow,
+        pwrite(3, "a", b"q", 1, pid=2),
+        "1 <... pwrite64 resumed>) = 1",
+        base={"a": b"--"},
+    )
+    begins = history.file_ops[1].start
+    assert history.file_ops[0].start > begins  # the quick one ended first, so it is applied first
+    assert {state["a"] for state in states_at(history, begins)} == {b"--"}
+    assert {state["a"] for state in states_at(history, LAST)} == {b"--", b"-q", b"sq"}
+
+
 def test_a_rename_between_directories_is_certain_with_its_new_name() -> None:
     lines = [
         f'1 mkdir("{quoted("d")}", 0700) = 0',

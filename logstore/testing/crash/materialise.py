@@ -23,6 +23,7 @@ def write_state(state: DiskState, directory: Path) -> None:
     """Makes the directory and fills it with the state. Raises OSError; uses no umask of the
     caller."""
     root = os.fspath(directory)
+    umask = _umask()
     os.mkdir(root, 0o700)
     placed: dict[int, str] = {}
     for file in state.files:
@@ -38,6 +39,8 @@ def write_state(state: DiskState, directory: Path) -> None:
         else:
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, stat.S_IMODE(file.mode))
             try:
+                if stat.S_IMODE(file.mode) & umask:
+                    os.fchmod(fd, stat.S_IMODE(file.mode))
                 view = memoryview(file.data)
                 while view:
                     view = view[os.write(fd, view) :]
@@ -45,6 +48,13 @@ def write_state(state: DiskState, directory: Path) -> None:
                     os.ftruncate(fd, file.size)
             finally:
                 os.close(fd)
+
+
+def _umask() -> int:
+    """The process's umask, which can only be read by setting it (or from /proc, slowly)."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
 
 
 def state_root(place: str | os.PathLike[str] | None = None) -> Path:

@@ -11,7 +11,6 @@ Rules:
 from __future__ import annotations
 
 import multiprocessing
-import os
 import shutil
 import signal
 import time
@@ -191,9 +190,7 @@ def judge(builder: Builder, name: str, settings: Settings, directory: Path) -> s
     """
     state = builder.state(name)
     acks = settings.base_acks + builder.acks()
-    os.umask(0)  # a state's modes are those that the workload's calls asked for
     write_state(state, directory)
-    os.umask(0o022)
     return run_check(
         settings.check, directory, acks, isolation=settings.isolation, timeout_s=settings.timeout_s
     )

@@ -23,7 +23,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from logstore.testing.crash.disk import DiskFile, DiskState
 from logstore.testing.crash.filesystem import FileSystem
+from logstore.testing.crash.materialise import write_state
 from logstore.testing.crash.operations import History, Node
 from logstore.testing.crash.strace import Syscall, TraceError, parse
 from logstore.testing.crash.tracker import CALLS, Tracker, unknown_calls
@@ -49,7 +51,6 @@ class _Meta:
     fs: str
     volatile: list[str]
     happened: list[int] = field(default_factory=list)
-    nodes: list[list[object]] = field(default_factory=list)
 
 
 @dataclass(slots=True, eq=False)
@@ -116,7 +117,7 @@ def record(
             f"the recording {place} must not be inside the watched directory {watched}"
         )
     place.mkdir(parents=True)
-    shutil.copytree(watched, place / "base", symlinks=True)
+    write_state(_as_state(_nodes(watched)), place / "base")
     (place / "acks").write_bytes(base_acks)
     acks = place / "told"
     acks.write_bytes(b"")
@@ -178,7 +179,13 @@ def _understand(place: Path, watched: Path, meta: _Meta) -> Recording:
     for count in range(len(unknown) + 1):
         for happened in itertools.combinations(unknown, count):
             tree = FileSystem(_nodes(place / "base"), fs=meta.fs, volatile=meta.volatile)
-            history = _tracker(calls, tree, meta, frozenset(happened)).run()
+            try:
+                history = _tracker(calls, tree, meta, frozenset(happened)).run()
+            except TraceError as error:
+                if not happened:
+                    raise
+                problem = problem or str(error)
+                continue
             found = _difference(tree, watched)
             if not found:
                 meta.happened = list(happened)
@@ -228,6 +235,24 @@ def _nodes(base: Path) -> dict[int, Node]:
 
     enter(base, 0, "")
     return nodes
+
+
+def _as_state(nodes: dict[int, Node]) -> DiskState:
+    """The tree of `_nodes` as a state, which can be written down with its hard links."""
+    files: list[DiskFile] = []
+
+    def enter(number: int, front: str) -> None:
+        for name, child in nodes[number].entries.items():
+            node = nodes[child]
+            size = len(node.base)
+            files.append(
+                DiskFile(front + name, node.kind, node.mode, child, node.base, size, node.target)
+            )
+            if node.kind == "dir":
+                enter(child, f"{front}{name}/")
+
+    enter(0, "")
+    return DiskState(tuple(files), b"")
 
 
 def _kind(mode: int) -> str:

@@ -70,6 +70,7 @@ AT_FDCWD = -100
 _LINE = re.compile(r"(\d+)\s+(?:\d+\.\d+ )?(.*)\Z", re.DOTALL)
 _RESUMED = re.compile(r"<\.\.\. (\w+) resumed>")
 _UNFINISHED = " <unfinished ...>"
+_DETACHED = " <detached ...>"
 _TOKEN = re.compile(r'"[^"]*"(?:\.\.\.)?|[()\[\]{},]')
 _RESULT = re.compile(
     r"\s*=\s*(?P<value>0x[0-9a-f]+|-?\d+|\?)"
@@ -95,7 +96,7 @@ def parse(lines: Iterable[str]) -> list[Syscall]:
         if match is None:
             raise TraceError(f"line {number + 1} of the trace has no process id: {raw[:120]!r}")
         pid, text = int(match[1]), match[2]
-        if text.startswith("---"):
+        if text.startswith(("---", "???")):  # a signal; or killed before anything was known
             continue
         if text.startswith("+++"):
             _end_of_thread(open_calls, pid, 2 * number + 1, calls)
@@ -111,6 +112,9 @@ def parse(lines: Iterable[str]) -> list[Syscall]:
             text = head + text[resumed.end() :]
         if text.endswith(_UNFINISHED):
             open_calls[pid] = (text[: -len(_UNFINISHED)], start)
+            continue
+        if text.endswith(_DETACHED):  # killed just there; the arguments may be rubbish
+            open_calls[pid] = (text[: -len(_DETACHED)], start)
             continue
         calls.append(_call(pid, text, start, 2 * number + 1))
     for pid in list(open_calls):

@@ -120,7 +120,11 @@ class Tracker:
             file = process.get(number)
             if annotated and file is not None:
                 moment.files[index] = file
-            elif annotated and call.name not in ("read", "readv", "fcntl") and call.error is None:
+            elif (
+                annotated
+                and call.name not in ("read", "readv", "fcntl")
+                and call.result is not None
+            ):
                 raise TraceError(
                     f"{call.name} on descriptor {number}, a file below the watched directory that "
                     f"was not opened in the trace: {call.args[index]}"
