@@ -72,6 +72,6 @@ class AsyncResultBackend(TaskiqResultBackend[_ReturnType]):
     async def get_progress(self, task_id: str) -> ReportedProgress | None:
         """Return the progress that was last set, or None.
 
-        What is returned is taskiq's ``TaskProgress``, with ``state`` and ``meta``, and has logstore's
+        It is taskiq's ``TaskProgress``, with ``state`` and ``meta``, and has logstore's
         ``progress``, ``status``, ``current`` and ``total`` as well.
         """

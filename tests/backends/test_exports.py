@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from taskiq import exceptions as taskiq_errors
+
+import logstore.backends
+from logstore import errors as store_errors
+from logstore.backends import errors
+
+NAMES = [
+    "AsyncResultBackend",
+    "BackendURLError",
+    "DummyResultBackend",
+    "DuplicateExpireTimeSelectedError",
+    "ExpireTimeMustBeMoreThanZeroError",
+    "FileResultBackend",
+    "InmemoryResultBackend",
+    "LogStoreResultBackend",
+    "RemoteError",
+    "ReportedProgress",
+    "ResultDamagedError",
+    "ResultDeletedError",
+    "ResultExpiredError",
+    "ResultIsMissingError",
+    "ResultIsReadyError",
+    "WaitingForNothingWarning",
+    "open_backend",
+]
+
+
+def test_the_public_names() -> None:
+    assert sorted(logstore.backends.__all__) == NAMES
+    assert set(NAMES) <= set(dir(logstore.backends))
+    for name in NAMES:
+        assert getattr(logstore.backends, name).__name__ == name
+
+
+def test_another_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="NoSuchBackend"):
+        _ = logstore.backends.NoSuchBackend
+
+
+def test_the_dummy_backend_loads_no_other() -> None:
+    code = (
+        "import sys; from logstore.backends import DummyResultBackend; "
+        "print([n for n in sys.modules if n.startswith('logstore.backends.')])"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert sorted(eval(loaded.stdout)) == [
+        "logstore.backends.base",
+        "logstore.backends.dummy",
+        "logstore.backends.errors",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "taskiq_error"),
+    [
+        ("ResultIsMissingError", taskiq_errors.ResultGetError),
+        ("ResultExpiredError", taskiq_errors.ResultGetError),
+        ("ResultDeletedError", taskiq_errors.ResultGetError),
+        ("ResultDamagedError", taskiq_errors.ResultGetError),
+        ("ResultIsReadyError", taskiq_errors.ResultIsReadyError),
+    ],
+)
+def test_an_error_is_taskiqs_and_the_stores(name: str, taskiq_error: type[Exception]) -> None:
+    kind: Any = getattr(errors, name)
+    assert issubclass(kind, taskiq_error)
+    assert issubclass(kind, getattr(store_errors, name, store_errors.LogstoreError))
+    error = kind("what happened")
+    assert str(error) == "what happened"
+    assert str(kind()) == kind.__template__
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert (type(again), str(again)) == (kind, "what happened")
+
+
+def test_a_remote_error_can_be_pickled() -> None:
+    error = errors.RemoteError("app.Gone", "message", "traceback")
+    again = pickle.loads(pickle.dumps(error))
+    assert (again.type, again.message, again.traceback) == ("app.Gone", "message", "traceback")
+    assert str(again) == "app.Gone: message"
+    assert str(errors.RemoteError("app.Gone", "")) == "app.Gone"

@@ -1,0 +1,408 @@
+"""Exceptions to data and back: failures.py and revival.py."""
+
+from __future__ import annotations
+
+import builtins
+import sys
+import traceback
+import types
+from typing import Any
+
+import pydantic
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backends.strategies import values
+from logstore.backends.errors import RemoteError, ResultDamagedError
+from logstore.backends.failures import RECORDS_MAX, TEXT_CHARS_MAX, encode_error
+from logstore.backends.revival import (
+    TRACEBACK_NOTE,
+    decode_error,
+    exception_policy,
+    find_class,
+)
+from logstore.codec import decode_value, encode_value
+from logstore.testing.conformance_cases.comparing import assert_same
+
+GROUP: Any = getattr(builtins, "ExceptionGroup", None)
+needs_groups = pytest.mark.skipif(GROUP is None, reason="Python 3.10 has no exception groups")
+
+
+class AppError(Exception):
+    """With attributes that its constructor does not take."""
+
+
+class TrapError(Exception):
+    """All of its code is a trap."""
+
+    sprung: list[str] = []  # noqa: RUF012 - shared on purpose
+
+    def __new__(cls, *args: object) -> TrapError:
+        cls.sprung.append("new")
+        return super().__new__(cls, *args)
+
+    def __init__(self, *args: object) -> None:
+        self.sprung.append("init")
+
+    def __setattr__(self, name: str, value: object) -> None:
+        self.sprung.append("setattr")
+        super().__setattr__(name, value)
+
+    def __setstate__(self, state: object) -> None:
+        self.sprung.append("setstate")
+
+    def __reduce__(self) -> Any:
+        self.sprung.append("reduce")
+        return super().__reduce__()
+
+
+class MixedError(AppError, OSError):
+    """Laid out as an OSError, though another base comes first."""
+
+
+class RudeError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+    __repr__ = __str__
+
+
+def back(error: BaseException, exceptions: Any = "faithful", *, slim: bool = False) -> Any:
+    records = decode_value(encode_value(encode_error(error, slim=slim)))
+    return decode_error(records, exception_policy(exceptions))
+
+
+def raised(error: BaseException) -> BaseException:
+    try:
+        raise error
+    except BaseException as caught:
+        return caught
+
+
+@given(st.lists(values, max_size=4), st.dictionaries(st.text(max_size=8), values, max_size=3))
+def test_args_and_attributes_round_trip(args: list[Any], state: dict[str, Any]) -> None:
+    error = AppError(*args)
+    state = {name: value for name, value in state.items() if not name.startswith("__")}
+    vars(error).update(state)
+    found = back(error)
+    assert type(found) is AppError
+    assert_same(found.args, error.args)
+    assert_same(dict(vars(found)), state)
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> BaseException:
+    """Exceptions that refer to each other in any way, cycles included."""
+    count = draw(st.integers(1, 6))
+    errors = [AppError(number) for number in range(count)]
+    index = st.none() | st.integers(0, count - 1)
+    for error in errors:
+        cause, context, held = draw(index), draw(index), draw(index)
+        if cause is not None:
+            error.__cause__ = errors[cause]
+        if context is not None:
+            error.__context__ = errors[context]
+        if held is not None:
+            vars(error)["held"] = errors[held]
+        error.__suppress_context__ = draw(st.booleans())
+    return errors[0]
+
+
+@given(graphs())
+def test_a_graph_of_errors_keeps_its_shape(error: BaseException) -> None:
+    pairs: list[tuple[Any, Any]] = [(error, back(error))]
+    partners: dict[int, Any] = {}
+    while pairs:
+        one, other = pairs.pop()
+        if id(one) in partners:
+            assert partners[id(one)] is other
+            continue
+        partners[id(one)] = other
+        assert one.args == other.args
+        assert one.__suppress_context__ == other.__suppress_context__
+        for name in ("__cause__", "__context__"):
+            assert (getattr(one, name) is None) == (getattr(other, name) is None)
+            if getattr(one, name) is not None:
+                pairs.append((getattr(one, name), getattr(other, name)))
+        if "held" in vars(one):
+            pairs.append((one.held, other.held))
+
+
+def test_no_code_of_the_class_runs() -> None:
+    error = raised(TrapError(1))
+    records = encode_error(error)
+    TrapError.sprung.clear()
+    found = decode_error(records, exception_policy("faithful"))
+    assert type(found) is TrapError
+    assert found.args == (1,)
+    assert TrapError.sprung == []
+
+
+def test_a_class_that_is_laid_out_as_an_os_error_is_rebuilt() -> None:
+    found = back(raised(MixedError(2, "no such file", "f")))
+    assert type(found) is MixedError
+    assert (found.errno, found.strerror, found.filename) == (2, "no such file", "f")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UnicodeEncodeError("ascii", "é", 0, 1, "no"),
+        UnicodeTranslateError("é", 0, 1, "no"),
+        SyntaxError("bad", ("f.py", 3, 4, "x = = 1")),
+        ImportError("no", name="module", path="p"),
+        NameError("no", name="x"),
+        BlockingIOError(11, "would block", 5),
+        StopAsyncIteration(),
+        KeyboardInterrupt(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_builtin_error_prints_the_same(error: BaseException) -> None:
+    found = back(error)
+    assert type(found) is type(error)
+    assert (str(found), repr(found)) == (str(error), repr(error))
+    assert traceback.format_exception_only(found) == traceback.format_exception_only(error)
+
+
+def test_the_workers_traceback_is_the_last_note() -> None:
+    error = raised(AppError("x"))
+    vars(error)["__notes__"] = ["mine"]
+    notes = back(error).__notes__
+    assert notes[0] == "mine"
+    assert notes[1].startswith(TRACEBACK_NOTE)
+    assert "in raised" in notes[1]
+    assert len(notes) == 2
+
+
+def test_an_error_that_was_never_raised_gets_no_note() -> None:
+    assert "__notes__" not in vars(back(AppError("x")))
+
+
+# -- what is not rebuilt -----------------------------------------------------------------------
+
+
+def test_a_module_that_is_not_imported_is_not_imported() -> None:
+    records = encode_error(AppError("x"))
+    records[0]["module"], records[0]["class"] = "antigravity", "FlyError"
+    assert "antigravity" not in sys.modules
+    found = decode_error(records, exception_policy("faithful"))
+    assert isinstance(found, RemoteError)
+    assert (found.type, found.message) == ("antigravity.FlyError", "x")
+    assert "antigravity" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [("os", "system"), ("builtins", "eval"), ("builtins", "int"), ("builtins", "object"), ("", "")],
+)
+def test_what_is_no_exception_class_is_never_made(module: str, name: str) -> None:
+    records = encode_error(AppError("x"))
+    records[0]["module"], records[0]["class"] = module, name
+    assert isinstance(decode_error(records, exception_policy("faithful")), RemoteError)
+
+
+def test_looking_a_class_up_runs_no_getattr(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("lazy_module")
+
+    def trap(name: str) -> Any:
+        raise AssertionError(f"asked for {name}")
+
+    vars(module)["__getattr__"] = trap
+    monkeypatch.setitem(sys.modules, "lazy_module", module)
+    assert find_class("lazy_module", "SomeError") is None
+    assert find_class("lazy_module", "__getattr__.SomeError") is None
+
+
+def test_a_class_that_nothing_can_make_comes_back_inert() -> None:
+    with pytest.raises(pydantic.ValidationError) as caught:
+        pydantic.TypeAdapter(int).validate_python("x")
+    found = back(caught.value)
+    assert isinstance(found, RemoteError)
+    assert found.type.endswith("ValidationError")
+    assert "valid integer" in found.message
+    assert "in raised" not in (found.traceback or "")
+
+
+def test_a_unicode_error_without_its_fields_comes_back_inert() -> None:
+    records = encode_error(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no"))
+    for damage in ({}, {"object": {"value": 5}}):
+        records[0]["members"] = {**records[0]["members"], **damage} if damage else {}
+        found = decode_error(records, exception_policy("faithful"))
+        assert isinstance(found, RemoteError)
+        str(found)
+
+
+def test_inert_rebuilds_nothing_but_keeps_what_is_told() -> None:
+    error = raised(AppError("what"))
+    error.__cause__ = KeyError("why")
+    found = back(error, "inert")
+    assert type(found) is RemoteError
+    assert found.message == "what"
+    assert "in raised" in (found.traceback or "")
+    assert type(found.__cause__) is RemoteError
+    assert str(found.__cause__) == "builtins.KeyError: 'why'"
+
+
+@pytest.mark.parametrize(
+    ("allowed", "rebuilt"),
+    [
+        ([AppError], {AppError, MixedError}),
+        ([OSError, KeyError], {MixedError, KeyError}),
+        (["builtins"], {KeyError}),
+        ([f"{__name__}.MixedError"], {MixedError}),
+        ([__name__], {AppError, MixedError}),
+        (["build"], set()),
+        ([], set()),
+    ],
+    ids=str,
+)
+def test_an_allow_list_allows_what_is_on_it(allowed: Any, rebuilt: set[type]) -> None:
+    for kind in (AppError, MixedError, KeyError):
+        assert (type(back(kind("x"), allowed)) is kind) == (kind in rebuilt)
+
+
+@pytest.mark.parametrize("wrong", ["all", [3], [int], 5])
+def test_a_policy_that_makes_no_sense_is_refused(wrong: Any) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        exception_policy(wrong)
+
+
+def test_a_remote_error_that_is_stored_again_stays_the_same() -> None:
+    first = RemoteError("app.Gone", "message", "traceback")
+    for exceptions in ("faithful", "inert", [KeyError]):
+        found = back(first, exceptions)
+        assert (found.type, found.message, found.traceback) == first.args
+
+
+# -- bounds ------------------------------------------------------------------------------------
+
+
+def test_an_error_that_cannot_print_itself_is_stored() -> None:
+    found = back(RudeError(RudeError(), object()))
+    assert type(found) is RudeError
+    assert isinstance(found.args[0], RudeError)
+    assert back(RudeError(1), "inert").message == "<RudeError; its str() raised RuntimeError>"
+
+
+def test_a_long_chain_is_cut_and_says_so() -> None:
+    error = AppError(0)
+    for number in range(1, 3 * RECORDS_MAX):
+        error, error.__context__ = AppError(number), error
+    # The assignment above binds from left to right: each new error got the one before.
+    records = encode_error(error)
+    assert len(records) == RECORDS_MAX
+    found = back(error)
+    count = 0
+    while found is not None:
+        count += 1
+        last, found = found, found.__context__
+    assert count == RECORDS_MAX
+    assert last.__notes__ == ["further exceptions of this chain were not stored"]
+
+
+def test_long_texts_are_cut() -> None:
+    record = encode_error(AppError("x" * (3 * TEXT_CHARS_MAX)))[0]
+    assert len(record["message"]) < TEXT_CHARS_MAX + 100
+    slim = encode_error(AppError("x" * (3 * TEXT_CHARS_MAX)), slim=True)[0]
+    assert len(slim["args"][0]["repr"]) < 3000
+
+
+def test_a_deep_traceback_is_cut_in_its_middle() -> None:
+    def here(depth: int) -> None:  # two functions: lines that repeat are folded anyway
+        if depth == 0:
+            raise AppError("bottom")
+        there(depth - 1)
+
+    def there(depth: int) -> None:
+        here(depth)
+
+    try:
+        here(200)
+    except AppError as error:
+        text = encode_error(error)[0]["traceback"]
+    assert "frames left out" in text
+    assert "bottom" in text
+    assert len(text) < TEXT_CHARS_MAX
+
+
+def test_texts_with_lone_surrogates_are_stored() -> None:
+    found = back(raised(AppError("a\ud800b")))
+    assert found.args == ("a\ud800b",)
+    assert back(AppError("a\ud800b"), "inert").message == "a\\ud800b"
+
+
+# -- groups ------------------------------------------------------------------------------------
+
+
+@needs_groups
+def test_a_group_within_itself_is_no_endless_loop() -> None:
+    records = encode_error(GROUP("g", [GROUP("h", [ValueError(1)])]))
+    records[1]["args"][1]["errors"] = [0]
+    found: Any = decode_error(records, exception_policy("faithful"))
+    assert type(found) is GROUP
+    assert isinstance(found.exceptions[0].exceptions[0], RemoteError)
+
+
+@needs_groups
+def test_members_that_are_not_allowed_come_back_inert() -> None:
+    found = back(GROUP("g", [AppError(1), ValueError(2)]), [GROUP, ValueError])
+    assert [type(member) for member in found.exceptions] == [RemoteError, ValueError]
+
+
+# -- damage ------------------------------------------------------------------------------------
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 3) | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    *(
+                        "module",
+                        "class",
+                        "message",
+                        "args",
+                        "members",
+                        "state",
+                        "notes",
+                        "traceback",
+                    ),
+                    *("cause", "context", "suppress_context", "cut"),
+                    *("value", "error", "errors", "tuple", "repr"),
+                ]
+            ),
+            inner,
+            max_size=6,
+        )
+    ),
+    max_leaves=20,
+)
+
+
+@given(JUNK)
+def test_junk_is_a_damaged_result(junk: Any) -> None:
+    for records in (junk, [junk], [{"module": "builtins", "class": "ValueError", "args": junk}]):
+        try:
+            found = decode_error(records, exception_policy("faithful"))
+        except ResultDamagedError:
+            continue
+        assert isinstance(found, BaseException)
+        traceback.format_exception(found)
+
+
+@given(st.data())
+def test_a_damaged_record_is_a_damaged_result_or_an_error(data: st.DataObject) -> None:
+    error = raised(MixedError(2, "no", "f"))
+    error.__cause__ = UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no")
+    records = encode_error(error)
+    record = data.draw(st.sampled_from(records))
+    name = data.draw(st.sampled_from(sorted(record)))
+    record[name] = data.draw(JUNK)
+    try:
+        found = decode_error(records, exception_policy("faithful"))
+    except ResultDamagedError:
+        return
+    str(found), repr(found)

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import logstore
+from logstore.backends import (
+    BackendURLError,
+    DummyResultBackend,
+    FileResultBackend,
+    InmemoryResultBackend,
+    LogStoreResultBackend,
+    open_backend,
+)
+from logstore.backends.url import SCHEMES
+
+
+def test_each_scheme_opens_its_backend() -> None:
+    assert type(open_backend("dummy://")) is DummyResultBackend
+    memory = open_backend("memory://?max_stored_results=500")
+    assert isinstance(memory, InmemoryResultBackend)
+    assert memory.max_stored_results == 500
+    file = open_backend("file:///dir/with%20space")
+    assert isinstance(file, FileResultBackend)
+    assert file.storage_dir == Path("/dir/with space")
+    store = open_backend(
+        "logstore:///path/app.db?keep_results=false&result_ex_time=60&prefix_str=a%26b"
+        "&long_poll=0.5&sync=interval&serializer=json&exceptions=builtins,app.errors"
+    )
+    assert isinstance(store, LogStoreResultBackend)
+    assert (store.path, store.keep_results, store.prefix_str) == ("/path/app.db", False, "a&b")
+    assert store.long_poll == 0.5
+    assert type(store.serializer).__name__ == "JSONSerializer"
+
+
+def test_a_path_without_slashes_is_relative(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store: Any = open_backend("logstore:sub/app.db")
+    assert store.path == str(tmp_path / "sub" / "app.db")
+    file: Any = open_backend("file:")
+    assert file.storage_dir == tmp_path / "task_results"
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_the_example_of_a_scheme_opens(name: str) -> None:
+    assert type(open_backend(SCHEMES[name].example)).__name__ in SCHEMES[name].backend
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_the_options_are_arguments_of_the_backend(name: str) -> None:
+    module, _, backend = SCHEMES[name].backend.partition(":")
+    arguments = set(inspect.signature(getattr(import_module(module), backend)).parameters)
+    if "store_options" in arguments:
+        # Times to live have taskiq-redis's names here, and a backend has to write.
+        arguments |= set(inspect.signature(logstore.open).parameters)
+        arguments -= {"store_options", "mode", "result_ttl_s", "failure_ttl_s", "progress_ttl_s"}
+    path = {SCHEMES[name].path_argument} - {None}
+    assert set(SCHEMES[name].options) | path == arguments
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("redis://localhost", "known are: dummy://"),
+        ("app.db", "names no known backend"),
+        ("", "names no known backend"),
+        ("LOGSTORE:///a.db?nothing=1", "no option 'nothing'; known are: keep_results, "),
+        ("dummy://?x=1", "no option 'x'; known are: none"),
+        ("memory://?max_stored_results=0", "max_stored_results"),
+        ("memory://?max_stored_results=many", "'max_stored_results': invalid literal"),
+        ("memory://?max_stored_results=1&max_stored_results=2", "twice"),
+        ("memory://?max_stored_results", "?name=value"),
+        ("memory:///path", "has a path"),
+        ("logstore://", "has no path"),
+        ("logstore://app.db", "names a host, 'app.db'; a path needs three slashes"),
+        ("logstore:///a.db?keep_results=maybe", "expected true or false, found 'maybe'"),
+        ("logstore:///a.db?result_ex_time=0", "more than zero"),
+        ("logstore:///a.db?result_ex_time=1&result_px_time=1", "not both"),
+        ("logstore:///a.db?sync=never", "expected one of always, interval, found 'never'"),
+        ("logstore:///a.db?serializer=yaml", "expected one of json, orjson"),
+        ("logstore:///a.db#x", "fragment"),
+        ("file://[", "not a URL"),
+        (None, "names no known backend"),
+    ],
+)
+def test_a_mistake_is_answered_with_what_is_known(url: Any, told: str) -> None:
+    with pytest.raises(BackendURLError) as caught:
+        open_backend(url)
+    assert told in str(caught.value)
