@@ -1,0 +1,29 @@
+"""What several tests of the engine need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import lmdb
+
+import logstore
+from logstore.engine.engine import Engine
+
+
+def live(store: logstore.Store) -> Engine:
+    """The engine of a store that is open for writing."""
+    engine = store.engine
+    assert isinstance(engine, Engine)
+    return engine
+
+
+@contextmanager
+def editing(path: object, database: bytes) -> Iterator[lmdb.Transaction[bytes]]:
+    """A write transaction on one database of a store's file that nobody has open."""
+    env = lmdb.open(str(path), subdir=False, lock=False, max_dbs=16, lib_version=0)
+    try:
+        with env.begin(write=True, db=env.open_db(database, create=False)) as txn:
+            yield txn
+    finally:
+        env.close()

@@ -1,0 +1,267 @@
+"""Group commit: who leads, who follows, what a group costs, what each write gets."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+import logstore
+from logstore import TaskProgress
+from logstore.engine import osdep
+from logstore.engine.commit import Committer, Write
+from logstore.engine.frames import RESULT, Entry
+
+from .support import live
+
+LONG_S = 30.0
+
+
+def a_write(name: str) -> Write:
+    return Write(name.encode(), Entry(RESULT, 0, 0, 0, b""), sync=True)
+
+
+class Disk:
+    """A commit function that a test can hold up."""
+
+    def __init__(self) -> None:
+        self.groups: list[list[str]] = []
+        self.begun = threading.Semaphore(0)
+        self.may_end = threading.Semaphore(0)
+        self.error: Exception | None = None
+
+    def commit(self, group: list[Write], ack: Callable[[], None]) -> None:
+        self.groups.append([write.key.decode() for write in group])
+        self.begun.release()
+        assert self.may_end.acquire(timeout=LONG_S)
+        if self.error is not None:
+            raise self.error
+        for write in group:
+            write.error = None
+        ack()
+
+
+def start(committer: Committer, name: str, outcomes: dict[str, object]) -> threading.Thread:
+    def run() -> None:
+        write = a_write(name)
+        try:
+            committer.run([write])
+            outcomes[name] = write.error
+        except BaseException as exc:
+            outcomes[name] = exc
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def wait_for_queue(committer: Committer, length: int) -> None:
+    """Until so many batches wait; the queue has no other sign of it."""
+    gate = threading.Event()
+    while len(committer._queue) < length:
+        gate.wait(0.001)
+
+
+def test_a_lone_writer_commits_on_its_own_thread() -> None:
+    threads: list[int] = []
+
+    def commit(group: list[Write], ack: Callable[[], None]) -> None:
+        threads.append(threading.get_ident())
+        ack()
+
+    Committer(commit, LONG_S).run([a_write("a")])
+    assert threads == [threading.get_ident()]
+
+
+def test_those_who_come_during_a_commit_share_the_next_one_in_order() -> None:
+    disk = Disk()
+    committer = Committer(disk.commit, LONG_S)
+    outcomes: dict[str, object] = {}
+    threads = [start(committer, "first", outcomes)]
+    assert disk.begun.acquire(timeout=LONG_S)
+    for i, name in enumerate(("a", "b", "c")):
+        threads.append(start(committer, name, outcomes))
+        wait_for_queue(committer, i + 1)
+    disk.may_end.release(2)
+    for thread in threads:
+        thread.join(LONG_S)
+    assert disk.groups == [["first"], ["a", "b", "c"]]
+    assert outcomes == dict.fromkeys(("first", "a", "b", "c"))
+
+
+def test_a_follower_whose_time_is_over_leaves_the_queue_and_the_rest_goes_on() -> None:
+    disk = Disk()
+    committer = Committer(disk.commit, 0.05)
+    outcomes: dict[str, object] = {}
+    leader = start(committer, "first", outcomes)
+    assert disk.begun.acquire(timeout=LONG_S)
+    late = start(committer, "late", outcomes)
+    late.join(LONG_S)
+    assert isinstance(outcomes["late"], logstore.WriteTimeoutError)
+    disk.may_end.release(2)
+    leader.join(LONG_S)
+    committer.run([a_write("after")])
+    assert disk.groups == [["first"], ["after"]]
+
+
+def test_a_commit_that_raises_wakes_everybody_and_leaves_no_leader_behind() -> None:
+    disk = Disk()
+    committer = Committer(disk.commit, LONG_S)
+    outcomes: dict[str, object] = {}
+    threads = [start(committer, "first", outcomes)]
+    assert disk.begun.acquire(timeout=LONG_S)
+    threads.append(start(committer, "a", outcomes))
+    wait_for_queue(committer, 1)
+    threads.append(start(committer, "b", outcomes))
+    wait_for_queue(committer, 2)
+    disk.may_end.release()
+    assert disk.begun.acquire(timeout=LONG_S)
+    disk.error = RuntimeError("broken")
+    disk.may_end.release()
+    for thread in threads:
+        thread.join(LONG_S)
+    assert outcomes["first"] is None
+    for name in ("a", "b"):  # the leader has the error itself, the follower an unknown outcome
+        assert isinstance(outcomes[name], RuntimeError | logstore.WriteTimeoutError)
+    disk.error = None
+    disk.may_end.release()
+    write = a_write("after")
+    committer.run([write])
+    assert write.error is None
+
+
+# -- on a store --------------------------------------------------------------------------------
+
+
+def test_a_group_is_one_write_and_one_flush(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    pwrite_all, sync_data = osdep.pwrite_all, osdep.sync_data
+
+    def write(fd: int, data: bytes | memoryview, offset: int) -> None:
+        calls.append("write")
+        pwrite_all(fd, data, offset)
+
+    def sync(fd: int) -> None:
+        calls.append("sync")
+        sync_data(fd)
+
+    monkeypatch.setattr(osdep, "pwrite_all", write)
+    monkeypatch.setattr(osdep, "sync_data", sync)
+    store.commit([store.result_write(f"task-{i}", i) for i in range(50)])
+    assert calls == ["write", "sync"]
+    store.set_progress("p", TaskProgress())
+    assert calls == ["write", "sync", "write"]
+
+
+def test_a_result_is_visible_only_after_its_flush(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    sync_data = osdep.sync_data
+
+    def sync(fd: int) -> None:
+        seen.append(store.status("a"))
+        sync_data(fd)
+
+    monkeypatch.setattr(osdep, "sync_data", sync)
+    store.set_result("a", 1)
+    assert seen == ["unknown"]
+    assert store.status("a") == "ready"
+
+
+def test_a_commit_in_the_steady_state_does_not_change_the_size_of_the_log(
+    store: logstore.Store,
+) -> None:
+    size = store.stats().log_file_bytes
+    for i in range(300):
+        store.set_result(f"task-{i}", bytes(10_000))
+    stats = store.stats()
+    assert stats.compactions >= 2
+    assert stats.log_file_bytes == size
+
+
+def test_each_write_meets_the_store_as_the_ones_before_it_in_the_group_leave_it(
+    store: logstore.Store,
+) -> None:
+    popped, again = store.pop_write("a"), store.pop_write("a")
+    deleted = store.delete_write("a")
+    with pytest.raises(logstore.ResultDeletedError):
+        store.commit([store.result_write("a", 1), popped, again, deleted])
+    assert popped.error is None
+    assert store.popped_value(popped) == 1
+    assert isinstance(again.error, logstore.ResultDeletedError)
+    assert (deleted.error, deleted.outcome) == (None, False)
+
+
+def test_a_large_write_in_a_group_keeps_its_place(store: logstore.Store) -> None:
+    store.commit(
+        [
+            store.result_write("a", "small"),
+            store.result_write("a", bytes(400_000)),
+            store.result_write("b", bytes(400_000)),
+            store.result_write("b", "small"),
+        ]
+    )
+    assert store.get_result("a") == bytes(400_000)
+    assert store.get_result("b") == "small"
+
+
+@pytest.mark.parametrize("call", ["pwrite_all", "sync_data"])
+def test_a_failed_write_or_flush_fails_the_group_and_shows_nothing_of_it(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    store.set_result("before", 1)
+
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(osdep, call, fail)
+    writes = [store.result_write(name, 1) for name in ("a", "b")]
+    with pytest.raises(logstore.WriteError, match="not acked"):
+        store.commit(writes)
+    monkeypatch.undo()
+    assert all(isinstance(write.error, logstore.WriteError) for write in writes)
+    assert (store.status("a"), store.status("b")) == ("unknown", "unknown")
+    assert store.get_result("before") == 1
+    store.set_result("after", 2)
+    assert store.get_result("after") == 2
+    assert (store.status("a"), store.status("b")) == ("unknown", "unknown")
+    assert store.stats().recoveries >= 1
+
+
+def test_after_a_failed_flush_the_log_is_another_file(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = live(store).log.log_id
+
+    def fail(fd: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(osdep, "sync_data", fail)
+    with pytest.raises(logstore.WriteError):
+        store.set_result("a", 1)
+    monkeypatch.undo()
+    store.set_result("b", 1)
+    assert live(store).log.log_id != before
+    assert store.status("a") == "unknown"
+
+
+def test_a_full_disk_is_said_and_writing_works_again_when_there_is_space(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.set_result("before", 1)
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(osdep, "pwrite_all", fail)
+    for _ in range(3):
+        with pytest.raises(logstore.DiskFullError, match="free some space"):
+            store.set_result("a", 1)
+    assert store.get_result("before") == 1
+    monkeypatch.undo()
+    store.set_result("a", 2)
+    assert (store.get_result("before"), store.get_result("a")) == (1, 2)

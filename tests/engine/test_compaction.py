@@ -1,0 +1,276 @@
+"""Compaction: the newest record per task, marks and indexes in step, what a crash in it leaves."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import lmdb
+import pytest
+
+import logstore
+from logstore import TaskProgress
+from logstore.engine import compaction, lmdbfile
+from logstore.engine.compaction import fold_into
+from logstore.engine.frames import DELETED, EXPIRED, FAILED, HAD_RESULT, PROGRESS, RESULT, Entry
+from logstore.engine.options import Retention
+from logstore.engine.table import Table
+
+from .support import live
+
+if TYPE_CHECKING:
+    from tests.conftest import Clock, Peer, Stores
+
+HALF = TaskProgress(0.5)
+
+
+@pytest.fixture
+def table(path: Path) -> Table:
+    Table.create(str(path), bytes(range(16)))
+    return Table(str(path), lock=False)
+
+
+def fold(
+    table: Table,
+    results: dict[bytes, Entry],
+    progress: dict[bytes, Entry | None],
+    *,
+    now_us: int = 10**9,
+    last_time_us: int = 10**9,
+    retention: Retention | None = None,
+) -> int:
+    return fold_into(
+        table,
+        [(results, progress)],
+        retention or Retention(),
+        now_us=now_us,
+        last_time_us=last_time_us,
+        epoch=2,
+        incarnation=1,
+    )
+
+
+def a_result(time_us: int, payload: bytes = b"v", expires_us: int = 0) -> Entry:
+    return Entry(RESULT, FAILED, time_us, expires_us, payload)
+
+
+def test_the_newest_record_of_each_task_is_in_the_table(table: Table) -> None:
+    fold(table, {b"a": a_result(10)}, {b"b": Entry(PROGRESS, 0, 11, 0, b"p")})
+    fold(table, {b"a": a_result(20, b"new")}, {b"b": Entry(PROGRESS, 0, 21, 0, b"q")})
+    assert table.get_result(b"a") == a_result(20, b"new")
+    assert table.get_progress(b"b") == Entry(PROGRESS, 0, 21, 0, b"q")
+    counts = table.counts()
+    assert (counts.results, counts.progress, counts.gone) == (1, 1, 0)
+    assert counts.data_bytes == len(b"anew") + len(b"bq")
+
+
+def test_folding_the_same_twice_changes_nothing(table: Table) -> None:
+    results = {
+        b"a": a_result(10, expires_us=2 * 10**9),
+        b"d": Entry(DELETED, HAD_RESULT, 11, 0, b""),
+    }
+    progress: dict[bytes, Entry | None] = {b"p": Entry(PROGRESS, 0, 12, 0, b"p"), b"d": None}
+    fold(table, results, progress)
+    once = table.snapshot(everything(table))
+    fold(table, results, progress)
+    assert table.snapshot(everything(table)) == once
+
+
+def everything(table: Table) -> Callable[[lmdb.Transaction[bytes]], list[tuple[bytes, ...]]]:
+    def read(txn: lmdb.Transaction[bytes]) -> list[tuple[bytes, ...]]:
+        found: list[tuple[bytes, ...]] = []
+        for name, db in table.db.items():
+            with txn.cursor(db=db) as cursor:
+                found += [(name, bytes(key), bytes(value)) for key, value in cursor.iternext()]
+        return found
+
+    return read
+
+
+def test_a_deletion_leaves_its_id_only_if_there_was_a_result(table: Table) -> None:
+    fold(table, {b"a": a_result(10)}, {b"b": Entry(PROGRESS, 0, 11, 0, b"p")})
+    fold(
+        table,
+        {b"a": Entry(DELETED, 0, 20, 0, b""), b"b": Entry(DELETED, 0, 21, 0, b"")},
+        {b"a": None, b"b": None},
+    )
+    gone = table.get_result(b"a")
+    assert gone is not None
+    assert gone.kind == DELETED
+    assert table.get_result(b"b") is None
+    assert table.get_progress(b"b") is None
+    counts = table.counts()
+    assert (counts.results, counts.progress, counts.gone, counts.data_bytes) == (0, 0, 1, 0)
+
+
+def test_what_expires_leaves_an_id_of_a_new_time(table: Table) -> None:
+    fold(table, {b"a": a_result(10, expires_us=1000)}, {}, now_us=999, last_time_us=999)
+    assert table.get_result(b"a") == a_result(10, expires_us=1000)
+    last = fold(table, {}, {}, now_us=1000, last_time_us=1000)
+    gone = table.get_result(b"a")
+    assert gone is not None
+    assert (gone.kind, gone.expires_us, gone.time_us) == (EXPIRED, 1000, last)
+    assert last > 1000
+
+
+def test_more_than_one_compaction_takes_away_a_great_many_expired_records(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "PURGE_MIN", 10)
+    fold(
+        table,
+        {str(i).encode(): a_result(10 + i, expires_us=1000 + i) for i in range(25)},
+        {},
+        now_us=999,
+        last_time_us=999,
+    )
+    left = []
+    for _ in range(3):
+        fold(table, {}, {}, now_us=2000, last_time_us=2000)
+        left.append(table.counts().results)
+    assert left == [15, 5, 0]
+    assert not table.expiry_due(2000)
+
+
+def test_a_compaction_that_fills_the_map_grows_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lmdbfile, "MAP_BYTES", 1 << 17)
+    Table.create(str(path), bytes(range(16)))
+    table = Table(str(path), lock=False)
+    fold(table, {b"a": a_result(10, bytes(1 << 20))}, {})
+    assert table.get_result(b"a") == a_result(10, bytes(1 << 20))
+    assert table.env.info()["map_size"] >= 1 << 20
+
+
+def test_a_process_whose_map_is_smaller_than_a_peers_adopts_its_size(
+    open_store: Stores, start_peer: Callable[..., Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lmdbfile, "MAP_BYTES", 1 << 18)
+    store = open_store()
+    peer = start_peer()
+    peer.run("from logstore.engine import lmdbfile\nlmdbfile.MAP_BYTES = 1 << 18")
+    peer.open(store.path)
+    peer.run("store.set_result('large', bytes(1 << 20))")
+    assert store.get_result("large") == bytes(1 << 20)
+    store.set_result("own", bytes(1 << 21))
+    assert peer.run("len(store.get_result('own'))") == 1 << 21
+    peer.run("store.close()")
+
+
+def test_marks_and_indexes_stay_in_step_over_random_histories(
+    open_store: Stores, clock: Clock
+) -> None:
+    """Seeded: the seed is in the id of the task that the check names."""
+    for seed in range(5):
+        rng = random.Random(seed)
+        store = open_store(max_results=12, compact_at=1 << 14)
+        for step in range(300):
+            task_id = f"s{seed}-{rng.randrange(25)}"
+            action = rng.randrange(6)
+            ttl_s = rng.choice((None, 5, 50))
+            if action <= 1:
+                store.set_result(task_id, bytes(rng.randrange(300)), ttl_s=ttl_s)
+            elif action <= 3:
+                store.set_progress(task_id, HALF, ttl_s=ttl_s)
+            elif action == 4:
+                store.delete_result(task_id)
+            else:
+                clock.advance(rng.randrange(10))
+            if step % 10 == 9:
+                store.compact()
+                report = store.check()
+                assert report.ok, (seed, step, report.problems)
+                assert report.results <= 12
+        store.close()
+
+
+def test_a_compaction_that_dies_before_its_commit_loses_nothing(
+    path: Path, start_peer: Callable[..., Peer], open_store: Stores
+) -> None:
+    peer = start_peer(path)
+    peer.run("store.set_result('a', 1)")
+    peer.run(
+        "from logstore.engine.table import Table\n"
+        "Table.write_meta = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    with pytest.raises(EOFError):
+        peer.run("store.compact()")
+    store = open_store(path)
+    assert store.get_result("a") == 1
+    assert store.stats().recovered_frames == 1
+
+
+def test_a_compaction_that_dies_after_its_commit_loses_nothing_and_a_peer_goes_on(
+    path: Path, start_peer: Callable[..., Peer], open_store: Stores
+) -> None:
+    store = open_store(path)
+    peer = start_peer(path)
+    peer.run("store.set_result('a', 1)")
+    peer.run(
+        "from logstore.engine.engine import Engine\n"
+        "Engine.begin_epoch = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    with pytest.raises(EOFError):
+        peer.run("store.compact()")
+    assert store.get_result("a") == 1
+    store.set_result("a", 2)
+    assert store.stats().recoveries == 1
+    assert store.get_result("a") == 2
+
+
+def test_an_append_that_dies_unpublished_never_comes_back(
+    path: Path, start_peer: Callable[..., Peer], open_store: Stores
+) -> None:
+    store = open_store(path)
+    peer = start_peer(path)
+    peer.run("store.set_result('acked', 1)")
+    peer.run(
+        "from logstore.engine.log import Log\n"
+        "Log.sync = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    with pytest.raises(EOFError):
+        peer.run("store.set_result('lost', 1)")
+    assert store.status("lost") == "unknown"
+    store.set_result("after", 1)
+    assert store.stats().recoveries == 1
+    store.close()
+    again = open_store(path)
+    assert (again.status("acked"), again.status("lost")) == ("ready", "unknown")
+    assert again.get_result("after") == 1
+
+
+def test_the_log_is_compacted_when_it_reaches_its_limit(open_store: Stores) -> None:
+    store = open_store(compact_at=1 << 14)
+    for i in range(100):
+        store.set_result(f"task-{i}", bytes(1000))
+        assert store.stats().log_bytes < (1 << 14) + 2000
+    assert store.stats().compactions >= 6
+
+
+def test_a_failed_compaction_is_counted_and_writing_goes_on(
+    open_store: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(compact_at=1 << 14)
+    engine = live(store)
+
+    def fail(*_: object) -> None:
+        raise lmdb.DiskError("mdb_txn_commit: Input/output error")
+
+    monkeypatch.setattr(Table, "write_meta", fail)
+    for i in range(20):
+        try:
+            store.set_result(f"task-{i}", bytes(1000))
+        except logstore.WriteError:
+            break
+    stats = store.stats()
+    assert stats.compaction_errors == 1
+    assert "Input/output error" in (stats.last_error or "")
+    monkeypatch.undo()
+    acked = [info.task_id for info in store.tasks()]
+    store.set_result("after", 1)
+    assert store.stats().recoveries == 1
+    assert [info.task_id for info in store.tasks()] == ["after", *acked]
+    assert engine.counters.compaction_errors == 1
