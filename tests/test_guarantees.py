@@ -149,16 +149,21 @@ def test_g1_whatever_is_acked_is_on_the_disk(tmp_path: Path) -> None:
     assert acks == 46
 
 
+@pytest.mark.parametrize("who", ["a live peer", "a joiner", "who opens it next"])
 def test_g1_a_takeover_syncs_the_name_that_a_dead_vacuum_left(
-    store: logstore.Store, start_peer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    path: Path, start_peer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, who: str
 ) -> None:
     """Who goes on with the renamed file, without its name on the disk, would lose it all."""
-    store.set_result("a", 1)
-    peer = start_peer(store.path)
-    peer.run("from logstore.engine import osdep")
-    peer.begin("osdep.sync_directory = lambda path: os.kill(os.getpid(), 9)\nstore.vacuum()")
+    victim = start_peer(path, sync_interval_s=1e6)
+    victim.run("store.set_result('a', 1)")
+    if who == "a live peer":
+        store = logstore.open(path, sync_interval_s=1e6)
+    elif who == "a joiner":
+        start_peer(path, sync_interval_s=1e6)
+    victim.run("from logstore.engine import osdep")
+    victim.begin("osdep.sync_directory = lambda path: os.kill(os.getpid(), 9)\nstore.vacuum()")
     with pytest.raises(EOFError):
-        peer.end()
+        victim.end()
     synced: list[str] = []
     real = osdep.sync_directory
 
@@ -167,9 +172,12 @@ def test_g1_a_takeover_syncs_the_name_that_a_dead_vacuum_left(
         real(path)
 
     monkeypatch.setattr(osdep, "sync_directory", sync_directory)
-    store.set_result("b", 2)
-    assert os.path.dirname(store.path) in synced
-    assert [store.get_result(key) for key in "ab"] == [1, 2]
+    if who != "a live peer":
+        store = logstore.open(path, sync_interval_s=1e6)
+    with store:
+        store.set_result("b", 2)
+        assert str(path.parent) in synced
+        assert [store.get_result(key) for key in "ab"] == [1, 2]
 
 
 # -- G2: acked progress survives kill -9, at once, and power loss, soon --------------------------
@@ -264,13 +272,18 @@ def test_g3_nothing_shows_when_the_flush_fails(
         monkeypatch.undo()
         raise OSError(5, "Input/output error")
 
+    log = os.stat(f"{store.path}-log").st_ino
     monkeypatch.setattr(osdep, "sync_data", failing)
     with pytest.raises(logstore.WriteError):
         store.set_result("new", "new")
-    for _ in range(2):
+    for number in range(2):
         assert store.status("new") == "unknown"
         assert reader.run("store.status('new'), store.get_result('old')") == ("unknown", "old")
-        store.set_result("later", 1)
+        store.set_result("later", number)
+        reader.run(f"store.set_result('reader', {number})")
+        assert store.get_result("reader") == number
+    # What the page cache holds of the old file is no evidence: nothing is appended to it.
+    assert os.stat(f"{store.path}-log").st_ino != log
 
 
 # -- G4: linearizable per task id, across processes ----------------------------------------------
@@ -299,6 +312,34 @@ def test_g4_a_read_sees_the_write_acked_before_it(
         progress = store.get_progress("t")
         assert progress is not None
         assert progress.current == number
+
+
+def test_g4_no_older_record_hides_a_large_one(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large records are seen in the table before the log's new epoch is published."""
+    store.set_result("t", "small")
+    store.set_progress("t", logstore.TaskProgress(current=1))
+    engine = store.writable_engine
+    seen: list[tuple[Any, Any]] = []
+    real = type(engine).begin_epoch
+
+    def begin_epoch(self: Any, epoch: int) -> None:
+        progress = store.get_progress("t")
+        assert progress is not None
+        seen.append((store.get_result("t"), progress.current))
+        in_table = engine.table.get_result(b"t"), engine.table.get_progress(b"t")
+        assert in_table == (engine.find_result(b"t"), engine.find_progress(b"t"))
+        real(self, epoch)
+
+    monkeypatch.setattr(type(engine), "begin_epoch", begin_epoch)
+    store.set_result("t", "large" * 60_000)
+    store.set_progress("t", logstore.TaskProgress(current=2))
+    store.set_progress("t", logstore.TaskProgress(current=3, meta={"large": bytes(300_000)}))
+    monkeypatch.undo()
+    large = "large" * 60_000
+    assert seen == [("small", 1), (large, 1), (large, 2), (large, 3)]
+    assert store.get_result("t") == large
 
 
 # -- G5: all or nothing --------------------------------------------------------------------------
@@ -343,6 +384,47 @@ def test_g5_nothing_behind_a_dead_writers_frames_comes_to_life(
     with logstore.open(crash_copy(store)) as recovered:
         assert recovered.get_result("n1") == "live"
         assert [recovered.status(key) for key in ("d1", "d2")] == ["unknown", "unknown"]
+
+
+def test_g5_frames_of_an_older_epoch_stay_dead(
+    store: logstore.Store, crash_copy: Callable[[logstore.Store], Path]
+) -> None:
+    """Behind the new frame of b lies, whole and in its old place, the old one."""
+    store.set_result("a", 1)
+    store.set_result("b", 1)
+    store.compact()
+    store.set_result("b", 2)
+    path = crash_copy(store)
+    with logstore.open(path) as recovered:
+        assert recovered.get_result("b") == 2
+    with logstore.open(path) as recovered:
+        assert recovered.get_result("b") == 2
+
+
+def test_g5_frames_that_a_recovery_has_folded_stay_dead(
+    store: logstore.Store,
+    crash_copy: Callable[[logstore.Store], Path],
+    open_store: Callable[..., logstore.Store],
+) -> None:
+    store.set_result("a", 1)
+    store.set_result("b", 1)
+    recovered = open_store(crash_copy(store))
+    recovered.set_result("b", 2)
+    with logstore.open(crash_copy(recovered)) as again:
+        assert again.get_result("a") == 1
+        assert again.get_result("b") == 2
+
+
+def test_g5_progress_that_was_cleared_does_not_come_back(store: logstore.Store) -> None:
+    for tidy_up in (store.compact, store.vacuum):
+        store.set_progress("t", logstore.TaskProgress(current=1))
+        store.compact()
+        assert store.delete_result("t") is False
+        store.set_result("t", 1)
+        assert store.get_progress("t") is None
+        tidy_up()
+        assert store.get_progress("t") is None
+        assert store.delete_result("t") is True
 
 
 # -- G6: damage is never served ------------------------------------------------------------------

@@ -8,12 +8,16 @@ taken back, and the store works again when the fault has ended.
 from __future__ import annotations
 
 import errno
+import os
 import random
+from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from logstore.engine import maintenance
+import logstore
+from logstore.engine import maintenance, osdep
 
 from .harness import (
     COUNT,
@@ -207,6 +211,43 @@ def test_recovery_fails(victims: Victims, fault: str) -> None:
         allowed = Allowed()
         allowed.take(crashed.journal)
         verify(path, allowed)
+
+
+def test_a_group_does_not_go_on_with_a_failed_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flush that succeeds after one that failed says nothing: the pages may be gone."""
+    failing = {"sync_data", "sync_file"}
+
+    def fail_once(name: str) -> Callable[[int], None]:
+        real = getattr(osdep, name)
+
+        def sync(fd: int) -> None:
+            if name in failing:
+                failing.remove(name)
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            real(fd)
+
+        return sync
+
+    path = tmp_path / "app.db"
+    with logstore.open(path, sync_interval_s=1e6) as store:
+        store.set_result("before", 1)
+        log = os.stat(f"{path}-log").st_ino
+        for name in ("sync_data", "sync_file"):
+            monkeypatch.setattr(osdep, name, fail_once(name))
+        writes = [
+            store.result_write("first", 1),
+            store.result_write("large", bytes(300_000)),
+            store.result_write("third", 3),
+        ]
+        store.writable_engine.committer.run(writes)
+        assert failing == set()  # the log could not be replaced at once either
+        assert isinstance(writes[0].error, logstore.WriteError)
+        assert [write.error for write in writes[1:]] == [None, None]
+        assert os.stat(f"{path}-log").st_ino != log
+        assert store.status("first") == "unknown"
+        assert store.get_result("third") == 3
 
 
 def test_short_writes_are_finished(victims: Victims) -> None:

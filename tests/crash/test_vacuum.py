@@ -1,0 +1,186 @@
+"""A vacuum beside writers, compactions, readers, other vacuums, a backup and a close."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import logstore
+from logstore.engine.table import Table
+
+from .harness import Allowed, Victims, verify
+from .test_processes import hammer, take_all
+
+
+def during_the_copy(
+    monkeypatch: pytest.MonkeyPatch, work: Callable[[], None], *, times: int = 1
+) -> None:
+    """Do something while a table is being copied, the first few times."""
+    real = Table.copy_to
+    left = [times]
+
+    def copy_to(table: Table, fd: int) -> None:
+        real(table, fd)
+        if left[0]:
+            left[0] -= 1
+            work()
+
+    monkeypatch.setattr(Table, "copy_to", copy_to)
+
+
+@pytest.mark.parametrize("compacting", [False, True])
+def test_writes_during_the_copy_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compacting: bool
+) -> None:
+    with logstore.open(tmp_path / "app.db", compact_at=1 << 14) as store:
+        for number in range(50):
+            store.set_result(f"t{number}", "old")
+        store.set_progress("gone", logstore.TaskProgress())
+
+        def work() -> None:
+            for number in range(300):
+                store.set_result(f"t{number}", number)
+            store.delete_result("t7")
+            store.delete_result("gone")
+            store.set_result("large", bytes(300_000))
+            if compacting:
+                store.compact()
+            store.set_result("t8", "newest")
+
+        during_the_copy(monkeypatch, work)
+        store.vacuum()
+        assert store.stats().incarnation == 2
+
+        def everything(store: logstore.Store) -> None:
+            assert all(store.get_result(f"t{n}") == n for n in range(300) if n not in (7, 8))
+            assert store.get_result("t8") == "newest"
+            assert store.status("t7") == "deleted"
+            assert store.get_progress("gone") is None
+            assert store.get_result("large") == bytes(300_000)
+            assert store.check().ok
+
+        everything(store)
+    with logstore.open(tmp_path / "app.db") as store:
+        everything(store)
+
+
+def test_a_vacuum_that_is_always_overtaken_gives_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with logstore.open(tmp_path / "app.db") as store:
+        store.set_result("a", 0)
+
+        def work() -> None:
+            store.set_result("a", store.get_result("a") + 1)
+            store.compact()
+
+        during_the_copy(monkeypatch, work, times=99)
+        with pytest.raises(logstore.StoreBusyError, match="overtaken"):
+            store.vacuum()
+        assert store.get_result("a") == 3
+        assert store.stats().incarnation == 1
+        monkeypatch.undo()
+        store.vacuum()
+        assert store.stats().incarnation == 2
+    assert os.listdir(tmp_path) == ["app.db"]
+
+
+def test_one_vacuum_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start_peer: Callable[..., Any]
+) -> None:
+    path = tmp_path / "app.db"
+    with logstore.open(path) as store:
+        store.set_result("a", 1)
+        peer = start_peer(path)
+        answers: list[Any] = []
+        code = (
+            "try:\n    store.vacuum()\n    answer = None\n"
+            "except Exception as exc:\n    answer = type(exc).__name__\n"
+        )
+
+        def work() -> None:
+            peer.run(code)
+            answers.append(peer.run("answer"))
+
+        during_the_copy(monkeypatch, work)
+        store.vacuum()
+        assert answers == ["StoreBusyError"]
+        peer.run(code)
+        assert peer.run("answer") is None
+        assert store.get_result("a") == 1
+        assert peer.run("store.get_result('a')") == 1
+        peer.run("store.close()")
+    assert os.listdir(tmp_path) == ["app.db"]
+
+
+def test_readers_of_the_old_file_end_well(tmp_path: Path, start_peer: Callable[..., Any]) -> None:
+    """A reader in the midst of a long read keeps its snapshot; the next read has the new file."""
+    path = tmp_path / "app.db"
+    with logstore.open(path) as store:
+        for number in range(600):
+            store.set_result(f"t{number:03}", number)
+        store.compact()
+        peer = start_peer(path)
+        peer.run("listing = iter(store.tasks(newest_first=False))")
+        assert peer.run("next(listing).task_id") == "t000"
+        store.vacuum()
+        store.delete_result("t599")
+        store.vacuum()
+        assert peer.run("len(list(listing))") in (598, 599)
+        assert peer.run("store.status('t599')") == "deleted"
+        peer.run("store.close()")
+        assert store.check().ok
+
+
+def test_closing_waits_for_a_copy_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table must not be closed under a copy that another thread is making."""
+    store = logstore.open(tmp_path / "app.db")
+    for number in range(40):
+        store.set_result(f"t{number}", bytes(200_000))
+    store.compact()
+    copying = threading.Event()
+    real = Table.copy_to
+
+    def copy_to(table: Table, fd: int) -> None:
+        copying.set()
+        real(table, fd)
+
+    monkeypatch.setattr(Table, "copy_to", copy_to)
+    outcome: list[BaseException | None] = []
+
+    def back_up() -> None:
+        try:
+            store.backup(tmp_path / "backup.db")
+            outcome.append(None)
+        except logstore.LogstoreError as exc:
+            outcome.append(exc)
+
+    thread = threading.Thread(target=back_up)
+    thread.start()
+    assert copying.wait(30)
+    store.close()
+    thread.join()
+    assert outcome[0] is None or isinstance(outcome[0], logstore.StoreClosedError)
+    with logstore.open(tmp_path / "app.db") as again:
+        assert again.stats().results == 40
+        assert again.check().ok
+
+
+def test_four_processes_vacuum_all_the_time(victims: Victims) -> None:
+    path = victims.new_path()
+    weights = (40, 1, 5, 5, 10, 30, 0, 5)
+    started = [
+        victims.start(path, hammer(worker, 4, seed=9, steps=250, weights=weights))
+        for worker in range(4)
+    ]
+    outcomes = [victims.wait(process) for process in started]
+    allowed = Allowed()
+    take_all(allowed, outcomes, {0})
+    verify(path, allowed)
