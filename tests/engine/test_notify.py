@@ -1,0 +1,178 @@
+"""Waiting and watching across processes and compactions: nothing lost, nothing told twice."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import logstore
+from logstore import TaskProgress
+from logstore.engine import notify
+
+if TYPE_CHECKING:
+    from tests.conftest import Peer, Stores
+
+LONG_S = 60
+POLL_S = 0.5  # what a reader that looks now and then would need
+
+
+def take(watch: logstore.Watch, last: str) -> list[logstore.Event]:
+    """Events up to the result of ``last``."""
+    events = []
+    for event in watch:
+        events.append(event)
+        if (event.task_id, event.kind) == (last, "result"):
+            break
+    return events
+
+
+def test_a_result_of_another_process_wakes_a_waiter_far_sooner_than_polling(
+    open_store: Stores,
+    start_peer: Callable[..., Peer],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(notify, "TIMEOUT_S", LONG_S)  # so that only a wake-up can do it
+    store = open_store()
+    peer = start_peer(store.path)
+    delays: list[float] = []
+    store.set_result("warm-up", 1)
+    assert peer.run("store.wait_result('warm-up', timeout_s=60)") == 1
+    for i in range(20):
+        peer.begin(f"time.sleep(0.02)\nstore.set_result('task-{i}', time.monotonic())")
+        stored_at = store.wait_result(f"task-{i}", timeout_s=LONG_S)
+        delays.append(time.monotonic() - stored_at)
+        peer.end()
+    peer.run("store.close()")
+    with capsys.disabled():
+        print(
+            f"\nfrom before the write to the waiter: median {statistics.median(delays) * 1e3:.2f} "
+            f"ms, longest {max(delays) * 1e3:.2f} ms"
+        )
+    assert statistics.median(delays) < POLL_S / 5
+    assert max(delays) < POLL_S
+
+
+def test_a_waiter_uses_no_processor_time(store: logstore.Store) -> None:
+    thread = threading.Thread(target=store.wait_result, args=("a",), kwargs={"timeout_s": LONG_S})
+    used = time.process_time()
+    thread.start()
+    thread.join(1.0)  # the time that is measured, not a wait for something to happen
+    used = time.process_time() - used
+    store.set_result("a", 1)
+    thread.join(LONG_S)
+    assert used < 0.2
+
+
+@pytest.mark.parametrize("compact_at", [1 << 14, 1 << 20], ids=["many compactions", "few"])
+def test_every_result_of_three_processes_is_told_once_and_in_order(
+    open_store: Stores, start_peer: Callable[..., Peer], compact_at: int
+) -> None:
+    count = 300
+    store = open_store(compact_at=compact_at)
+    peers = [start_peer(store.path, compact_at=compact_at) for _ in range(3)]
+    with store.watch() as watch:
+        for number, peer in enumerate(peers):
+            peer.begin(
+                f"for i in range({count}):\n"
+                f"    store.set_result(f'task-{number}-{{i}}', bytes(200))\n"
+                f"    if i % 50 == 49: store.compact()\n"
+            )
+        for peer in peers:
+            peer.end()
+        store.set_result("end", 1)
+        events = take(watch, "end")
+    seen = [event.task_id for event in events if event.kind == "result"]
+    expected = {f"task-{n}-{i}" for n in range(3) for i in range(count)} | {"end"}
+    assert len(seen) == len(set(seen))
+    assert set(seen) == expected
+    for number in range(3):
+        own = [int(name.split("-")[2]) for name in seen if name.startswith(f"task-{number}-")]
+        assert own == sorted(own)
+    times = [event.time for event in events]
+    assert times == sorted(set(times))
+    for peer in peers:
+        peer.run("store.close()")
+
+
+def test_deletions_are_told_across_a_compaction_that_nobody_saw(
+    open_store: Stores, start_peer: Callable[..., Peer]
+) -> None:
+    store = open_store()
+    peer = start_peer(store.path)
+    with store.watch() as watch:
+        peer.run(
+            "with store.engine.exclusive(): pass\n"
+            "store.set_result('a', 1)\nstore.set_result('b', 2)\nstore.delete_result('b')\n"
+            "store.compact()\nstore.set_result('c', 3)\nstore.compact()\n"
+            "store.set_result('end', 4)"
+        )
+        events = [(event.task_id, event.kind) for event in take(watch, "end")]
+    assert events[-1] == ("end", "result")
+    assert [name for name, kind in events if kind == "result" and name != "b"] == ["a", "c", "end"]
+    assert ("b", "deleted") in events
+    peer.run("store.close()")
+
+
+def test_progress_that_comes_faster_than_it_is_taken_is_told_with_its_newest(
+    store: logstore.Store,
+) -> None:
+    with store.watch() as watch:
+        for i in range(100):
+            store.set_progress("p", TaskProgress(i / 100))
+        store.set_result("end", 1)
+        events = take(watch, "end")
+    assert 1 <= sum(event.kind == "progress" for event in events) <= 100
+    assert store.get_progress("p") == TaskProgress(0.99)
+
+
+def test_two_watches_that_begin_at_different_times_each_see_what_came_after(
+    store: logstore.Store,
+) -> None:
+    with store.watch() as first:
+        store.set_result("a", 1)
+        with store.watch() as second:
+            store.set_result("end", 2)
+            assert [event.task_id for event in take(second, "end")] == ["end"]
+        assert [event.task_id for event in take(first, "end")] == ["a", "end"]
+
+
+def test_a_watch_that_begins_anew_after_a_pause_tells_nothing_of_the_pause(
+    store: logstore.Store,
+) -> None:
+    with store.watch():
+        store.set_result("before", 1)
+    store.set_result("pause", 1)
+    store.compact()
+    store.set_result("pause", 2)
+    with store.watch() as watch:
+        store.set_result("end", 1)
+        assert [event.task_id for event in take(watch, "end")] == ["end"]
+
+
+def test_a_watch_goes_on_over_a_vacuum_of_another_process(
+    open_store: Stores, start_peer: Callable[..., Peer]
+) -> None:
+    store = open_store()
+    peer = start_peer(store.path)
+    with store.watch() as watch:
+        peer.run("store.set_result('a', 1)\nstore.vacuum()\nstore.set_result('b', 2)")
+        store.set_result("end", 3)
+        assert [event.task_id for event in take(watch, "end")] == ["a", "b", "end"]
+    peer.run("store.close()")
+
+
+def test_a_waiter_in_a_store_read_at_rest_meets_its_time_out(path: Path) -> None:
+    logstore.open(path).close()
+    with logstore.open(path, mode="r") as store:
+        with pytest.raises(logstore.WaitTimeoutError):
+            store.wait_result("a", timeout_s=0.01)
+        with store.watch() as watch:
+            watch.close()
+            assert list(watch) == []
