@@ -180,7 +180,8 @@ def test_a_lock_counts_only_on_the_file_that_is_at_the_path(path: Path) -> None:
     def lock(fd: int, *, shared: bool = False) -> bool:
         got = real(fd, shared=shared)
         if not tries:
-            os.unlink(f"{path}-shm")  # as the last process out does at this moment
+            os.unlink(f"{path}-shm")  # as the last process out does at this moment,
+            os.close(os.open(f"{path}-shm", os.O_RDWR | os.O_CREAT, 0o600))  # and the next one in
         tries.append(fd)
         return got
 

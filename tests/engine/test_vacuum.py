@@ -242,6 +242,41 @@ def test_a_vacuum_that_dies_at_any_point_loses_nothing(
     late.run("store.close()")
 
 
+@pytest.mark.parametrize("taker", ["a live process", "one that joins", "one alone"])
+def test_whoever_takes_over_a_vacuums_rename_forces_it_to_the_disk_before_it_writes(
+    path: Path, start_peer: Callable[..., Peer], taker: str
+) -> None:
+    vacuumer = start_peer(path)
+    vacuumer.run("store.set_result('a', 1)")
+    holder = None if taker == "one alone" else start_peer(path)
+    vacuumer.run(
+        "from logstore.engine import osdep\n"
+        "osdep.sync_directory = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    with pytest.raises(EOFError):
+        vacuumer.run("store.vacuum()")
+    process = holder if holder is not None and taker == "a live process" else start_peer()
+    process.run(
+        "from logstore.engine import osdep\n"
+        "done = []\n"
+        "def noting(name, call):\n"
+        "    return lambda *arguments: (done.append(name), call(*arguments))[1]\n"
+        "osdep.sync_directory = noting('directory', osdep.sync_directory)\n"
+        "from logstore.engine.table import Table\n"
+        "Table.write_meta = noting('table', Table.write_meta)"
+    )
+    if process is not holder:
+        process.open(path)
+    process.run("store.set_result('b', 2)\nstore.compact()")
+    done = process.run("done")
+    assert done[0] == "directory"
+    assert "table" in done
+    process.run("store.close()")
+    if holder is not None and holder is not process:
+        assert holder.run("store.get_result('b')") == 2
+        holder.run("store.close()")
+
+
 def test_a_backup_beside_a_writer_has_everything_acked_before_it(
     open_store: Stores, start_peer: Callable[..., Peer], tmp_path: Path
 ) -> None:
