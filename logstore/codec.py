@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from io import BytesIO
-from typing import IO, Any, cast
+from typing import Any
 
 from cbor2 import CBORDecoder, CBOREncoder
 
@@ -120,8 +120,12 @@ def decode_value(data: bytes | memoryview) -> Any:
     return value
 
 
-class _Sink:
-    """The file that the encoder writes to; stops it at the limit."""
+class _Sink(BytesIO):
+    """The file that the encoder writes to; stops it at the limit.
+
+    A BytesIO for its ``writable`` alone: one in Python could be interrupted by a signal, and the
+    encoder would take what the handler raises for a file that cannot be written.
+    """
 
     __slots__ = ("chunks", "max_bytes", "size")
 
@@ -130,10 +134,7 @@ class _Sink:
         self.max_bytes = max_bytes
         self.size = 0
 
-    def writable(self) -> bool:
-        return True
-
-    def write(self, chunk: bytes) -> int:
+    def write(self, chunk: bytes) -> int:  # type: ignore[override]
         self.size += len(chunk)
         if self.size > self.max_bytes:
             raise too_large(self.size, self.max_bytes)
@@ -143,7 +144,7 @@ class _Sink:
 
 def _dump(lowered: object, max_bytes: int) -> bytes:
     sink = _Sink(max_bytes)
-    CBOREncoder(cast("IO[bytes]", sink)).encode(lowered)
+    CBOREncoder(sink).encode(lowered)
     chunks = sink.chunks
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 

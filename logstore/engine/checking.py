@@ -178,7 +178,7 @@ def salvage_live(engine: Engine) -> CheckReport:
             salvaged.apply(overlay.changed, overlay.applied)
         data = engine.read_log()
         found, lost = whole_frames(data, salvaged.applied - FIRST_OFFSET, engine.seed, epoch)
-        if lost:
+        if frames.scan(data, FIRST_OFFSET, engine.seed, epoch)[1] < engine.log_end():
             salvaged.apply([(frame.key, frame.entry) for frame in found], engine.log_end())
             saved = len(found), lost, keep_aside(engine.log.path)
             engine.adopt_salvaged(salvaged)

@@ -94,10 +94,11 @@ class Flush(Write):
 class _Batch:
     """Writes that one caller waits for together."""
 
-    __slots__ = ("done", "wake", "writes")
+    __slots__ = ("done", "thread", "wake", "writes")
 
     def __init__(self, writes: Sequence[Write]) -> None:
         self.writes = writes
+        self.thread = threading.get_ident()
         self.wake: threading.Lock | None = None  # held until there is news
         self.done = False
 
@@ -121,6 +122,9 @@ class Committer:
         unknown, as it is after a KeyboardInterrupt.
         """
         batch = _Batch(writes)
+        leader = self._leader
+        if leader is not None and leader.thread == batch.thread:
+            self._resign(leader)  # what a signal handler that raised has left behind
         try:
             with self._lock:
                 self._queue.append(batch)

@@ -14,8 +14,8 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 import lmdb
@@ -78,7 +78,7 @@ class Engine(Reading):
         self.presence_fd = presence_fd
         self.log = log
         self.overlay = Overlay(header.words[STATE] >> 32)
-        self.commit_lock = threading.Lock()  # held by the one thread that may write
+        self.commit_lock = threading.RLock()  # held by the one thread that may write
         self.view_lock = threading.Lock()
         self.copy_lock = threading.Lock()  # held while there is a copy of the table
         self._leader = 0  # the thread that holds commit_lock
@@ -168,48 +168,53 @@ class Engine(Reading):
 
     # -- the writer lock --------------------------------------------------------------------
 
-    @contextmanager
-    def exclusive(self, *, recover: bool = True) -> Iterator[None]:
-        """Hold ``commit_lock`` and the writer lock, recovered and caught up.
+    def exclusive(self, *, recover: bool = True) -> _Exclusive:
+        """A context that holds ``commit_lock`` and the writer lock, recovered and caught up.
 
-        With ``recover`` False the log is not looked at, for it may be damaged.  Raises
+        With ``recover`` False the log is not looked at, for it may be damaged.  Entering raises
         WriteTimeoutError, StoreClosedError, and what a recovery meets.
         """
-        deadline = time.monotonic() + self.options.write_timeout_s
-        held = False
+        return _Exclusive(self, recover)
+
+    def _leading(self) -> AbstractContextManager[None]:
+        """As :meth:`exclusive`, also for a thread that leads already."""
+        return nullcontext() if self._leader == threading.get_ident() else self.exclusive()
+
+    def begin_exclusive(self, recover: bool) -> None:
+        """Take both locks; :meth:`end_exclusive` is owed only if this returns."""
+        if self._leader == threading.get_ident():
+            self.end_exclusive()  # what a signal handler that raised has left behind
+        timeout_s = self.options.write_timeout_s
+        deadline = time.monotonic() + timeout_s
         try:
-            held = self.commit_lock.acquire(timeout=self.options.write_timeout_s)
-            if not held:
+            if not self.commit_lock.acquire(timeout=timeout_s):
                 raise self._timeout_error()
             self._leader = threading.get_ident()
             if self.closed:
                 raise self.closed_error()
-            try:
-                if not self._writer_lock.acquire(self.log, deadline, self._reopen_log):
-                    raise self._timeout_error()
-                try:
-                    self._prepare(recover=recover)
-                except (OSError, lmdb.Error, OpenError) as exc:
-                    raise write_error(self.path, exc) from exc
-                yield
-            finally:
-                if not self.closed:
-                    self._writer_lock.release(self.log)
-        finally:
-            if held:
-                if not self.closed:
-                    self.header.announce()
-                self._leader = 0
-                self.commit_lock.release()
+            if not self._writer_lock.acquire(self.log, deadline, self._reopen_log):
+                raise self._timeout_error()
+            self._prepare(recover=recover)
+        except BaseException as exc:
+            self.end_exclusive()
+            if isinstance(exc, OSError | lmdb.Error | OpenError):
+                raise write_error(self.path, exc) from exc
+            raise
 
-    @contextmanager
-    def _leading(self) -> Iterator[None]:
-        """As :meth:`exclusive`, also for a thread that leads already."""
-        if self._leader == threading.get_ident():
-            yield
-        else:
-            with self.exclusive():
-                yield
+    def end_exclusive(self) -> None:
+        """Give both locks back, as far as this thread has them."""
+        leads = self._leader == threading.get_ident()
+        try:
+            if leads and not self.closed:
+                self._writer_lock.release(self.log)
+                self.header.announce()
+        finally:
+            if leads:
+                self._leader = 0
+            try:
+                self.commit_lock.release()
+            except RuntimeError:
+                pass  # not held: the wait for it was interrupted, or too long
 
     def _prepare(self, *, recover: bool) -> None:
         """Under the writer lock: recover if somebody died or failed, and catch up."""
@@ -460,3 +465,19 @@ class Engine(Reading):
             f"{self.options.write_timeout_s} s; the outcome of this write is unknown; look for a "
             f"stopped process that has the store open"
         )
+
+
+class _Exclusive:
+    """The context of :meth:`Engine.exclusive`; not a generator, so that a signal has less room."""
+
+    __slots__ = ("_engine", "_recover")
+
+    def __init__(self, engine: Engine, recover: bool) -> None:
+        self._engine = engine
+        self._recover = recover
+
+    def __enter__(self) -> None:
+        self._engine.begin_exclusive(self._recover)
+
+    def __exit__(self, *_: object) -> None:
+        self._engine.end_exclusive()

@@ -13,6 +13,8 @@ import lmdb
 
 from logstore.errors import DiskFullError, LogstoreError, OpenError, WriteError
 
+NEARLY_FULL_BYTES = 1 << 20
+
 
 def write_error(path: str, exc: BaseException) -> BaseException:
     """The error to raise for one met while writing the store at ``path``."""
@@ -21,9 +23,9 @@ def write_error(path: str, exc: BaseException) -> BaseException:
     if isinstance(exc, LogstoreError) or not isinstance(exc, OSError | lmdb.Error):
         return exc
     code = exc.errno if isinstance(exc, OSError) else _errno_in(str(exc))
-    if code in (errno.ENOSPC, errno.EDQUOT):
+    if code in (errno.ENOSPC, errno.EDQUOT) or (code == errno.EIO and _is_full(path)):
         return DiskFullError(
-            code,
+            errno.EDQUOT if code == errno.EDQUOT else errno.ENOSPC,
             f"{path}: no space left to write ({exc}); nothing was lost; free some space and write "
             f"again",
         )
@@ -32,6 +34,15 @@ def write_error(path: str, exc: BaseException) -> BaseException:
         f"{path}: writing failed ({exc}); the write was not acked, and nothing that was acked is "
         f"lost",
     )
+
+
+def _is_full(path: str) -> bool:
+    """Whether there is hardly any space left: LMDB reports a short write as an I/O error."""
+    try:
+        info = os.statvfs(os.path.dirname(path))
+    except OSError:
+        return False
+    return info.f_bavail * info.f_frsize < NEARLY_FULL_BYTES
 
 
 def _errno_in(text: str) -> int:

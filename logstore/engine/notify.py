@@ -8,6 +8,7 @@ asked again.  Watchers get every result and deletion; of progress they may get o
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import NamedTuple
@@ -128,7 +129,7 @@ class Notifier:
             everybody = {id(s): s for subs in self._by_key.values() for s in subs}
             everybody.update((id(s), s) for s in self._to_all)
         for subscription in everybody.values():
-            subscription.tell(None)
+            _tell(subscription, None)
 
     def _run(self, header: SharedHeader) -> None:
         while not self._stopped:
@@ -191,6 +192,14 @@ class Notifier:
         for subscription in to_all:
             newer = [change for change in changes if change[1].time_us > subscription.since_us]
             if newer:
-                subscription.tell(newer)
+                _tell(subscription, newer)
         for subscription, own in by_subscription.values():
-            subscription.tell([c for c in own if c[1].time_us > subscription.since_us])
+            _tell(subscription, [c for c in own if c[1].time_us > subscription.since_us])
+
+
+def _tell(subscription: Subscription, changes: list[Change] | None) -> None:
+    """Call a subscriber; an error of one is not the others' business."""
+    try:
+        subscription.tell(changes)
+    except Exception:
+        logging.getLogger(__name__).exception("a subscriber of the store failed")

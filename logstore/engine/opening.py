@@ -233,24 +233,25 @@ def _recover_alone(
         # A vacuum may have died after its rename, a log's replacement after its own.
         osdep.sync_directory(os.path.dirname(path))
         log = Log.open(log_path, meta.uuid)
-        try:
-            if not log.try_lock():
-                raise _TryAgainError  # a process on its way out still holds the writer lock
-            log.unlock()
+    try:
+        if not log.try_lock():
+            raise _TryAgainError  # a process on its way out still holds the writer lock
+        log.unlock()
+        if not meta.clean:
             recover_frames(log, meta, overlay, counters)
-        except BaseException:
-            log.close()
-            raise
-    epoch = meta.epoch + 1
-    last_time_us = fold_into(
-        table,
-        [(overlay.results, overlay.progress)],
-        options.retention,
-        now_us=time.time_ns() // 1000,
-        last_time_us=max(table.newest_time_us(), overlay.last_time_us()),
-        epoch=epoch,
-        incarnation=meta.incarnation,
-    )
+        epoch = meta.epoch + 1
+        last_time_us = fold_into(
+            table,
+            [(overlay.results, overlay.progress)],
+            options.retention,
+            now_us=time.time_ns() // 1000,
+            last_time_us=max(table.newest_time_us(), overlay.last_time_us()),
+            epoch=epoch,
+            incarnation=meta.incarnation,
+        )
+    except BaseException:
+        log.close()
+        raise
     return log, epoch, last_time_us
 
 

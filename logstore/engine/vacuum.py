@@ -45,8 +45,8 @@ def is_due(engine: Engine) -> bool:
 def vacuum(engine: Engine) -> VacuumReport:
     """Rewrite the table without its free pages.
 
-    Writers wait only for the last short round.  Raises StoreBusyError if another vacuum is
-    running or compactions that could not wait kept coming, WriteError if the disk is full; the
+    Writers wait only for the last short round.  Raises StoreBusyError if another process is at a
+    vacuum or compactions that could not wait kept coming, WriteError if the disk is full; the
     store is then as it was.
     """
     before = os.stat(engine.path).st_size
