@@ -1,0 +1,128 @@
+"""The command line that all fuzzers share.
+
+Rules: exit status 1 if an invariant was broken, and a command to replay is printed.  ``atheris``
+is used where it is asked for, or where it can be imported and the target is one that never takes
+the process down; otherwise the mutation loop here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from fuzz.loop import Report, replay, run_loop
+from fuzz.target import CORPUS, HERE, Target
+
+SECONDS = 30.0
+
+
+def targets() -> dict[str, Target]:
+    """All fuzzers by name."""
+    names = sorted(path.stem for path in HERE.glob("fuzz_*.py"))
+    found = [import_module(f"fuzz.{name}").TARGET for name in names]
+    return {target.name: target for target in found}
+
+
+def main(only: Target | None = None) -> None:
+    """Run from the command line, and exit."""
+    known = targets() if only is None else {only.name: only}
+    options = _parser(known).parse_args()
+    if options.replay:
+        sys.exit(_replay(known, options.replay))
+    chosen = options.target or list(known)
+    if options.engine == "atheris" or (
+        options.engine == "auto" and only is not None and only.batch > 1 and _has_atheris()
+    ):
+        if len(chosen) != 1:
+            sys.exit("atheris runs one target in a process: name it")
+        _run_atheris(known[chosen[0]], options)
+    seconds = options.seconds
+    if seconds is None and options.executions is None:
+        seconds = SECONDS
+    reports = []
+    for name in chosen:
+        report = run_loop(
+            known[name],
+            options.seed,
+            executions=options.executions,
+            seconds=seconds,
+            save_in=options.save_in,
+        )
+        print(report.line(), flush=True)
+        for cause, count in report.causes.most_common():
+            print(f"  {count} x {cause}")
+        if options.outcomes:
+            for label, count in report.labels.most_common():
+                print(f"  {count:8} {label}")
+        reports.append(report)
+    sys.exit(_sum_up(reports))
+
+
+def _sum_up(reports: Sequence[Report]) -> int:
+    executions = sum(report.executions for report in reports)
+    findings = sum(len(report.causes) for report in reports)
+    seed = reports[0].seed
+    print(f"all: {executions} executions, {findings} findings, seed {seed}")
+    return 1 if findings else 0
+
+
+def _parser(known: dict[str, Target]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
+    parser.add_argument("target", nargs="*", choices=[*known, []], help=", ".join(known))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--executions", type=int, help="of each target")
+    parser.add_argument("--seconds", type=float, help=f"of each target; default {SECONDS:.0f}")
+    parser.add_argument("--replay", nargs="+", type=Path, metavar="FILE", help="run inputs again")
+    parser.add_argument("--outcomes", action="store_true", help="print how often each was seen")
+    parser.add_argument("--engine", choices=("auto", "own", "atheris"), default="auto")
+    parser.add_argument(
+        "--save-in", type=Path, default=Path("fuzz-findings"), help="where findings are put"
+    )
+    return parser
+
+
+def _replay(known: dict[str, Target], paths: Sequence[Path]) -> int:
+    broken = 0
+    for path in paths:
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        name = path.name if path.is_dir() else path.resolve().parent.name
+        if name not in known:
+            sys.exit(f"{path}: in no directory with a fuzzer's name: {', '.join(known)}")
+        outcomes = replay(known[name], [file.read_bytes() for file in files])
+        for file, outcome in zip(files, outcomes, strict=True):
+            print(f"{file}: {outcome.problem or 'holds'} ({outcome.label})")
+            if outcome.problem:
+                print(outcome.detail)
+                broken += 1
+    return 1 if broken else 0
+
+
+def _has_atheris() -> bool:
+    return find_spec("atheris") is not None
+
+
+def _run_atheris(target: Target, options: Any) -> None:
+    """Coverage-guided, in this process; does not return."""
+    atheris: Any = import_module("atheris")
+    atheris.instrument_all()
+    arguments = [
+        sys.argv[0],
+        str(CORPUS / target.name),
+        f"-seed={options.seed + 1}",
+        f"-max_len={target.bytes_max}",
+        f"-timeout={int(target.seconds_max)}",
+        f"-artifact_prefix={options.save_in}/{target.name}/",
+    ]
+    if options.executions is not None:
+        arguments.append(f"-runs={options.executions}")
+    else:
+        arguments.append(f"-max_total_time={int(options.seconds or SECONDS)}")
+    (options.save_in / target.name).mkdir(parents=True, exist_ok=True)
+    with target.session() as run:
+        atheris.Setup(arguments, run)
+        atheris.Fuzz()

@@ -1,0 +1,72 @@
+"""Fuzzer of backend URLs.
+
+Invariants: any str is a backend that has not been opened, or a BackendURLError that shows the URL;
+the file system is not touched; the path and the options of the backend are those in the URL.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from fuzz.child import error_label
+from fuzz.command import main
+from fuzz.fuzz_ids import as_text
+from fuzz.target import Run, Target, expect
+from logstore.backends import open_backend
+from logstore.backends.errors import BackendURLError
+from logstore.backends.file import FileResultBackend
+from logstore.backends.store import LogStoreResultBackend
+from logstore.backends.url import SCHEMES
+
+_VALUES = (
+    *("true", "no", "1", "0", "-1", "1.5", "nan", "inf", "1e400", "", "x", "faithful", "inert"),
+    *("json", "pickle", "always", "interval", "9" * 30, "a,b.c", "%00", "%ff", "\u0663"),
+)
+
+
+def seeds() -> Sequence[bytes]:
+    """Every option of every scheme, with values of every kind."""
+    urls = ["", "redis://h", "logstore:app.db", "file:relative/dir", "logstore://host/app.db"]
+    urls += ["logstore:///a%2Fb%23.db", "logstore:///app.db#x", "http://[::1", "memory:///x"]
+    for scheme in SCHEMES.values():
+        urls.append(scheme.example)
+        for name in scheme.options:
+            base = scheme.example.partition("?")[0]
+            urls += [f"{base}?{name}={value}" for value in _VALUES]
+    return [url.encode() for url in urls]
+
+
+def run(data: bytes) -> str:
+    """Make a backend of a URL."""
+    url = as_text(data)
+    try:
+        backend = open_backend(url)
+    except BackendURLError as error:
+        expect(repr(url) in str(error), "the message does not show the URL")
+        return error_label(error)
+    expect(not os.listdir("."), "something was created")
+    kind = type(backend).__name__
+    expect(f":{kind}" in SCHEMES[url.partition(":")[0].strip().lower()].backend, "another backend")
+    if isinstance(backend, LogStoreResultBackend):
+        expect(os.path.isabs(backend.path), "a path that depends on the directory")
+    if isinstance(backend, FileResultBackend):
+        expect(backend.storage_dir.is_absolute(), "a path that depends on the directory")
+    return kind
+
+
+@contextmanager
+def session() -> Iterator[Run]:
+    """An empty directory."""
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as directory:
+        os.chdir(directory)
+        yield run
+        os.chdir("/")
+
+
+TARGET = Target("urls", seeds, session, batch=500, bytes_max=2000)
+
+if __name__ == "__main__":
+    main(TARGET)
