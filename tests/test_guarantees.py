@@ -47,8 +47,8 @@ class Call(NamedTuple):
 _LINE = re.compile(r"^(\d+) +(.*)$")
 _FD = re.compile(r"^(\w+)\((\d+)<([^>]*)>(.*)$")
 _OPEN = re.compile(r"^open(?:at)?\(.*, (O_[A-Z_|]+).*\) = (\d+)<")
-_RENAME = re.compile(r'^rename(?:at2?)?\(.*"([^"]+)".*"([^"]+)".*\) = 0')
-CALLS = ("fdatasync", "fsync", "msync", "openat", "open", "rename", "unlink")
+_RENAME = re.compile(r'^(?:rename(?:at2?)?|link(?:at)?)\(.*"([^"]+)".*"([^"]+)".*\) = 0')
+CALLS = ("fdatasync", "fsync", "msync", "openat", "open", "rename", "linkat", "unlink")
 _UNLINK = re.compile(r'^unlink\("([^"]+)"\) += 0')
 _WRITES = {"write", "writev", "pwrite64", "pwritev", "pwritev2", "ftruncate", "fallocate"}
 
@@ -149,14 +149,14 @@ def test_g1_whatever_is_acked_is_on_the_disk(tmp_path: Path) -> None:
     assert acks == 46
 
 
-@pytest.mark.parametrize("who", ["a live peer", "a joiner", "who opens it next"])
+@pytest.mark.parametrize("who", ["a live peer", "a live peer that ends", "a joiner", "the next"])
 def test_g1_a_takeover_syncs_the_name_that_a_dead_vacuum_left(
     path: Path, start_peer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, who: str
 ) -> None:
     """Who goes on with the renamed file, without its name on the disk, would lose it all."""
     victim = start_peer(path, sync_interval_s=1e6)
     victim.run("store.set_result('a', 1)")
-    if who == "a live peer":
+    if who.startswith("a live peer"):
         store = logstore.open(path, sync_interval_s=1e6)
     elif who == "a joiner":
         start_peer(path, sync_interval_s=1e6)
@@ -172,7 +172,9 @@ def test_g1_a_takeover_syncs_the_name_that_a_dead_vacuum_left(
         real(path)
 
     monkeypatch.setattr(osdep, "sync_directory", sync_directory)
-    if who != "a live peer":
+    if who == "a live peer that ends":
+        store.close()
+    if not who.startswith("a live peer") or store.closed:
         store = logstore.open(path, sync_interval_s=1e6)
     with store:
         store.set_result("b", 2)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import logstore
+from logstore.engine import opening
 
 from .harness import Allowed, Outcome, Step, Victims, verify
 
@@ -114,6 +115,44 @@ def test_opening_and_closing_in_a_loop(victims: Victims) -> None:
     assert len(allowed.results) == 450
     assert os.listdir(os.path.dirname(path)) == ["app.db"]
     verify(path, allowed)
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_an_opener_that_is_overtaken_begins_again(
+    tmp_path: Path,
+    start_peer: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    others: int,
+) -> None:
+    """Between opening the presence file and locking it the last process leaves, others come."""
+    path = tmp_path / "app.db"
+    last = start_peer(path)
+    last.run("store.set_result('a', 1)")
+    newcomer = start_peer()
+    real = opening._open_presence
+    opened: list[int] = []
+
+    def open_presence(path: str) -> int:
+        opened.append(real(path))
+        if len(opened) == 1:
+            last.run("store.close()")
+            if others:
+                newcomer.open(path)
+                newcomer.run("store.set_result('b', 2)")
+        return opened[-1]
+
+    monkeypatch.setattr(opening, "_open_presence", open_presence)
+    with logstore.open(path) as store:
+        assert len(opened) > 1
+        assert os.path.samestat(os.fstat(store.writable_engine.presence_fd), os.stat(f"{path}-shm"))
+        store.set_result("c", 3)
+        if others:
+            assert newcomer.run("store.get_result('c')") == 3
+            assert store.get_result("b") == 2
+            newcomer.run("store.close()")
+        assert [store.get_result(key) for key in "ac"] == [1, 3]
+        assert store.check().ok
+    assert os.listdir(tmp_path) == ["app.db"]
 
 
 def test_killed_while_opening_and_closing(victims: Victims) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -34,8 +35,9 @@ def during_the_copy(
 
 
 @pytest.mark.parametrize("compacting", [False, True])
+@pytest.mark.parametrize("count", [20, 300])
 def test_writes_during_the_copy_are_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compacting: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, compacting: bool
 ) -> None:
     with logstore.open(tmp_path / "app.db", compact_at=1 << 14) as store:
         for number in range(50):
@@ -43,7 +45,7 @@ def test_writes_during_the_copy_are_kept(
         store.set_progress("gone", logstore.TaskProgress())
 
         def work() -> None:
-            for number in range(300):
+            for number in range(count):
                 store.set_result(f"t{number}", number)
             store.delete_result("t7")
             store.delete_result("gone")
@@ -57,7 +59,7 @@ def test_writes_during_the_copy_are_kept(
         assert store.stats().incarnation == 2
 
         def everything(store: logstore.Store) -> None:
-            assert all(store.get_result(f"t{n}") == n for n in range(300) if n not in (7, 8))
+            assert all(store.get_result(f"t{n}") == n for n in range(count) if n not in (7, 8))
             assert store.get_result("t8") == "newest"
             assert store.status("t7") == "deleted"
             assert store.get_progress("gone") is None
@@ -142,34 +144,44 @@ def test_closing_waits_for_a_copy_under_way(
 ) -> None:
     """The table must not be closed under a copy that another thread is making."""
     store = logstore.open(tmp_path / "app.db")
-    for number in range(40):
-        store.set_result(f"t{number}", bytes(200_000))
+    store.set_result("a", bytes(500_000))
     store.compact()
-    copying = threading.Event()
+    engine = store.writable_engine
+    source, sink = os.pipe()  # the copy stands still when it is full
     real = Table.copy_to
 
     def copy_to(table: Table, fd: int) -> None:
-        copying.set()
-        real(table, fd)
+        real(table, sink)
+        os.close(sink)
+        raise logstore.WriteError(errno.EIO, "it was copied to nowhere")
 
     monkeypatch.setattr(Table, "copy_to", copy_to)
-    outcome: list[BaseException | None] = []
+    errors: list[BaseException] = []
 
     def back_up() -> None:
         try:
             store.backup(tmp_path / "backup.db")
-            outcome.append(None)
-        except logstore.LogstoreError as exc:
-            outcome.append(exc)
+        except logstore.WriteError as exc:
+            errors.append(exc)
 
-    thread = threading.Thread(target=back_up)
-    thread.start()
-    assert copying.wait(30)
-    store.close()
-    thread.join()
-    assert outcome[0] is None or isinstance(outcome[0], logstore.StoreClosedError)
+    copying = threading.Thread(target=back_up)
+    copying.start()
+    begun = os.read(source, 4096)
+    closing = threading.Thread(target=store.close)
+    closing.start()
+    while not engine.closed:
+        assert closing.is_alive()
+    closing.join(0.2)  # a close that does not wait has ended by then, or has crashed
+    assert closing.is_alive()
+    assert len(begun) == 4096
+    with open(source, "rb") as file:
+        rest = file.read()
+    copying.join()
+    closing.join()
+    assert len(errors) == 1
+    assert len(rest) > 500_000
     with logstore.open(tmp_path / "app.db") as again:
-        assert again.stats().results == 40
+        assert again.get_result("a") == bytes(500_000)
         assert again.check().ok
 
 
