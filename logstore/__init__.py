@@ -1,6 +1,7 @@
 """logstore: an embedded, crash-safe store for task results and progress on one host."""
 
-from logstore.aio import AsyncStore, open_async
+from typing import TYPE_CHECKING, Any
+
 from logstore.errors import (
     CorruptionError,
     CorruptLogError,
@@ -33,6 +34,9 @@ from logstore.progress import TaskProgress
 from logstore.salvage import check
 from logstore.store import Store, Watch, open
 from logstore.types import CheckReport, Event, StoreStats, TaskInfo
+
+if TYPE_CHECKING:
+    from logstore.aio import AsyncStore, open_async
 
 __version__ = "0.1.0"
 
@@ -75,3 +79,12 @@ __all__ = [
     "open",
     "open_async",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The asynchronous store, imported when it is first asked for: asyncio is a large import."""
+    if name in ("AsyncStore", "open_async"):
+        from logstore import aio
+
+        return getattr(aio, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,25 +12,27 @@ from __future__ import annotations
 
 import asyncio
 import os
-import queue
-import threading
-import weakref
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from functools import partial
+from itertools import islice
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from logstore import store as sync_store
 from logstore.codec import decode_value
 from logstore.engine.commit import Flush, Write
+from logstore.engine.failures import raisable
 from logstore.engine.frames import Entry
 from logstore.engine.notify import Change, Subscription
 from logstore.engine.states import is_live_progress, is_live_result
 from logstore.engine.vacuum import VacuumReport
-from logstore.errors import StoreClosedError, WaitTimeoutError
+from logstore.errors import WaitTimeoutError
+from logstore.handover import Outcome, Worker, call_soon
 from logstore.progress import TaskProgress, decode_progress
-from logstore.store import PendingEvents, Store, Subscribed, raisable, task_key
+from logstore.store import PendingEvents, Store, task_key
 from logstore.types import CheckReport, Event, Status, StoreStats, TaskInfo
+from logstore.waiters import Waiters, enter_in_thread, set_once
 
 INLINE_BYTES = 1 << 14  # a payload up to this size is decoded on the loop
 INLINE_NODES = 64  # a value with up to this many parts is encoded on the loop
@@ -82,8 +84,9 @@ class AsyncStore:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._writer: _Worker[_WriteJob] = _Worker("logstore-writer", self._run_writes)
-        self._reader: _Worker[_Job] = _Worker("logstore-reader", _run_reads)
+        self._writer: Worker[_WriteJob] = Worker("logstore-writer", self._run_writes)
+        self._reader: Worker[_Job] = Worker("logstore-reader", _run_reads)
+        self._waiters: WeakKeyDictionary[asyncio.AbstractEventLoop, Waiters] = WeakKeyDictionary()
 
     @property
     def store(self) -> Store:
@@ -162,7 +165,7 @@ class AsyncStore:
         if write.error is not None:
             raise raisable(write.error)
 
-    def _run_writes(self, jobs: list[_WriteJob]) -> list[_Outcome]:
+    def _run_writes(self, jobs: list[_WriteJob]) -> list[Outcome]:
         writes = [write for write, _ in jobs]
         self._store.writable_engine.committer.run(writes)
         return [(future, None, None) for _, future in jobs]
@@ -215,57 +218,63 @@ class AsyncStore:
         view = self._store.engine.current_view()
         return None if view is None else view.results.get(key)
 
-    async def wait_result(self, task_id: str, *, timeout_s: float | None = None) -> Any:
+    def wait_result(
+        self, task_id: str, *, timeout_s: float | None = None
+    ) -> Coroutine[Any, Any, Any]:
         """The value of a task's result, waiting for it, whichever process stores it."""
-        if not await self.wait_ready(task_id, timeout_s=timeout_s):
-            raise WaitTimeoutError(f"no result for task {task_id!r} within {timeout_s} s")
-        return await self.get_result(task_id)
+        return self._wait(task_id, timeout_s, get=True)
 
-    async def wait_ready(self, task_id: str, *, timeout_s: float | None = None) -> bool:
-        """Wait until there is a result; False if it did not come in time."""
-        if await self._is_settled(task_id):
-            return True
-        loop = asyncio.get_running_loop()
-        deadline = None if timeout_s is None else loop.time() + timeout_s
-        changed = asyncio.Event()
+    def wait_ready(
+        self, task_id: str, *, timeout_s: float | None = None
+    ) -> Coroutine[Any, Any, bool]:
+        """Wait until there is a result; False if it did not come in time.
+
+        Any number of tasks may wait: each costs about a kilobyte, and only those whose result
+        comes are woken.
+        """
+        return self._wait(task_id, timeout_s, get=False)
+
+    async def _wait(self, task_id: str, timeout_s: float | None, *, get: bool) -> Any:
+        """Both of the above, in one coroutine, because there may be very many."""
         key = task_key(task_id)
-        subscription = Subscription(frozenset((key,)), lambda _: _call_soon(loop, changed.set))
-        context = self._store.subscribed(subscription)
-        await self._enter(context)
+        if self._is_in_memory(key):
+            return await self.get_result(task_id) if get else True
+        waiters = self._waiters_here()
+        future = waiters.enter(key)
+        timer = None
+        if timeout_s is not None:
+            timer = waiters.loop.call_later(timeout_s, set_once, future, False)
         try:
-            while not await self._is_settled(task_id):
-                left = None if deadline is None else deadline - loop.time()
-                if left is not None and left <= 0:
-                    return False
-                try:
-                    await asyncio.wait_for(changed.wait(), left)
-                except asyncio.TimeoutError:
-                    continue
-                changed.clear()
+            while await future:
+                future = waiters.renew(key, future)
+                if timer is not None:
+                    timer.cancel()
+                    timer = waiters.loop.call_at(timer.when(), set_once, future, False)
+                if await self._is_settled(key):
+                    return await self.get_result(task_id) if get else True
         finally:
-            context.__exit__()
-        return True
+            waiters.leave(key, future)
+            if timer is not None:
+                timer.cancel()
+        if not get:
+            return False
+        raise WaitTimeoutError(f"no result for task {task_id!r} within {timeout_s} s")
 
-    async def _enter(self, context: Subscribed) -> None:
-        """Subscribe in a thread; a cancelled caller leaves no subscription behind."""
-        entering = asyncio.ensure_future(self._read(context.__enter__))
+    def _waiters_here(self) -> Waiters:
+        loop = asyncio.get_running_loop()
+        waiters = self._waiters.get(loop)
+        if waiters is None:
+            waiters = self._waiters[loop] = Waiters(loop, self._store, self._read)
+        return waiters
 
-        def leave(entered: asyncio.Future[None]) -> None:
-            if not entered.cancelled() and entered.exception() is None:
-                context.__exit__()
+    def _is_in_memory(self, key: bytes) -> bool:
+        entry = self._in_memory(key)
+        return entry is not None and is_live_result(entry, sync_store.now_us())
 
-        try:
-            await asyncio.shield(entering)
-        except asyncio.CancelledError:
-            entering.add_done_callback(leave)
-            raise
-
-    async def _is_settled(self, task_id: str) -> bool:
-        entry = self._in_memory(task_key(task_id))
-        if entry is not None and is_live_result(entry, sync_store.now_us()):
+    async def _is_settled(self, key: bytes) -> bool:
+        if self._is_in_memory(key):
             return True
-        store = self._store
-        return await self._read(lambda: store.is_settled(task_id))
+        return await self._read(partial(self._store.is_settled, key.decode()))
 
     async def watch(self, task_id: str | None = None) -> AsyncIterator[Event]:
         """The changes from now on, of one task or of all, by any process.
@@ -279,11 +288,11 @@ class AsyncStore:
         def tell(changes: list[Change] | None) -> None:
             if changes:
                 pending.add(changes)
-            _call_soon(loop, changed.set)
+            call_soon(loop, changed.set)
 
         keys = None if task_id is None else frozenset((task_key(task_id),))
         context = self._store.subscribed(Subscription(keys, tell))
-        await self._enter(context)
+        await enter_in_thread(context, self._read)
         try:
             while True:
                 changed.clear()
@@ -309,7 +318,7 @@ class AsyncStore:
         )
 
         def some() -> list[TaskInfo]:
-            return [info for info, _ in zip(found, range(TASKS_BATCH))]  # noqa: B905
+            return list(islice(found, TASKS_BATCH))
 
         while batch := await self._read(some):
             for info in batch:
@@ -352,138 +361,14 @@ class AsyncStore:
         self._store.close()
 
 
-# -- hand-over between loops and threads -------------------------------------------------------
-
-_Outcome = tuple["asyncio.Future[Any]", Any, "BaseException | None"]
-J = TypeVar("J", bound=tuple[Any, "asyncio.Future[Any]"])
-
-
-class _Lane(Generic[J]):
-    """What one loop has asked of a worker; touched on that loop only."""
-
-    __slots__ = ("busy", "jobs")
-
-    def __init__(self) -> None:
-        self.jobs: list[J] = []
-        self.busy = False
-
-
-class _Worker(Generic[J]):
-    """A thread that runs batches of jobs and brings each loop its outcomes in one call.
-
-    The thread is started by the first batch, and anew in a forked child.
-    """
-
-    def __init__(self, name: str, run: Callable[[list[J]], list[_Outcome]]) -> None:
-        self._name = name
-        self._run = run
-        self._lanes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Lane[J]] = (
-            weakref.WeakKeyDictionary()
-        )
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
-        self._thread: threading.Thread | None = None
-        self._queue: queue.SimpleQueue[
-            tuple[asyncio.AbstractEventLoop, _Lane[J], list[J]] | None
-        ] = queue.SimpleQueue()
-        self._stopped = False
-
-    def ask(self, job: J) -> asyncio.Future[Any]:
-        """Have a job run; the future is resolved on the loop that asks."""
-        if self._stopped:
-            raise StoreClosedError("the store is closed")
-        future: asyncio.Future[Any] = job[1]
-        loop = future.get_loop()
-        lane = self._lanes.get(loop)
-        if lane is None:
-            with self._lock:
-                lane = self._lanes.setdefault(loop, _Lane())
-        lane.jobs.append(job)
-        if not lane.busy:
-            lane.busy = True
-            # At the end of this turn of the loop, so that what other tasks ask comes along.
-            loop.call_soon(self._hand_over, loop, lane)
-        return future
-
-    def _hand_over(self, loop: asyncio.AbstractEventLoop, lane: _Lane[J]) -> None:
-        jobs, lane.jobs = lane.jobs, []
-        if not jobs:
-            lane.busy = False
-            return
-        if self._pid != os.getpid():
-            self._begin_anew()
-        with self._lock:
-            if not self._stopped:
-                if self._thread is None:
-                    self._thread = threading.Thread(
-                        target=self._serve, name=self._name, daemon=True
-                    )
-                    self._thread.start()
-                self._queue.put((loop, lane, jobs))
-                return
-        lane.busy = False
-        for job in jobs:
-            if not job[1].done():
-                job[1].set_exception(StoreClosedError("the store is closed"))
-
-    def _begin_anew(self) -> None:
-        """In a forked child: the thread is not there, and the lock may be held for ever."""
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._queue = queue.SimpleQueue()
-        self._thread = None
-
-    def _serve(self) -> None:
-        pending = self._queue
-        while (batch := pending.get()) is not None:
-            loop, lane, jobs = batch
-            try:
-                outcomes = self._run(jobs)
-            except BaseException as exc:
-                outcomes = [(future, None, raisable(exc)) for _, future in jobs]
-            _call_soon(loop, partial(self._deliver, loop, lane, outcomes))
-
-    def _deliver(
-        self, loop: asyncio.AbstractEventLoop, lane: _Lane[J], outcomes: list[_Outcome]
-    ) -> None:
-        for future, value, error in outcomes:
-            if not future.done():
-                if error is None:
-                    future.set_result(value)
-                else:
-                    future.set_exception(error)
-        # Those whose callers run now ask again in this turn: gather them into the next batch.
-        loop.call_soon(self._hand_over, loop, lane)
-
-    def stop(self) -> None:
-        """Run what has been handed over, then end the thread."""
-        if self._pid != os.getpid():
-            self._begin_anew()
-        with self._lock:
-            self._stopped = True
-            thread, self._thread = self._thread, None
-            self._queue.put(None)
-        if thread is not None:
-            thread.join()
-
-
-def _run_reads(jobs: list[_Job]) -> list[_Outcome]:
-    outcomes: list[_Outcome] = []
+def _run_reads(jobs: list[_Job]) -> list[Outcome]:
+    outcomes: list[Outcome] = []
     for job, future in jobs:
         try:
             outcomes.append((future, job(), None))
         except BaseException as exc:
             outcomes.append((future, None, exc))
     return outcomes
-
-
-def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
-    """Call on a loop's thread, unless the loop has been closed: then nobody waits there."""
-    try:
-        loop.call_soon_threadsafe(call)
-    except RuntimeError:
-        if not loop.is_closed():
-            raise
 
 
 def _is_small(value: object) -> bool:

@@ -8,7 +8,6 @@ fork the child's handles open the file anew on their first use.
 
 from __future__ import annotations
 
-import copy
 import os
 import threading
 import time
@@ -25,8 +24,10 @@ from logstore.engine.commit import (
     Write,
 )
 from logstore.engine.engine import Engine
+from logstore.engine.failures import raisable
 from logstore.engine.frames import (
     DELETED,
+    EXPIRED,
     FAILED,
     KEY_BYTES_MAX,
     OFFSET_MAX,
@@ -320,9 +321,10 @@ class Store:
     def watch(self, task_id: str | None = None) -> Watch:
         """An iterator of the changes from now on, of one task or of all, by any process.
 
-        Every result and deletion is told once, in order; of several updates of progress that
-        come faster than they are taken, perhaps only the last.  ``next()`` blocks; the iterator
-        ends when it or the store is closed.  A context manager.
+        Results and deletions are told once, in order; what has expired or was evicted, when a
+        compaction takes it away.  Of changes of one task that come faster than they are taken,
+        perhaps only the last is told.  ``next()`` blocks; the iterator ends when it or the store
+        is closed.  A context manager.
         """
         return Watch(self, task_id)
 
@@ -607,6 +609,7 @@ _EVENT_KINDS: dict[int, EventKind] = {
     RESULT: "result",
     PROGRESS: "progress",
     DELETED: "deleted",
+    EXPIRED: "expired",
 }
 
 
@@ -615,16 +618,6 @@ def _event(key: bytes, entry: Entry) -> Event | None:
     if kind is None:
         return None
     return Event(key.decode(), kind, utc(entry.time_us), bool(entry.flags & FAILED))
-
-
-def raisable(error: BaseException) -> BaseException:
-    """A copy of an error that a whole group shares, so that each caller has its own traceback."""
-    try:
-        mine = copy.copy(error)
-    except Exception:
-        return error
-    mine.__cause__ = error.__cause__
-    return mine
 
 
 def task_key(task_id: str) -> bytes:

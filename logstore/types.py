@@ -13,7 +13,7 @@ from typing import Literal
 from logstore.progress import TaskProgress
 
 Status = Literal["unknown", "running", "ready", "expired", "deleted"]
-EventKind = Literal["result", "progress", "deleted"]
+EventKind = Literal["result", "progress", "deleted", "expired"]
 
 
 @dataclass(frozen=True, slots=True)

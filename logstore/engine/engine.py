@@ -266,6 +266,9 @@ class Engine(Reading):
         overlay = self.overlay
         if key in (overlay.progress if entry.kind == PROGRESS else overlay.results):
             self.fold()  # else readers would find the older record in the overlay, now and then
+            words = self.header.words
+            words[LAST_TIME] += 1
+            entry = entry._replace(time_us=words[LAST_TIME])  # it has come behind what expired
         self.fold(extra=({}, {key: entry}) if entry.kind == PROGRESS else ({key: entry}, {}))
 
     def expiry_due(self) -> bool:

@@ -6,6 +6,7 @@ failures, because it can be mended; anything else that is not about writing pass
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
 
@@ -51,3 +52,13 @@ def _errno_in(text: str) -> int:
         if os.strerror(code) in text:
             return code
     return 0
+
+
+def raisable(error: BaseException) -> BaseException:
+    """A copy of an error that a whole group shares, so that each caller has its own traceback."""
+    try:
+        mine = copy.copy(error)
+    except Exception:
+        return error
+    mine.__cause__ = error.__cause__
+    return mine

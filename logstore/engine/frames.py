@@ -37,6 +37,7 @@ EXPIRED = 4  # only in the table: what a result that has expired or was evicted 
 # Flags of a record.
 FAILED = 1  # the result is an error
 HAD_RESULT = 2  # a deletion took away a result, not just progress
+FLAGS_MAX = FAILED | HAD_RESULT
 
 
 class Entry(NamedTuple):
@@ -130,8 +131,10 @@ def decode_frame(data: bytes, at: int, base: int, seed: int, epoch: int) -> Fram
         frame_epoch != epoch
         or length < FRAME.size + key_length
         or end > len(data)
-        or key_length > KEY_BYTES_MAX
+        or not 0 < key_length <= KEY_BYTES_MAX
         or not RESULT <= kind <= DELETED
+        or flags > FLAGS_MAX
+        or synced > base + at  # nothing behind a frame was synced before it
     ):
         return None
     if zlib.crc32(memoryview(data)[at + 4 : end], seed) != crc:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import NamedTuple
 
 from logstore.engine.frames import Entry
@@ -24,16 +24,18 @@ Change = tuple[bytes, Entry]
 
 
 class Subscription:
-    """A callback for the changes of some keys, or of all.
+    """A callback for the changes of some keys, or of all (None).
 
     ``tell`` is called on the notifier's thread with changed keys and entries, in the order of
-    their times, or with None when some may have been missed; it must not block.
+    their times, or with None when the state is to be looked at; it must not block.  A frozenset
+    of keys is looked up by key; another container is asked at each change and may grow and
+    shrink while it is subscribed, so one subscription can serve many waiters.
     """
 
     __slots__ = ("keys", "since_us", "tell")
 
     def __init__(
-        self, keys: frozenset[bytes] | None, tell: Callable[[list[Change] | None], None]
+        self, keys: Container[bytes] | None, tell: Callable[[list[Change] | None], None]
     ) -> None:
         self.keys = keys
         self.tell = tell
@@ -71,7 +73,7 @@ class Notifier:
         now = self._newest_position()
         subscription.since_us = now.time_us
         with self._lock:
-            if subscription.keys is None:
+            if not isinstance(subscription.keys, frozenset):
                 self._to_all.append(subscription)
             else:
                 for key in subscription.keys:
@@ -99,7 +101,7 @@ class Notifier:
     def unsubscribe(self, subscription: Subscription) -> None:
         """Tell no more."""
         with self._lock:
-            if subscription.keys is None:
+            if not isinstance(subscription.keys, frozenset):
                 self._to_all.remove(subscription)
             else:
                 for key in subscription.keys:
@@ -162,8 +164,6 @@ class Notifier:
         with self._lock:
             if self._position is before:
                 self._position = after
-        if overlay is not before.overlay:
-            self.tell_all_to_look()
         self._dispatch(new)
 
     def _across_epochs(self, before: _Position, overlay: Overlay, end: int) -> list[Change]:
@@ -190,7 +190,12 @@ class Notifier:
                             change
                         )
         for subscription in to_all:
-            newer = [change for change in changes if change[1].time_us > subscription.since_us]
+            keys, since_us = subscription.keys, subscription.since_us
+            newer = [
+                change
+                for change in changes
+                if change[1].time_us > since_us and (keys is None or change[0] in keys)
+            ]
             if newer:
                 _tell(subscription, newer)
         for subscription, own in by_subscription.values():

@@ -18,7 +18,7 @@ import lmdb
 
 from logstore.engine import osdep, records
 from logstore.engine.failures import write_error
-from logstore.engine.frames import EXPIRED, FORMAT_VERSION, RESULT, Entry, checksum_seed
+from logstore.engine.frames import FORMAT_VERSION, RESULT, Entry, checksum_seed
 from logstore.engine.lmdbfile import (
     DATA_FORMAT,
     inspect_file,
@@ -276,7 +276,7 @@ class Table:
         return record if mark is not None and time_us in mark else None
 
     def changes_since(self, time_us: int) -> list[tuple[bytes, Entry]]:
-        """Keys and entries, without payloads, of the results and deletions newer than a time."""
+        """Keys and entries, without payloads, of results and their ends newer than a time."""
         found: list[tuple[bytes, Entry]] = []
         with self.reading() as txn:
             for name in (RESULTS, GONE):
@@ -284,7 +284,7 @@ class Table:
                     placed = cursor.set_range(TIME.pack(time_us + 1))
                     while placed:
                         record = self._listed(txn, name, TIME.unpack(cursor.key())[0])
-                        if record is not None and record.entry.kind != EXPIRED:
+                        if record is not None:
                             found.append((record.key, record.entry))
                         placed = cursor.next()
         return found

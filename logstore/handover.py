@@ -1,0 +1,141 @@
+"""Handing work from event loops to a thread, a batch at a time.
+
+Rules: what one loop asks for while its last batch is under way goes over together and comes back
+together: one hand-over and one call of the loop for a batch.  There is no timer.  A job that has
+been handed over is run even if its caller was cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import threading
+import weakref
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from logstore.engine.failures import raisable
+from logstore.errors import StoreClosedError
+
+Outcome = tuple["asyncio.Future[Any]", Any, "BaseException | None"]  # future, value, error
+J = TypeVar("J", bound=tuple[Any, "asyncio.Future[Any]"])
+
+
+class _Lane(Generic[J]):
+    """What one loop has asked of a worker; touched on that loop only."""
+
+    __slots__ = ("busy", "jobs")
+
+    def __init__(self) -> None:
+        self.jobs: list[J] = []
+        self.busy = False
+
+
+class Worker(Generic[J]):
+    """A thread that runs batches of jobs and brings each loop its outcomes in one call.
+
+    The thread is started by the first batch, and anew in a forked child.
+    """
+
+    def __init__(self, name: str, run: Callable[[list[J]], list[Outcome]]) -> None:
+        self._name = name
+        self._run = run
+        self._lanes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Lane[J]] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._thread: threading.Thread | None = None
+        self._queue: queue.SimpleQueue[
+            tuple[asyncio.AbstractEventLoop, _Lane[J], list[J]] | None
+        ] = queue.SimpleQueue()
+        self._stopped = False
+
+    def ask(self, job: J) -> asyncio.Future[Any]:
+        """Have a job run; the future is resolved on the loop that asks."""
+        if self._stopped:
+            raise StoreClosedError("the store is closed")
+        future: asyncio.Future[Any] = job[1]
+        loop = future.get_loop()
+        lane = self._lanes.get(loop)
+        if lane is None:
+            with self._lock:
+                lane = self._lanes.setdefault(loop, _Lane())
+        lane.jobs.append(job)
+        if not lane.busy:
+            lane.busy = True
+            # At the end of this turn of the loop, so that what other tasks ask comes along.
+            loop.call_soon(self._hand_over, loop, lane)
+        return future
+
+    def _hand_over(self, loop: asyncio.AbstractEventLoop, lane: _Lane[J]) -> None:
+        jobs, lane.jobs = lane.jobs, []
+        if not jobs:
+            lane.busy = False
+            return
+        if self._pid != os.getpid():
+            self._begin_anew()
+        with self._lock:
+            if not self._stopped:
+                if self._thread is None:
+                    self._thread = threading.Thread(
+                        target=self._serve, name=self._name, daemon=True
+                    )
+                    self._thread.start()
+                self._queue.put((loop, lane, jobs))
+                return
+        lane.busy = False
+        for job in jobs:
+            if not job[1].done():
+                job[1].set_exception(StoreClosedError("the store is closed"))
+
+    def _begin_anew(self) -> None:
+        """In a forked child: the thread is not there, and the lock may be held for ever."""
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._queue = queue.SimpleQueue()
+        self._thread = None
+
+    def _serve(self) -> None:
+        pending = self._queue
+        while (batch := pending.get()) is not None:
+            loop, lane, jobs = batch
+            try:
+                outcomes = self._run(jobs)
+            except BaseException as exc:
+                outcomes = [(job[1], None, raisable(exc)) for job in jobs]
+            call_soon(loop, partial(self._deliver, loop, lane, outcomes))
+
+    def _deliver(
+        self, loop: asyncio.AbstractEventLoop, lane: _Lane[J], outcomes: list[Outcome]
+    ) -> None:
+        for future, value, error in outcomes:
+            if not future.done():
+                if error is None:
+                    future.set_result(value)
+                else:
+                    future.set_exception(error)
+        # Those whose callers run now ask again in this turn: gather them into the next batch.
+        loop.call_soon(self._hand_over, loop, lane)
+
+    def stop(self) -> None:
+        """Run what has been handed over, then end the thread."""
+        if self._pid != os.getpid():
+            self._begin_anew()
+        with self._lock:
+            self._stopped = True
+            thread, self._thread = self._thread, None
+            self._queue.put(None)
+        if thread is not None:
+            thread.join()
+
+
+def call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+    """Call on a loop's thread, unless the loop has been closed: then nobody waits there."""
+    try:
+        loop.call_soon_threadsafe(call)
+    except RuntimeError:
+        if not loop.is_closed():
+            raise
