@@ -6,6 +6,8 @@ import subprocess
 import sys
 from types import ModuleType
 
+import pytest
+
 import logstore
 from logstore import errors
 
@@ -28,12 +30,21 @@ VERBS = {
 
 def test_the_package_exports_these_names_and_no_others() -> None:
     assert set(logstore.__all__) == NAMES
+    for name in NAMES:
+        assert getattr(logstore, name) is not None
     public = {
         name
         for name, value in vars(logstore).items()
-        if not name.startswith("_") and not isinstance(value, ModuleType)
+        if not name.startswith("_")
+        and not isinstance(value, ModuleType)
+        and getattr(value, "__module__", "").startswith("logstore")
     }
-    assert public == NAMES
+    assert public <= NAMES
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="nonsense"):
+        logstore.nonsense  # noqa: B018
 
 
 def test_every_error_of_the_package_is_exported_and_is_a_logstore_error() -> None:
@@ -75,3 +86,4 @@ def test_importing_the_package_loads_no_extra() -> None:
     loaded = set(child.stdout.split())
     assert {"lmdb", "cbor2"} <= loaded
     assert not loaded & {"taskiq", "pydantic", "zmq", "redis", "asyncpg", "pytest", "hypothesis"}
+    assert "asyncio" not in loaded

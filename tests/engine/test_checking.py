@@ -194,3 +194,23 @@ def test_salvage_of_an_open_store_that_a_peer_has_vacuumed_ends(
     assert store.check(salvage=True).ok
     assert (store.get_result("a"), store.get_result("b")) == (1, 2)
     peer.run("store.close()")
+
+
+def test_salvage_of_an_open_store_saves_what_the_process_has_in_memory(
+    open_store: Stores, start_peer: Callable[..., Peer]
+) -> None:
+    store = open_store()
+    peer = start_peer(store.path)
+    peer.run("for i in range(5): store.set_result(f'task-{i}', i)")
+    assert store.get_result("task-4") == 4
+    damage_second_frame(store)
+    report = store.check(salvage=True)
+    assert report.ok, report.problems
+    assert report.lost_bytes == 0
+    assert report.kept_log is not None
+    Path(report.kept_log).unlink()
+    assert [store.get_result(f"task-{i}") for i in range(5)] == list(range(5))
+    late = start_peer(store.path)
+    assert late.run("store.get_result('task-1')") == 1
+    late.run("store.close()")
+    peer.run("store.close()")
