@@ -48,7 +48,7 @@ _LINE = re.compile(r"^(\d+) +(.*)$")
 _FD = re.compile(r"^(\w+)\((\d+)<([^>]*)>(.*)$")
 _OPEN = re.compile(r"^open(?:at)?\(.*, (O_[A-Z_|]+).*\) = (\d+)<")
 _RENAME = re.compile(r'^(?:rename(?:at2?)?|link(?:at)?)\(.*"([^"]+)".*"([^"]+)".*\) = 0')
-CALLS = ("fdatasync", "fsync", "msync", "openat", "open", "rename", "linkat", "unlink")
+CALLS = ("fdatasync", "fsync", "msync", "openat", "open", "rename", "link", "linkat", "unlink")
 _UNLINK = re.compile(r'^unlink\("([^"]+)"\) += 0')
 _WRITES = {"write", "writev", "pwrite64", "pwritev", "pwritev2", "ftruncate", "fallocate"}
 

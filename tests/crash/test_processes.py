@@ -150,9 +150,11 @@ def test_an_opener_that_is_overtaken_begins_again(
             assert newcomer.run("store.get_result('c')") == 3
             assert store.get_result("b") == 2
             newcomer.run("store.close()")
-        assert [store.get_result(key) for key in "ac"] == [1, 3]
-        assert store.check().ok
     assert os.listdir(tmp_path) == ["app.db"]
+    with logstore.open(path) as store:
+        assert [store.get_result(key) for key in "ac"] == [1, 3]
+        assert store.status("b") == ("ready" if others else "unknown")
+        assert store.check().ok
 
 
 def test_killed_while_opening_and_closing(victims: Victims) -> None:
