@@ -7,7 +7,7 @@ BENCH_STAMP := $(VENV)/.bench-installed
 # Where the bench makes its stores: a directory on a real disk.
 DIR ?= .
 
-.PHONY: all fmt check test quick demo bench bench-full bench-smoke bench-compare clean
+.PHONY: all fmt check test quick demo bench bench-full bench-smoke bench-compare mutants clean
 
 # Check and test: what a contributor runs.
 all: check test
@@ -35,6 +35,10 @@ test: $(STAMP)
 # The tests that take less than a few seconds each.
 quick: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow"
+
+# Put one listed fault at a time into a copy of the engine: each must turn a test red (minutes).
+mutants: $(STAMP)
+	$(BIN)/python -m fuzz.mutants
 
 # The main job on real input: workers over ZeroMQ, one of them killed half-way.
 demo: $(STAMP)
