@@ -42,7 +42,7 @@ def seeds() -> Sequence[bytes]:
         *(b"", bytes(100), one, one + bytes(64), one[:-1], many, many[:-5] + bytes(80)),
         many + frame(b"old", b"x", epoch=EPOCH - 1),
         one + b"\xff" * 40 + frame(b"later", b"y", synced=BASE + 4000),
-        b"".join(frame(b"", b"") for _ in range(20)),
+        b"".join(frame(b"k", b"") for _ in range(20)),
         struct.pack("<I", EPOCH) * 2000,
         frame(b"n", one + many),
         frame(b"k" * 480, b"x" * 3000),
@@ -66,11 +66,13 @@ def reference(data: bytes) -> list[tuple[int, int]]:
     """Start and end of the frames from the beginning on, by FORMAT.md."""
     found, at = [], 0
     while len(data) - at >= _HEAD.size:
-        crc, length, epoch, _, kind, _, key_length, _, _ = _HEAD.unpack_from(data, at)
+        crc, length, epoch, synced, kind, flags, key_length, _, _ = _HEAD.unpack_from(data, at)
         whole = data[at + 4 : at + length]
         if length < _HEAD.size + key_length or len(whole) != length - 4 or epoch != EPOCH:
             break
-        if kind not in (1, 2, 3) or key_length > 480 or zlib.crc32(whole, SEED) != crc:
+        if kind not in (1, 2, 3) or flags > 3 or not 1 <= key_length <= 480:
+            break
+        if synced > BASE + at or zlib.crc32(whole, SEED) != crc:
             break
         found.append((at, at + length))
         at += length

@@ -1,0 +1,291 @@
+"""Fuzzer of a crashed store's log: the bytes of ``app.db-log`` beside an ``app.db`` not closed.
+
+Invariants:
+
+- Opening, to read or to write, gives what a second reader of the log, written from FORMAT.md,
+  finds; or it raises CorruptLogError, MissingLogError or FormatVersionError, and all files are as
+  they were.  If a whole frame says that a damaged place had been synced, it does raise.
+- A value is one that was written under its id.
+- A store that was opened passes its check, can be written, closes to one file and opens again.
+- Of a log with forged frames (sealed anew by a mutation, and at odds with the others) only this
+  holds: typed errors, no signal, no hang; it can be written, closed and opened again.
+- ``check()`` says so without writing a byte; with ``salvage`` the store can be opened afterwards,
+  and holds the newest of every whole frame.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import logstore
+from fuzz import stores
+from fuzz.child import error_label
+from fuzz.command import main
+from fuzz.target import Run, Target, expect
+from logstore.codec import decode_value
+from logstore.engine.frames import HEADER_BYTES
+from logstore.engine.records import META
+
+_HEAD = struct.Struct("<IIIIBBHQQ")
+_UUID = bytes(range(16))
+_SEED = zlib.crc32(_UUID)
+_EXPECTED = (logstore.CorruptLogError, logstore.MissingLogError, logstore.FormatVersionError)
+
+
+@lru_cache(maxsize=1)
+def base() -> tuple[bytes, bytes, int]:
+    """The table, the log and its epoch."""
+    with stores.place() as directory:
+        path = stores.make(directory, crashed=True)
+        log = Path(f"{path}-log").read_bytes()
+        epoch = struct.unpack_from("<I", log, HEADER_BYTES + 8)[0]
+        return path.read_bytes(), log, epoch
+
+
+def seeds() -> Sequence[bytes]:
+    """The whole log, one that is torn, and some that hold little."""
+    _, log, _ = base()
+    return [log, log[: len(log) // 2], log[: HEADER_BYTES + 300], log[:HEADER_BYTES], log[:40], b""]
+
+
+def seal(rng: random.Random, data: bytearray, corpus: Sequence[bytes]) -> None:
+    """Put the checksums of the header and of the frames right as far as their lengths lead."""
+    if len(data) < HEADER_BYTES:
+        return
+    struct.pack_into("<I", data, 40, zlib.crc32(data[:40]))
+    at = HEADER_BYTES
+    while at + _HEAD.size <= len(data):
+        length = struct.unpack_from("<I", data, at + 4)[0]
+        if not _HEAD.size <= length <= len(data) - at:
+            return
+        struct.pack_into("<I", data, at, zlib.crc32(data[at + 4 : at + length], _SEED))
+        at += length
+
+
+def change_field(rng: random.Random, data: bytearray, corpus: Sequence[bytes]) -> None:
+    """Another value in a field of a frame's head, mostly with the checksum put right."""
+    at = HEADER_BYTES
+    while at + _HEAD.size <= len(data):
+        fields = list(_HEAD.unpack_from(data, at))
+        length = fields[1]
+        if not _HEAD.size <= length <= len(data) - at:
+            return
+        if rng.random() < 0.2:
+            index = rng.randrange(1, 9)
+            width = (32, 32, 32, 32, 8, 8, 16, 64, 64)[index]
+            value = rng.choice((0, 1, 2, 3, 4, 255, fields[index] + 1, rng.getrandbits(width)))
+            fields[index] = value % (1 << width)
+            _HEAD.pack_into(data, at, *fields)
+            if rng.random() < 0.7:
+                struct.pack_into("<I", data, at, zlib.crc32(data[at + 4 : at + length], _SEED))
+            return
+        at += length
+
+
+@lru_cache(maxsize=1)
+def written() -> frozenset[bytes]:
+    """The frames that a store has written."""
+    return frozenset(frame[-1] for frame in read_log(base()[1])[0])
+
+
+# -- a second reader ---------------------------------------------------------------------------
+
+
+def decode(data: bytes, at: int) -> tuple[Any, ...] | None:
+    """The frame at an offset: end, synced-through, kind, expiry, key, payload, bytes; or None."""
+    if len(data) - at < _HEAD.size:
+        return None
+    crc, length, epoch, synced, kind, flags, key_length, _, expiry = _HEAD.unpack_from(data, at)
+    if length < _HEAD.size + key_length or at + length > len(data) or epoch != base()[2]:
+        return None
+    body = data[at + 4 : at + length]
+    if kind not in (1, 2, 3) or flags > 3 or not 1 <= key_length <= 480 or synced > at:
+        return None
+    if zlib.crc32(body, _SEED) != crc:
+        return None
+    key, payload = body[32 : 32 + key_length], body[32 + key_length :]
+    return at + length, synced, kind, expiry, key, payload, data[at : at + length]
+
+
+def read_log(data: bytes) -> tuple[list[tuple[Any, ...]], bool, list[tuple[Any, ...]]]:
+    """The frames up to the first bad place, whether what follows proves damage, and all frames."""
+    found, at = [], HEADER_BYTES
+    while (frame := decode(data, at)) is not None:
+        found.append(frame)
+        at = frame[0]
+    stop, everything, damaged = at, list(found), False
+    while at + _HEAD.size <= len(data):
+        frame = decode(data, at)
+        if frame is None:
+            at += 1
+            continue
+        everything.append(frame)
+        damaged = damaged or frame[1] > stop
+        at = frame[0]
+    return found, damaged, everything
+
+
+def replayed(frames: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
+    """What a store should say of each id."""
+    state: dict[bytes, Any] = {}
+    for task_id, value in stores.IN_TABLE:
+        state[task_id.encode()] = value
+    for _, _, kind, expiry, key, payload, _ in frames:
+        if kind == 1:
+            live = expiry == 0 or expiry > 4e15
+            try:
+                state[key] = decode_value(payload) if live else None
+            except logstore.DecodeError as error:
+                state[key] = type(error)
+        elif kind == 3:
+            state[key] = None
+    return {
+        task_id: stores.NOT_THERE if (value := state.get(task_id.encode())) is None else value
+        for task_id in stores.IDS
+    }
+
+
+# -- one execution -----------------------------------------------------------------------------
+
+
+class Logs:
+    """Logs beside one and the same table."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.count = 0
+
+    def lay_out(self, log: bytes) -> Path:
+        """The files of the crashed store with this log."""
+        self.count += 1
+        place = self.directory / str(self.count)
+        place.mkdir()
+        path = place / stores.NAME
+        path.write_bytes(base()[0])
+        Path(f"{path}-log").write_bytes(log)
+        return path
+
+    def run(self, data: bytes) -> str:
+        """Open to read, to write and after a salvage."""
+        try:
+            return self.check(data)
+        finally:
+            for place in self.directory.iterdir():
+                shutil.rmtree(place)
+
+    def check(self, data: bytes) -> str:
+        """Hold what the store says against what is in the log."""
+        frames, damaged, everything = read_log(data)
+        genuine = all(frame[-1] in written() for frame in everything)
+        path = self.lay_out(data)
+        label = read_only(path, data, replayed(frames), damaged, genuine)
+        opened = read_and_write(path, data, replayed(frames), genuine)
+        expect(label == opened, f"mode='r' says {label}, mode='rw' says {opened}")
+        if label != "FormatVersionError":
+            salvage(self.lay_out(data), data, replayed(everything), genuine)
+        counts = f"{min(len(frames), 3)} {min(len(everything) - len(frames), 2)}"
+        return f"{label} {counts} {'genuine' if genuine else 'forged'}"
+
+
+def read_only(
+    path: Path, log: bytes, expected: dict[str, Any], damaged: bool, genuine: bool
+) -> str:
+    """Reading writes nothing, and finds what is there."""
+    try:
+        with logstore.open(path, mode="r") as store:
+            compare(stores.read_everything(store, genuine=genuine), expected, genuine)
+            expect(store.check().ok, f"the check finds {store.check().problems}")
+            expect(not damaged, "damage below what had been synced was not seen")
+            label = "opened"
+    except _EXPECTED as error:
+        label = type(error).__name__
+        expect(str(path) in str(error), "the message names no file")
+    try:
+        problems = logstore.check(path).problems
+        expect(not problems == (label == "opened"), f"opening says {label}, the check {problems}")
+    except logstore.FormatVersionError:
+        expect(label == "FormatVersionError", f"opening says {label}")
+    expect(Path(f"{path}-log").read_bytes() == log, "reading changed the log")
+    expect(path.read_bytes() == base()[0], "reading changed the table")
+    expect(len(list(path.parent.iterdir())) == 2, "reading made files")
+    return label
+
+
+def read_and_write(path: Path, log: bytes, expected: dict[str, Any], genuine: bool) -> str:
+    """Recovery keeps what is there, and the store goes on."""
+    try:
+        with logstore.open(path, write_timeout_s=stores.WRITE_TIMEOUT_S) as store:
+            compare(stores.read_everything(store, genuine=genuine), expected, genuine)
+            stores.use(store)
+            check(store, genuine)
+    except _EXPECTED as error:
+        expect(Path(f"{path}-log").read_bytes() == log, "a refused log was changed")
+        expect(path.read_bytes() == base()[0], "the table of a refused log was changed")
+        return type(error).__name__
+    expect([entry.name for entry in path.parent.iterdir()] == [stores.NAME], "more than one file")
+    with logstore.open(path) as store:
+        compare(stores.contents(store), expected, genuine)
+        expect(store.get_result("new") == "value", "what was written is gone")
+    return "opened"
+
+
+def salvage(path: Path, log: bytes, expected: dict[str, Any], genuine: bool) -> None:
+    """After a salvage every whole frame is in the store, and the log stands aside."""
+    report = logstore.check(path, salvage=True)
+    expect(report.ok or not genuine, f"after a salvage the check finds {report.problems}")
+    if report.kept_log is not None:
+        expect(Path(report.kept_log).read_bytes() == log, "the log that was kept is another")
+    with logstore.open(path) as store:
+        compare(stores.read_everything(store, genuine=genuine), expected, genuine)
+        stores.use(store)
+        check(store, genuine)
+
+
+def check(store: logstore.Store, genuine: bool) -> None:
+    """Nothing is out of step, unless frames contradict each other."""
+    problems = store.check().problems
+    expect(not problems or not genuine, f"the check finds {problems}")
+
+
+def compare(found: dict[str, Any], expected: dict[str, Any], genuine: bool) -> None:
+    """Every id has the value that it should have."""
+    if not genuine:
+        return
+    stores.expect_versions(found)
+    differing = ", ".join(
+        f"{task_id!r}: {found[task_id]!r}, expected {expected[task_id]!r}"
+        for task_id in stores.IDS
+        if found[task_id] != expected[task_id]
+    )
+    expect(not differing, differing[:500])
+
+
+@contextmanager
+def session() -> Iterator[Run]:
+    """A directory in memory."""
+    assert META.size == 60
+    base()
+    with stores.place() as directory:
+        yield Logs(directory).run
+
+
+TARGET = Target(
+    "log",
+    seeds,
+    session,
+    batch=20,
+    bytes_max=1 << 14,
+    memory_base_bytes=64 << 20,
+    mutations=(seal, change_field),
+)
+
+if __name__ == "__main__":
+    main(TARGET)
