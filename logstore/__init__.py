@@ -1,6 +1,6 @@
 """logstore: an embedded, crash-safe store for task results and progress on one host."""
 
-from typing import TYPE_CHECKING, Any
+import typing as _typing
 
 from logstore.errors import (
     CorruptionError,
@@ -35,7 +35,7 @@ from logstore.salvage import check
 from logstore.store import Store, Watch, open
 from logstore.types import CheckReport, Event, StoreStats, TaskInfo
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from logstore.aio import AsyncStore, open_async
 
 __version__ = "0.1.0"
@@ -81,10 +81,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _typing.Any:
     """The asynchronous store, imported when it is first asked for: asyncio is a large import."""
     if name in ("AsyncStore", "open_async"):
         from logstore import aio
 
         return getattr(aio, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
