@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable
 from functools import partial
 from itertools import islice
 from types import TracebackType
@@ -37,6 +37,8 @@ from logstore.waiters import Waiters, enter_in_thread, set_once
 INLINE_BYTES = 1 << 14  # a payload up to this size is decoded on the loop
 INLINE_NODES = 64  # a value with up to this many parts is encoded on the loop
 TASKS_BATCH = 256
+
+_LIGHT = frozenset((type(None), bool, int, float))
 
 T = TypeVar("T")
 _Job = tuple[Callable[[], Any], "asyncio.Future[Any]"]
@@ -373,23 +375,27 @@ def _run_reads(jobs: list[_Job]) -> list[Outcome]:
 
 def _is_small(value: object) -> bool:
     """Whether encoding a value is short work, seen from a bounded look at it."""
-    left = INLINE_NODES
-    todo = [value]
-    while todo:
-        left -= 1
-        if left < 0:
-            return False
-        item = todo.pop()
-        if isinstance(item, str | bytes | bytearray):
-            if len(item) > INLINE_BYTES:
-                return False
-        elif isinstance(item, dict):
-            if len(item) > left:
-                return False
-            todo.extend(item.keys())
-            todo.extend(item.values())
-        elif isinstance(item, list | tuple | set | frozenset):
-            if len(item) > left:
-                return False
-            todo.extend(item)
-    return True
+    return _weigh(value, INLINE_NODES) >= 0
+
+
+def _weigh(value: object, left: int) -> int:
+    """What is left of a budget of parts after a value; below zero if it is too much."""
+    if isinstance(value, str | bytes):
+        return left - 1 if len(value) <= INLINE_BYTES else -1
+    parts: Iterable[object]
+    if isinstance(value, dict):
+        left -= len(value)
+        parts = value.values()  # keys are small, or there are few of them
+    elif isinstance(value, list | tuple | set | frozenset):
+        left -= len(value)
+        parts = value
+    else:
+        return left - 1
+    if left < 0:
+        return left
+    for part in parts:
+        if type(part) not in _LIGHT:
+            left = _weigh(part, left)
+            if left < 0:
+                break
+    return left
