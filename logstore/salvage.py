@@ -12,6 +12,8 @@ import time
 from logstore import store
 from logstore.engine import checking, osdep
 from logstore.engine.compaction import fold_into
+from logstore.engine.frozen import is_in_use
+from logstore.engine.lmdbfile import verify_pages
 from logstore.engine.log import FIRST_OFFSET
 from logstore.engine.opening import check_place, hold_alone
 from logstore.engine.overlay import Overlay
@@ -23,7 +25,8 @@ from logstore.types import CheckReport
 def check(path: str | os.PathLike[str], *, salvage: bool = False) -> CheckReport:
     """Verify the store at ``path``: beside live processes, or at rest, writing nothing.
 
-    Damage is in the report, not raised.  With ``salvage``, for a store that nobody has open and
+    At rest every page of the table is verified before LMDB is let near it, so no damage can crash
+    the process.  Damage is in the report, not raised.  With ``salvage``, for a store that nobody has open and
     whose log is damaged: every whole frame of the log is folded into the table, the log is kept
     as ``...-log.damaged-...``, and the report says how much was lost; the store can then be
     opened again.  Raises an :class:`~logstore.errors.OpenError` if there is no store, or if it is
@@ -34,6 +37,8 @@ def check(path: str | os.PathLike[str], *, salvage: bool = False) -> CheckReport
     if salvage:
         saved = _salvage(real_path)
     try:
+        if not is_in_use(real_path):
+            verify_pages(real_path)
         with store.open(real_path, mode="r") as opened:
             report = opened.check()
     except CorruptionError as exc:

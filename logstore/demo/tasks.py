@@ -58,7 +58,7 @@ class DemoBroker(OnDemandBroker):
 async def analyse(
     root: str,
     names: list[str],
-    context: Context = TaskiqDepends(),  # noqa: B008 - taskiq's way to say what it injects
+    context: Context = TaskiqDepends(),
 ) -> dict[str, Any]:
     """Analyse the files and return the report as data; progress goes to the store on the way."""
     backend = cast(DemoBroker, context.broker).store

@@ -114,6 +114,25 @@ def _is_whole(path: str) -> bool:
         return False
 
 
+def verify_pages(path: str) -> None:
+    """Verify the structure of a table at rest, page by page, without LMDB.
+
+    Raises CorruptTableError, or an :class:`OpenError` as :func:`inspect_file` does.  Takes time
+    in proportion to the file.
+    """
+    from lmdb.verify import VerifyError, verify
+
+    inspect_file(path)
+    try:
+        problems = verify(path, subdir=False)  # type: ignore[no-untyped-call]
+    except VerifyError as exc:
+        problems = [str(exc)]
+    if problems:
+        raise CorruptTableError(
+            f"{path}: {len(problems)} damaged pages, the first: {problems[0]}; restore a backup"
+        )
+
+
 def open_environment(path: str, *, readonly: bool, lock: bool, create: bool) -> lmdb.Environment:
     """An LMDB handle.  Raises an :class:`OpenError` or CorruptTableError."""
     try:

@@ -9,6 +9,7 @@ ever opens the ``-lock`` file: a plain open and close of it would drop LMDB's lo
 from __future__ import annotations
 
 import os
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ from logstore.engine.lmdbfile import (
 from logstore.engine.records import TIME, Mark, Meta, Record
 from logstore.errors import (
     CorruptRecordError,
+    CorruptTableError,
     FormatVersionError,
     NotAStoreError,
     StoreClosedError,
@@ -178,6 +180,8 @@ class Table:
                     txn.abort()
             except lmdb.Error as exc:
                 raise translate(exc, self.path) from exc
+            except struct.error as exc:
+                raise self._damaged_index(exc) from exc
 
     def _begin_read(self) -> Txn:
         try:
@@ -381,10 +385,19 @@ class Table:
         txn = self.env.begin(write=True, buffers=True)
         try:
             yield txn
+        except struct.error as exc:
+            txn.abort()
+            raise self._damaged_index(exc) from exc
         except BaseException:
             txn.abort()
             raise
         txn.commit()
+
+    def _damaged_index(self, exc: struct.error) -> CorruptTableError:
+        return CorruptTableError(
+            f"{self.path}: a key of a wrong size in an index ({exc}); restore a backup, or copy "
+            f"what can be read with get_result()"
+        )
 
     def write_meta(self, txn: Txn, meta: Meta) -> None:
         """Put the meta record, as part of a transaction."""
