@@ -25,17 +25,18 @@ from logstore.types import CheckReport
 def check(path: str | os.PathLike[str], *, salvage: bool = False) -> CheckReport:
     """Verify the store at ``path``: beside live processes, or at rest, writing nothing.
 
-    At rest every page of the table is verified before LMDB is let near it, so no damage can crash
-    the process.  Damage is in the report, not raised.  With ``salvage``, for a store that nobody has open and
-    whose log is damaged: every whole frame of the log is folded into the table, the log is kept
-    as ``...-log.damaged-...``, and the report says how much was lost; the store can then be
-    opened again.  Raises an :class:`~logstore.errors.OpenError` if there is no store, or if it is
-    in use.
+    At rest every page of the table is verified before LMDB is let near it, so no damage can
+    crash the process.  Damage is in the report, not raised.
+
+    With ``salvage``, for a store that nobody has open and whose log is damaged: every whole frame
+    of the log is folded into the table, the log is kept as ``...-log.damaged-...``, and the report
+    says how much was lost; the store can then be opened again.
+
+    Raises an :class:`~logstore.errors.OpenError` if there is no store, or if it is in use.
     """
     real_path = os.path.realpath(os.fsdecode(path))
-    saved: tuple[int, int, str] | None = None
-    if salvage:
-        saved = _salvage(real_path)
+    check_place(real_path, force=True, create=False)
+    saved = _salvage(real_path) if salvage else None
     try:
         if not is_in_use(real_path):
             verify_pages(real_path)
@@ -50,7 +51,6 @@ def check(path: str | os.PathLike[str], *, salvage: bool = False) -> CheckReport
 
 def _salvage(path: str) -> tuple[int, int, str] | None:
     """Fold what is whole; how many frames, how many bytes were lost, where the log is kept."""
-    check_place(path, force=True, create=False)
     with hold_alone(path):
         table = Table(path)
         try:
