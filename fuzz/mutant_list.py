@@ -232,8 +232,8 @@ MUTANTS = [
     Mutant(
         "a frame's key may be longer than any key",
         "engine/frames.py",
-        "        or key_length > KEY_BYTES_MAX\n",
-        "",
+        "        or not 0 < key_length <= KEY_BYTES_MAX\n",
+        "        or not 0 < key_length\n",
         "engine/test_frames.py::test_a_frame_with_a_key_over_the_limit_is_not_found",
     ),
     Mutant(
