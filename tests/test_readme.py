@@ -14,8 +14,15 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 # A python block and, directly behind it, the text block that shows its output.
-_BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(
+    r"(?<! -->\n)^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL
+)
 BLOCKS = [(match[1], match[2]) for match in _BLOCK.finditer(README)]
+
+# A script that stands in a file too, where its own tests run it.
+QUOTED = re.findall(
+    r"^<!-- (\S+\.py) -->\n```python\n(.*?)^```\n", README, re.MULTILINE | re.DOTALL
+)
 
 
 @pytest.mark.parametrize(("code", "output"), BLOCKS, ids=range(len(BLOCKS)))
@@ -40,7 +47,17 @@ def test_a_code_block_runs_when_pasted_and_prints_what_it_says(
 
 
 def test_no_python_block_escapes_the_pattern() -> None:
-    assert len(BLOCKS) == README.count("```python") >= 3
+    assert len(BLOCKS) + len(QUOTED) == README.count("```python")
+    assert len(BLOCKS) >= 3
+
+
+def test_the_examples_are_quoted_as_they_stand() -> None:
+    assert {name for name, _ in QUOTED} == {
+        f"tests/examples/{name}"
+        for name in ("fibonacci.py", "reported_progress.py", "file_results.py", "zeromq_workers.py")
+    }
+    for name, code in QUOTED:
+        assert code == (ROOT / name).read_text(), name
 
 
 def test_the_quick_start_is_short() -> None:
@@ -56,6 +73,6 @@ def test_every_file_the_readme_names_is_there() -> None:
 def test_every_error_the_readme_names_exists() -> None:
     import logstore.errors
 
-    named = set(re.findall(r"`(\w+Error)`", README)) - {"ValueError"}
+    named = set(re.findall(r"`(\w+Error)`", README)) - {"ValueError", "RemoteError"}
     assert named
     assert {name for name in named if not hasattr(logstore.errors, name)} == set()
