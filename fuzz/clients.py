@@ -18,6 +18,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import logstore
@@ -91,7 +92,7 @@ KINDS: dict[str, dict[str, float]] = {
 }  # fmt: skip
 
 _SETTLE_S = 60.0
-_FRESH_FROM = 1000  # keys that only one operation ever uses: those that expire or fail
+_APART = 4  # how many keys only ever expire, and how many are only ever written in vain
 _DURABLE = frozenset({"delete", "pop", "sync", "settle", "compact", "vacuum", "backup", "reopen"})
 _DURABLE_ALWAYS = frozenset({"set", "large", "expire"})
 
@@ -145,7 +146,8 @@ class Script:
                 return Op("set", key, self._size())
             return Op("pop", rng.choice(sorted(there)))
         if name in ("expire", "fail"):
-            return Op(name, _FRESH_FROM + len(self.ops), self._size())
+            first = KEYS if name == "expire" else 2 * KEYS
+            return Op(name, first + key % _APART, self._size())
         if name in ("large", "big progress"):
             return Op(name, key, LARGE_BYTES + rng.randrange(40_000))
         return Op(name, key, self._size())
@@ -192,6 +194,7 @@ def task_id(client: str, key: int) -> str:
     return f"{client} {key}"
 
 
+@lru_cache(maxsize=64)
 def value_of(client: str, index: int, size: int) -> dict[str, Any]:
     """The value that a client's operation of that number writes."""
     data = random.Random(f"{client} {index} {size}").randbytes(size)

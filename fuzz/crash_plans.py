@@ -25,7 +25,8 @@ class Plan(NamedTuple):
     `way`: "one" client; "threads" or "tasks" of one process; "two" processes, the second of which
     is killed. The first `set_up` operations of each client are done before the recording begins,
     and the store is then closed ("close") or left as it is ("exit"). `again`: how many crash
-    states are drawn in which the recovery is crashed as well, and how often in a row.
+    states are drawn in which the recovery is crashed as well, and how often in a row. `share`: of
+    the states that the others get, for where judging takes long.
     """
 
     about: str
@@ -38,6 +39,7 @@ class Plan(NamedTuple):
     options: dict[str, Any] = _LOG
     fs: str = "posix"
     again: tuple[int, int] = (0, 0)
+    share: float = 1.0
 
     @property
     def sync(self) -> str:
@@ -68,7 +70,8 @@ PLANS: dict[str, Plan] = {
     "backup": Plan("backups between writes", "backing", ops=30, set_up=20),
     "close": Plan("closing and opening again", "closing", ops=30),
     "close-ext4": Plan("the same on one journal", "closing", ops=30, fs="ext4"),
-    "large": Plan("results and progress that go to the table at once", "large", ops=14, set_up=6),
+    "large": Plan("results and progress that go to the table at once", "large", ops=14, set_up=6,
+                  share=0.25),
     "interval": Plan("sync='interval': acked at once, on the disk soon", "interval", ops=60,
                      options={**_LOG, "sync": "interval", "sync_interval_s": 0.05}),
     "progress": Plan("progress, flushed in the background", "progress", ops=60,
@@ -78,7 +81,7 @@ PLANS: dict[str, Plan] = {
     "recovery": Plan("opening after a crash", "mixed", ops=34, set_up=30, set_up_ends="exit",
                      again=(12, 3)),
     "recovery-large": Plan("opening after a crash amid large records", "large", ops=12, set_up=10,
-                           set_up_ends="exit", again=(3, 2)),
+                           set_up_ends="exit", again=(3, 2), share=0.25),
     "recovery-vacuum": Plan("recovering after crashes amid vacuums", "vacuuming", ops=34,
                             set_up=20, options=_SMALL, again=(12, 2)),
     "recovery-creation": Plan("recovering after crashes amid creation", "mixed", ops=3,

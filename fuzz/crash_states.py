@@ -87,6 +87,7 @@ def explore_plan(
         f"python -m fuzz.crash_states --only {run.name} --seed {run.seed} --states {states} "
         f"--isolation {isolation}"
     )
+    states = max(1, int(states * plan.share))
     with workplace("logstore-crash-") as place:
         total = Exploration(seed=run.seed)
         try:
