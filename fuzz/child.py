@@ -15,6 +15,7 @@ import resource
 import select
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ from dataclasses import dataclass
 
 from fuzz.target import Target, Violation
 
+MEMORY = "/dev/shm"  # where what is made for a batch is put, if it is there
+STDERR = "stderr"
 MEMORY_HARD_BYTES = 1 << 28  # beyond this an allocation fails in the child
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -37,14 +40,25 @@ class Outcome:
 
 def run_batch(target: Target, inputs: Sequence[bytes]) -> list[Outcome]:
     """Run inputs in one child: an outcome for each, up to the first that ended the child."""
+    memory = MEMORY if os.path.isdir(MEMORY) else None
+    with tempfile.TemporaryDirectory(prefix="logstore-fuzz-", dir=memory) as scratch:
+        return _run_batch(target, inputs, scratch)
+
+
+def _run_batch(target: Target, inputs: Sequence[bytes], scratch: str) -> list[Outcome]:
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
             os.close(reader)
+            tempfile.tempdir = scratch
+            errors = os.open(os.path.join(scratch, STDERR), os.O_WRONLY | os.O_CREAT)
+            os.dup2(errors, 2)
             _run_in_child(target, inputs, writer)
             status = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             sys.stderr.flush()
             os._exit(status)
@@ -60,15 +74,19 @@ def run_batch(target: Target, inputs: Sequence[bytes]) -> list[Outcome]:
     if hung:
         outcomes.append(Outcome("hang", "hang", f"not done after {target.seconds_max} s"))
     elif len(outcomes) < len(inputs):
-        outcomes.append(_death(status))
+        outcomes.append(_death(status, scratch))
+    elif status:  # leaving the session failed: of all inputs, the last one is blamed
+        outcomes[-1] = _death(status, scratch)
     return outcomes
 
 
-def _death(status: int) -> Outcome:
+def _death(status: int, scratch: str) -> Outcome:
+    with open(os.path.join(scratch, STDERR), encoding="utf-8", errors="replace") as file:
+        said = file.read()
     if os.WIFSIGNALED(status):
         name = signal.Signals(os.WTERMSIG(status)).name
-        return Outcome(f"signal {name}", "signal", name)
-    return Outcome("exit", "exit", f"the child ended with status {os.WEXITSTATUS(status)}")
+        return Outcome(f"signal {name}", "signal", f"{name} {said}")
+    return Outcome("exit", "exit", f"the child ended with status {status >> 8}: {said}")
 
 
 def _collect(target: Target, reader: int, count: int, outcomes: list[Outcome]) -> bool:

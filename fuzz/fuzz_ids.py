@@ -113,7 +113,7 @@ class Ids:
 def session() -> Iterator[Run]:
     """A store in memory."""
     with (
-        tempfile.TemporaryDirectory(prefix="fuzz-") as directory,
+        tempfile.TemporaryDirectory(prefix="logstore-fuzz-") as directory,
         logstore.open(f"{directory}/app.db", sync="interval", sync_interval_s=1e6) as store,
     ):
         yield Ids(store).run

@@ -27,7 +27,6 @@ from typing import Any
 
 import logstore
 from fuzz import stores
-from fuzz.child import error_label
 from fuzz.command import main
 from fuzz.target import Run, Target, expect
 from logstore.codec import decode_value
@@ -209,8 +208,8 @@ def read_only(
         label = type(error).__name__
         expect(str(path) in str(error), "the message names no file")
     try:
-        problems = logstore.check(path).problems
-        expect(not problems == (label == "opened"), f"opening says {label}, the check {problems}")
+        report = logstore.check(path)
+        expect(report.ok == (label == "opened"), f"opening: {label}; check: {report.problems}")
     except logstore.FormatVersionError:
         expect(label == "FormatVersionError", f"opening says {label}")
     expect(Path(f"{path}-log").read_bytes() == log, "reading changed the log")

@@ -225,7 +225,7 @@ def run_inline(coroutine: Any) -> Any:
 @contextmanager
 def session() -> Iterator[Run]:
     """A directory, and everything imported that a first result imports."""
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as directory:
+    with tempfile.TemporaryDirectory(prefix="logstore-fuzz-") as directory:
         files = Files(Path(directory))
         for data in seeds():
             for kind in range(3):

@@ -60,7 +60,7 @@ def run(data: bytes) -> str:
 @contextmanager
 def session() -> Iterator[Run]:
     """An empty directory."""
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as directory:
+    with tempfile.TemporaryDirectory(prefix="logstore-fuzz-") as directory:
         os.chdir(directory)
         yield run
         os.chdir("/")

@@ -70,13 +70,20 @@ def run_loop(
         inputs, queue = queue[:count], queue[count:]
         outcomes = run_batch(target, inputs)
         queue = inputs[len(outcomes) :] + queue
-        for data, outcome in zip(inputs, outcomes, strict=False):
+        for data, found in zip(inputs, outcomes, strict=False):
             report.executions += 1
+            outcome = judged(target, data, found)
             if outcome.problem:
                 _note(report, target, data, outcome, save_in)
             elif outcome.label not in report.labels and len(corpus) < _CORPUS_MAX:
                 corpus.append(data)
             report.labels[outcome.label] += 1
+
+
+def judged(target: Target, data: bytes, outcome: Outcome) -> Outcome:
+    """The outcome, which is no problem if it is a known limitation."""
+    known = target.known(data, outcome.problem) if outcome.problem else ""
+    return Outcome(f"{outcome.label}, known: {known}") if known else outcome
 
 
 def _next(rng: random.Random, target: Target, corpus: Sequence[bytes]) -> bytes:
@@ -110,5 +117,6 @@ def replay(target: Target, inputs: Sequence[bytes]) -> list[Outcome]:
     outcomes: list[Outcome] = []
     while len(outcomes) < len(inputs):
         rest = inputs[len(outcomes) : len(outcomes) + target.batch]
-        outcomes += run_batch(target, rest)
+        found = run_batch(target, rest)
+        outcomes += [judged(target, *pair) for pair in zip(rest, found, strict=False)]
     return outcomes

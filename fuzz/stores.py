@@ -1,7 +1,7 @@
 """Stores for the fuzzers to damage: always the same bytes, so that an input keeps its meaning.
 
 Rules: UUID, log id and clock are fixed while a store is made; what was written is known, version by
-version.  Everything is made in a directory of its own, in memory where there is one.
+version.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from logstore import TaskProgress
 from logstore.engine import maintenance
 from logstore.engine.frames import HEADER_BYTES
 
-MEMORY = "/dev/shm"
 NAME = "app.db"
 LOG_TAIL_BYTES = 256  # of the arena's zeros behind the last frame
 NOT_THERE = "(nothing)"
@@ -51,9 +50,8 @@ def versions(task_id: str) -> list[Any]:
 
 @contextmanager
 def place() -> Iterator[Path]:
-    """An empty directory, in memory if possible."""
-    base = MEMORY if os.path.isdir(MEMORY) else None
-    with tempfile.TemporaryDirectory(prefix="fuzz-", dir=base) as directory:
+    """An empty directory."""
+    with tempfile.TemporaryDirectory(prefix="logstore-fuzz-") as directory:
         yield Path(directory)
 
 
@@ -62,7 +60,7 @@ def make(directory: Path, *, crashed: bool) -> Path:
     path = directory / NAME
     with ExitStack() as patches:
         ticks = iter(range(START_NS, START_NS + 10**12, 1_000_000))
-        patches.enter_context(mock.patch.object(time, "time_ns", lambda: next(ticks)))
+        patches.enter_context(mock.patch.object(time, "time_ns", ticks.__next__))
         patches.enter_context(mock.patch.object(os, "urandom", lambda size: bytes(range(size))))
         patches.enter_context(mock.patch.object(maintenance, "IDLE_S", 1e6))
         live = directory / "live"

@@ -41,6 +41,8 @@ class Target:
     memory_base_bytes: int = 24 << 20
     memory_factor: int = 200  # bytes of memory for each byte of input
     mutations: tuple[Mutation, ...] = ()
+    known: Callable[[bytes, str], str] = lambda data, problem: ""
+    """Which limitation, named in the documentation, a problem with an input is; "" if none."""
 
     def memory_bytes_max(self, size: int) -> int:
         """How much memory an input of ``size`` bytes may cost."""
