@@ -24,7 +24,8 @@ _LIBC = ctypes.CDLL(None)
 class Talk:
     """The child's side: whole lines to and from the parent."""
 
-    def __init__(self, reading: int, writing: int) -> None:
+    def __init__(self, reading: int, writing: int, errors: Path) -> None:
+        self._errors = errors
         self._reading = os.fdopen(reading, "r", encoding="utf-8")
         self._writing = writing
 
@@ -36,6 +37,12 @@ class Talk:
         """The parent's next line, None when it will say no more."""
         line = self._reading.readline()
         return line[:-1] if line else None
+
+    def fail(self) -> None:
+        """End this process at once, with the exception that is being handled in its error file.
+        From any thread."""
+        self._errors.write_text(traceback.format_exc())
+        os._exit(1)
 
 
 class Child:
@@ -102,8 +109,7 @@ def start(
     name: str, work: Callable[[Talk], None], errors: Path, others: Iterable[Child] = ()
 ) -> Child:
     """Forks a child that does some work. It closes its copies of the pipes of `others`."""
-    to_read, to_say = os.pipe()
-    child_reads, child_says = to_read, -1
+    child_reads, to_say = os.pipe()
     parent_reads, child_says = os.pipe()
     parent = os.getpid()
     pid = os.fork()
@@ -122,7 +128,7 @@ def start(
         for other in others:
             os.close(other.fd)
             other.hush()
-        work(Talk(child_reads, child_says))
+        work(Talk(child_reads, child_says, errors))
         status = 0
     except BaseException:
         errors.write_text(traceback.format_exc())
