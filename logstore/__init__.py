@@ -32,8 +32,9 @@ from logstore.errors import (
 )
 from logstore.progress import TaskProgress
 from logstore.salvage import check
-from logstore.store import Store, Watch, open
+from logstore.store import Store, open
 from logstore.types import CheckReport, Event, StoreStats, TaskInfo
+from logstore.watching import Watch
 
 if _typing.TYPE_CHECKING:
     from logstore.aio import AsyncStore, open_async

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from logstore import store as sync_store
+from logstore.arguments import now_us, task_key
 from logstore.codec import decode_value
 from logstore.engine.commit import Flush, Write
 from logstore.engine.failures import raisable
@@ -30,9 +31,10 @@ from logstore.engine.vacuum import VacuumReport
 from logstore.errors import WaitTimeoutError
 from logstore.handover import Outcome, Worker, call_soon
 from logstore.progress import TaskProgress, decode_progress
-from logstore.store import PendingEvents, Store, task_key
+from logstore.store import Store
 from logstore.types import CheckReport, Event, Status, StoreStats, TaskInfo
 from logstore.waiters import Waiters, enter_in_thread, set_once
+from logstore.watching import PendingEvents
 
 INLINE_BYTES = 1 << 14  # a payload up to this size is decoded on the loop
 INLINE_NODES = 64  # a value with up to this many parts is encoded on the loop
@@ -182,7 +184,7 @@ class AsyncStore:
         if (
             entry is not None
             and len(entry.payload) <= INLINE_BYTES
-            and is_live_result(entry, sync_store.now_us())
+            and is_live_result(entry, now_us())
         ):
             return decode_value(entry.payload)
         return await self._read(lambda: store.get_result(task_id))
@@ -192,7 +194,7 @@ class AsyncStore:
         store = self._store
         entry = self._in_memory(task_key(task_id))
         if entry is not None:
-            return is_live_result(entry, sync_store.now_us())
+            return is_live_result(entry, now_us())
         return await self._read(lambda: store.is_result_ready(task_id))
 
     async def get_progress(self, task_id: str) -> TaskProgress | None:
@@ -202,7 +204,7 @@ class AsyncStore:
         view = store.engine.current_view()
         if view is not None and key in view.progress:
             entry = view.progress[key]
-            if entry is None or not is_live_progress(entry, sync_store.now_us()):
+            if entry is None or not is_live_progress(entry, now_us()):
                 return None
             if len(entry.payload) <= INLINE_BYTES:
                 return decode_progress(entry.payload)
@@ -211,7 +213,7 @@ class AsyncStore:
     async def status(self, task_id: str) -> Status:
         """``"unknown"``, ``"running"``, ``"ready"``, ``"expired"`` or ``"deleted"``."""
         entry = self._in_memory(task_key(task_id))
-        if entry is not None and is_live_result(entry, sync_store.now_us()):
+        if entry is not None and is_live_result(entry, now_us()):
             return "ready"
         store = self._store
         return await self._read(lambda: store.status(task_id))
@@ -271,7 +273,7 @@ class AsyncStore:
 
     def _is_in_memory(self, key: bytes) -> bool:
         entry = self._in_memory(key)
-        return entry is not None and is_live_result(entry, sync_store.now_us())
+        return entry is not None and is_live_result(entry, now_us())
 
     async def _is_settled(self, key: bytes) -> bool:
         if self._is_in_memory(key):

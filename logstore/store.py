@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Literal
 
+from logstore.arguments import expiry_us, now_us, positive, task_key
 from logstore.codec import decode_value, encode_value
 from logstore.engine import checking, registry, vacuum
 from logstore.engine.commit import (
@@ -27,18 +28,16 @@ from logstore.engine.engine import Engine
 from logstore.engine.failures import raisable
 from logstore.engine.frames import (
     DELETED,
-    EXPIRED,
     FAILED,
-    KEY_BYTES_MAX,
     OFFSET_MAX,
     PROGRESS,
     RESULT,
     Entry,
 )
 from logstore.engine.frozen import FrozenEngine, is_in_use
-from logstore.engine.listing import list_tasks, utc
+from logstore.engine.listing import list_tasks
 from logstore.engine.log import FIRST_OFFSET
-from logstore.engine.notify import Change, Subscription
+from logstore.engine.notify import Subscription
 from logstore.engine.opening import check_place, open_engine
 from logstore.engine.options import Options, Retention
 from logstore.engine.reading import Reading
@@ -55,7 +54,8 @@ from logstore.errors import (
     WaitTimeoutError,
 )
 from logstore.progress import TaskProgress, decode_progress, encode_progress
-from logstore.types import CheckReport, Event, EventKind, Status, StoreStats, TaskInfo
+from logstore.types import CheckReport, Status, StoreStats, TaskInfo
+from logstore.watching import Subscribed, Watch
 
 Mode = Literal["rw", "r"]
 Sync = Literal["always", "interval"]
@@ -118,7 +118,7 @@ def open(
         ("progress_ttl_s", progress_ttl_s),
     ):
         if seconds is not None:
-            _positive(name, seconds)
+            positive(name, seconds)
     options = Options(
         compact_at=compact_at,
         write_timeout_s=write_timeout_s,
@@ -471,10 +471,10 @@ class Store:
             if failed and self._failure_ttl_s is not None:
                 ttl_s = self._failure_ttl_s
         else:
-            _positive("ttl_s", ttl_s)
+            positive("ttl_s", ttl_s)
         payload = encode_value(value, max_bytes=self._max_value_bytes)
         flags = FAILED if failed else 0
-        return Write(key, Entry(RESULT, flags, 0, _expiry(ttl_s), payload), sync=self._sync)
+        return Write(key, Entry(RESULT, flags, 0, expiry_us(ttl_s), payload), sync=self._sync)
 
     def progress_write(
         self, task_id: str, progress: TaskProgress, *, ttl_s: float | None = None
@@ -486,9 +486,9 @@ class Store:
         if ttl_s is None:
             ttl_s = self._progress_ttl_s
         else:
-            _positive("ttl_s", ttl_s)
+            positive("ttl_s", ttl_s)
         payload = encode_progress(progress, max_bytes=self._max_value_bytes)
-        return Write(key, Entry(PROGRESS, 0, 0, _expiry(ttl_s), payload), sync=False)
+        return Write(key, Entry(PROGRESS, 0, 0, expiry_us(ttl_s), payload), sync=False)
 
     def delete_write(self, task_id: str) -> Write:
         """The write of a deletion, not yet committed."""
@@ -521,131 +521,3 @@ class Store:
         """A context in which a subscriber is told of changes."""
         self.engine  # noqa: B018 - opens anew after a fork
         return Subscribed(self._shared, subscription)
-
-
-class Subscribed:
-    """A context in which a subscription is served."""
-
-    def __init__(self, shared: registry.Shared, subscription: Subscription) -> None:
-        self._shared = shared
-        self._subscription = subscription
-
-    def __enter__(self) -> None:
-        self._shared.notifier.subscribe(self._subscription)
-
-    def __exit__(self, *_: object) -> None:
-        self._shared.notifier.unsubscribe(self._subscription)
-
-
-class Watch:
-    """The iterator of :meth:`Store.watch`; may be closed from another thread."""
-
-    def __init__(self, store: Store, task_id: str | None) -> None:
-        keys = None if task_id is None else frozenset((task_key(task_id),))
-        self._pending = PendingEvents()
-        self._news = threading.Semaphore(0)
-        self._store = store
-        self._ended = False
-        self._context = store.subscribed(Subscription(keys, self._tell))
-        self._context.__enter__()
-
-    def _tell(self, changes: list[Change] | None) -> None:
-        if changes:
-            self._pending.add(changes)
-        self._news.release()
-
-    def __iter__(self) -> Watch:
-        return self
-
-    def __next__(self) -> Event:
-        while True:
-            event = self._pending.take()
-            if event is not None:
-                return event
-            if self._ended or self._store.closed:
-                self.close()
-                raise StopIteration
-            self._news.acquire()
-
-    def close(self) -> None:
-        """End the iteration; a thread that waits in it gets StopIteration."""
-        if not self._ended:
-            self._ended = True
-            self._context.__exit__()
-        self._news.release()
-
-    def __enter__(self) -> Watch:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class PendingEvents:
-    """Events not taken yet; a task's newer progress replaces the one that waits."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._events: dict[object, Event] = {}
-
-    def add(self, changes: list[Change]) -> None:
-        """Put the events of changes behind those that wait."""
-        with self._lock:
-            for key, entry in changes:
-                event = _event(key, entry)
-                if event is not None:
-                    slot = key if event.kind == "progress" else (key, entry.time_us)
-                    self._events[slot] = event
-
-    def take(self) -> Event | None:
-        """The oldest event, None if there is none."""
-        with self._lock:
-            for slot in self._events:
-                return self._events.pop(slot)
-        return None
-
-
-_EVENT_KINDS: dict[int, EventKind] = {
-    RESULT: "result",
-    PROGRESS: "progress",
-    DELETED: "deleted",
-    EXPIRED: "expired",
-}
-
-
-def _event(key: bytes, entry: Entry) -> Event | None:
-    kind = _EVENT_KINDS.get(entry.kind)
-    if kind is None:
-        return None
-    return Event(key.decode(), kind, utc(entry.time_us), bool(entry.flags & FAILED))
-
-
-def task_key(task_id: str) -> bytes:
-    """A task id as the store's key.  Raises ValueError for one that cannot be stored."""
-    if not isinstance(task_id, str):
-        raise ValueError(f"a task id must be a str, not {type(task_id).__name__}")
-    try:
-        key = task_id.encode()
-    except UnicodeEncodeError as exc:
-        raise ValueError(f"a task id must be encodable in UTF-8: {exc}") from None
-    if not 0 < len(key) <= KEY_BYTES_MAX:
-        raise ValueError(
-            f"a task id must have from 1 to {KEY_BYTES_MAX} bytes in UTF-8, not {len(key)}"
-        )
-    return key
-
-
-def now_us() -> int:
-    """Microseconds since 1970."""
-    return time.time_ns() // 1000
-
-
-def _expiry(ttl_s: float | None) -> int:
-    return 0 if ttl_s is None else now_us() + max(1, int(ttl_s * 1e6))
-
-
-def _positive(name: str, seconds: float) -> None:
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise ValueError(f"{name} must be a number of seconds, not {type(seconds).__name__}")
-    if not 0 < seconds < 1e10:
-        raise ValueError(f"{name} must be above zero and below 1e10 seconds, not {seconds}")

@@ -14,7 +14,8 @@ from typing import Protocol, TypeVar
 
 from logstore.engine.notify import Change, Subscription
 from logstore.handover import call_soon
-from logstore.store import Store, Subscribed
+from logstore.store import Store
+from logstore.watching import Subscribed
 
 T = TypeVar("T")
 
