@@ -75,7 +75,15 @@ def __getattr__(name: str) -> Any:
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{home}"), name)
+    try:
+        value = getattr(import_module(f"{__name__}.{home}"), name)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in ("taskiq", "pydantic"):
+            raise
+        raise ImportError(
+            f"{__name__}.{name} needs {missing}: pip install 'logstore[taskiq]'"
+        ) from error
     globals()[name] = value
     return value
 

@@ -59,6 +59,16 @@ def test_the_dummy_backend_loads_no_other() -> None:
     ]
 
 
+def test_without_taskiq_the_error_says_what_to_install() -> None:
+    code = (
+        "import sys; sys.modules['taskiq'] = None\n"
+        "try: from logstore.backends import FileResultBackend\n"
+        "except ImportError as error: print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "pip install 'logstore[taskiq]'" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("name", "taskiq_error"),
     [

@@ -24,7 +24,7 @@ Backend = FileResultBackend[Any]
 
 @pytest.fixture
 def backend(tmp_path: Path) -> Backend:
-    return FileResultBackend(tmp_path)
+    return FileResultBackend(tmp_path / "results")
 
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:

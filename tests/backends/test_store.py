@@ -132,10 +132,12 @@ def test_two_brokers_use_one_file_in_one_process(path: Path) -> None:
 def test_a_forked_child_opens_the_store_anew(path: Path) -> None:
     backend: Backend = LogStoreResultBackend(path)
     run(backend.set_result("parent", ok("p")))
+    inherited = backend._store
 
     def child() -> None:
         async def main() -> None:
             assert (await backend.get_result("parent")).return_value == "p"
+            assert backend._store is not inherited
             await backend.set_result("child", ok("c"))
             await backend.shutdown()
 
@@ -497,6 +499,24 @@ def test_pickled_bytes_are_not_read_by_who_did_not_ask(path: Path) -> None:
             async with Opened(path, serializer=serializer) as backend:
                 with pytest.raises(ResultDamagedError, match="'PickleSerializer'"):
                     await backend.get_result("t")
+
+    run(main())
+
+
+def test_bytes_that_another_serializer_wrote_are_never_unpickled(path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> Any:
+            return pytest.fail, ("unpickled",)
+
+    data = pickle.dumps(Trap())
+    record = {"taskiq": 1, "is_err": False, "serializer": "JSONSerializer", "data": data}
+    with logstore.open(path) as store:
+        store.set_result("t", record)
+
+    async def main() -> None:
+        async with Opened(path, serializer=PickleSerializer()) as backend:
+            with pytest.raises(ResultDamagedError, match="'JSONSerializer'"):
+                await backend.get_result("t")
 
     run(main())
 
