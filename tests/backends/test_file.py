@@ -74,6 +74,7 @@ def test_a_value_round_trips(backend: Backend, value: Any) -> None:
 @given(st.text(max_size=20) | st.text(st.sampled_from("./\\~%Aa"), max_size=400))
 def test_every_id_has_its_files_in_the_directory(backend: Backend, task_id: str) -> None:
     async def main() -> None:
+        await backend.startup()
         before = set(backend.storage_dir.parent.rglob("*"))
         await backend.set_result(task_id, ok(task_id))
         new = set(backend.storage_dir.parent.rglob("*")) - before
