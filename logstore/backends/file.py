@@ -160,7 +160,10 @@ class FileResultBackend(AsyncResultBackend[_ReturnType]):
                 f"there is no result for task {task_id!r}: no file {path}"
             ) from None
         content = parse(data, "result", task_id, str(path))
-        return decode_outcome(content, self._allowed, with_logs=with_logs)
+        try:
+            return decode_outcome(content, self._allowed, with_logs=with_logs)
+        except ResultDamagedError as error:
+            raise ResultDamagedError(f"{path}: {error}") from error
 
     def _path(self, task_id: str, kind: str) -> Path:
         return self.storage_dir / f"{file_name(task_id)}.{kind}.json"

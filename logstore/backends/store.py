@@ -210,7 +210,10 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
                 data = await asyncio.to_thread(deserialize_outcome, data, self.serializer)
             else:
                 data = deserialize_outcome(data, self.serializer)
-        return decode_outcome(data, self._allowed, with_logs=with_logs)
+        try:
+            return decode_outcome(data, self._allowed, with_logs=with_logs)
+        except ResultDamagedError as error:
+            raise ResultDamagedError(f"{self.path}: task {task_id!r}: {error}") from error
 
     async def is_result_ready(self, task_id: str) -> bool:
         """Return whether there is a result; with ``long_poll``, wait that long for it.

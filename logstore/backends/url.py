@@ -163,6 +163,8 @@ def _path(url: str, host: str, path: str, scheme: Scheme) -> str:
             f"{url!r} names a host, {host!r}; a path needs three slashes: {scheme.example}"
         )
     path = unquote(path)
+    if "\0" in path:
+        raise BackendURLError(f"{url!r} has a zero byte in its path")
     if scheme.path_argument is None and path not in ("", "/"):
         raise BackendURLError(f"{url!r} has a path, which this backend does not: {scheme.example}")
     if scheme.path_needed and path in ("", "/"):
