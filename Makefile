@@ -7,7 +7,7 @@ BENCH_STAMP := $(VENV)/.bench-installed
 # Where the bench makes its stores: a directory on a real disk.
 DIR ?= .
 
-.PHONY: all fmt check test quick demo bench bench-full bench-smoke bench-compare mutants clean
+.PHONY: all fmt check test quick demo bench bench-full bench-smoke bench-compare mutants crash crash-long clean
 
 # Check and test: what a contributor runs.
 all: check test
@@ -39,6 +39,14 @@ quick: $(STAMP)
 # Put one listed fault at a time into a copy of the engine: each must turn a test red (minutes).
 mutants: $(STAMP)
 	$(BIN)/python -m fuzz.mutants
+
+# Crash states, kill -9 and histories, a bounded part of each, seeded by the commit (minutes).
+crash: $(STAMP)
+	$(BIN)/python -m fuzz.campaigns
+
+# The same at length: over 200,000 crash states, 1,000 kills, 1,000,000 operations (an hour).
+crash-long: $(STAMP)
+	$(BIN)/python -m fuzz.campaigns --long
 
 # The main job on real input: workers over ZeroMQ, one of them killed half-way.
 demo: $(STAMP)

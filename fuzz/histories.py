@@ -33,6 +33,7 @@ from logstore.testing.linearizability import (
 FILE = "app.db"
 PROCESSES = 4
 ROUND_S = 15.0
+PAUSE_S = 0.15  # between two disturbances, at most
 END_S = 60.0
 CONFIGURATIONS_MAX = 400_000
 
@@ -132,7 +133,7 @@ class Round:
         while time.monotonic() < deadline:
             while len(self._children) < PROCESSES:
                 self._add()
-            wait_for_lines(self._children, rng.random() * 0.3)
+            wait_for_lines(self._children, rng.random() * PAUSE_S)
             child = rng.choice(self._children)
             if rng.random() < 0.25:
                 self._kill(child)

@@ -1,0 +1,154 @@
+"""The campaigns: each passes on the engine as it is, and finds a fault planted in a copy of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from fuzz import campaign
+from fuzz.crash_plans import PLANS, Run, run_of
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+
+
+class Fault(NamedTuple):
+    """An edit of the engine that the campaign must notice."""
+
+    file: str
+    old: str
+    new: str
+
+
+NO_FLUSH = Fault("log.py", "        osdep.sync_data(self.fd)\n", "        pass\n")
+STALE_READER = Fault(
+    "engine.py",
+    "            if overlay.state == self.header.words[STATE]:\n",
+    "            if self.header.words[STATE]:\n",
+)
+LAST_FRAME_LOST = Fault(
+    "opening.py",
+    "    overlay.apply([(frame.key, frame.entry) for frame in found], end)\n",
+    "    overlay.apply([(frame.key, frame.entry) for frame in found[:-1]], end)\n",
+)
+
+
+def run(root: Path, *words: str, place: Path) -> subprocess.CompletedProcess[str]:
+    """A campaign of the package in `root`; everything that it makes is below `place`."""
+    return subprocess.run(
+        [sys.executable, "-m", f"fuzz.{words[0]}", *words[1:], "--findings", str(place / "kept")],
+        cwd=root, text=True, capture_output=True, check=False, timeout=110,
+        env={**os.environ, "TMPDIR": str(place), "PYTHONPATH": str(root)},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def broken(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A copy of the package with the fault that the test names."""
+    fault: Fault = request.param
+    root = tmp_path / "copy"
+    for package in ("logstore", "fuzz"):
+        shutil.copytree(
+            ROOT / package, root / package, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    file = root / "logstore" / "engine" / fault.file
+    text = file.read_text()
+    assert text.count(fault.old) == 1, "the fault no longer fits the code"
+    file.write_text(text.replace(fault.old, fault.new))
+    return root
+
+
+@needs_strace
+def test_crash_states_of_the_engine_pass(tmp_path: Path) -> None:
+    done = run(
+        ROOT, "crash_states", "--seed", "1", "--states", "60", "--workers", "1",
+        "--only", "first-write", "--only", "compaction", place=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "120 distinct in 2 campaigns, 0 findings, seed 1" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+@needs_strace
+@pytest.mark.slow
+def test_crash_states_of_recoveries_and_two_processes_pass(tmp_path: Path) -> None:
+    done = run(
+        ROOT, "crash_states", "--seed", "1", "--states", "40", "--workers", "1",
+        "--only", "two-processes", place=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_strace
+@pytest.mark.parametrize("broken", [NO_FLUSH], indirect=True)
+def test_crash_states_find_a_flush_that_is_gone(broken: Path, tmp_path: Path) -> None:
+    done = run(
+        broken, "crash_states", "--seed", "1", "--states", "60", "--workers", "1",
+        "--only", "steady", place=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "FINDING (seed 1): steady: state " in done.stderr
+    assert "the store shows no state after" in done.stderr
+    assert "again: python -m fuzz.crash_states --only steady --seed 1" in done.stderr
+    replay = next(line for line in done.stderr.splitlines() if line.startswith("  replay: python"))
+    again = subprocess.run(
+        [sys.executable, *replay.split()[2:]], cwd=broken, text=True, capture_output=True,
+        check=False, env={**os.environ, "PYTHONPATH": str(broken)},
+    )  # fmt: skip
+    assert again.returncode == 1, again.stdout + again.stderr
+    assert "VIOLATION: AssertionError" in again.stdout
+
+
+def test_kills_lose_nothing(tmp_path: Path) -> None:
+    done = run(ROOT, "kills", "--seed", "1", "--kills", "8", place=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 findings, seed 1" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("broken", [LAST_FRAME_LOST], indirect=True)
+def test_kills_find_a_recovery_that_drops_a_frame(broken: Path, tmp_path: Path) -> None:
+    done = run(broken, "kills", "--seed", "1", "--kills", "50", place=tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "FINDING (seed 1): kills, round " in done.stderr
+    assert "the store shows no state after" in done.stderr
+    assert "again: python -m fuzz.kills --seed 1 --round " in done.stderr
+
+
+def test_histories_are_linearizable(tmp_path: Path) -> None:
+    done = run(
+        ROOT, "histories", "--seed", "1", "--operations", "500", "--seconds", "1.5", place=tmp_path
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 findings, seed 1" in done.stdout
+
+
+@pytest.mark.parametrize("broken", [STALE_READER], indirect=True)
+def test_histories_find_a_reader_that_does_not_look(broken: Path, tmp_path: Path) -> None:
+    done = run(
+        broken, "histories", "--seed", "1", "--operations", "500", "--seconds", "1.5",
+        place=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "FINDING (seed 1): histories, round 0" in done.stderr
+    assert "no order of these" in done.stderr
+
+
+def test_a_seed_comes_from_the_commit_or_is_fixed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert campaign.commit_seed() == campaign.commit_seed()
+    monkeypatch.setattr(campaign, "ROOT", Path("/"))
+    assert campaign.commit_seed() == campaign.FIXED_SEED
+
+
+@pytest.mark.parametrize("name", sorted(PLANS))
+def test_a_plan_does_something_and_is_found_by_its_line(name: str) -> None:
+    plan = PLANS[name]
+    assert plan.set_up < plan.ops or plan.ops == 0
+    assert run_of(Run(name, 5).line()) == Run(name, 5)
