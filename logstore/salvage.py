@@ -35,9 +35,11 @@ def check(path: str | os.PathLike[str], *, salvage: bool = False) -> CheckReport
     Raises an :class:`~logstore.errors.OpenError` if there is no store, or if it is in use.
     """
     real_path = os.path.realpath(os.fsdecode(path))
-    check_place(real_path, force=True, create=False)
-    saved = _salvage(real_path) if salvage else None
+    saved: tuple[int, int, str] | None = None
     try:
+        check_place(real_path, force=True, create=False)
+        if salvage:
+            saved = _salvage(real_path)
         if not is_in_use(real_path):
             verify_pages(real_path)
         with store.open(real_path, mode="r") as opened:

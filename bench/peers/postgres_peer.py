@@ -39,10 +39,11 @@ class PostgresPeer(BackendPeer):
     def make(self) -> AsyncResultBackend[Any]:
         from taskiq_pg.asyncpg import AsyncpgResultBackend
 
-        return AsyncpgResultBackend(
+        backend: AsyncResultBackend[Any] = AsyncpgResultBackend(
             dsn=self.place.url,
             table_name=self.table,
             min_size=POOL_MAX,
             max_size=POOL_MAX,
             server_settings={"synchronous_commit": "on"},
         )
+        return backend

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.strategies import values
 from logstore.backends.errors import RemoteError, ResultDamagedError
 from logstore.backends.failures import RECORDS_MAX, TEXT_CHARS_MAX, encode_error
 from logstore.backends.revival import (
@@ -24,6 +23,7 @@ from logstore.backends.revival import (
 )
 from logstore.codec import decode_value, encode_value
 from logstore.testing.conformance_cases.comparing import assert_same
+from tests.backends.strategies import values
 
 GROUP: Any = getattr(builtins, "ExceptionGroup", None)
 needs_groups = pytest.mark.skipif(GROUP is None, reason="Python 3.10 has no exception groups")

@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from taskiq import ResultGetError
 
-from backends.strategies import values
 from logstore.backends import FileResultBackend, ResultDamagedError, ResultIsReadyError
 from logstore.progress import TaskProgress
 from logstore.testing.conformance_cases.comparing import assert_same
 from logstore.testing.conformance_cases.runner import failed, ok
+from tests.backends.strategies import values
 
 Backend = FileResultBackend[Any]
 

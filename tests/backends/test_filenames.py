@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.strategies import texts
 from logstore.backends.filenames import NAME_CHARS_MAX, file_name
+from tests.backends.strategies import texts
 
 ids = texts | st.text(st.sampled_from("aA%2f~./\0ż"), max_size=6) | st.text(min_size=150)
 

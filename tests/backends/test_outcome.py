@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from taskiq import ResultGetError, TaskiqResult
 
-from backends.strategies import texts, values
 from logstore.backends.errors import ResultDamagedError
 from logstore.backends.outcome import decode_outcome, encode_outcome, unstorable_outcome
 from logstore.backends.revival import exception_policy
@@ -17,6 +16,7 @@ from logstore.codec import decode_value, encode_value
 from logstore.errors import UnserializableValueError
 from logstore.testing.conformance_cases.comparing import assert_same
 from logstore.testing.conformance_cases.runner import failed, ok
+from tests.backends.strategies import texts, values
 
 FAITHFUL = exception_policy("faithful")
 

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from taskiq.compat import parse_obj_as
 
-from backends.strategies import values
 from logstore.backends.plain import DEPTH_MAX, LEAF_TYPES, BudgetExceededError, to_plain
 from logstore.codec import encode_value
 from logstore.codec_tags import LEAVES
 from logstore.errors import UnserializableValueError
 from logstore.testing.conformance_cases.comparing import assert_same
+from tests.backends.strategies import values
 
 
 class Kind(enum.Enum):

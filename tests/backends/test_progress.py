@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from taskiq.depends.progress_tracker import TaskProgress as TaskiqProgress
 from taskiq.depends.progress_tracker import TaskState
 
-from backends.strategies import texts, values
 from logstore.backends.progress import from_stored, reported, to_stored
 from logstore.errors import UnserializableValueError
 from logstore.progress import TaskProgress, decode_progress, encode_progress
 from logstore.testing.conformance_cases.comparing import assert_same
+from tests.backends.strategies import texts, values
 
 counts = st.none() | st.integers(0, 2**62)
 states = st.sampled_from(list(TaskState)) | texts

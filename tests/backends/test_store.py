@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Clock
 from hypothesis import HealthCheck, given, settings
 from taskiq import InMemoryBroker, ResultGetError
 from taskiq.serializers import JSONSerializer, PickleSerializer
 
 import logstore
-from backends.strategies import values
 from logstore import errors as store_errors
 from logstore.backends import (
     DuplicateExpireTimeSelectedError,
@@ -36,6 +34,8 @@ from logstore.backends import (
 from logstore.backends import store as backend_module
 from logstore.testing.conformance_cases.comparing import assert_same
 from logstore.testing.conformance_cases.runner import failed, ok
+from tests.backends.strategies import values
+from tests.conftest import Clock
 
 Backend = LogStoreResultBackend[Any]
 

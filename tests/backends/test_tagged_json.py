@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.strategies import values
 from logstore.backends.tagged_json import from_jsonable, to_jsonable
 from logstore.codec import MAX_DEPTH
 from logstore.errors import UnserializableValueError
 from logstore.testing.conformance_cases.comparing import assert_same
+from tests.backends.strategies import values
 
 
 @given(values)
