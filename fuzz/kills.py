@@ -28,6 +28,8 @@ from fuzz.processes import Child, Talk, start, wait_for_lines
 FILE = "app.db"
 ROUND_KILLS = 25
 MOMENT_S = 0.04  # a victim lives up to so long after the last kill
+OPS_MAX = 400  # or for up to so many operations
+PEEK_S = 0.002
 STUCK_S = 90.0
 OPTIONS: tuple[dict[str, Any], ...] = (
     {"compact_at": 1 << 14},
@@ -111,10 +113,10 @@ class Round:
         while self.kills < self._kills_max:
             while len(self._victims) < 3:
                 self._add_victim()
-            heard = wait_for_lines(self._victims, rng.random() * rng.choice((0.1, 1)) * MOMENT_S)
-            self._note(heard)
+            chosen = rng.choice(self._victims)
+            self._let_work(chosen)
             all_of_them = rng.random() < (0.2 if with_peer else 0.5)
-            self._kill(list(self._victims) if all_of_them else [rng.choice(self._victims)])
+            self._kill(list(self._victims) if all_of_them else [chosen])
             if self._peer is not None:
                 self._ask_peer()
                 if rng.random() < 0.05:
@@ -137,6 +139,24 @@ class Round:
         for child in [*self._victims, *([self._peer] if self._peer else [])]:
             child.signal(signal.SIGKILL)
             child.end()
+
+    def _let_work(self, chosen: Child) -> None:
+        """Until a random moment: soon, or after some operations of one of them."""
+        rng = self._rng
+        if rng.random() < 0.4:
+            self._note(
+                wait_for_lines(self._victims, rng.random() * rng.choice((0.1, 1)) * MOMENT_S)
+            )
+            return
+        enough = self.acked[chosen.name] + rng.randrange(1, OPS_MAX)
+        deadline = time.monotonic() + STUCK_S
+        while self.acked[chosen.name] < enough:
+            self._note(wait_for_lines(self._victims, rng.random() * PEEK_S))
+            for child in self._victims:
+                if child.error:
+                    raise WrongError(f"{child.name} ended by itself:\n{child.error}")
+            if time.monotonic() > deadline:
+                raise WrongError(f"{chosen.name} does nothing any more")
 
     def _start(self, name: str, work: Any) -> Child:
         others = [*self._victims, *([self._peer] if self._peer else [])]
