@@ -8,7 +8,6 @@ asked again.  Watchers get every result and deletion; of progress they may get o
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Container
 from typing import NamedTuple
@@ -207,4 +206,6 @@ def _tell(subscription: Subscription, changes: list[Change] | None) -> None:
     try:
         subscription.tell(changes)
     except Exception:
+        import logging  # rarely needed, and not quickly imported
+
         logging.getLogger(__name__).exception("a subscriber of the store failed")

@@ -11,7 +11,6 @@ import errno
 import fcntl
 import mmap
 import os
-import platform
 import time
 
 NETWORK_FILESYSTEMS = frozenset(
@@ -134,7 +133,7 @@ _FUTEX_SYSCALL = {
     "riscv64": 98,
     "ppc64le": 221,
     "s390x": 238,
-}.get(platform.machine())
+}.get(os.uname().machine)
 _POLL_S = 0.002
 
 
