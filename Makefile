@@ -7,7 +7,7 @@ BENCH_STAMP := $(VENV)/.bench-installed
 # Where the bench makes its stores: a directory on a real disk.
 DIR ?= .
 
-.PHONY: all fmt check test quick demo bench bench-full bench-smoke bench-compare mutants crash crash-long clean
+.PHONY: all fmt check test quick demo bench bench-full bench-smoke bench-compare mutants crash crash-long fuzz clean
 
 # Check and test: what a contributor runs.
 all: check test
@@ -47,6 +47,11 @@ crash: $(STAMP)
 # The same at length: over 200,000 crash states, 1,000 kills, 1,000,000 operations (an hour).
 crash-long: $(STAMP)
 	$(BIN)/python -m fuzz.campaigns --long
+
+# All fuzzers, SECONDS of each, seeded by the commit (minutes).
+SECONDS ?= 30
+fuzz: $(STAMP)
+	$(BIN)/python -m fuzz --seconds $(SECONDS)
 
 # The main job on real input: workers over ZeroMQ, one of them killed half-way.
 demo: $(STAMP)

@@ -15,8 +15,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from fuzz.campaign import commit_seed
 from fuzz.loop import Report, replay, run_loop
-from fuzz.target import CORPUS, HERE, Target
+from fuzz.target import CORPUS, HERE, Target, load
 
 SECONDS = 30.0
 
@@ -52,6 +53,7 @@ def main(only: Target | None = None) -> None:
             executions=options.executions,
             seconds=seconds,
             save_in=options.save_in,
+            keep_in=options.keep_in,
         )
         print(report.line(), flush=True)
         for cause, count in report.causes.most_common():
@@ -74,14 +76,15 @@ def _sum_up(reports: Sequence[Report]) -> int:
 def _parser(known: dict[str, Target]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
     parser.add_argument("target", nargs="*", choices=[*known, []], help=", ".join(known))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--executions", type=int, help="of each target")
+    parser.add_argument("--seed", type=int, default=commit_seed(), help="else the commit's")
+    parser.add_argument("--executions", type=int, help="of each target, besides its corpus")
     parser.add_argument("--seconds", type=float, help=f"of each target; default {SECONDS:.0f}")
     parser.add_argument("--replay", nargs="+", type=Path, metavar="FILE", help="run inputs again")
     parser.add_argument("--outcomes", action="store_true", help="print how often each was seen")
     parser.add_argument("--engine", choices=("auto", "own", "atheris"), default="auto")
+    parser.add_argument("--keep-in", type=Path, help="where inputs that do something new are put")
     parser.add_argument(
-        "--save-in", type=Path, default=Path("fuzz-findings"), help="where findings are put"
+        "--save-in", type=Path, default=Path("build/findings"), help="where findings are put"
     )
     return parser
 
@@ -93,7 +96,7 @@ def _replay(known: dict[str, Target], paths: Sequence[Path]) -> int:
         name = path.name if path.is_dir() else path.resolve().parent.name
         if name not in known:
             sys.exit(f"{path}: in no directory with a fuzzer's name: {', '.join(known)}")
-        outcomes = replay(known[name], [file.read_bytes() for file in files])
+        outcomes = replay(known[name], list(map(load, files)))
         for file, outcome in zip(files, outcomes, strict=True):
             print(f"{file}: {outcome.problem or 'holds'} ({outcome.label})")
             if outcome.problem:

@@ -97,6 +97,8 @@ def change_node(rng: random.Random, data: bytearray, corpus: Sequence[bytes]) ->
         document = json.loads(bytes(data[1:]))
     except (ValueError, RecursionError):
         return
+    if not isinstance(document, (dict, list)):
+        return
     node: Any = document
     for _ in range(rng.randint(1, 8)):
         keys = list(node) if isinstance(node, dict) else list(range(len(node)))

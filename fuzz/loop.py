@@ -18,7 +18,7 @@ from pathlib import Path
 
 from fuzz.child import Outcome, run_batch
 from fuzz.mutator import mutate
-from fuzz.target import Target
+from fuzz.target import Target, save
 
 SAME_CAUSE_MAX = 2
 _CORPUS_MAX = 2000
@@ -52,13 +52,19 @@ def run_loop(
     executions: int | None = None,
     seconds: float | None = None,
     save_in: Path | None = None,
+    keep_in: Path | None = None,
 ) -> Report:
-    """Fuzz until ``executions`` or ``seconds`` are spent; the corpus itself is run first."""
+    """Run the corpus, and then mutations until ``executions`` or ``seconds`` are spent.
+
+    Findings are saved in ``save_in``, inputs that did something new in ``keep_in``.
+    """
     rng = random.Random(f"{target.name}/{seed}")
     report = Report(target.name, seed)
     corpus = [data[: target.bytes_max] for data in target.corpus()]
+    if executions is not None:
+        executions += len(corpus)
     started = time.monotonic()
-    queue = list(corpus)
+    queue, first = list(corpus), len(corpus)
     while True:
         report.seconds = time.monotonic() - started
         left = target.batch if executions is None else executions - report.executions
@@ -77,6 +83,8 @@ def run_loop(
                 _note(report, target, data, outcome, save_in)
             elif outcome.label not in report.labels and len(corpus) < _CORPUS_MAX:
                 corpus.append(data)
+                if keep_in is not None and report.executions > first:
+                    save(keep_in / target.name / _digest(data), data)
             report.labels[outcome.label] += 1
 
 
@@ -99,10 +107,7 @@ def _note(
     report.causes[cause] += 1
     if report.causes[cause] > SAME_CAUSE_MAX or save_in is None:
         return
-    name = f"{outcome.problem}-{hashlib.sha256(data).hexdigest()[:12]}"
-    path = save_in / target.name / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+    path = save(save_in / target.name / f"{outcome.problem}-{_digest(data)}", data)
     report.saved.append(path)
     print(
         f"{target.name}: {cause} (seed {report.seed}, execution {report.executions})\n"
@@ -110,6 +115,10 @@ def _note(
         file=sys.stderr,
         flush=True,
     )
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:12]
 
 
 def replay(target: Target, inputs: Sequence[bytes]) -> list[Outcome]:

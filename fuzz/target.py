@@ -8,6 +8,7 @@ that inputs that do something new are kept to mutate from.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -49,18 +50,31 @@ class Target:
         return self.memory_base_bytes + self.memory_factor * size
 
     def corpus(self) -> list[bytes]:
-        """What to begin from: the target's own seeds and the committed files."""
-        return [*self.seeds(), *(path.read_bytes() for path in stored(CORPUS, self.name))]
-
-    def findings(self) -> list[Path]:
-        """The committed inputs that once broke an invariant."""
-        return stored(FINDINGS, self.name)
+        """What to begin from: the target's own seeds, and all that is committed."""
+        committed = stored(FINDINGS, self.name) + stored(CORPUS, self.name)
+        return [*self.seeds(), *map(load, committed)]
 
 
 def stored(directory: Path, name: str) -> list[Path]:
     """The files of a target in a directory, in a fixed order."""
     place = directory / name
     return sorted(path for path in place.iterdir() if path.is_file()) if place.is_dir() else []
+
+
+def load(path: Path) -> bytes:
+    """The input in a file; one whose name ends in ``.z`` is compressed."""
+    data = path.read_bytes()
+    return zlib.decompress(data) if path.suffix == ".z" else data
+
+
+def save(path: Path, data: bytes) -> Path:
+    """Put an input into a file, compressed if that makes it much smaller; which file."""
+    packed = zlib.compress(data, 9)
+    if len(packed) < len(data) // 2 and len(data) > 1024:
+        path, data = path.with_name(path.name + ".z"), packed
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
 
 
 def expect(holds: bool, message: str) -> None:
