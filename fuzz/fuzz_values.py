@@ -92,7 +92,9 @@ def seeds() -> Sequence[bytes]:
             b"\xf9\x7e\x00",
         ),
     )
+    deep = (b"\x81" * depth + b"\x00" for depth in (63, 64, 65, 100, 131, 132, 133))
     return [
+        *deep,
         *(encode_value(sample) for sample in SAMPLES),
         *(encode_progress(progress) for progress in _PROGRESS),
         *odd,
