@@ -7,16 +7,15 @@ current, total, meta.  A reader ignores further items, which a later version may
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from logstore.codec import decode_value, encode_value
 from logstore.errors import DecodeError, UnserializableValueError
 
 _FIELDS = ("progress", "status", "current", "total", "meta")
+_set = object.__setattr__
 
 
-@dataclass(frozen=True, slots=True)
 class TaskProgress:
     """How far a task has got.
 
@@ -29,24 +28,64 @@ class TaskProgress:
     negative count.  A bool is not a number here.
     """
 
-    progress: float = 0.0
-    status: str = "PENDING"
-    current: int | None = None
-    total: int | None = None
-    meta: Any = None
+    __slots__ = _FIELDS
+    __match_args__ = ("progress", "status", "current", "total", "meta")
 
-    def __post_init__(self) -> None:
-        # Most are right as they are; only what has to be converted is set anew.
-        if type(self.progress) is not float or not 0.0 <= self.progress <= 1.0:
-            object.__setattr__(self, "progress", _fraction(self.progress))
-        if type(self.status) is not str:
-            object.__setattr__(self, "status", _text("status", self.status))
-        if self.current is not None:
-            object.__setattr__(self, "current", _count("current", self.current))
-        if self.total is not None:
-            object.__setattr__(self, "total", _count("total", self.total))
-        if self.meta is not None and type(self.meta) is not dict:
-            object.__setattr__(self, "meta", _dict("meta", self.meta))
+    progress: float
+    status: str
+    current: int | None
+    total: int | None
+    meta: Any
+
+    def __init__(
+        self,
+        progress: float = 0.0,
+        status: str = "PENDING",
+        current: int | None = None,
+        total: int | None = None,
+        meta: Any = None,
+    ) -> None:
+        # Most are right as they are; only what has to be converted is.
+        if type(progress) is not float or not 0.0 <= progress <= 1.0:
+            progress = _fraction(progress)
+        if type(status) is not str:
+            status = _text("status", status)
+        if current is not None:
+            current = _count("current", current)
+        if total is not None:
+            total = _count("total", total)
+        if meta is not None and type(meta) is not dict:
+            meta = _dict("meta", meta)
+        _set(self, "progress", progress)
+        _set(self, "status", status)
+        _set(self, "current", current)
+        _set(self, "total", total)
+        _set(self, "meta", meta)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a TaskProgress is immutable: {name!r} cannot be set")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a TaskProgress is immutable: {name!r} cannot be deleted")
+
+    def _values(self) -> tuple[Any, ...]:
+        return (self.progress, self.status, self.current, self.total, self.meta)
+
+    def __eq__(self, other: object) -> bool:
+        if other.__class__ is not self.__class__:
+            return NotImplemented
+        assert isinstance(other, TaskProgress)
+        return self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in _FIELDS)
+        return f"{type(self).__name__}({shown})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self._values())
 
     @classmethod
     def from_state(cls, state: str, meta: object = None) -> TaskProgress:
@@ -57,7 +96,7 @@ class TaskProgress:
         ``ValueError`` when ``state`` is not a str.
         """
         made = cls(status=_text("state", state))
-        object.__setattr__(made, "meta", meta)
+        _set(made, "meta", meta)
         return made
 
     @property
@@ -91,7 +130,7 @@ class TaskProgress:
         meta = fields.pop("meta", None)
         fields.setdefault("status", _text("state", data["state"]))
         made = cls(**fields)
-        object.__setattr__(made, "meta", meta)
+        _set(made, "meta", meta)
         return made
 
 
@@ -123,7 +162,14 @@ def decode_progress(data: bytes | memoryview) -> TaskProgress:
         made = TaskProgress(progress, status, current, total)
     except ValueError as error:
         raise DecodeError(f"the {len(data)} bytes of a progress: {error}") from error
-    object.__setattr__(made, "meta", meta)
+    _set(made, "meta", meta)
+    return made
+
+
+def _restore(cls: type[TaskProgress], values: tuple[Any, ...]) -> TaskProgress:
+    """What a pickle or a copy is made of; ``meta`` may be any value."""
+    made = cls(*values[:4])
+    _set(made, "meta", values[4])
     return made
 
 

@@ -6,9 +6,8 @@ durations are seconds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from logstore.progress import TaskProgress
 
@@ -16,8 +15,7 @@ Status = Literal["unknown", "running", "ready", "expired", "deleted"]
 EventKind = Literal["result", "progress", "deleted", "expired"]
 
 
-@dataclass(frozen=True, slots=True)
-class TaskInfo:
+class TaskInfo(NamedTuple):
     """One task as :meth:`Store.tasks` lists it."""
 
     task_id: str
@@ -29,8 +27,7 @@ class TaskInfo:
     progress: TaskProgress | None = None  # of a running task
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """A change that :meth:`Store.watch` has seen.  It is durable if it is a result's."""
 
     task_id: str
@@ -39,8 +36,7 @@ class Event:
     failed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class StoreStats:
+class StoreStats(NamedTuple):
     """A store's sizes, and what this process has done to it since it opened it."""
 
     path: str
@@ -73,8 +69,7 @@ class StoreStats:
     vacuums: int
 
 
-@dataclass(frozen=True, slots=True)
-class CheckReport:
+class CheckReport(NamedTuple):
     """What a check found; ``ok`` is whether ``problems`` is empty."""
 
     path: str
@@ -82,7 +77,7 @@ class CheckReport:
     progress: int = 0
     gone: int = 0
     log_frames: int = 0
-    problems: tuple[str, ...] = field(default=())
+    problems: tuple[str, ...] = ()
     salvaged_frames: int = 0
     lost_bytes: int = 0  # of the log, between whole frames
     kept_log: str | None = None  # where the damaged log has been put

@@ -6,29 +6,27 @@ read without a lock: a reader may see one event counted and its neighbour not ye
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 GROUP_SIZES_KEPT = 512
 
 
-@dataclass(slots=True)
 class Counters:
     """Counts since this process opened the store; pauses are in seconds."""
 
-    commits: int = 0
-    writes: int = 0
-    flushes: int = 0
-    group_size_max: int = 0
-    group_sizes: list[int] = field(default_factory=list)  # the last ones
-    compactions: int = 0
-    compaction_errors: int = 0
-    compaction_pause_max_s: float = 0.0
-    compaction_pause_total_s: float = 0.0
-    last_compaction_error: str | None = None
-    recoveries: int = 0
-    recovered_frames: int = 0
-    torn_tails: int = 0
-    vacuums: int = 0
+    def __init__(self) -> None:
+        self.commits = 0
+        self.writes = 0
+        self.flushes = 0
+        self.group_size_max = 0
+        self.group_sizes: list[int] = []  # the last ones
+        self.compactions = 0
+        self.compaction_errors = 0
+        self.compaction_pause_max_s = 0.0
+        self.compaction_pause_total_s = 0.0
+        self.last_compaction_error: str | None = None
+        self.recoveries = 0
+        self.recovered_frames = 0
+        self.torn_tails = 0
+        self.vacuums = 0
 
     def count_group(self, writes: int) -> None:
         """A group has been published."""

@@ -79,6 +79,7 @@ class Engine(Reading):
         self.log = log
         self.overlay = Overlay(header.words[STATE] >> 32)
         self.commit_lock = threading.RLock()  # held by the one thread that may write
+        self._retired: list[Table] = []
         self.view_lock = threading.Lock()
         self.copy_lock = threading.Lock()  # held while there is a copy of the table
         self._leader = 0  # the thread that holds commit_lock
@@ -246,9 +247,22 @@ class Engine(Reading):
             table = Table(self.path, new_lock=True)
         else:
             table = Table(self.path)
-        self.table = table  # the old one is closed when its last reader lets go of it
+        self.replace_table(table)
         words[INCARNATION] = self.incarnation = table.meta.incarnation
         words[TABLE_INODE] = table.inode
+
+    def replace_table(self, table: Table) -> None:
+        """Go over to another file; the old one is closed later, without the writer lock.
+
+        Closing a vacuumed file for the last time frees its blocks, which takes a while.
+        """
+        self._retired.append(self.table)
+        self.table = table
+
+    def close_retired(self) -> None:
+        """Close the tables that have been replaced; a reader still in one tries again."""
+        while self._retired:
+            self._retired.pop().close()
 
     # -- compaction and recovery ------------------------------------------------------------
 
@@ -430,6 +444,7 @@ class Engine(Reading):
 
     def release(self, *, keep_presence: bool = False) -> None:
         """Close all handles.  Nobody may be inside the engine."""
+        self.close_retired()
         self.table.close()
         self.log.close()
         with self.view_lock:
@@ -457,7 +472,8 @@ class Engine(Reading):
         """Drop what was inherited: closed, never unlocked, for the locks are the parent's too."""
         self.closed = self.forked = True
         self.view_lock = threading.Lock()
-        self.table.abandon()
+        for table in (self.table, *self._retired):
+            table.abandon()
         self.log.close()
         self.header.close()
         os.close(self.presence_fd)

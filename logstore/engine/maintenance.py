@@ -45,6 +45,7 @@ class Maintenance:
         checked = since
         while not self._stop.wait(min(engine.options.sync_interval_s, IDLE_S)):
             try:
+                engine.close_retired()
                 now = time.monotonic()
                 state = words[STATE]
                 committed = state & OFFSET_MAX

@@ -151,7 +151,7 @@ def _finish(engine: Engine, copy: Table, view: Overlay, folded: int) -> None:
     osdep.sync_directory(os.path.dirname(path))
     # The lock file there is belongs to the old table, which others still have open.
     table = Table(path, new_lock=True)
-    engine.table = table
+    engine.replace_table(table)
     words[INCARNATION] = engine.incarnation = incarnation
     words[TABLE_INODE] = table.inode
     words[VACUUM] = 0
