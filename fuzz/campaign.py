@@ -11,17 +11,21 @@ import argparse
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
-__all__ = ["Bar", "Findings", "add_common", "commit_seed", "duration", "workplace"]
+__all__ = ["Bar", "Findings", "add_common", "commit_seed", "duration", "end_tidily", "workplace"]
 
 ROOT = Path(__file__).resolve().parent.parent
 FIXED_SEED = 20240229
+_AGAIN_S = 8.0  # longer than the explorer takes to end its workers
+_tidying: list[bool] = []
 _BAR_S = 0.25
 _BAR_WIDTH = 30
 
@@ -49,14 +53,33 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def end_tidily() -> None:
+    """Let SIGTERM end a campaign as Ctrl-C does: nothing is left running or lying about.
+
+    An exception that a handler raises is lost where Python can only ignore exceptions, as in the
+    hooks around a fork; so it is raised again later, unless the tidying up has begun by then.
+    """
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        if not _tidying:
+            signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
+            raise SystemExit(128 + signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGALRM, leave)
+
+
 @contextlib.contextmanager
 def workplace(prefix: str) -> Iterator[Path]:
-    """A directory that goes with the block; in memory where there is such a place, for what a
-    process leaves behind is the same on any file system."""
-    memory = "/dev/shm"
+    """A directory that goes with the block; in FUZZ_DIR, or in memory where there is such a place,
+    for what a process leaves behind is the same on any file system."""
+    memory = os.environ.get("FUZZ_DIR", "/dev/shm")
     place = tempfile.mkdtemp(prefix=prefix, dir=memory if os.access(memory, os.W_OK) else None)
     try:
         yield Path(place)
+    except SystemExit:
+        _tidying.append(True)
+        raise
     finally:
         shutil.rmtree(place, ignore_errors=True)
 

@@ -10,7 +10,7 @@ import argparse
 import sys
 
 from fuzz import crash_states, histories, kills
-from fuzz.campaign import commit_seed
+from fuzz.campaign import commit_seed, end_tidily
 
 SHORT = (
     (crash_states.main, "--states 250"),
@@ -39,4 +39,5 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    end_tidily()
     sys.exit(main())

@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from fuzz.campaign import ROOT, Findings, add_common, commit_seed, duration, workplace
+from fuzz.campaign import ROOT, Findings, add_common, commit_seed, duration, end_tidily, workplace
 from fuzz.crash_check import check
 from fuzz.crash_plans import PLANS, Plan, Run
 from logstore.testing.crash import (
@@ -175,4 +175,5 @@ def _add(total: Exploration, found: Exploration) -> None:
 if __name__ == "__main__":
     if shutil.which("strace") is None:
         sys.exit("strace is not installed")
+    end_tidily()
     sys.exit(main())

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import logstore
-from fuzz.campaign import Bar, Findings, add_common, commit_seed, duration, workplace
+from fuzz.campaign import Bar, Findings, add_common, commit_seed, duration, end_tidily, workplace
 from fuzz.histories_worker import Worker
 from fuzz.processes import Child, Talk, start, wait_for_lines
 from logstore.testing.linearizability import (
@@ -218,4 +218,5 @@ def _check(path: str) -> None:
 
 
 if __name__ == "__main__":
+    end_tidily()
     sys.exit(main())

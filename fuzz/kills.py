@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import logstore
-from fuzz.campaign import Bar, Findings, add_common, commit_seed, duration, workplace
+from fuzz.campaign import Bar, Findings, add_common, commit_seed, duration, end_tidily, workplace
 from fuzz.clients import Script, digest_of, match, observe, perform
 from fuzz.processes import Child, Talk, start, wait_for_lines
 
@@ -290,4 +290,5 @@ def _peer(path: str, talk: Talk) -> None:
 
 
 if __name__ == "__main__":
+    end_tidily()
     sys.exit(main())

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -152,3 +155,46 @@ def test_a_plan_does_something_and_is_found_by_its_line(name: str) -> None:
     plan = PLANS[name]
     assert plan.set_up < plan.ops or plan.ops == 0
     assert run_of(Run(name, 5).line()) == Run(name, 5)
+
+
+@needs_strace
+@pytest.mark.parametrize(
+    ("words", "under_way"),
+    [
+        (["crash_states", "--states", "100000", "--only", "steady"], "recording/meta.json"),
+        (["kills", "--kills", "100000"], "store/app.db"),
+        (["histories", "--operations", "100000000"], "results/*.history"),
+    ],
+)
+def test_a_campaign_that_is_told_to_end_leaves_nothing_behind(
+    words: list[str], under_way: str, tmp_path: Path
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", f"fuzz.{words[0]}", *words[1:], "--seed", "1"],
+        cwd=ROOT, env={**os.environ, "FUZZ_DIR": str(tmp_path), "TMPDIR": str(tmp_path)},
+        stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        deadline = time.monotonic() + 60
+        while not any(tmp_path.glob(f"logstore-*/{under_way}")):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.terminate()
+        try:
+            _, errors = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    assert not list(tmp_path.iterdir())
+    assert not list(_processes_in(tmp_path))
+
+
+def _processes_in(directory: Path) -> Iterator[str]:
+    """The processes that a campaign in that directory has started."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            environ = (process / "environ").read_bytes()
+        except OSError:
+            continue
+        if f"FUZZ_DIR={directory}\0".encode() in environ:
+            yield f"{process.name}: {(process / 'cmdline').read_bytes()!r}"
