@@ -1,0 +1,233 @@
+"""The machine for taskiq result backends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from hypothesis import strategies as st
+from hypothesis.stateful import precondition, rule
+from taskiq.abc.result_backend import AsyncResultBackend
+from taskiq.depends.progress_tracker import TaskProgress
+from taskiq.exceptions import ResultGetError
+from taskiq.result import TaskiqResult
+
+from logstore.testing.conformance_cases.comparing import assert_same
+from logstore.testing.stateful_machines.base import HANDLES, Machine
+
+Backend = AsyncResultBackend[Any]
+_INDEXES = st.integers(0, 63)  # of a task id, modulo how many there are
+_ERRORS = (ValueError, KeyError, RuntimeError, OSError)
+
+
+class BackendMachine(Machine):
+    """A backend against a model; see :mod:`logstore.testing.stateful` for how to use it.
+
+    ``delete_result`` is used where the backend has it, and is expected to return whether there was
+    a result.
+    """
+
+    missing_error: ClassVar[type[BaseException]] = ResultGetError
+    """What ``get_result`` raises when there is no result."""
+    keeps_progress: ClassVar[bool] = True
+    """``set_progress`` and ``get_progress`` are implemented."""
+    deletes_progress: ClassVar[bool] = True
+    """Deleting a result deletes the task's progress as well."""
+    keeps_logs: ClassVar[bool] = True
+    """``log`` is stored, and returned when asked for only."""
+    reading_deletes: ClassVar[bool] = False
+    """``get_result`` deletes the result that it returns, and the task's progress."""
+    is_cancellable: ClassVar[bool] = True
+    """A cancelled write is whole or absent, once everything has come to rest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.results: dict[str, TaskiqResult[Any]] = {}
+        self.progress: dict[str, TaskProgress[Any]] = {}
+
+    async def make_backend(self, place: Path) -> Backend:
+        """Return a backend that keeps what it stores at ``place``, not started."""
+        raise NotImplementedError("a backend machine needs make_backend()")
+
+    def open_handle(self, place: Path) -> Any:
+        """A backend that has been started."""
+        backend = self.run(self.make_backend(place))
+        self.run(backend.startup())
+        return backend
+
+    def close_handle(self, handle: Any) -> None:
+        """Shut it down."""
+        self.run(handle.shutdown())
+
+    # -- writing -------------------------------------------------------------------------------
+
+    @rule(data=st.data(), handle=HANDLES, index=_INDEXES)
+    def set_result(self, data: st.DataObject, handle: int, index: int) -> None:
+        """Store a result."""
+        task_id, result = self.task_id(index), self.draw_result(data)
+        self.run(self.handle(handle).set_result(task_id, result))
+        self.keep(task_id, result)
+        self.check(task_id)
+
+    @rule(data=st.data(), index=_INDEXES, count=st.integers(2, 6))
+    def set_many(self, data: st.DataObject, index: int, count: int) -> None:
+        """Store the results of several tasks at the same time, through all handles."""
+        ids = [self.task_id(index + number) for number in range(min(count, len(self.task_ids)))]
+        results = {task_id: self.draw_result(data) for task_id in ids}
+        self.gather(*(self._setter(number, *pair) for number, pair in enumerate(results.items())))
+        for task_id, result in results.items():
+            self.keep(task_id, result)
+            self.check(task_id)
+
+    @rule(data=st.data(), index=_INDEXES, count=st.integers(2, 4))
+    def set_one_at_the_same_time(self, data: st.DataObject, index: int, count: int) -> None:
+        """Store several results of one task at the same time: one of them stays."""
+        task_id = self.task_id(index)
+        results = [self.draw_result(data) for _ in range(count)]
+        self.gather(*(self._setter(number, task_id, one) for number, one in enumerate(results)))
+        if not self.keeps_nothing:
+            self.adopt(task_id, list(results))
+
+    @precondition(lambda self: self.is_cancellable)
+    @rule(data=st.data(), handle=HANDLES, index=_INDEXES, turns=st.integers(0, 6))
+    def cancel_a_write(self, data: st.DataObject, handle: int, index: int, turns: int) -> None:
+        """Cancel a write: afterwards the old result is there, or the new one."""
+        task_id, result = self.task_id(index), self.draw_result(data)
+        self.cancel_early(self._setter(handle, task_id, result), turns)
+        self.adopt(task_id, [self.results.get(task_id), None if self.keeps_nothing else result])
+
+    @precondition(lambda self: hasattr(self.handle(0), "delete_result"))
+    @rule(handle=HANDLES, index=_INDEXES)
+    def delete_result(self, handle: int, index: int) -> None:
+        """Delete, and be told whether there was a result."""
+        task_id = self.task_id(index)
+        told = self.run(self.handle(handle).delete_result(task_id))
+        assert told is (task_id in self.results), f"delete_result({task_id!r}) returned {told}"
+        self.forget(task_id)
+        self.check(task_id)
+
+    @precondition(lambda self: self.keeps_progress)
+    @rule(data=st.data(), handle=HANDLES, index=_INDEXES)
+    def set_progress(self, data: st.DataObject, handle: int, index: int) -> None:
+        """Store progress in taskiq's form."""
+        task_id = self.task_id(index)
+        meta = data.draw(self.values)
+        progress: TaskProgress[Any] = TaskProgress(state=data.draw(_STATES), meta=meta)
+        self.run(self.handle(handle).set_progress(task_id, progress))
+        if not self.keeps_nothing:
+            self.progress[task_id] = progress
+        self.check(task_id)
+
+    # -- reading -------------------------------------------------------------------------------
+
+    @rule(handle=HANDLES, index=_INDEXES, with_logs=st.booleans())
+    def get_result(self, handle: int, index: int, with_logs: bool) -> None:
+        """Read one task."""
+        self.check_through(self.handle(handle), self.task_id(index), with_logs)
+
+    @rule()
+    def read_everything(self) -> None:
+        """Read all tasks."""
+        self.check_everything()
+
+    def check_everything(self) -> None:
+        """Every task through every handle."""
+        for task_id in self.task_ids:
+            self.check(task_id)
+
+    def check(self, task_id: str) -> None:
+        """One task through every handle."""
+        for handle in self.handles:
+            self.check_through(handle, task_id, with_logs=True)
+
+    def check_through(self, handle: Any, task_id: str, with_logs: bool) -> None:
+        """Result, readiness and progress are what the model has."""
+        expected = self.results.get(task_id)
+        ready = self.run(handle.is_result_ready(task_id))
+        assert ready is (expected is not None), f"is_result_ready({task_id!r}) returned {ready}"
+        self.compare(self.read(handle, task_id, with_logs), expected, with_logs)
+        if self.reading_deletes and expected is not None:
+            self.forget(task_id)
+        if self.keeps_progress:
+            found = self.run(handle.get_progress(task_id))
+            progress = self.progress.get(task_id)
+            assert (found is None) == (progress is None), f"progress of {task_id!r}: {found}"
+            if progress is not None:
+                assert_same((found.state, found.meta), (progress.state, progress.meta), "progress")
+
+    # -- helpers -------------------------------------------------------------------------------
+
+    def task_id(self, index: int) -> str:
+        """One of the ids in use."""
+        return self.task_ids[index % len(self.task_ids)]
+
+    def draw_result(self, data: st.DataObject) -> TaskiqResult[Any]:
+        """A result, of a task that returned or of one that failed."""
+        fields: dict[str, Any] = {"execution_time": 0.5, "log": data.draw(_LOGS)}
+        if data.draw(st.booleans()):
+            return TaskiqResult(is_err=False, return_value=data.draw(self.values), **fields)
+        error = data.draw(st.sampled_from(_ERRORS))(data.draw(_STATES))
+        return TaskiqResult(is_err=True, return_value=None, error=error, **fields)
+
+    def keep(self, task_id: str, result: TaskiqResult[Any]) -> None:
+        """Put into the model what has been acked."""
+        if not self.keeps_nothing:
+            self.results[task_id] = result
+
+    def forget(self, task_id: str) -> None:
+        """Take out of the model what a deletion takes away."""
+        self.results.pop(task_id, None)
+        if self.deletes_progress:
+            self.progress.pop(task_id, None)
+
+    def adopt(self, task_id: str, possible: list[TaskiqResult[Any] | None]) -> None:
+        """Find out which of several results stayed; it is the one from now on."""
+        found = self.read(self.handle(0), task_id, with_logs=True)
+        for candidate in possible:
+            try:
+                self.compare(found, candidate, with_logs=True)
+            except AssertionError:
+                continue
+            self.results.pop(task_id, None)
+            if candidate is not None and self.reading_deletes:
+                self.forget(task_id)
+            elif candidate is not None:
+                self.results[task_id] = candidate
+            self.check(task_id)
+            return
+        raise AssertionError(f"{task_id!r} has {found!r}, expected one of {possible!r}")
+
+    def read(self, handle: Any, task_id: str, with_logs: bool) -> TaskiqResult[Any] | None:
+        """The result, None if it is missing."""
+        try:
+            result: TaskiqResult[Any] = self.run(handle.get_result(task_id, with_logs))
+        except self.missing_error:
+            return None
+        return result
+
+    def compare(
+        self, found: TaskiqResult[Any] | None, expected: TaskiqResult[Any] | None, with_logs: bool
+    ) -> None:
+        """Raise AssertionError unless both are the same."""
+        assert (found is None) == (expected is None), f"expected {expected!r}, found {found!r}"
+        if found is None or expected is None:
+            return
+        assert found.is_err is expected.is_err
+        assert_same(found.return_value, expected.return_value, "return_value")
+        assert found.execution_time == expected.execution_time
+        if self.keeps_logs:
+            assert found.log == (expected.log if with_logs else None)
+        assert type(found.error) is type(expected.error)
+        if expected.error is not None and found.error is not None:
+            assert found.error.args == expected.error.args
+
+    def _setter(self, handle: int, task_id: str, result: TaskiqResult[Any]) -> Any:
+        async def set_it() -> None:
+            await self.handle(handle).set_result(task_id, result)
+
+        return set_it
+
+
+_LETTERS = st.characters(codec="utf-8")
+_LOGS = st.none() | st.text(_LETTERS, max_size=8)
+_STATES = st.text(_LETTERS, max_size=8)
