@@ -17,7 +17,7 @@ from typing import Any
 
 from fuzz.campaign import commit_seed
 from fuzz.loop import Report, replay, run_loop
-from fuzz.target import CORPUS, HERE, Target, load
+from fuzz.target import HERE, Target, load
 
 SECONDS = 30.0
 
@@ -113,9 +113,13 @@ def _run_atheris(target: Target, options: Any) -> None:
     """Coverage-guided, in this process; does not return."""
     atheris: Any = import_module("atheris")
     atheris.instrument_all()
+    corpus = (options.keep_in or options.save_in.parent / "atheris-corpus") / target.name
+    corpus.mkdir(parents=True, exist_ok=True)
+    for number, data in enumerate(target.corpus()):
+        (corpus / f"seed-{number}").write_bytes(data)
     arguments = [
         sys.argv[0],
-        str(CORPUS / target.name),
+        str(corpus),
         f"-seed={options.seed + 1}",
         f"-max_len={target.bytes_max}",
         f"-timeout={int(target.seconds_max)}",
