@@ -35,7 +35,7 @@ def check(path: str | os.PathLike[str], *, salvage: bool = False) -> CheckReport
     Raises an :class:`~logstore.errors.OpenError` if there is no store, or if it is in use.
     """
     real_path = os.path.realpath(os.fsdecode(path))
-    saved: tuple[int, int, str] | None = None
+    saved: checking.Salvaged | None = None
     try:
         check_place(real_path, force=True, create=False)
         if salvage:
@@ -46,13 +46,11 @@ def check(path: str | os.PathLike[str], *, salvage: bool = False) -> CheckReport
             report = opened.check()
     except CorruptionError as exc:
         report = CheckReport(real_path, problems=(str(exc),))
-    if saved is None:
-        return report
-    return checking.with_salvage(report, *saved)
+    return report if saved is None else report._replace(**saved._asdict())
 
 
-def _salvage(path: str) -> tuple[int, int, str] | None:
-    """Fold what is whole; how many frames, how many bytes were lost, where the log is kept."""
+def _salvage(path: str) -> checking.Salvaged | None:
+    """Fold what is whole; None if there is no log that counts."""
     with hold_alone(path):
         table = Table(path)
         try:
@@ -79,6 +77,6 @@ def _salvage(path: str) -> tuple[int, int, str] | None:
             )
             os.unlink(log_path)
             osdep.sync_directory(os.path.dirname(path))
-            return len(found), lost, kept
+            return checking.Salvaged(len(found), lost, kept)
         finally:
             table.close()

@@ -382,7 +382,6 @@ class Store:
         counters = engine.counters
         state, synced = engine.log_state()
         committed = state & OFFSET_MAX
-        sizes = counters.group_sizes[-512:]
         results, progress = checking.overlay_difference(engine, view)
         return StoreStats(
             path=self._path,
@@ -403,7 +402,7 @@ class Store:
             writes=counters.writes,
             flushes=counters.flushes,
             group_size_max=counters.group_size_max,
-            group_size_mean=sum(sizes) / len(sizes) if sizes else 0.0,
+            group_size_mean=counters.group_size_mean(),
             compactions=counters.compactions,
             compaction_errors=counters.compaction_errors,
             compaction_pause_max_s=counters.compaction_pause_max_s,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from typing import NamedTuple
 
 from logstore.engine import frames, records
 from logstore.engine.engine import Engine
@@ -164,12 +165,20 @@ def _difference(table: Table, txn: Txn, view: Overlay) -> tuple[int, int]:
 # -- salvage ---------------------------------------------------------------------------------
 
 
+class Salvaged(NamedTuple):
+    """What a salvage has done: fields of the report."""
+
+    salvaged_frames: int
+    lost_bytes: int
+    kept_log: str
+
+
 def salvage_live(engine: Engine) -> CheckReport:
     """Fold every whole frame of an open store's log, and go on with a new log.
 
     What this process has in memory of the log counts as whole.  Raises WriteError.
     """
-    saved: tuple[int, int, str] | None = None
+    saved: Salvaged | None = None
     with engine.exclusive(recover=False):
         overlay = engine.overlay
         epoch = engine.log_state()[0] >> 32
@@ -180,10 +189,10 @@ def salvage_live(engine: Engine) -> CheckReport:
         found, lost = whole_frames(data, salvaged.applied - FIRST_OFFSET, engine.seed, epoch)
         if frames.scan(data, FIRST_OFFSET, engine.seed, epoch)[1] < engine.log_end():
             salvaged.apply([(frame.key, frame.entry) for frame in found], engine.log_end())
-            saved = len(found), lost, keep_aside(engine.log.path)
+            saved = Salvaged(len(found), lost, keep_aside(engine.log.path))
             engine.adopt_salvaged(salvaged)
     report = check(engine)
-    return report if saved is None else with_salvage(report, *saved)
+    return report if saved is None else report._replace(**saved._asdict())
 
 
 def whole_frames(data: bytes, start: int, seed: int, epoch: int) -> tuple[list[frames.Frame], int]:
@@ -201,18 +210,3 @@ def keep_aside(log_path: str) -> str:
     kept = f"{log_path}.damaged-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
     os.link(log_path, kept)
     return kept
-
-
-def with_salvage(report: CheckReport, salvaged: int, lost: int, kept: str) -> CheckReport:
-    """A report with what a salvage has done."""
-    return CheckReport(
-        report.path,
-        report.results,
-        report.progress,
-        report.gone,
-        report.log_frames,
-        report.problems,
-        salvaged,
-        lost,
-        kept,
-    )

@@ -17,7 +17,7 @@ class Counters:
         self.writes = 0
         self.flushes = 0
         self.group_size_max = 0
-        self.group_sizes: list[int] = []  # the last ones
+        self._group_sizes: list[int] = []  # the last ones
         self.compactions = 0
         self.compaction_errors = 0
         self.compaction_pause_max_s = 0.0
@@ -34,10 +34,15 @@ class Counters:
         self.writes += writes
         if writes > self.group_size_max:
             self.group_size_max = writes
-        sizes = self.group_sizes
+        sizes = self._group_sizes
         sizes.append(writes)
         if len(sizes) >= 2 * GROUP_SIZES_KEPT:
             del sizes[:GROUP_SIZES_KEPT]
+
+    def group_size_mean(self) -> float:
+        """Of the last groups; 0 if there were none."""
+        sizes = self._group_sizes[-GROUP_SIZES_KEPT:]
+        return sum(sizes) / len(sizes) if sizes else 0.0
 
     def count_compaction(self, pause_s: float) -> None:
         """The log has been folded into the table."""

@@ -327,7 +327,8 @@ class Engine(Reading):
     def fold(self, *, extra: Batch | None = None, clean: bool = False) -> None:
         """Fold the overlay, and ``extra`` behind it, and begin a new epoch.
 
-        Under the writer lock, caught up.  An error leaves WRITING set.
+        ``clean`` marks the table as closed cleanly, for whoever is alone and leaves.  Under the
+        writer lock, caught up.  An error leaves WRITING set.
         """
         started = time.perf_counter()
         words = self.header.words
@@ -384,6 +385,7 @@ class Engine(Reading):
         self.counters.recoveries += 1
 
     def recover_quietly(self) -> None:
+        """Try at once to :meth:`recover`; if it fails, the next writer tries again."""
         try:
             self.recover()
         except (OSError, lmdb.Error, LogstoreError) as exc:
@@ -433,10 +435,6 @@ class Engine(Reading):
     def flush(self) -> None:
         """Put what has been published but not synced on the disk; writer lock held."""
         self.groups.append([], must_sync=True)
-
-    def fold_clean(self) -> None:
-        """Fold everything and mark the table as closed cleanly; writer lock held, alone."""
-        self.fold(clean=True)
 
     def stop(self) -> None:
         """Let no operation begin any more."""

@@ -361,7 +361,7 @@ def close_engine(engine: Engine) -> None:
             # Conversion may drop our shared lock if others hold theirs; we are leaving anyway.
             alone = osdep.try_lock(fd) and _is_at(fd, path + "-shm")
             if alone:
-                engine.fold_clean()
+                engine.fold(clean=True)
                 engine.header.begin_rebuild()
             else:
                 engine.flush()
