@@ -6,7 +6,8 @@ Rules of this package:
 - One measurement (*slice*) is one workload, one variant, one peer, one round, in the peer's own
   process. Rounds are interleaved: every peer is measured before any is measured again.
 - A comparison is a ratio of two slices of the same round; a reported figure is the median over
-  the rounds, with its spread. Seconds are shown and never asserted.
+  the rounds, with its spread. Seconds are shown and fail no run, though some targets are in
+  milliseconds of the machine at hand.
 
 ``bench/README.md`` says how to read the numbers and what they do not say.
 """

@@ -13,7 +13,7 @@ from . import compare, machine, plots, record, report
 from .driver import Contender, Driver, Outcome, Wanted, contenders, everything, slices_of
 from .profiles import ALL, PROFILES, Profile
 from .progress import Progress
-from .targets import Figures, judge_all, needed
+from .targets import OWN, Figures, Target, judge_all, needed
 from .workloads import WORKLOADS
 
 DEFAULT_OUT = Path("bench/results")
@@ -48,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     again = commands.add_parser("report", help="print the tables of an earlier run")
     again.add_argument("path", type=Path, nargs="?", default=DEFAULT_OUT / "bench.json")
     again.add_argument("--markdown", action="store_true")
+    again.add_argument("--summary", action="store_true", help="what README shows, as Markdown")
     draw = commands.add_parser("plot", help="draw the plots of an earlier run")
     draw.add_argument("path", type=Path, nargs="?", default=DEFAULT_OUT / "bench.json")
     commands.add_parser("peers", help="say how each peer is configured, and why")
@@ -63,7 +64,8 @@ def chosen_profile(options: argparse.Namespace, default: Sequence[str] | None = 
         raise SystemExit(f"unknown workload {unknown[0]!r}; known: {', '.join(ALL)}")
     profile = replace(profile, workloads=tuple(wanted))
     if options.rounds:
-        profile = replace(profile, rounds=options.rounds, heavy_rounds=options.rounds)
+        rounds = options.rounds
+        profile = replace(profile, rounds=rounds, slow_rounds=rounds, long_rounds=rounds)
     return profile
 
 
@@ -107,14 +109,28 @@ def command_run(options: argparse.Namespace) -> int:
         print(f"no plots: {error}", file=sys.stderr)
     else:
         print("plots: " + ", ".join(str(path) for path in drawn))
-    return check(found) if options.check else 0
+    if not options.check:
+        return 0
+    bad = regressions(found)
+    outcomes = [outcome]
+    if bad:  # measured once more: noise passes, a regression does not
+        again = tuple(dict.fromkeys(target.workload for target in bad))
+        print(f"once more: {', '.join(again)}")
+        outcome, described = measure(replace(profile, workloads=again), rivals, options.dir, wanted)
+        outcomes.append(outcome)
+        second = record.Record(command, {**asdict(profile), "workloads": again}, described, outcome)
+        still = regressions(second)
+        bad = [target for target in bad if target in still]
+    lost = [text for run in outcomes for text in (*run.failed, *run.skipped) if OWN in text]
+    for text in lost:
+        print(f"failed: {text}")
+    return 1 if bad or lost else 0
 
 
-def check(found: record.Record) -> int:
-    """1 when a ratio is worse than half of its target, or a slice of our own is missing."""
+def regressions(found: record.Record) -> list[Target]:
+    """The targets of which a ratio is worse than half; tells them."""
     figures = Figures(found.outcome.cells, found.outcome.peers)
-    findings = judge_all(figures, found.workloads)
-    bad = [finding for finding in findings if finding.regressed]
+    bad = [finding for finding in judge_all(figures, found.workloads) if finding.regressed]
     for finding in bad:
         target, measured = finding.target, finding.measured
         assert measured is not None
@@ -122,11 +138,7 @@ def check(found: record.Record) -> int:
             f"regression: {target.workload} {target.variant}, {target.text}: "
             f"{measured.median:.2f}, target {target.sense} {target.bound:.2f}"
         )
-    missed = [*found.outcome.failed, *found.outcome.skipped]
-    ours = [text for text in missed if "logstore" in text]
-    for text in ours:
-        print(f"failed: {text}")
-    return 1 if bad or ours else 0
+    return [finding.target for finding in bad]
 
 
 def command_compare(options: argparse.Namespace) -> int:
@@ -148,7 +160,12 @@ def command_compare(options: argparse.Namespace) -> int:
 
 def command_report(options: argparse.Namespace) -> int:
     """Print the tables of an earlier run."""
-    print(report.render(record.load(options.path), markdown=options.markdown))
+    found = record.load(options.path)
+    print(
+        report.summary(found)
+        if options.summary
+        else report.render(found, markdown=options.markdown)
+    )
     return 0
 
 
@@ -183,9 +200,9 @@ COMMANDS = {
 }
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that was asked for; returns the exit status."""
-    options = parser().parse_args()
+    options = parser().parse_args(arguments)
     # Ended by a signal, the workers and their servers must be ended and the stores removed too.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     return COMMANDS[options.command](options)

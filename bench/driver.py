@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -61,6 +62,7 @@ class Outcome:
     failed: list[str] = field(default_factory=list)
     peers: dict[str, dict[str, Any]] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)  # what each workload took
 
 
 def contenders(names: Sequence[str] | None) -> list[Contender]:
@@ -113,7 +115,9 @@ class Driver:
         """Run the workloads `names` and return what was found."""
         try:
             for name in names:
+                before = time.monotonic()
                 self._run_workload(WORKLOADS[name])
+                self.outcome.seconds[name] = round(time.monotonic() - before, 1)
         finally:
             shutil.rmtree(self._directory, ignore_errors=True)
         return self.outcome
@@ -228,7 +232,12 @@ class Driver:
 
 def rounds_of(workload: Workload, profile: Profile) -> int:
     """How many rounds a workload has in a profile."""
-    return profile.heavy_rounds if workload.heavy else profile.rounds
+    rounds = {
+        "short": profile.rounds,
+        "slow": profile.slow_rounds,
+        "long": profile.long_rounds,
+    }
+    return rounds[workload.pace]
 
 
 def has_slice(workload: Workload, variant: str, peer: str, wanted: Wanted) -> bool:

@@ -31,7 +31,7 @@ PACKAGES = (
 )
 
 # Nothing there survives a reboot, so a flush costs nothing and the figures would mean nothing.
-NOT_DISKS = frozenset({"tmpfs", "ramfs", "overlay"})
+NOT_DISKS = frozenset({"tmpfs", "ramfs"})
 
 
 def _first_line(command: list[str]) -> str | None:
@@ -97,7 +97,8 @@ def describe(directory: Path) -> dict[str, Any]:
         "processor": _processor(),
         "cpus": os.cpu_count(),
         "memory_bytes": _memory_bytes(),
-        "kernel": platform.release(),
+        # Without what a distribution or a provider appends to it.
+        "kernel": platform.release().partition("-")[0],
         "system": _first_line(["uname", "-sm"]),
         "file_system": file_system(directory),
         "versions": versions(),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from time import perf_counter_ns
 from typing import TypeAlias
@@ -77,9 +78,15 @@ def closed_loop(operation: Callable[[], object], seconds: float) -> Samples:
 
 
 async def closed_lanes(
-    operation: Callable[[], Awaitable[object]], lanes: int, seconds: float
+    operation: Callable[[], Awaitable[object]],
+    lanes: int,
+    seconds: float,
+    watch: Ticker | None = None,
 ) -> Samples:
-    """Run `lanes` closed loops over the coroutine `operation` at the same time."""
+    """Run `lanes` closed loops over the coroutine `operation` at the same time.
+
+    `watch` runs beside what is measured, and not beside the warm-up, which opens connections.
+    """
     settle()
     samples = Samples()
     keep = samples.latencies_ns.append
@@ -100,7 +107,8 @@ async def closed_lanes(
         return perf_counter_ns() - started
 
     await all_lanes(max(seconds * WARM_UP_SHARE, WARM_UP_LANES_S_MIN), kept=False)
-    samples.elapsed_ns = await all_lanes(seconds, kept=True)
+    async with watch or nullcontext():
+        samples.elapsed_ns = await all_lanes(seconds, kept=True)
     return samples
 
 

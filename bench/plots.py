@@ -17,20 +17,30 @@ SIZE_INCHES = (8.0, 5.0)
 DPI = 110
 OURS_WIDTH = 3.0
 PEER_WIDTH = 1.4
+# More colours than there are peers.
+COLOURS = "tab20"
 
 Draw = Callable[["Axes", Record], bool]
 
 
-def _style(about: dict[str, Any]) -> dict[str, Any]:
-    """Ours is thick, the limit is black, what is not durable is dashed."""
-    style: dict[str, Any] = {"label": about["title"], "linewidth": PEER_WIDTH}
+def _style(record: Record, peer: str) -> dict[str, Any]:
+    """A colour per peer; ours is thick, the limit is black, what is not durable is dashed."""
+    import matplotlib
+
+    about = record.outcome.peers[peer]
+    place = list(record.outcome.peers).index(peer)
+    style: dict[str, Any] = {
+        "label": about["title"],
+        "linewidth": PEER_WIDTH,
+        "color": matplotlib.colormaps[COLOURS](place),
+    }
     if about["role"] == "own":
         style["linewidth"] = OURS_WIDTH
     elif about["role"] == "limit":
         style |= {"color": "black", "linestyle": ":"}
     if not about["durable"]:
         style["linestyle"] = "--"
-        style["label"] += " (not durable)"
+        style["label"] += " *"
     return style
 
 
@@ -39,7 +49,7 @@ def throughput(axes: Axes, record: Record) -> bool:
     figures = Figures(record.outcome.cells, record.outcome.peers)
     drawn = False
     variants = dict.fromkeys(cell.variant for cell in record.outcome.cells if cell.workload == "W2")
-    for peer, about in record.outcome.peers.items():
+    for peer in record.outcome.peers:
         points = []
         for variant in variants:
             found = figures.rounds("W2", variant, peer, "ops_per_s")
@@ -47,14 +57,14 @@ def throughput(axes: Axes, record: Record) -> bool:
                 points.append((int(variant.removeprefix("c=")), median(list(found.values()))))
         if points:
             drawn = True
-            axes.plot(*zip(*points, strict=True), marker="o", markersize=4, **_style(about))
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=4, **_style(record, peer))
     axes.set(
         xscale="log", yscale="log", xlabel="concurrent set_result", ylabel="results per second"
     )
     axes.set_xticks([int(variant.removeprefix("c=")) for variant in variants])
     axes.set_xticklabels([variant.removeprefix("c=") for variant in variants])
     axes.minorticks_off()
-    axes.set_title("W2: durable set_result of a TaskiqResult")
+    axes.set_title("W2: set_result of a TaskiqResult")
     return drawn
 
 
@@ -62,7 +72,7 @@ def latency(axes: Axes, record: Record) -> bool:
     """W1 at 300 B: the whole distribution, medians of the rounds' quantiles."""
     drawn = False
     shares = [100 * point / (CURVE_POINTS - 1) for point in range(CURVE_POINTS)]
-    for peer, about in record.outcome.peers.items():
+    for peer in record.outcome.peers:
         curves = [
             cell.metrics["curve_us"]
             for cell in record.outcome.cells
@@ -72,7 +82,7 @@ def latency(axes: Axes, record: Record) -> bool:
         if rows:
             drawn = True
             middle = [median(column) for column in zip(*rows, strict=True)]
-            axes.plot(shares, middle, **_style(about))
+            axes.plot(shares, middle, **_style(record, peer))
     axes.set(yscale="log", xlabel="percentile", ylabel="latency, us")
     axes.set_title("W1: synchronous set of 300 B")
     return drawn
@@ -87,7 +97,7 @@ def size_plot(metric: str, label: str) -> Draw:
             {int(cell.variant) for cell in record.outcome.cells if cell.workload == "W6"}
         )
         drawn = False
-        for peer, about in record.outcome.peers.items():
+        for peer in record.outcome.peers:
             points = []
             for size in sizes:
                 found = figures.rounds("W6", str(size), peer, metric)
@@ -95,7 +105,9 @@ def size_plot(metric: str, label: str) -> Draw:
                     points.append((size, median(list(found.values()))))
             if points:
                 drawn = True
-                axes.plot(*zip(*points, strict=True), marker="o", markersize=4, **_style(about))
+                axes.plot(
+                    *zip(*points, strict=True), marker="o", markersize=4, **_style(record, peer)
+                )
         axes.set(xscale="log", yscale="log", xlabel="results in the store", ylabel=label)
         axes.set_title(f"W6: {label}")
         return drawn
@@ -127,7 +139,13 @@ def draw_all(record: Record, directory: Path) -> list[Path]:
         figure, axes = pyplot.subplots(figsize=SIZE_INCHES, dpi=DPI)
         if draw(axes, record):
             axes.grid(True, which="major", alpha=0.3)
-            axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+            axes.legend(
+                fontsize=7,
+                loc="center left",
+                bbox_to_anchor=(1.0, 0.5),
+                title="* is not durable",
+                title_fontsize=7,
+            )
             path = directory / f"{name}.png"
             figure.savefig(path, bbox_inches="tight", metadata={"Software": None})
             written.append(path)

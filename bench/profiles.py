@@ -16,7 +16,9 @@ class Profile:
     """
 
     name: str
-    rounds: int
+    rounds: int  # W1 to W4
+    slow_rounds: int  # W5 to W9
+    long_rounds: int  # W10 and W11: long slices, whose figure is steady in itself
     slice_s: float  # W1 to W4
     slow_slice_s: float  # W7 and W9: at 20 ms a flush, a slice needs time to mean something
     contention_s: float  # W5
@@ -25,27 +27,30 @@ class Profile:
     device_results: int  # W8: enough to include a compaction
     wake_ups: int  # W10
     waiting_s: float  # W10
+    soak_fill_s: float  # W11: at most
     soak_s: float  # W11
     soak_ttl_s: int  # W11
     workloads: Sequence[str] = ALL
     peers: Sequence[str] | None = None  # None: all
     # Leave out what no target that can fail needs.
     targets_only: bool = False
-    heavy_rounds: int = 1  # W6, W10 and W11: long slices, whose figure is steady in itself
 
 
 PROFILES: dict[str, Profile] = {
     "smoke": Profile(
         name="smoke",
         rounds=3,
+        slow_rounds=2,
+        long_rounds=1,
         slice_s=0.2,
         slow_slice_s=0.4,
         contention_s=1.0,
         store_sizes=(10_000, 40_000),
-        table_results=1_500,
+        table_results=5_000,
         device_results=3_000,
         wake_ups=10,
         waiting_s=1.0,
+        soak_fill_s=0.0,
         soak_s=0.0,
         soak_ttl_s=1,
         workloads=("W1", "W2", "W3", "W4", "W5", "W6", "W7", "W8"),
@@ -55,20 +60,25 @@ PROFILES: dict[str, Profile] = {
     "quick": Profile(
         name="quick",
         rounds=3,
+        slow_rounds=2,
+        long_rounds=1,
         slice_s=0.3,
         slow_slice_s=0.6,
         contention_s=2.0,
-        store_sizes=(10_000, 100_000),
+        store_sizes=(10_000, 100_000, 1_000_000),
         table_results=5_000,
-        device_results=5_000,
+        device_results=3_000,
         wake_ups=20,
         waiting_s=3.0,
-        soak_s=60.0,
+        soak_fill_s=10.0,
+        soak_s=30.0,
         soak_ttl_s=5,
     ),
     "full": Profile(
         name="full",
-        rounds=7,
+        rounds=5,
+        slow_rounds=3,
+        long_rounds=1,
         slice_s=0.8,
         slow_slice_s=1.5,
         contention_s=4.0,
@@ -77,8 +87,8 @@ PROFILES: dict[str, Profile] = {
         device_results=20_000,
         wake_ups=50,
         waiting_s=5.0,
+        soak_fill_s=60.0,
         soak_s=300.0,
         soak_ttl_s=20,
-        heavy_rounds=2,
     ),
 }

@@ -51,5 +51,6 @@ def load(path: Path) -> Record:
         failed=content["failed"],
         peers=content["peers"],
         versions=content["versions"],
+        seconds=content["seconds"],
     )
     return Record(content["command"], content["profile"], content["machine"], outcome)

@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from .driver import rounds_of
+from .profiles import ALL, Profile
 from .record import Record
 from .stats import Spread, paired_ratios, spread
 from .targets import OWN, Figures, Finding, Unit, judge_all
 from .workloads import WORKLOADS, Metric, Workload
 
 ABSENT = "-"
+NOT_DURABLE = " *"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +102,8 @@ def workload_tables(record: Record, figures: Figures) -> Iterator[Table]:
                 cells = [_cell(workload, variant, peer, metric, figures) for variant in shown]
                 if any(cell != ABSENT for cell in cells):
                     about = record.outcome.peers[peer]
-                    title = about["title"] + ("" if about["durable"] else " *")
-                    rows.append([title, *cells])
+                    promised = about["durable"] and peer not in workload.not_durable
+                    rows.append([about["title"] + ("" if promised else NOT_DURABLE), *cells])
             if rows:
                 title = f"{name} {workload.title}: {metric.label}"
                 yield Table(title, ["", *shown], rows)
@@ -135,9 +138,27 @@ def targets_table(findings: Sequence[Finding]) -> Table:
 
 LEGEND = (
     "Medians over the rounds; ± is the round farthest from it. In parentheses how good a peer is "
-    "beside logstore, paired by round: 0.25x is a quarter as fast. * is not durable: an "
-    "acknowledged result may be lost with the power."
+    "beside logstore, paired by round: 0.25x is a quarter as fast. * is not durable: what was "
+    "acknowledged (in W4: progress) may be lost with the power."
 )
+
+
+def _span(names: Sequence[str]) -> str:
+    """Names of workloads in a few words: `W5 to W9`."""
+    first = ALL.index(names[0])
+    if len(names) > 2 and tuple(names) == ALL[first : first + len(names)]:
+        return f"{names[0]} to {names[-1]}"
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def rounds_line(profile: Profile) -> str:
+    """How many rounds there were: those of the first workload, and who had how many others."""
+    counts: dict[int, list[str]] = {}
+    for name in profile.workloads:
+        counts.setdefault(rounds_of(WORKLOADS[name], profile), []).append(name)
+    (first, _), *others = counts.items()
+    rounds = f"{first} round" + ("s" if first != 1 else "")
+    return ", ".join([rounds, *(f"{_span(names)} {count}" for count, names in others)])
 
 
 def machine_lines(record: Record) -> list[str]:
@@ -147,12 +168,60 @@ def machine_lines(record: Record) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     gib = machine["memory_bytes"] / (1 << 30)
     return [
-        f"{machine['date']}, `{record.command}`, {record.profile['rounds']} rounds",
+        f"{machine['date']}, `{record.command}`, {rounds_line(Profile(**record.profile))}",
         f"{machine['processor']}, {machine['cpus']} cores, {gib:.0f} GiB, "
         f"Linux {machine['kernel']}, {disk['type']} on {disk.get('block_device', disk['device'])} "
         f"({disk.get('write_cache', 'write cache unknown')})",
         versions,
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One figure of each peer as README shows it."""
+
+    title: str
+    workload: str
+    variant: str
+    metric: str
+    digits: int = 0
+
+
+SUMMARY: tuple[Column, ...] = (
+    Column("set, sync: us", "W1", "300B", "p50_us"),
+    Column("set, 1 at a time: /s", "W2", "c=1", "ops_per_s"),
+    Column("set, 64: /s", "W2", "c=64", "ops_per_s"),
+    Column("get just written, 64: /s", "W3", "new c=64", "ops_per_s"),
+    Column("get from a table, 64: /s", "W3", "table c=64", "ops_per_s"),
+    Column("not there, 64: /s", "W3", "missing c=64", "ops_per_s"),
+    Column("progress, 64: /s", "W4", "thousand c=64", "ops_per_s"),
+    Column("get, sync, 10^5: us", "W6", "100000", "get_p50_us", 1),
+    Column("newest 50: ms", "W6", "100000", "newest_ms", 3),
+    Column("set, 64, 2 ms flush: /s", "W7", "2ms c=64", "ops_per_s"),
+    Column("sets, 2w+2r, 2 ms flush: /s", "W7", "2ms 2w+2r", "set_ops_per_s"),
+)
+
+
+def summary(record: Record) -> str:
+    """The machine, one table of what matters most, and the targets, as Markdown."""
+    figures = Figures(record.outcome.cells, record.outcome.peers)
+    rows = []
+    for peer, about in record.outcome.peers.items():
+        cells = []
+        for column in SUMMARY:
+            found = figures.rounds(column.workload, column.variant, peer, column.metric)
+            if not found:
+                cells.append(ABSENT)
+                continue
+            shown = number(spread(list(found.values())).median, column.digits)
+            # Of a peer that is not durable at all, the title says so.
+            here = about["durable"] and peer in WORKLOADS[column.workload].not_durable
+            cells.append(shown + (NOT_DURABLE if here else ""))
+        rows.append([about["title"] + ("" if about["durable"] else NOT_DURABLE), *cells])
+    compared = Table("Medians; * is not durable", ["", *(one.title for one in SUMMARY)], rows)
+    targets = targets_table(judge_all(figures, record.workloads))
+    head = "\n".join(f"{line}  " for line in machine_lines(record)[:2])
+    return "\n\n".join([head, compared.markdown(), targets.markdown()])
 
 
 def render(record: Record, *, markdown: bool) -> str:
@@ -166,4 +235,7 @@ def render(record: Record, *, markdown: bool) -> str:
     for name, lines in (("Skipped", record.outcome.skipped), ("Failed", record.outcome.failed)):
         if lines:
             parts.append("\n".join([f"{name}:", *(f"- {line}" for line in lines)]))
+    taken = record.outcome.seconds
+    shares = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in taken.items())
+    parts.append(f"The run took {sum(taken.values()) / 60:.0f} min: {shares}.")
     return "\n\n".join(parts) + "\n"

@@ -13,23 +13,21 @@ from pathlib import Path
 POSTGRES_VARIABLE = "LOGSTORE_TEST_POSTGRES_URL"
 POSTGRES_DEFAULT = "postgresql://postgres@127.0.0.1:5432/postgres"
 
+SOCKET_NAME = "redis.sock"
 START_TIMEOUT_S = 10.0
+# What the figures of a PostgreSQL depend on most, as its own configuration has it.
+POSTGRES_SETTINGS = ("fsync", "full_page_writes", "synchronous_commit")
 
 
 class ServerUnavailableError(Exception):
     """The server is not installed or does not answer; the message says which."""
 
 
-def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 class Redis:
-    """A redis-server in a directory of its own, append-only file on, stopped with `stop`."""
+    """A redis-server in a directory of its own, append-only file on, stopped with `stop`.
+
+    It listens on a Unix socket in that directory and nowhere else.
+    """
 
     def __init__(self, directory: Path, appendfsync: str) -> None:
         """Start it and wait until it answers.
@@ -40,12 +38,10 @@ class Redis:
         if program is None:
             raise ServerUnavailableError("redis-server is not installed")
         directory.mkdir(parents=True, exist_ok=True)
-        port = free_port()
-        self.url = f"redis://127.0.0.1:{port}/0"
         options = {
-            "bind": "127.0.0.1",
-            "port": str(port),
-            "dir": str(directory),
+            "port": "0",
+            "unixsocket": SOCKET_NAME,
+            "dir": ".",
             "appendonly": "yes",
             "appendfsync": appendfsync,
             "save": "",
@@ -55,15 +51,20 @@ class Redis:
         for name, setting in options.items():
             command += ["--" + name, setting]
         with open(directory / "redis.log", "wb") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=directory)
         self.pid = self._process.pid
-        self._await(port)
+        # The directory's own path may be longer than the 107 bytes that a socket's may have.
+        path = f"/proc/{self.pid}/cwd/{SOCKET_NAME}"
+        self.url = f"unix://{path}?db=0"
+        self._await(path)
 
-    def _await(self, port: int) -> None:
+    def _await(self, path: str) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline and self._process.poll() is None:
             try:
-                with socket.create_connection(("127.0.0.1", port), 1.0) as connection:
+                with socket.socket(socket.AF_UNIX) as connection:
+                    connection.settimeout(1.0)
+                    connection.connect(path)
                     connection.sendall(b"PING\r\n")
                     if connection.recv(64).startswith(b"+PONG"):
                         return
@@ -89,22 +90,30 @@ def postgres_url() -> str:
     return os.environ.get(POSTGRES_VARIABLE, POSTGRES_DEFAULT)
 
 
-def postgres_version(url: str) -> str:
-    """The version of the server at `url`; raises ServerUnavailableError when it is not there."""
+def postgres_versions(url: str) -> dict[str, str]:
+    """The version of the server at `url` and how it is set.
+
+    Raises ServerUnavailableError when it is not there, or does not flush.
+    """
     import asyncpg
 
-    async def ask() -> str:
+    async def ask() -> dict[str, str]:
         connection = await asyncpg.connect(url, timeout=5.0)
         try:
-            version: str = await connection.fetchval("SHOW server_version")
-            return version
+            found = {"postgres": await connection.fetchval("SHOW server_version")}
+            for name in POSTGRES_SETTINGS:
+                found[f"postgres {name}"] = await connection.fetchval(f"SHOW {name}")
+            return found
         finally:
             await connection.close()
 
     try:
-        return asyncio.run(ask())
+        found = asyncio.run(ask())
     except (OSError, asyncpg.PostgresError, TimeoutError, asyncio.TimeoutError) as error:
         raise ServerUnavailableError(f"no PostgreSQL at {url}: {error}") from error
+    if found["postgres fsync"] != "on":
+        raise ServerUnavailableError(f"the PostgreSQL at {url} has fsync off: nothing is durable")
+    return found
 
 
 def postgres_drop(url: str, tables: list[str]) -> None:

@@ -20,7 +20,7 @@ from .servers import (
     ServerUnavailableError,
     postgres_drop,
     postgres_url,
-    postgres_version,
+    postgres_versions,
 )
 from .shim import Control
 from .workloads import WORKLOADS, Slice
@@ -38,14 +38,14 @@ def serve(channel: Channel) -> None:
         part = Slice(peer, Profile(**setup["profile"]), 0, base, channel.search_path)
         part.control = Control.from_environment()
         server = peer.about.server
-        versions = {}
+        versions: dict[str, str] = {}
         if server is not None and server.startswith("redis"):
             part.server_directory = base / "redis"
             redis = Redis(part.server_directory, appendfsync=server.removeprefix("redis-"))
             part.url, part.server_pid = redis.url, redis.pid
         elif server == "postgres":
             part.url = postgres_url()
-            versions["postgres"] = postgres_version(part.url)
+            versions = postgres_versions(part.url)
     except (PeerUnavailableError, ServerUnavailableError) as reason:
         channel.send({"skip": str(reason)})
         return

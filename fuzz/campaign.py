@@ -20,12 +20,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-__all__ = ["Bar", "Findings", "add_common", "commit_seed", "duration", "end_tidily", "workplace"]
+__all__ = [
+    "Bar",
+    "Findings",
+    "add_common",
+    "commit_seed",
+    "duration",
+    "end_tidily",
+    "undisturbed",
+    "workplace",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 FIXED_SEED = 20240229
 _AGAIN_S = 8.0  # longer than the explorer takes to end its workers
-_tidying: list[bool] = []
 _BAR_S = 0.25
 _BAR_WIDTH = 30
 
@@ -53,6 +61,14 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+class _Ending:
+    """What the signal handlers and the parts that they must not interrupt know of each other."""
+
+    held = 0  # how many such parts are under way
+    asked = False  # a signal came meanwhile
+    tidying = False  # the campaign ends
+
+
 def end_tidily() -> None:
     """Let SIGTERM end a campaign as Ctrl-C does: nothing is left running or lying about.
 
@@ -61,12 +77,28 @@ def end_tidily() -> None:
     """
 
     def leave(number: int, frame: FrameType | None) -> None:
-        if not _tidying:
-            signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
-            raise SystemExit(128 + signal.SIGTERM)
+        if _Ending.tidying:
+            return
+        if _Ending.held:
+            _Ending.asked = True
+            return
+        signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
+        raise SystemExit(128 + signal.SIGTERM)
 
     signal.signal(signal.SIGTERM, leave)
     signal.signal(signal.SIGALRM, leave)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """What SIGTERM does not interrupt: it ends the campaign behind the block."""
+    _Ending.held += 1
+    try:
+        yield
+    finally:
+        _Ending.held -= 1
+        if _Ending.asked and not _Ending.held and not _Ending.tidying:
+            raise SystemExit(128 + signal.SIGTERM)
 
 
 @contextlib.contextmanager
@@ -74,14 +106,18 @@ def workplace(prefix: str) -> Iterator[Path]:
     """A directory that goes with the block; in FUZZ_DIR, or in memory where there is such a place,
     for what a process leaves behind is the same on any file system."""
     memory = os.environ.get("FUZZ_DIR", "/dev/shm")
-    place = tempfile.mkdtemp(prefix=prefix, dir=memory if os.access(memory, os.W_OK) else None)
+    directory = memory if os.access(memory, os.W_OK) else None
+    place = ""
     try:
+        with undisturbed():
+            place = tempfile.mkdtemp(prefix=prefix, dir=directory)
         yield Path(place)
     except SystemExit:
-        _tidying.append(True)
+        _Ending.tidying = True
         raise
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        with undisturbed():
+            shutil.rmtree(place, ignore_errors=True)
 
 
 class Findings:

@@ -9,18 +9,20 @@ from __future__ import annotations
 import argparse
 import sys
 
-from fuzz import crash_states, histories, kills
+from fuzz import crash_states, histories, kills, nomemory
 from fuzz.campaign import commit_seed, end_tidily
 
 SHORT = (
-    (crash_states.main, "--states 250"),
-    (kills.main, "--kills 60"),
-    (histories.main, "--operations 100000"),
+    (crash_states.main, "--states 200 --plans 5"),
+    (kills.main, "--kills 50"),
+    (histories.main, "--operations 40000"),
+    (nomemory.main, "--runs 300"),
 )
 LONG = (
-    (crash_states.main, "--states 4000 --rounds 2"),
+    (crash_states.main, "--states 5000 --rounds 2"),
     (kills.main, "--kills 1000"),
     (histories.main, "--operations 1000000"),
+    (nomemory.main, "--runs 20000"),
 )
 
 

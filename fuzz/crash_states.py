@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -41,15 +42,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=1, help="each with another seed")
     parser.add_argument("--workers", type=int, help="processes that check; one per processor")
     parser.add_argument("--isolation", choices=("inline", "fork"), default="inline")
+    parser.add_argument("--plans", type=int, help="so many, drawn with the seed; else all")
     parser.add_argument("--only", action="append", choices=list(PLANS), help="plans to explore")
     options = parser.parse_args(argv)
     seed = commit_seed() if options.seed is None else options.seed
     findings = Findings(options.findings)
+    names = list(options.only or PLANS)
+    if options.plans is not None:
+        names = random.Random(seed).sample(names, min(options.plans, len(names)))
     totals: dict[str, list[Exploration]] = {}
     deadline = time.monotonic() + 60 * options.minutes
     begun = time.monotonic()
     for round_number in range(options.rounds):
-        for name in options.only or PLANS:
+        for name in names:
             if time.monotonic() > deadline:
                 break
             run = Run(name, seed + round_number)

@@ -3,7 +3,7 @@
 Invariants: every frame returned checks, lies inside the bytes and says its own place; ``scan``
 ends where no whole frame of the epoch stands, as a second reader, written from FORMAT.md alone,
 finds it; ``find_frames`` finds at least what ``scan`` does, in order and without overlap; whatever
-is found is written again as the same bytes.  Time is in proportion to the input.
+is found is written again as the same bytes, and can be listed.  Time is in proportion to the input.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 
 from fuzz.command import main
+from fuzz.fuzz_records import shown
 from fuzz.target import Run, Target, expect
 from logstore.engine import frames
 from logstore.engine.frames import Entry
@@ -24,6 +26,7 @@ SEED = frames.checksum_seed(UUID)
 EPOCH = 7
 BASE = frames.HEADER_BYTES
 _HEAD = struct.Struct("<IIIIBBHQQ")
+YEAR_9999_US = (datetime.max - datetime(1970, 1, 1)) // timedelta(microseconds=1)
 
 
 def frame(
@@ -62,17 +65,27 @@ def seal(rng: random.Random, data: bytearray, corpus: Sequence[bytes]) -> None:
         at += length
 
 
+def can_be_a_task_id(key: bytes) -> bool:
+    """Whether it is UTF-8, by making it a str and back."""
+    return key.decode(errors="replace").encode() == key
+
+
 def reference(data: bytes) -> list[tuple[int, int]]:
     """Start and end of the frames from the beginning on, by FORMAT.md."""
     found, at = [], 0
     while len(data) - at >= _HEAD.size:
-        crc, length, epoch, synced, kind, flags, key_length, _, _ = _HEAD.unpack_from(data, at)
+        head = _HEAD.unpack_from(data, at)
+        crc, length, epoch, synced, kind, flags, key_length, time_us, expiry_us = head
         whole = data[at + 4 : at + length]
         if length < _HEAD.size + key_length or len(whole) != length - 4 or epoch != EPOCH:
             break
         if kind not in (1, 2, 3) or flags > 3 or not 1 <= key_length <= 480:
             break
         if synced > BASE + at or zlib.crc32(whole, SEED) != crc:
+            break
+        if not 1 <= time_us <= YEAR_9999_US or expiry_us > YEAR_9999_US:
+            break
+        if not can_be_a_task_id(whole[32 : 32 + key_length]):
             break
         found.append((at, at + length))
         at += length
@@ -90,6 +103,7 @@ def run(data: bytes) -> str:
     for item in later:
         expect(position <= item.offset < item.end <= BASE + len(data), "a frame out of place")
         again = frames.encode_frame(SEED, EPOCH, item.synced_through, item.key, item.entry)
+        shown(item.key, item.entry.time_us, item.entry.expires_us)
         expect(again == data[item.offset - BASE : item.end - BASE], "not what was written")
         position = item.end
     proof = frames.damage_below_sync(data, end - BASE, BASE, SEED, EPOCH)

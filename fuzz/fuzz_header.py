@@ -3,10 +3,14 @@
 Invariants:
 
 - Of a store that nobody has open, the header says nothing: opening gives the same as without it,
-  to read and to write.
-- Beside a live store, a process that finds a header which no process of this boot has finished
-  does not join: it gives up with StoreBusyError.  One that is finished, and wrong, costs at most a
-  typed error: no signal, no hang, and no value that was never written under its id.
+  to read and to write, and leaves nothing of it.
+- Beside a live store, a process that finds a header which no process of this boot has finished, or
+  one of another store, log or table, does not join.
+- One that joins sees exactly what the log holds up to the offset that the header says is committed,
+  and CorruptLogError if there is no whole frame up to it; never a value that was not written.
+- What it then writes is there after everybody has died, with what it saw, unless the header spoke
+  of less than had been published; nothing behind an append that was interrupted comes back.
+- Whatever a header says: no signal, no hang, no error but a typed one.
 
 The first byte of an input says which of the two; the rest is the header.
 """
@@ -25,34 +29,81 @@ from pathlib import Path
 from typing import Any
 
 import logstore
-from fuzz import stores
+from fuzz import fuzz_log, stores
 from fuzz.command import main
 from fuzz.target import Run, Target, expect
 from logstore.engine import header, osdep
+from logstore.engine.frames import HEADER_BYTES
 
 _DEAD, _LIVE = range(2)
 _STATE_AT = header.STATE * 8
+_PLACEHOLDERS = {header.W_BOOT: 101, header.W_BOOT + 1: 102, header.TABLE_INODE: 103}
+_COUNTERS = (32, 40)  # two words of 4 bytes in each
+_NOT_TOLD = (*_COUNTERS, header.W_NONCE, header.LAST_HOLDER, header.LAST_TIME, header.LOG_ID)
 
 
 @lru_cache(maxsize=1)
 def base() -> tuple[bytes, bytes, bytes, dict[str, Any]]:
-    """Table, log and header of a store, and what it holds."""
+    """Table, log and header of a store, and what it holds; the same in every boot."""
     with stores.place() as directory:
         path = stores.make(directory, crashed=True)
-        files = [Path(f"{path}{suffix}").read_bytes() for suffix in ("", "-log", "-shm")]
+        table, log, page = (Path(f"{path}{end}").read_bytes() for end in ("", "-log", "-shm"))
         with logstore.open(path) as store:
-            return files[0], files[1], files[2], stores.contents(store)
+            return table, log, with_words(page, _PLACEHOLDERS), stores.contents(store)
+
+
+def in_place(page: bytes, path: Path) -> bytes:
+    """A header with this boot and the table's inode where they stand for themselves."""
+    if len(page) < header.SIZE:
+        return page
+    boot = osdep.boot_id()
+    actual = {header.W_BOOT: word(boot, 0), header.W_BOOT + 1: word(boot, 1)}
+    actual[header.TABLE_INODE] = path.stat().st_ino
+    kept = {index for index, value in _PLACEHOLDERS.items() if word(page, index) == value}
+    return with_words(page, {index: value for index, value in actual.items() if index in kept})
+
+
+@lru_cache(maxsize=1)
+def committed() -> dict[int, dict[str, Any]]:
+    """The values of STATE that fit the log, and what the store holds then."""
+    found, _, _ = fuzz_log.read_log(base()[1])
+    epoch = fuzz_log.base()[2]
+    states = {epoch << 32 | HEADER_BYTES: fuzz_log.replayed([])}
+    for count, frame in enumerate(found, start=1):
+        states[epoch << 32 | frame[0]] = fuzz_log.replayed(found[:count])
+    expect(states[word(base()[2], header.STATE)] == base()[3], "the log and the header differ")
+    return states
+
+
+def word(page: bytes, index: int) -> int:
+    """A word of a header, 0 behind its end."""
+    return int.from_bytes(page[8 * index : 8 * index + 8], "little")
+
+
+def with_words(page: bytes, words: dict[int, int]) -> bytes:
+    """A header with other words."""
+    changed = bytearray(page)
+    for index, value in words.items():
+        struct.pack_into("<Q", changed, 8 * index, value)
+    return bytes(changed)
+
+
+_FIXED = (
+    *(header.W_MAGIC, header.W_READY, header.W_BOOT, header.W_BOOT + 1, header.INCARNATION),
+    *(header.TABLE_INODE, header.W_UUID, header.W_UUID + 1),
+)
 
 
 def seeds() -> Sequence[bytes]:
-    """Headers of this boot, finished and not; other sizes."""
+    """Headers of this boot, finished and not; other sizes; amid every append."""
     page = base()[2]
-    ready = bytearray(page)
-    struct.pack_into("<Q", ready, header.W_READY * 8, 0)
-    writing = bytearray(page)
-    struct.pack_into("<Q", writing, header.WRITING * 8, 1)
-    pages = (page, ready, writing, bytes(4096), b"\xff" * 4096, b"", page[:100], bytes(page) * 2)
-    return [bytes((kind,)) + bytes(data) for kind in (_DEAD, _LIVE) for data in pages]
+    pages = [page, bytes(4096), b"\xff" * 4096, b"", page[:100], page * 2]
+    marked = (header.W_READY, 0), (header.WRITING, 1), (header.LOG_FAILED, 1), (header.VACUUM, 1)
+    pages += [with_words(page, {index: value}) for index, value in marked]
+    for state in (*committed(), max(committed()) + 1):
+        words = {header.STATE: state, header.SYNCED: state & 0xFFFFFFFF}
+        pages += [with_words(page, words | {header.WRITING: number}) for number in (0, 1)]
+    return [bytes((kind,)) + data for kind in (_DEAD, _LIVE) for data in pages]
 
 
 def set_word(rng: random.Random, data: bytearray, corpus: Sequence[bytes]) -> None:
@@ -63,6 +114,15 @@ def set_word(rng: random.Random, data: bytearray, corpus: Sequence[bytes]) -> No
         small = rng.choice((0, 1, 2, 1 << 32, 4096, rng.getrandbits(13)))
         value = rng.choice((small, old + 1, old - 1, old ^ small, rng.getrandbits(64)))
         struct.pack_into("<Q", data, at, value % (1 << 64))
+
+
+def set_state(rng: random.Random, data: bytearray, corpus: Sequence[bytes]) -> None:
+    """A committed offset at the end of a frame or beside it, in this epoch or another."""
+    if len(data) >= 4097:
+        state = rng.choice(list(committed())) + rng.choice((0, 0, 0, 1, -1, 1 << 32, -1 << 32))
+        struct.pack_into("<Q", data, 1 + _STATE_AT, state)
+        if rng.random() < 0.7:
+            struct.pack_into("<Q", data, 1 + 8 * header.SYNCED, state & 0xFFFFFFFF)
 
 
 def this_boot(rng: random.Random, data: bytearray, corpus: Sequence[bytes]) -> None:
@@ -87,8 +147,9 @@ class Headers:
             path = place / stores.NAME
             path.write_bytes(base()[0])
             Path(f"{path}-log").write_bytes(base()[1])
-            Path(f"{path}-shm").write_bytes(data[1:])
-            return (dead, live)[data[0] % 2](path, data[1:])
+            page = in_place(data[1:], path)
+            Path(f"{path}-shm").write_bytes(page)
+            return (dead, live)[data[0] % 2](path, page)
         finally:
             shutil.rmtree(place)
 
@@ -100,12 +161,26 @@ def dead(path: Path, page: bytes) -> str:
         expect(found == base()[3], "reading believes the header")
     expect(Path(f"{path}-shm").read_bytes() == page, "reading wrote a header")
     with logstore.open(path, write_timeout_s=stores.WRITE_TIMEOUT_S) as store:
+        expect_rebuilt(path, store.stats().epoch)
         found = stores.read_everything(store)
         expect(found == base()[3], "recovery believes the header")
         stores.use(store)
         expect(store.check().ok, f"the check finds {store.check().problems}")
+        expect(store.stats().recoveries == 0, "recovered from what the header says")
     expect([entry.name for entry in path.parent.iterdir()] == [stores.NAME], "more than one file")
     return "dead"
+
+
+def expect_rebuilt(path: Path, epoch: int) -> None:
+    """Nothing of an older header is in that of a store that was just opened."""
+    page = Path(f"{path}-shm").read_bytes()
+    told = in_place(base()[2], path)
+    expected = {index: word(told, index) for index in _FIXED}
+    expected |= {header.STATE: epoch << 32 | HEADER_BYTES, header.SYNCED: HEADER_BYTES}
+    for index in range(header.SIZE // 8):
+        if index not in _NOT_TOLD:
+            found = word(page, index)
+            expect(found == expected.get(index, 0), f"word {index} of a new header is {found}")
 
 
 def live(path: Path, page: bytes) -> str:
@@ -113,29 +188,76 @@ def live(path: Path, page: bytes) -> str:
     fd = os.open(f"{path}-shm", os.O_RDWR)
     try:
         fcntl.flock(fd, fcntl.LOCK_SH)
-        finished = (
-            len(page) >= _STATE_AT
-            and page[:8] == base()[2][:8]
-            and page[8:16] == (1).to_bytes(8, "little")
-            and page[16:32] == osdep.boot_id()
-        )
         try:
             store = logstore.open(path, write_timeout_s=0.02)
         except logstore.LogstoreError as error:
+            expect(not may_join(path, page), f"did not join: {error}")
             return type(error).__name__
-        expect(finished, "joined a store whose header was not finished")
+        expect(may_join(path, page), "joined a store whose header is not finished, or another's")
         try:
-            stores.expect_versions(stores.read_everything(store))
-            store.set_result("new", 1)
-            expect(store.get_result("new") == 1, "what was written is not there")
-            label = "joined"
-        except logstore.LogstoreError as error:
-            label = f"joined {type(error).__name__}"
+            label, left = join(store, page)
         finally:
             close(store)
-        return label
     finally:
         os.close(fd)
+    if left is not None:
+        with logstore.open(path) as store:
+            found = stores.contents(store)
+            expect(found == left, f"{differing(found, left)} after all have died")
+            expect(store.get_result("new") == 1, "what was acked is gone after all have died")
+    return label
+
+
+def may_join(path: Path, page: bytes) -> bool:
+    """Whether a header is one that a process of this boot has finished for these files."""
+    log_id = int.from_bytes(base()[1][32:40], "little")
+    return (
+        len(page) >= header.LOG_ID * 8 + 8
+        and page[:8] == base()[2][:8]
+        and word(page, header.W_READY) == 1
+        and page[16:32] == osdep.boot_id()
+        and word(page, header.LOG_ID) == log_id
+        and word(page, header.W_UUID) == word(base()[2], header.W_UUID)
+        and word(page, header.W_UUID + 1) == word(base()[2], header.W_UUID + 1)
+        # Another file at the path is taken over if a vacuum died before it said so.
+        and (
+            word(page, header.TABLE_INODE) == path.stat().st_ino or word(page, header.WRITING) != 0
+        )
+    )
+
+
+def join(store: logstore.Store, page: bytes) -> tuple[str, dict[str, Any] | None]:
+    """Read and write beside a header; what must be there when all have died, if that is known."""
+    state = word(page, header.STATE)
+    seen = committed().get(state)
+    if seen is None and state & 0xFFFFFFFF <= HEADER_BYTES:
+        seen = fuzz_log.replayed([])  # nothing is published
+    if seen is None:
+        seen = dict.fromkeys(stores.IDS, logstore.CorruptLogError)
+    found = stores.read_everything(store)
+    if word(page, header.INCARNATION) != 1 and not all(found[key] == seen[key] for key in found):
+        stores.expect_versions(found)
+        return "joined another incarnation", None
+    expect(found == seen, f"{differing(found, seen)}, as the log up to the committed offset")
+    try:
+        store.set_result("new", 1)
+    except logstore.LogstoreError as error:
+        return f"joined {type(error).__name__}", None
+    expect(store.get_result("new") == 1, "what was written is not there")
+    found = stores.contents(store)
+    expect(found == seen, f"{differing(found, seen)} after a write")
+    recovered = word(page, header.WRITING) or word(page, header.LOG_FAILED)
+    whole = state == word(base()[2], header.STATE)
+    known = whole or (recovered and state in committed())
+    return f"joined {bool(recovered)} {whole}", seen if known else None
+
+
+def differing(found: dict[str, Any], expected: dict[str, Any]) -> str:
+    """The first id whose value is not what was expected."""
+    task_id = next((name for name in expected if found[name] != expected[name]), None)
+    if task_id is None:
+        return ""
+    return f"{task_id!r} is {found[task_id]!r}, expected {expected[task_id]!r}"
 
 
 def close(store: logstore.Store) -> None:
@@ -161,7 +283,7 @@ TARGET = Target(
     batch=20,
     bytes_max=1 << 13,
     memory_base_bytes=64 << 20,
-    mutations=(set_word, set_word, this_boot),
+    mutations=(set_word, set_word, set_state, set_state, this_boot),
 )
 
 if __name__ == "__main__":

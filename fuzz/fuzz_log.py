@@ -10,7 +10,8 @@ Invariants:
 - Of a log with forged frames (sealed anew by a mutation, and at odds with the others) only this
   holds: typed errors, no signal, no hang; it can be written, closed and opened again.
 - ``check()`` says so without writing a byte; with ``salvage`` the store can be opened afterwards,
-  and holds the newest of every whole frame.
+  and holds the newest of every whole frame.  Of a log whose header is whole and of another version
+  or store, a salvage touches nothing.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from typing import Any
 import logstore
 from fuzz import stores
 from fuzz.command import main
+from fuzz.fuzz_frames import YEAR_9999_US, can_be_a_task_id
 from fuzz.target import Run, Target, expect
 from logstore.codec import decode_value
 from logstore.engine.frames import HEADER_BYTES
@@ -50,9 +52,14 @@ def base() -> tuple[bytes, bytes, int]:
 
 
 def seeds() -> Sequence[bytes]:
-    """The whole log, one that is torn, and some that hold little."""
+    """The whole log, one that is torn, some that hold little, of another version and store."""
     _, log, _ = base()
-    return [log, log[: len(log) // 2], log[: HEADER_BYTES + 300], log[:HEADER_BYTES], log[:40], b""]
+    foreign = []
+    for at in (8, 16):
+        page = log[:at] + bytes((log[at] + 1,)) + log[at + 1 : 40]
+        foreign.append(page + struct.pack("<I", zlib.crc32(page)) + log[44:])
+    short = [log[: HEADER_BYTES + 300], log[:HEADER_BYTES], log[:40], b""]
+    return [log, log[: len(log) // 2], *short, *foreign]
 
 
 def seal(rng: random.Random, data: bytearray, corpus: Sequence[bytes]) -> None:
@@ -102,13 +109,18 @@ def decode(data: bytes, at: int) -> tuple[Any, ...] | None:
     """The frame at an offset: end, synced-through, kind, expiry, key, payload, bytes; or None."""
     if len(data) - at < _HEAD.size:
         return None
-    crc, length, epoch, synced, kind, flags, key_length, _, expiry = _HEAD.unpack_from(data, at)
+    head = _HEAD.unpack_from(data, at)
+    crc, length, epoch, synced, kind, flags, key_length, time_us, expiry = head
     if length < _HEAD.size + key_length or at + length > len(data) or epoch != base()[2]:
         return None
     body = data[at + 4 : at + length]
     if kind not in (1, 2, 3) or flags > 3 or not 1 <= key_length <= 480 or synced > at:
         return None
     if zlib.crc32(body, _SEED) != crc:
+        return None
+    if not 1 <= time_us <= YEAR_9999_US or expiry > YEAR_9999_US:
+        return None
+    if not can_be_a_task_id(body[32 : 32 + key_length]):
         return None
     key, payload = body[32 : 32 + key_length], body[32 + key_length :]
     return at + length, synced, kind, expiry, key, payload, data[at : at + length]
@@ -188,8 +200,7 @@ class Logs:
         label = read_only(path, data, replayed(frames), damaged, genuine)
         opened = read_and_write(path, data, replayed(frames), genuine)
         expect(label == opened, f"mode='r' says {label}, mode='rw' says {opened}")
-        if label != "FormatVersionError":
-            salvage(self.lay_out(data), data, replayed(everything), genuine)
+        salvage(self.lay_out(data), data, replayed(everything), genuine)
         counts = f"{min(len(frames), 3)} {min(len(everything) - len(frames), 2)}"
         return f"{label} {counts} {'genuine' if genuine else 'forged'}"
 
@@ -238,7 +249,18 @@ def read_and_write(path: Path, log: bytes, expected: dict[str, Any], genuine: bo
 
 def salvage(path: Path, log: bytes, expected: dict[str, Any], genuine: bool) -> None:
     """After a salvage every whole frame is in the store, and the log stands aside."""
-    report = logstore.check(path, salvage=True)
+    foreign = is_foreign(log)
+    try:
+        report = logstore.check(path, salvage=True)
+        expect(foreign != "version", "a log of another version was salvaged")
+    except logstore.FormatVersionError:
+        expect(foreign == "version", "a log of this version was refused")
+    if foreign:
+        expect(foreign == "version" or not report.ok, "another store's log was salvaged")
+        expect(Path(f"{path}-log").read_bytes() == log, "a refused log was changed")
+        expect(path.read_bytes() == base()[0], "the table of a refused log was changed")
+        expect(len(list(path.parent.iterdir())) == 2, "a refused salvage left files")
+        return
     expect(report.ok or not genuine, f"after a salvage the check finds {report.problems}")
     if report.kept_log is not None:
         expect(Path(report.kept_log).read_bytes() == log, "the log that was kept is another")
@@ -246,6 +268,16 @@ def salvage(path: Path, log: bytes, expected: dict[str, Any], genuine: bool) -> 
         compare(stores.read_everything(store, genuine=genuine), expected, genuine)
         stores.use(store)
         check(store, genuine)
+
+
+def is_foreign(log: bytes) -> str:
+    """What a whole header says that is not this store's."""
+    if len(log) < 44 or log[:8] != b"LOGSTORE":
+        return ""
+    _, version, _, uuid, _, crc = struct.unpack_from("<8sII16sQI", log)
+    if crc != zlib.crc32(log[:40]):
+        return ""
+    return "version" if version != 1 else "store" if uuid != _UUID else ""
 
 
 def check(store: logstore.Store, genuine: bool) -> None:

@@ -2,7 +2,8 @@
 
 Invariants: any bytes are what was written or a CorruptRecordError (of the header: a
 CorruptTableError); what is accepted is written again as the same bytes, so nothing but what an
-encoder wrote is accepted; a record under another time and a mark under another task are refused.
+encoder wrote is accepted; it can be listed, its id as a str and its times as datetimes; a record
+under another time and a mark under another task are refused.
 
 The first byte of an input says what the rest is: a record, a mark or a header.
 """
@@ -20,6 +21,7 @@ from fuzz.command import main
 from fuzz.target import Run, Target, expect
 from logstore.engine import frames, records
 from logstore.engine.frames import Entry
+from logstore.engine.listing import utc
 from logstore.engine.records import Mark, Meta
 from logstore.errors import CorruptRecordError, CorruptTableError
 
@@ -70,6 +72,13 @@ def run(data: bytes) -> str:
     return read(data[1:])
 
 
+def shown(key: bytes, *times_us: int) -> None:
+    """As a listing shows it: what is accepted can be."""
+    expect(key.decode() != "", "an empty task id")
+    for time_us in times_us:
+        expect(utc(time_us) >= utc(0), "a time before 1970")
+
+
 def _read_record(raw: bytes) -> str:
     try:
         record = records.decode_record(SEED, TIME_US, raw, "fuzz")
@@ -77,6 +86,7 @@ def _read_record(raw: bytes) -> str:
         expect("fuzz: " in str(error), "the message names no file")
         return error_label(error)
     expect(records.encode_record(SEED, record.key, record.entry) == raw, "not what was written")
+    shown(record.key, record.entry.time_us, record.entry.expires_us)
     expect(record.size == len(record.entry.payload), "a wrong size")
     listed = records.decode_record(SEED, TIME_US, raw, "fuzz", with_payload=False)
     expect((listed.key, listed.size) == (record.key, record.size), "a listing differs")
@@ -92,9 +102,8 @@ def _read_mark(raw: bytes) -> str:
         mark = records.decode_mark(SEED, KEY, raw, "fuzz")
     except CorruptRecordError as error:
         return error_label(error)
-    times = [time_us for time_us in mark if time_us]
-    if len(times) == raw[4].bit_count():  # a time of 0 is one that nobody writes
-        expect(records.encode_mark(SEED, KEY, mark) == raw, "not what was written")
+    expect(records.encode_mark(SEED, KEY, mark) == raw, "not what was written")
+    shown(KEY, *mark)
     try:
         records.decode_mark(SEED, KEY + b"x", raw, "fuzz")
     except CorruptRecordError:

@@ -44,8 +44,8 @@ def copy_tree(place: Path) -> None:
         shutil.copy(ROOT / name, place)
 
 
-def apply(mutant: Mutant, package: Path) -> None:
-    """Put the fault into the copy.  Raises ValueError if it does not fit the code."""
+def edited(mutant: Mutant, package: Path) -> str:
+    """The file's text with the fault.  Raises ValueError or SyntaxError if it does not fit."""
     file = package / mutant.file
     source = file.read_text()
     count = source.count(mutant.old)
@@ -53,7 +53,7 @@ def apply(mutant: Mutant, package: Path) -> None:
         raise ValueError(f"the old text is {count} times in {mutant.file}, expected once")
     source = source.replace(mutant.old, mutant.new)
     compile(source, str(file), "exec")
-    file.write_text(source)
+    return source
 
 
 def run_tests(place: Path, tests: Sequence[str], timeout_s: float) -> tuple[int, str]:
@@ -99,9 +99,10 @@ def attempt(mutant: Mutant) -> tuple[str, str, float]:
         place = Path(directory)
         copy_tree(place)
         try:
-            apply(mutant, place / "logstore")
+            source = edited(mutant, place / "logstore")
         except (ValueError, SyntaxError) as exc:
             return BROKEN, str(exc), 0.0
+        (place / "logstore" / mutant.file).write_text(source)
         status, output = run_tests(place, [mutant.test], MUTANT_S)
     seconds = time.perf_counter() - started
     if status == PASSED:

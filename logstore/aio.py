@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterable
 from functools import partial
 from itertools import islice
 from types import TracebackType
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
 from logstore import store as sync_store
 from logstore.arguments import now_us, task_key
-from logstore.codec import decode_value
+from logstore.codec import decode_value, encode_small
+from logstore.codec_lower import SIZELESS
 from logstore.engine.commit import Flush, Write
 from logstore.engine.failures import raisable
 from logstore.engine.frames import Entry
@@ -30,20 +30,18 @@ from logstore.engine.states import is_live_progress, is_live_result
 from logstore.engine.vacuum import VacuumReport
 from logstore.errors import WaitTimeoutError
 from logstore.handover import Outcome, Worker, call_soon
-from logstore.progress import TaskProgress, decode_progress
+from logstore.progress import TaskProgress, decode_progress, encode_small_progress
 from logstore.store import Store
 from logstore.types import CheckReport, Event, Status, StoreStats, TaskInfo
-from logstore.waiters import Waiters, enter_in_thread, set_once
+from logstore.waiters import Waiters, set_once, subscribe_in_thread
 from logstore.watching import PendingEvents
 
 INLINE_BYTES = 1 << 14  # a payload up to this size is decoded on the loop
 INLINE_NODES = 64  # a value with up to this many parts is encoded on the loop
 TASKS_BATCH = 256
 
-_LIGHT = frozenset((type(None), bool, int, float))
-
 T = TypeVar("T")
-_Job = tuple[Callable[[], Any], "asyncio.Future[Any]"]
+_Job = tuple["Callable[[], Any] | bytes", "asyncio.Future[Any]"]  # a call, or whose result
 _WriteJob = tuple[Write, "asyncio.Future[None]"]
 
 
@@ -89,8 +87,9 @@ class AsyncStore:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._writer: Worker[_WriteJob] = Worker("logstore-writer", self._run_writes)
-        self._reader: Worker[_Job] = Worker("logstore-reader", _run_reads)
-        self._waiters: WeakKeyDictionary[asyncio.AbstractEventLoop, Waiters] = WeakKeyDictionary()
+        self._reader: Worker[_Job] = Worker("logstore-reader", self._run_reads, near=True)
+        # Not by weak keys: the waiters know their loop, so none would ever go.
+        self._waiters: dict[asyncio.AbstractEventLoop, Waiters] = {}
 
     @property
     def store(self) -> Store:
@@ -124,6 +123,10 @@ class AsyncStore:
         self, task_id: str, value: object, *, ttl_s: float | None = None, failed: bool = False
     ) -> None:
         """Store a task's result.  Large values are encoded in a thread: change them no more."""
+        payload = encode_small(value)
+        if payload is not None:
+            await self.set_encoded_result(task_id, payload, ttl_s=ttl_s, failed=failed)
+            return
         store = self._store
         if _is_small(value):
             write = store.result_write(task_id, value, ttl_s=ttl_s, failed=failed)
@@ -133,16 +136,34 @@ class AsyncStore:
             )
         await self._write(write)
 
+    def set_encoded_result(
+        self, task_id: str, payload: bytes, *, ttl_s: float | None = None, failed: bool = False
+    ) -> Coroutine[Any, Any, None]:
+        """Store a result of which :func:`logstore.codec.encode_small` has made ``payload``."""
+        return self._write(
+            self._store.encoded_result_write(task_id, payload, ttl_s=ttl_s, failed=failed)
+        )
+
     async def set_progress(
         self, task_id: str, progress: TaskProgress, *, ttl_s: float | None = None
     ) -> None:
         """Store how far a task has got."""
+        payload = encode_small_progress(progress)
+        if payload is not None:
+            await self.set_encoded_progress(task_id, payload, ttl_s=ttl_s)
+            return
         store = self._store
-        if _is_small(getattr(progress, "meta", None)):
+        if _is_small([getattr(progress, "status", None), getattr(progress, "meta", None)]):
             write = store.progress_write(task_id, progress, ttl_s=ttl_s)
         else:
             write = await self._read(lambda: store.progress_write(task_id, progress, ttl_s=ttl_s))
         await self._write(write)
+
+    def set_encoded_progress(
+        self, task_id: str, payload: bytes, *, ttl_s: float | None = None
+    ) -> Coroutine[Any, Any, None]:
+        """Store a progress of which ``encode_small_progress`` would make ``payload``."""
+        return self._write(self._store.encoded_progress_write(task_id, payload, ttl_s=ttl_s))
 
     async def delete_result(self, task_id: str) -> bool:
         """Delete a task's result and progress; whether there was a result."""
@@ -158,14 +179,15 @@ class AsyncStore:
         assert isinstance(entry, Entry)
         if len(entry.payload) <= INLINE_BYTES:
             return decode_value(entry.payload)
-        return await self._read(lambda: decode_value(entry.payload))
+        return await self._read(partial(decode_value, entry.payload))
 
     async def sync(self) -> None:
         """Put everything acked so far, progress included, on the disk."""
         await self._write(Flush())
 
     async def _write(self, write: Write) -> None:
-        await self._writer.ask((write, asyncio.get_running_loop().create_future()))
+        loop = asyncio.get_running_loop()
+        await self._writer.ask(loop, (write, loop.create_future()))
         if write.error is not None:
             raise raisable(write.error)
 
@@ -178,16 +200,13 @@ class AsyncStore:
 
     async def get_result(self, task_id: str) -> Any:
         """The value of a task's result."""
-        store = self._store
         key = task_key(task_id)
         entry = self._in_memory(key)
-        if (
-            entry is not None
-            and len(entry.payload) <= INLINE_BYTES
-            and is_live_result(entry, now_us())
-        ):
+        if entry is None or not is_live_result(entry, now_us()):
+            entry = await self._found(key)
+        if len(entry.payload) <= INLINE_BYTES:
             return decode_value(entry.payload)
-        return await self._read(lambda: store.get_result(task_id))
+        return await self._read(partial(decode_value, entry.payload))
 
     async def is_result_ready(self, task_id: str) -> bool:
         """Whether there is a result to get."""
@@ -201,7 +220,7 @@ class AsyncStore:
         """How far a task has got, None if nobody has said or it has expired."""
         store = self._store
         key = task_key(task_id)
-        view = store.engine.current_view()
+        view = store.current_view()
         if view is not None and key in view.progress:
             entry = view.progress[key]
             if entry is None or not is_live_progress(entry, now_us()):
@@ -219,7 +238,7 @@ class AsyncStore:
         return await self._read(lambda: store.status(task_id))
 
     def _in_memory(self, key: bytes) -> Entry | None:
-        view = self._store.engine.current_view()
+        view = self._store.current_view()
         return None if view is None else view.results.get(key)
 
     def wait_result(
@@ -268,6 +287,9 @@ class AsyncStore:
         loop = asyncio.get_running_loop()
         waiters = self._waiters.get(loop)
         if waiters is None:
+            for other in list(self._waiters):  # a copy: other loops' threads do this too
+                if other.is_closed() and (gone := self._waiters.pop(other, None)) is not None:
+                    gone.leave_closed_loop()
             waiters = self._waiters[loop] = Waiters(loop, self._store, self._read)
         return waiters
 
@@ -280,33 +302,36 @@ class AsyncStore:
             return True
         return await self._read(partial(self._store.is_settled, key.decode()))
 
-    async def watch(self, task_id: str | None = None) -> AsyncIterator[Event]:
+    async def watch(self, task_id: str | None = None) -> AsyncGenerator[Event, None]:
         """The changes from now on, of one task or of all, by any process.
 
         An asynchronous generator: it begins to watch at its first step and ends with ``aclose()``
         or when the store is closed.
         """
-        loop = asyncio.get_running_loop()
+        loop, store = asyncio.get_running_loop(), self._store
         pending, changed = PendingEvents(), asyncio.Event()
 
         def tell(changes: list[Change] | None) -> None:
+            if loop.is_closed():
+                store.unsubscribe(subscription)
+                return
             if changes:
                 pending.add(changes)
             call_soon(loop, changed.set)
 
         keys = None if task_id is None else frozenset((task_key(task_id),))
-        context = self._store.subscribed(Subscription(keys, tell))
-        await enter_in_thread(context, self._read)
+        subscription = Subscription(keys, tell)
+        await subscribe_in_thread(store, subscription, self._read)
         try:
             while True:
                 changed.clear()
                 while (event := pending.take()) is not None:
                     yield event
-                if self._store.closed:
+                if store.closed:
                     return
                 await changed.wait()
         finally:
-            context.__exit__()
+            store.unsubscribe(subscription)
 
     async def tasks(
         self,
@@ -328,10 +353,36 @@ class AsyncStore:
             for info in batch:
                 yield info
 
-    async def _read(self, job: Callable[[], T]) -> T:
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        await self._reader.ask((job, future))
-        return future.result()
+    def _read(self, job: Callable[[], T]) -> asyncio.Future[T]:
+        loop = asyncio.get_running_loop()
+        return self._reader.ask(loop, (job, loop.create_future()))
+
+    def _found(self, key: bytes) -> asyncio.Future[Entry]:
+        """The live result of a key, by :meth:`_read`'s thread."""
+        loop = asyncio.get_running_loop()
+        return self._reader.ask(loop, (key, loop.create_future()))
+
+    def _run_reads(self, jobs: list[_Job]) -> list[Outcome]:
+        """Look up the results that are asked for together, then make the calls."""
+        outcomes: list[Outcome] = []
+        wanted = [(job, future) for job, future in jobs if isinstance(job, bytes)]
+        if wanted:
+            try:
+                found = self._store.result_entries([key for key, _ in wanted])
+            except BaseException as exc:
+                found = [raisable(exc) for _ in wanted]
+            for (_, future), entry in zip(wanted, found, strict=True):
+                if isinstance(entry, Entry):
+                    outcomes.append((future, entry, None))
+                else:
+                    outcomes.append((future, None, entry))
+        for job, future in jobs:
+            if not isinstance(job, bytes):
+                try:
+                    outcomes.append((future, job(), None))
+                except BaseException as exc:
+                    outcomes.append((future, None, exc))
+        return outcomes
 
     # -- the whole store ------------------------------------------------------------------------
 
@@ -365,16 +416,6 @@ class AsyncStore:
         self._store.close()
 
 
-def _run_reads(jobs: list[_Job]) -> list[Outcome]:
-    outcomes: list[Outcome] = []
-    for job, future in jobs:
-        try:
-            outcomes.append((future, job(), None))
-        except BaseException as exc:
-            outcomes.append((future, None, exc))
-    return outcomes
-
-
 def _is_small(value: object) -> bool:
     """Whether encoding a value is short work, seen from a bounded look at it."""
     return _weigh(value, INLINE_NODES) >= 0
@@ -396,7 +437,7 @@ def _weigh(value: object, left: int) -> int:
     if left < 0:
         return left
     for part in parts:
-        if type(part) not in _LIGHT:
+        if type(part) not in SIZELESS:
             left = _weigh(part, left)
             if left < 0:
                 break

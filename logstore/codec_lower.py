@@ -39,6 +39,9 @@ that were made to collide cannot exist.
 PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 """What CBOR holds without a tag of ours."""
 
+SIZELESS = PLAIN - {str, bytes}
+"""Those of them that take next to no room, but for an int of very many bits."""
+
 _PLAIN_BUT_STR = PLAIN - {str}
 _TEXT_KEYS = frozenset({str, bytes})
 _BYTES_KEYS = frozenset({bytes})

@@ -2,7 +2,8 @@
 
 Rules: what one loop asks for while its last batch is under way goes over together and comes back
 together: one hand-over and one call of the loop for a batch.  There is no timer.  A job that has
-been handed over is run even if its caller was cancelled.
+been handed over is run even if its caller was cancelled; one that cannot be handed over, because
+no thread can be started, is its caller's error.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+from logstore.engine import osdep
 from logstore.engine.failures import raisable
 from logstore.errors import StoreClosedError
 
@@ -26,9 +28,10 @@ J = TypeVar("J", bound=tuple[Any, "asyncio.Future[Any]"])
 class _Lane(Generic[J]):
     """What one loop has asked of a worker; touched on that loop only."""
 
-    __slots__ = ("busy", "jobs")
+    __slots__ = ("busy", "jobs", "loop")
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = weakref.ref(loop)
         self.jobs: list[J] = []
         self.busy = False
 
@@ -36,15 +39,21 @@ class _Lane(Generic[J]):
 class Worker(Generic[J]):
     """A thread that runs batches of jobs and brings each loop its outcomes in one call.
 
-    The thread is started by the first batch, and anew in a forked child.
+    The thread is started by the first batch, and anew in a forked child.  With ``near`` it runs
+    on the processor of the loop that asks: right for short jobs that seldom wait.
     """
 
-    def __init__(self, name: str, run: Callable[[list[J]], list[Outcome]]) -> None:
+    def __init__(
+        self, name: str, run: Callable[[list[J]], list[Outcome]], *, near: bool = False
+    ) -> None:
         self._name = name
         self._run = run
         self._lanes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Lane[J]] = (
             weakref.WeakKeyDictionary()
         )
+        self._latest: _Lane[J] | None = None  # of the loop that asked last: mostly the only one
+        self._near = near
+        self._companion = osdep.Companion()
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._thread: threading.Thread | None = None
@@ -53,22 +62,27 @@ class Worker(Generic[J]):
         ] = queue.SimpleQueue()
         self._stopped = False
 
-    def ask(self, job: J) -> asyncio.Future[Any]:
-        """Have a job run; the future is resolved on the loop that asks."""
+    def ask(self, loop: asyncio.AbstractEventLoop, job: J) -> asyncio.Future[Any]:
+        """Have a job run; its future is resolved on ``loop``, the one that asks."""
         if self._stopped:
             raise StoreClosedError("the store is closed")
-        future: asyncio.Future[Any] = job[1]
-        loop = future.get_loop()
-        lane = self._lanes.get(loop)
-        if lane is None:
-            with self._lock:
-                lane = self._lanes.setdefault(loop, _Lane())
+        lane = self._latest
+        if lane is None or lane.loop() is not loop:
+            lane = self._lane_of(loop)
         lane.jobs.append(job)
         if not lane.busy:
             lane.busy = True
             # At the end of this turn of the loop, so that what other tasks ask comes along.
             loop.call_soon(self._hand_over, loop, lane)
-        return future
+        return job[1]
+
+    def _lane_of(self, loop: asyncio.AbstractEventLoop) -> _Lane[J]:
+        lane = self._lanes.get(loop)
+        if lane is None:
+            with self._lock:
+                lane = self._lanes.setdefault(loop, _Lane(loop))
+        self._latest = lane
+        return lane
 
     def _hand_over(self, loop: asyncio.AbstractEventLoop, lane: _Lane[J]) -> None:
         jobs, lane.jobs = lane.jobs, []
@@ -77,25 +91,34 @@ class Worker(Generic[J]):
             return
         if self._pid != os.getpid():
             self._begin_anew()
-        with self._lock:
-            if not self._stopped:
-                if self._thread is None:
-                    self._thread = threading.Thread(
-                        target=self._serve, name=self._name, daemon=True
-                    )
-                    self._thread.start()
+        try:
+            with self._lock:
+                thread = self._running_thread()
+                if self._near:
+                    self._companion.come(thread)
                 self._queue.put((loop, lane, jobs))
-                return
-        lane.busy = False
-        for job in jobs:
-            if not job[1].done():
-                job[1].set_exception(StoreClosedError("the store is closed"))
+        except Exception as exc:
+            lane.busy = False  # the next job begins a batch of its own
+            for job in jobs:
+                if not job[1].done():
+                    job[1].set_exception(raisable(exc))
+
+    def _running_thread(self) -> threading.Thread:
+        """The thread, started if need be.  Raises StoreClosedError, or what starting raises."""
+        if self._stopped:
+            raise StoreClosedError("the store is closed")
+        if self._thread is None:
+            thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
+            thread.start()
+            self._thread = thread
+        return self._thread
 
     def _begin_anew(self) -> None:
         """In a forked child: the thread is not there, and the lock may be held for ever."""
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._queue = queue.SimpleQueue()
+        self._companion = osdep.Companion()
         self._thread = None
 
     def _serve(self) -> None:

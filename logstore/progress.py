@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from logstore.codec import decode_value, encode_value
+from logstore.codec import decode_value, encode_small, encode_value
 from logstore.errors import DecodeError, UnserializableValueError
 
 _FIELDS = ("progress", "status", "current", "total", "meta")
@@ -68,24 +68,25 @@ class TaskProgress:
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"a TaskProgress is immutable: {name!r} cannot be deleted")
 
-    def _values(self) -> tuple[Any, ...]:
-        return (self.progress, self.status, self.current, self.total, self.meta)
+    def to_list(self) -> list[Any]:
+        """Return the fields in their order: progress, status, current, total, meta."""
+        return [self.progress, self.status, self.current, self.total, self.meta]
 
     def __eq__(self, other: object) -> bool:
         if other.__class__ is not self.__class__:
             return NotImplemented
         assert isinstance(other, TaskProgress)
-        return self._values() == other._values()
+        return self.to_list() == other.to_list()
 
     def __hash__(self) -> int:
-        return hash(self._values())
+        return hash(tuple(self.to_list()))
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in _FIELDS)
         return f"{type(self).__name__}({shown})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (type(self), self._values())
+        return _restore, (type(self), self.to_list())
 
     @classmethod
     def from_state(cls, state: str, meta: object = None) -> TaskProgress:
@@ -95,7 +96,17 @@ class TaskProgress:
         value, not just a dict; whether it can be stored is seen when it is.  Raises
         ``ValueError`` when ``state`` is not a str.
         """
-        made = cls(status=_text("state", state))
+        return cls.with_any_meta(0.0, _text("state", state), None, None, meta)
+
+    @classmethod
+    def with_any_meta(
+        cls, progress: float, status: str, current: int | None, total: int | None, meta: object
+    ) -> TaskProgress:
+        """Return the progress with these fields; ``meta`` may be any value.
+
+        Raises ``ValueError`` for the others as the constructor does.
+        """
+        made = cls(progress=progress, status=status, current=current, total=total)
         _set(made, "meta", meta)
         return made
 
@@ -140,13 +151,20 @@ def encode_progress(progress: TaskProgress, *, max_bytes: int = 1 << 30) -> byte
     Raises :class:`UnserializableValueError`, with a path as ``progress.meta['rows'][3]``, and
     :class:`ValueTooLargeError`, as :func:`logstore.codec.encode_value` does.
     """
-    p = progress
-    values = [p.progress, p.status, p.current, p.total, p.meta]
     try:
-        return encode_value(values, max_bytes=max_bytes, root="progress")
+        return encode_value(progress.to_list(), max_bytes=max_bytes, root="progress")
     except UnserializableValueError:
-        encode_value(p.meta, max_bytes=max_bytes, root="progress.meta")  # says it with this path
+        # Says it with this path.
+        encode_value(progress.meta, max_bytes=max_bytes, root="progress.meta")
         raise  # the meta alone would have fitted, with the array around it it is too deep
+
+
+def encode_small_progress(progress: TaskProgress) -> bytes | None:
+    """Return the bytes of ``progress`` if it is small and plain, else None.
+
+    See :func:`logstore.codec.encode_small`.
+    """
+    return encode_small(progress.to_list()) if isinstance(progress, TaskProgress) else None
 
 
 def decode_progress(data: bytes | memoryview) -> TaskProgress:
@@ -159,18 +177,14 @@ def decode_progress(data: bytes | memoryview) -> TaskProgress:
         raise DecodeError(f"the {len(data)} bytes of a progress are not an array of its fields")
     progress, status, current, total, meta = values[: len(_FIELDS)]
     try:
-        made = TaskProgress(progress, status, current, total)
+        return TaskProgress.with_any_meta(progress, status, current, total, meta)
     except ValueError as error:
         raise DecodeError(f"the {len(data)} bytes of a progress: {error}") from error
-    _set(made, "meta", meta)
-    return made
 
 
-def _restore(cls: type[TaskProgress], values: tuple[Any, ...]) -> TaskProgress:
-    """What a pickle or a copy is made of; ``meta`` may be any value."""
-    made = cls(*values[:4])
-    _set(made, "meta", values[4])
-    return made
+def _restore(cls: type[TaskProgress], values: list[Any]) -> TaskProgress:
+    """What a pickle or a copy is made of."""
+    return cls.with_any_meta(*values)
 
 
 # -- validation -----------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """Checking a store by its path, also one whose log is too damaged for it to be opened.
 
-Rules: nothing is written unless ``salvage`` is asked for; then the damaged log is kept under
-another name before anything else is done.
+Rules: nothing is written unless ``salvage`` is asked for; then the table's pages are verified and
+the log's header is looked at first, and the damaged log is on the disk under another name before
+anything else is done.
 """
 
 from __future__ import annotations
@@ -9,16 +10,19 @@ from __future__ import annotations
 import os
 import time
 
+import lmdb
+
 from logstore import store
-from logstore.engine import checking, osdep
+from logstore.engine import checking, frames, osdep
 from logstore.engine.compaction import fold_into
+from logstore.engine.failures import raise_write_error
 from logstore.engine.frozen import is_in_use
 from logstore.engine.lmdbfile import verify_pages
-from logstore.engine.log import FIRST_OFFSET
+from logstore.engine.log import FIRST_OFFSET, check_header
 from logstore.engine.opening import check_place, hold_alone
 from logstore.engine.overlay import Overlay
 from logstore.engine.table import Table
-from logstore.errors import CorruptionError
+from logstore.errors import CorruptionError, LogstoreError
 from logstore.types import CheckReport
 
 
@@ -30,9 +34,12 @@ def check(path: str | os.PathLike[str], *, salvage: bool = False) -> CheckReport
 
     With ``salvage``, for a store that nobody has open and whose log is damaged: every whole frame
     of the log is folded into the table, the log is kept as ``...-log.damaged-...``, and the report
-    says how much was lost; the store can then be opened again.
+    says how much was lost; the store can then be opened again.  Of a store whose table is damaged
+    too, or whose log is another store's, nothing is touched, and the report says why.
 
-    Raises an :class:`~logstore.errors.OpenError` if there is no store, or if it is in use.
+    Raises an :class:`~logstore.errors.OpenError` if there is no store, or one that may not be used
+    or is of another format version.  A salvage raises one if the store is in use, too, and
+    :class:`~logstore.errors.WriteError` if it could not be written; it can then be tried again.
     """
     real_path = os.path.realpath(os.fsdecode(path))
     saved: checking.Salvaged | None = None
@@ -51,32 +58,43 @@ def check(path: str | os.PathLike[str], *, salvage: bool = False) -> CheckReport
 
 def _salvage(path: str) -> checking.Salvaged | None:
     """Fold what is whole; None if there is no log that counts."""
-    with hold_alone(path):
-        table = Table(path)
-        try:
-            log_path = path + "-log"
-            if table.meta.clean or not os.path.lexists(log_path):
-                return None
-            with open(log_path, "rb") as file:
-                file.seek(FIRST_OFFSET)
-                data = file.read()
-            epoch = table.meta.epoch
-            found, lost = checking.whole_frames(data, 0, table.seed, epoch)
-            overlay = Overlay(epoch)
-            overlay.apply([(frame.key, frame.entry) for frame in found], FIRST_OFFSET)
-            kept = checking.keep_aside(log_path)
-            fold_into(
-                table,
-                [(overlay.results, overlay.progress)],
-                None,
-                now_us=time.time_ns() // 1000,
-                last_time_us=0,
-                epoch=epoch + 1,
-                incarnation=table.meta.incarnation,
-                clean=True,
-            )
-            os.unlink(log_path)
-            osdep.sync_directory(os.path.dirname(path))
-            return checking.Salvaged(len(found), lost, kept)
-        finally:
-            table.close()
+    try:
+        with hold_alone(path):
+            verify_pages(path)
+            table = Table(path)
+            try:
+                if table.meta.clean or not os.path.lexists(path + "-log"):
+                    return None
+                return _fold_whole_frames(path, table)
+            finally:
+                table.close()
+    except (OSError, lmdb.Error) as exc:
+        if isinstance(exc, LogstoreError):
+            raise
+        raise_write_error(path, exc)
+
+
+def _fold_whole_frames(path: str, table: Table) -> checking.Salvaged:
+    log_path, epoch = path + "-log", table.meta.epoch
+    with open(log_path, "rb") as file:
+        header = frames.decode_log_header(file.read(FIRST_OFFSET))
+        data = file.read()
+    if header is not None:  # else it is damaged, and its frames say whose they are
+        check_header(log_path, header, table.meta.uuid)
+    found, lost = checking.whole_frames(data, 0, table.seed, epoch)
+    overlay = Overlay(epoch)
+    overlay.apply([(frame.key, frame.entry) for frame in found], FIRST_OFFSET)
+    kept = checking.keep_aside(log_path)
+    fold_into(
+        table,
+        [(overlay.results, overlay.progress)],
+        None,
+        now_us=time.time_ns() // 1000,
+        last_time_us=0,
+        epoch=epoch + 1,
+        incarnation=table.meta.incarnation,
+        clean=True,
+    )
+    os.unlink(log_path)
+    osdep.sync_directory(os.path.dirname(path))
+    return checking.Salvaged(len(found), lost, kept)

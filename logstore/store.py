@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from logstore.arguments import expiry_us, now_us, positive, task_key
 from logstore.codec import decode_value, encode_value
+from logstore.codec_lower import too_large
 from logstore.engine import checking, registry, vacuum
 from logstore.engine.commit import (
     Delete,
@@ -40,6 +41,7 @@ from logstore.engine.log import FIRST_OFFSET
 from logstore.engine.notify import Subscription
 from logstore.engine.opening import check_place, open_engine
 from logstore.engine.options import Options, Retention
+from logstore.engine.overlay import Overlay
 from logstore.engine.reading import Reading
 from logstore.engine.states import (
     is_known,
@@ -440,6 +442,18 @@ class Store:
             return self._revive()
         return engine
 
+    def current_view(self) -> Overlay | None:
+        """What is in memory, if it is complete; None if a thread has to look.  Touches no disk.
+
+        Raises StoreClosedError.
+        """
+        engine = self._engine
+        if not engine.closed and not self._closed:
+            return engine.current_view()
+        if engine.forked and not self._closed:
+            return None  # :attr:`engine` opens it anew, which is not for an event loop
+        raise engine.closed_error()
+
     @property
     def writable_engine(self) -> Engine:
         """The engine, if this handle may write.  Raises ReadOnlyError."""
@@ -464,14 +478,22 @@ class Store:
         self, task_id: str, value: object, *, ttl_s: float | None = None, failed: bool = False
     ) -> Write:
         """The write of a result, encoded and not yet committed."""
+        payload = encode_value(value, max_bytes=self._max_value_bytes)
+        return self.encoded_result_write(task_id, payload, ttl_s=ttl_s, failed=failed)
+
+    def encoded_result_write(
+        self, task_id: str, payload: bytes, *, ttl_s: float | None = None, failed: bool = False
+    ) -> Write:
+        """The write of a result that has been encoded already."""
         key = task_key(task_id)
+        if len(payload) > self._max_value_bytes:
+            raise too_large(len(payload), self._max_value_bytes)
         if ttl_s is None:
             ttl_s = self._result_ttl_s
             if failed and self._failure_ttl_s is not None:
                 ttl_s = self._failure_ttl_s
         else:
             positive("ttl_s", ttl_s)
-        payload = encode_value(value, max_bytes=self._max_value_bytes)
         flags = FAILED if failed else 0
         return Write(key, Entry(RESULT, flags, 0, expiry_us(ttl_s), payload), sync=self._sync)
 
@@ -479,14 +501,22 @@ class Store:
         self, task_id: str, progress: TaskProgress, *, ttl_s: float | None = None
     ) -> Write:
         """The write of a progress, encoded and not yet committed."""
-        key = task_key(task_id)
         if not isinstance(progress, TaskProgress):
             raise TypeError(f"progress must be a TaskProgress, not {type(progress).__name__}")
+        payload = encode_progress(progress, max_bytes=self._max_value_bytes)
+        return self.encoded_progress_write(task_id, payload, ttl_s=ttl_s)
+
+    def encoded_progress_write(
+        self, task_id: str, payload: bytes, *, ttl_s: float | None = None
+    ) -> Write:
+        """The write of a progress that has been encoded already."""
+        key = task_key(task_id)
+        if len(payload) > self._max_value_bytes:
+            raise too_large(len(payload), self._max_value_bytes)
         if ttl_s is None:
             ttl_s = self._progress_ttl_s
         else:
             positive("ttl_s", ttl_s)
-        payload = encode_progress(progress, max_bytes=self._max_value_bytes)
         return Write(key, Entry(PROGRESS, 0, 0, expiry_us(ttl_s), payload), sync=False)
 
     def delete_write(self, task_id: str) -> Write:
@@ -515,6 +545,25 @@ class Store:
         if entry is not None and is_live_result(entry, now_us()):
             return entry
         raise missing_result(key, entry)
+
+    def result_entries(self, keys: list[bytes]) -> list[Entry | BaseException]:
+        """The live result of each key, or the error that :meth:`result_entry` raises."""
+        found: list[Entry | BaseException] = []
+        at_us = now_us()
+        for key, entry in zip(keys, self.engine.find_traces(keys), strict=True):
+            if isinstance(entry, Exception) or (entry and is_live_result(entry, at_us)):
+                found.append(entry)
+            else:
+                found.append(missing_result(key, entry))
+        return found
+
+    def subscribe(self, subscription: Subscription) -> None:
+        """Begin to tell a subscriber of changes; may touch the disk."""
+        self.subscribed(subscription).__enter__()
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Tell it no more; no effect if it is not told."""
+        self._shared.notifier.unsubscribe(subscription)
 
     def subscribed(self, subscription: Subscription) -> Subscribed:
         """A context in which a subscriber is told of changes."""

@@ -2,20 +2,21 @@
 
 Rules: everything here is touched on its loop only, but for the dictionary of futures, in which the
 notifier's thread looks up keys.  A waiter enters before it looks at the state, so that nothing is
-missed.  A change wakes the waiters of its task and no others.
+missed.  A change wakes the waiters of its task and no others.  The subscription of a loop that has
+been closed is left by whoever notices.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
+from logstore.engine.failures import raisable
 from logstore.engine.notify import Change, Subscription
 from logstore.handover import call_soon
 from logstore.store import Store
-from logstore.watching import Subscribed
 
 T = TypeVar("T")
 
@@ -42,7 +43,8 @@ class Waiters:
         self._store = store
         self._in_thread = in_thread
         self._futures: dict[bytes, Woken | list[Woken]] = {}
-        self._context: Subscribed | None = None
+        self._subscription = Subscription(self._futures, self._tell)
+        self._subscribed = False
         self._unlooked: list[bytes] = []  # entered, and their state not looked at yet
         self._looking: asyncio.Task[None] | None = None
 
@@ -72,21 +74,27 @@ class Waiters:
             if not others:
                 del self._futures[key]
 
+    def leave_closed_loop(self) -> None:
+        """Leave the subscription of a loop that is closed; from any thread, any number of times."""
+        self._store.unsubscribe(self._subscription)
+
     async def _look(self) -> None:
         """Subscribe if need be, then look at the states of all who have entered, together."""
         woken: list[bytes] | None = None
         try:
-            if self._context is None:
-                context = self._store.subscribed(Subscription(self._futures, self._tell))
-                await self._in_thread(context.__enter__)
-                self._context = context
+            if not self._subscribed:
+                await subscribe_in_thread(self._store, self._subscription, self._in_thread)
+                self._subscribed = True
                 self.loop.call_later(IDLE_S, self._leave_if_idle)
             while self._unlooked:
                 keys, self._unlooked = self._unlooked, []
                 woken = await self._in_thread(partial(self._settled, keys))
                 self._wake(woken)
-        except Exception:
-            self._wake(None)  # each waiter meets the error itself
+        except Exception as exc:
+            if self._subscribed:
+                self._wake(None)  # each waiter meets the error itself
+            else:
+                self._fail(exc)  # nobody would ever wake them
         finally:
             self._looking = None
 
@@ -106,21 +114,35 @@ class Waiters:
         return future
 
     def _leave_if_idle(self) -> None:
-        if self._futures and not self._store.closed:
+        # While states are looked at, others may have entered who count on the subscription.
+        if self._looking is not None or (self._futures and not self._store.closed):
             self.loop.call_later(IDLE_S, self._leave_if_idle)
-        elif self._context is not None:
-            context, self._context = self._context, None
-            context.__exit__()
+        else:
+            self._subscribed = False
+            self._store.unsubscribe(self._subscription)
 
     def _tell(self, changes: list[Change] | None) -> None:
+        if self.loop.is_closed():
+            self.leave_closed_loop()
+            return
         keys = None if changes is None else [key for key, _ in changes]
         call_soon(self.loop, lambda: self._wake(keys))
 
     def _wake(self, keys: list[bytes] | None) -> None:
         for key in list(self._futures) if keys is None else keys:
-            woken = self._futures.get(key, ())
-            for future in woken if isinstance(woken, list | tuple) else (woken,):
+            for future in self._futures_of(key):
                 set_once(future, True)
+
+    def _fail(self, error: Exception) -> None:
+        self._unlooked.clear()
+        for key in list(self._futures):
+            for future in self._futures_of(key):
+                if not future.done():
+                    future.set_exception(raisable(error))
+
+    def _futures_of(self, key: bytes) -> Sequence[Woken]:
+        found = self._futures.get(key, ())
+        return found if isinstance(found, list | tuple) else (found,)
 
 
 def set_once(future: Woken, value: bool) -> None:
@@ -129,14 +151,22 @@ def set_once(future: Woken, value: bool) -> None:
         future.set_result(value)
 
 
-async def enter_in_thread(context: Subscribed, in_thread: InThread) -> None:
-    """Subscribe in a thread; a cancelled caller leaves no subscription behind."""
-    entering = asyncio.ensure_future(in_thread(context.__enter__))
+async def subscribe_in_thread(
+    store: Store, subscription: Subscription, in_thread: InThread
+) -> None:
+    """Subscribe in a thread; neither a cancelled caller nor a loop that is closed stays told."""
+    loop = asyncio.get_running_loop()
+
+    def subscribe() -> None:
+        store.subscribe(subscription)
+        if loop.is_closed():
+            store.unsubscribe(subscription)
 
     def leave(entered: asyncio.Future[None]) -> None:
         if not entered.cancelled() and entered.exception() is None:
-            context.__exit__()
+            store.unsubscribe(subscription)
 
+    entering = asyncio.ensure_future(in_thread(subscribe))
     try:
         await asyncio.shield(entering)
     except asyncio.CancelledError:

@@ -165,6 +165,21 @@ def test_a_log_of_a_later_format_is_refused_and_untouched(
         with pytest.raises(logstore.FormatVersionError, match="log format 2, this version reads 1"):
             logstore.open(path, mode=mode)
     assert log.read_bytes() == page + data[len(page) :]
+    before = {name: path.with_name(name).read_bytes() for name in names_in(path.parent)}
+    for salvage in (False, True):
+        with pytest.raises(logstore.FormatVersionError, match="log format 2, this version reads 1"):
+            logstore.check(path, salvage=salvage)
+        assert before == {name: path.with_name(name).read_bytes() for name in names_in(path.parent)}
+
+
+def test_a_table_of_a_later_format_is_not_salvaged(crashed: Path) -> None:
+    os.unlink(f"{crashed}-shm")
+    rewrite_header(crashed, lambda meta: meta._replace(version=2))
+    before = {name: crashed.with_name(name).read_bytes() for name in names_in(crashed.parent)}
+    with pytest.raises(logstore.FormatVersionError, match=r"format 2\.0, this version"):
+        logstore.check(crashed, salvage=True)
+    after = {name: crashed.with_name(name).read_bytes() for name in names_in(crashed.parent)}
+    assert after == before
 
 
 # -- truncated -------------------------------------------------------------------------------
@@ -344,6 +359,32 @@ def test_salvage_with_a_damaged_page_0_recovers_all_frames(crashed: Path) -> Non
         assert store.get_result("task-4") == {"n": 4}
 
 
+def test_salvage_beside_a_damaged_table_touches_nothing(crashed: Path) -> None:
+    """LMDB, let near it, might end the process."""
+    damage_frame(crashed, 1)
+    overwrite(crashed, 2 * 4096, b"\xff" * (crashed.stat().st_size - 2 * 4096))
+    before = {name: crashed.with_name(name).read_bytes() for name in names_in(crashed.parent)}
+    report = logstore.check(crashed, salvage=True)
+    assert "damaged pages" in report.problems[0]
+    after = {name: crashed.with_name(name).read_bytes() for name in names_in(crashed.parent)}
+    assert after == before
+
+
+def test_a_salvage_that_cannot_be_written_says_so_and_can_be_tried_again(
+    crashed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damage_frame(crashed, 1)
+
+    def failing(path: str) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(osdep, "sync_directory", failing)
+        with pytest.raises(logstore.WriteError, match=r"app\.db: writing failed"):
+            logstore.check(crashed, salvage=True)
+    assert logstore.check(crashed, salvage=True).salvaged_frames == 4
+
+
 def test_salvage_takes_no_frame_of_another_store(crashed: Path) -> None:
     damage_frame(crashed, 1)
     foreign = frames.encode_frame(
@@ -384,6 +425,11 @@ def test_a_log_of_another_store_is_refused(crashed: Path, tmp_path: Path) -> Non
         shutil.copyfile(log_of(other), log_of(crashed))
     with pytest.raises(logstore.CorruptLogError, match="put the right log beside the table"):
         logstore.open(crashed)
+    before = {name: crashed.with_name(name).read_bytes() for name in ("app.db", "app.db-log")}
+    for salvage in (False, True):
+        report = logstore.check(crashed, salvage=salvage)
+        assert "put the right log beside the table" in report.problems[0]
+    assert before == {name: crashed.with_name(name).read_bytes() for name in before}
 
 
 # -- one damaged record ----------------------------------------------------------------------

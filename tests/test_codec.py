@@ -35,8 +35,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from logstore import codec_tags
-from logstore.codec import MAX_DEPTH, SAME_HASH_MAX, decode_value, encode_value
+from logstore import codec, codec_tags
+from logstore.codec import (
+    MAX_DEPTH,
+    SAME_HASH_MAX,
+    SMALL_BUDGET,
+    SMALL_DEPTH,
+    decode_value,
+    encode_small,
+    encode_value,
+)
 from logstore.errors import (
     CorruptionError,
     DecodeError,
@@ -678,3 +686,61 @@ def test_every_prefix_and_every_extension_of_an_encoding_raises(value: object) -
     for more in (b"\x00", b"\xff", data):
         with pytest.raises(DecodeError, match="followed by"):
             decode_value(data + more)
+
+
+# -- the short way for small values --------------------------------------------------------------
+
+PLAIN_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | texts() | st.binary(max_size=20),
+    lambda items: st.lists(items, max_size=4) | st.dictionaries(texts(), items, max_size=4),
+    max_leaves=12,
+)
+
+
+def encode_in_full(value: Any) -> bytes:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(codec, "encode_small", lambda value: None)
+        return encode_value(value)
+
+
+@FUZZ
+@given(values() | PLAIN_VALUES)
+def test_the_short_way_writes_the_same_bytes_or_nothing(value: Any) -> None:
+    assert encode_small(value) in (None, encode_in_full(value))
+
+
+def test_the_short_way_is_taken_by_plain_values_only() -> None:
+    class Text(str):
+        pass
+
+    taken: list[Any] = [None, True, 1, 1 << 80, 0.5, "a", b"a", [], {}, {"a": [{"b": [None]}]}]
+    for value in taken:
+        assert encode_small(value) == encode_in_full(value)
+    for other in [(), set(), 1j, Text("a"), {1: 2}, {Text("a"): 1}, [()], {"a": Text("b")}]:
+        assert encode_small(other) is None
+
+
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def test_the_short_way_has_an_early_end() -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    for large in (
+        endless,
+        [0] * SMALL_BUDGET,
+        "a" * SMALL_BUDGET,
+        [b"a" * SMALL_BUDGET],
+        {"a" * SMALL_BUDGET: 1},
+        nested(SMALL_DEPTH),
+        ["\ud800"],
+        1 << 8 * SMALL_BUDGET,
+        [1 << SMALL_BUDGET] * 8,
+    ):
+        assert encode_small(large) is None
+    assert encode_small("a" * (SMALL_BUDGET // 2)) is not None
+    assert encode_small(nested(SMALL_DEPTH - 2)) is not None

@@ -6,6 +6,7 @@ import re
 import runpy
 import shutil
 import struct
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from logstore import codec_tags
 from logstore.codec import decode_value, encode_value
 from logstore.engine import compaction, frames, header, options, records, table
 from logstore.engine.frames import Entry
+from logstore.engine.listing import utc
 
 if TYPE_CHECKING:
     from tests.conftest import Stores
@@ -55,6 +57,10 @@ def fields_of(layout: struct.Struct) -> list[tuple[int, int]]:
     return fields
 
 
+TABLES = [
+    row for words in ("The head of a frame", "The head of a record") for row in rows_behind(words)
+]
+
 # -- the tables ------------------------------------------------------------------------------
 
 
@@ -90,6 +96,11 @@ def test_the_kinds_and_flags_are_those_of_the_code() -> None:
 
 def test_the_limits_are_those_of_the_code() -> None:
     assert f"1 to {frames.KEY_BYTES_MAX} bytes" in TEXT
+    assert [row[3] for row in TABLES if row[2] == "key length"] == [
+        f"1 to {frames.KEY_BYTES_MAX}"
+    ] * 2
+    assert TEXT.count(f"from 1 to {frames.TIME_MAX}") == 2
+    assert utc(frames.TIME_MAX) == datetime.max.replace(tzinfo=timezone.utc)
     assert f"up to {frames.HEADER_BYTES} bytes" in TEXT
     assert f"more than {options.LARGE_BYTES} bytes" in TEXT
     assert f"at most {compaction.GONE_COUNT_MAX:,} keys" in TEXT

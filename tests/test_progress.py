@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import enum
 import math
 import pickle
@@ -138,6 +139,34 @@ def test_a_state_with_any_meta_is_kept(meta: Any) -> None:
 
 def test_a_state_with_a_dict_equals_a_progress_with_that_status() -> None:
     assert TaskProgress.from_state("RUN", {"a": 1}) == TaskProgress(status="RUN", meta={"a": 1})
+
+
+class Reordered(TaskProgress):
+    """A subclass whose constructor takes the fields in another order, and by name only."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        *,
+        meta: Any = None,
+        total: int | None = None,
+        current: int | None = None,
+        status: str = "PENDING",
+        progress: float = 0.0,
+    ) -> None:
+        super().__init__(progress, status, current, total, meta)
+
+
+@pytest.mark.parametrize("meta", [None, {"a": 1}, [1]])
+def test_a_subclass_with_a_constructor_of_its_own_is_kept(meta: Any) -> None:
+    made = Reordered.with_any_meta(0.5, "RUN", 1, 2, meta)
+    assert type(made) is Reordered
+    assert made.to_list() == [0.5, "RUN", 1, 2, meta]
+    assert Reordered.from_state("RUN", meta).to_list() == [0.0, "RUN", None, None, meta]
+    assert Reordered.from_dict(made.to_dict()) == made
+    assert copy.deepcopy(made) == made
+    assert pickle.loads(pickle.dumps(made)) == made
 
 
 def test_a_dict_with_a_state_and_no_status_takes_the_state() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -76,3 +78,55 @@ def test_every_error_the_readme_names_exists() -> None:
     named = set(re.findall(r"`(\w+Error)`", README)) - {"ValueError", "RemoteError"}
     assert named
     assert {name for name in named if not hasattr(logstore.errors, name)} == set()
+
+
+# -- the list of modules -----------------------------------------------------------------------
+
+PACKAGE = ROOT / "logstore"
+LAYERS = [
+    re.findall(r"`([^`]+)`", cells[1])
+    for cells in (line.split("|") for line in README.split("## Reading the source")[1].splitlines())
+    if len(cells) == 4 and cells[1].startswith(" `")
+]
+
+
+def _layer_of(module: Path) -> int:
+    """The row of the list that names a module; a name without a directory is in the last one's."""
+    name = module.relative_to(ROOT).as_posix()
+    for number, patterns in enumerate(LAYERS):
+        directory = patterns[0].rpartition("/")[0]
+        for pattern in patterns:
+            whole = pattern if "/" in pattern else f"{directory}/{pattern}"
+            if name.startswith(whole) if whole.endswith("/") else module.match(whole):
+                return number
+    raise AssertionError(f"README's list does not name {name}")
+
+
+def _imported(tree: ast.AST) -> Iterator[str]:
+    """The modules that are imported as a module is: not within functions, not for types alone."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _imported(node)
+
+
+MODULES = [
+    path
+    for path in PACKAGE.rglob("*.py")
+    if path.name != "__init__.py" and not path.is_relative_to(PACKAGE / "testing")
+]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_a_module_imports_only_what_the_list_names_above_it(module: Path) -> None:
+    layer = _layer_of(module)
+    for name in _imported(ast.parse(module.read_text())):
+        imported = ROOT.joinpath(*name.split(".")).with_suffix(".py")
+        if name.startswith("logstore.") and imported.exists():
+            assert _layer_of(imported) <= layer, f"{module.name} imports {name}"

@@ -17,7 +17,7 @@ TABLE: dict[str, tuple[str, str | None, str | None]] = {
     "sqlite-full": ("sqlite_direct", "SqliteFull", None),
     "aiosqlite-full": ("aiosqlite_backend", None, "AiosqliteFull"),
     "aiosqlite-full-shared": ("aiosqlite_backend", None, "AiosqliteGrouped"),
-    "diskcache-full": ("diskcache_peer", "DiskCacheFull", None),
+    "diskcache-full": ("diskcache_peer", "DiskCacheFull", "AsyncDiskCacheFull"),
     "huey": ("huey_peer", "HueySqlite", None),
     "file": ("file_peer", None, "FilePeer"),
     "redis-always": ("redis_peer", None, "RedisAlways"),

@@ -85,9 +85,9 @@ class AiosqliteResultBackend(AsyncResultBackend[Any]):
 
 
 WHY = (
-    "There is no such backend to install, so this one is as plain as a user's would be: one "
-    "connection, WAL, pickled results like taskiq's other backends, reads in one hop to the "
-    "thread (execute_fetchall). "
+    "As plain as a user's own backend would be: one connection, WAL, pickled results like taskiq's "
+    "other backends, reads in one hop to the thread (execute_fetchall). taskiq-sqlalchemy can use "
+    "aiosqlite too, through SQLAlchemy; this one does without that layer, so it costs less. "
 )
 AUTOCOMMIT = "Autocommit, the fewest hops to the thread. "
 GROUPED = (

@@ -21,7 +21,8 @@ class FilePeer(BackendPeer):
         modules=("logstore.backends", "taskiq"),
         why=(
             "As it comes: a temporary file, fsync, rename, fsync of the directory; what a careful "
-            "user who wants readable files would do."
+            "user who wants readable files would do. It comes with logstore and has nothing of its "
+            "engine, so it counts as a peer."
         ),
     )
 

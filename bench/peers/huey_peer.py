@@ -10,16 +10,19 @@ from .base import About, SyncPeer
 class HueySqlite(SyncPeer):
     """The storage class itself, below huey's task layer: what keeps the results."""
 
+    threads = 1
+
     about = About(
         name="huey",
         title="huey SqliteStorage",
         durable=True,
         modules=("huey",),
         why=(
-            "Its defaults (WAL, 8 MiB of cache, a connection per thread) with fsync=True, which "
-            "sets synchronous=FULL; the constructor's other choice is OFF. Reads by peek_data, "
-            "which leaves the result in place as the others do. A longer busy time-out, so that "
-            "two writers wait for each other rather than fail."
+            "Its defaults (WAL, 8 MB of cache) with fsync=True, which sets synchronous=FULL; "
+            "left alone it is what SQLite was built with, FULL as a rule, and False is OFF. "
+            "Version 3 has one connection under one lock, so one thread calls it. Reads by "
+            "peek_data, which leaves the result in place as the others do. A longer busy time-out, "
+            "so that two writers wait for each other rather than fail."
         ),
     )
 

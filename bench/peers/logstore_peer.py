@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from taskiq import AsyncResultBackend, TaskiqResult
     from taskiq.depends.progress_tracker import TaskProgress
 
-WHY = "Every option at its default: sync='always', a 1 MiB log before a compaction. "
+WHY = "Every option at its default: sync='always', a 1 MiB log before a compaction{}. "
 FILE_NAME = "app.db"
 # taskiq's own wait then asks once instead of five times a second.
 LONG_POLL_S = 3600.0
@@ -35,7 +35,8 @@ class StorePeer(SyncPeer):
         durable=True,
         role="own",
         modules=("logstore", "lmdb", "cbor2"),
-        why=WHY + "W1 and W6 call Store, the rest LogStoreResultBackend.",
+        why=WHY.format(", but for long_poll of an hour in W10 and a time to live in W11")
+        + "W1 and W6 call Store, the rest LogStoreResultBackend.",
     )
 
     def open(self) -> None:
@@ -77,7 +78,7 @@ class AsyncStorePeer(AsyncPeer):
         durable=True,
         role="own",
         modules=("logstore.aio", "lmdb", "cbor2"),
-        why=WHY + "Given and giving the fields of a TaskiqResult as a dict.",
+        why=WHY.format("") + "Given and giving the fields of a TaskiqResult as a dict.",
     )
 
     async def open(self) -> None:

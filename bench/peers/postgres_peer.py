@@ -24,8 +24,11 @@ class PostgresPeer(BackendPeer):
         modules=("taskiq_pg", "asyncpg"),
         server="postgres",
         why=(
-            "AsyncpgResultBackend with its default serializer and key type, synchronous_commit "
-            "on (asked for explicitly, so a server set otherwise does not flatter it). asyncpg's "
+            "AsyncpgResultBackend with its default serializer and key type over loopback TCP (its "
+            "address is given, and where its Unix socket is and whom it lets in is its owner's "
+            "choice). A server as it was found: fsync, full_page_writes and synchronous_commit "
+            "are beside its version in the report. With fsync off it takes no part; "
+            "synchronous_commit on is asked for, whatever the server's own is. asyncpg's "
             "default pool of 10, which did best: PostgreSQL shares a flush between the backends "
             "that commit at the same time, and more of them wait for the processor."
         ),

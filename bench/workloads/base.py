@@ -17,6 +17,7 @@ from ..profiles import Profile
 from ..shim import Control
 
 Better = Literal["higher", "lower"]
+Pace = Literal["short", "slow", "long"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +76,15 @@ class Workload:
     variants: Callable[[Profile], list[str]]
     run: Callable[[Slice, str], Metrics]
     metrics: tuple[Metric, ...]
-    side: Literal["sync", "async", "either"] = "async"
+    # Which side of a peer is called; who has no synchronous one has no part in a "sync" workload.
+    side: Literal["sync", "async"] = "async"
     # Runs under the flush shim: without a compiler it is skipped.
     shimmed: bool = False
-    # One long slice per variant rather than several short ones.
-    heavy: bool = False
+    # How many rounds of it a profile has: many short slices, or fewer, whose figures are steadier.
+    pace: Pace = "short"
     only: frozenset[str] | None = None
     without: frozenset[str] = frozenset()
+    # Peers that are durable and do not promise it of what this workload writes.
+    not_durable: frozenset[str] = frozenset()
     # Peers of which a variant has none: (variant, peer) -> whether it takes part.
     takes_part: Callable[[str, str], bool] = lambda variant, peer: True

@@ -32,11 +32,9 @@ async def set_slice(part: Slice, lanes: int, seconds: float, ticker: bool = Fals
         async def operation() -> None:
             await peer.set(ids.take(), next(results))
 
-        if not ticker:
-            return (await closed_lanes(operation, lanes, seconds)).metrics()
-        async with Ticker() as watch:
-            metrics = (await closed_lanes(operation, lanes, seconds)).metrics()
-        return {**metrics, **watch.metrics()}
+        watch = Ticker() if ticker else None
+        metrics = (await closed_lanes(operation, lanes, seconds, watch)).metrics()
+        return metrics if watch is None else {**metrics, **watch.metrics()}
     finally:
         await peer.close()
         part.discard(place)

@@ -10,7 +10,14 @@ from __future__ import annotations
 import asyncio
 import random
 
-from ..measure import Metrics, Samples, closed_lanes, each_once, settle
+from ..measure import (
+    WARM_UP_LANES_S_MIN,
+    Metrics,
+    Samples,
+    closed_lanes,
+    each_once,
+    settle,
+)
 from ..payloads import result, task_id
 from ..peers.base import AsyncPeer, Place
 from .base import Metric, Slice, Workload
@@ -18,6 +25,8 @@ from .w02_async_set import lanes_of
 
 KINDS = ("new", "table", "missing")
 BATCH = 256
+# One id in so many of the table is left to the warm-up.
+WARM_UP_IDS_SHARE = 5
 
 
 async def new_slice(part: Slice, lanes: int) -> Metrics:
@@ -69,9 +78,12 @@ async def table_slice(part: Slice, kind: str, lanes: int) -> Metrics:
             order = list(range(part.profile.table_results))
             random.Random(part.round).shuffle(order)
             wanted = [task_id(place.space, number) for number in order]
+            # Ids of the warm-up, which opens connections, are not asked for again.
+            first = len(wanted) // WARM_UP_IDS_SHARE
+            await each_once(peer.get, wanted[:first], lanes, WARM_UP_LANES_S_MIN, Samples())
             samples = Samples()
             settle()
-            await each_once(peer.get, wanted, lanes, part.profile.slice_s, samples)
+            await each_once(peer.get, wanted[first:], lanes, part.profile.slice_s, samples)
             return samples.metrics()
         absent = part.ids(Place(place.directory, space=f"absent{part.round}"))
 

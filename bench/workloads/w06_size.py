@@ -119,6 +119,7 @@ WORKLOAD = Workload(
     title="cost over store size",
     variants=lambda profile: [str(count) for count in profile.store_sizes],
     run=run,
+    pace="slow",
     side="sync",
     without=frozenset({"bare", "sqlite-normal", "diskcache-normal"}),
     takes_part=lambda variant, peer: int(variant) < LARGE or peer in AT_LARGE,

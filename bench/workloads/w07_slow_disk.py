@@ -69,7 +69,7 @@ WORKLOAD = Workload(
         f"{delay}ms {kind}" for delay in DELAYS_MS for kind in (FLOOR, "c=1", "c=64", CONTENTION)
     ],
     run=run,
-    side="either",
+    pace="slow",
     shimmed=True,
     without=frozenset({"postgres"}),
     takes_part=takes_part,

@@ -81,6 +81,7 @@ WORKLOAD = Workload(
     title="what reaches the device, per durable result",
     variants=lambda profile: ["c=1", "c=64"],
     run=run,
+    pace="slow",
     shimmed=True,
     metrics=(
         Metric("flushes_per_result", "flush calls per result", "lower", 3),

@@ -27,6 +27,7 @@ WORKLOAD = Workload(
     title="longest stall of the event loop, c=64",
     variants=lambda profile: ["0ms", *(f"{delay}ms" for delay in DELAYS_MS)],
     run=run,
+    pace="slow",
     shimmed=True,
     # The limit takes part: its stalls are the machine's own.
     without=frozenset({"postgres"}),

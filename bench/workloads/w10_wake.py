@@ -138,7 +138,7 @@ WORKLOAD = Workload(
     title="wake-up in another process; CPU of waiting on 1,000 ids",
     variants=lambda profile: ["wait"],
     run=run,
-    heavy=True,
+    pace="long",
     only=frozenset(
         {"logstore", "logstore-async", "aiosqlite-full", "file", "redis-always", "postgres"}
     ),

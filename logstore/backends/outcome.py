@@ -93,21 +93,29 @@ def decode_outcome(data: Any, allowed: Allowed | None, *, with_logs: bool) -> Ta
             f"{VERSION}: it was written by a newer logstore"
         )
     for name, kinds in _FIELDS.items():
-        if not isinstance(data.get(name, ...), kinds):
+        value = data.get(name, ...)
+        # A serializer may have kept a subclass; a bool is not a number here.
+        if type(value) not in kinds and (type(value) is bool or not isinstance(value, kinds)):
             raise ResultDamagedError(f"the field {name!r} of the result is not as it was stored")
     error = data["error"]
     # Not validated by pydantic: the values are what the worker returned, and an exception that is
     # falsy, or of any class, is still the exception.
-    return TaskiqResult.model_construct(
-        is_err=data["is_err"],
-        log=data["log"] if with_logs else None,
-        return_value=data.get("return_value"),
-        execution_time=data["execution_time"],
-        labels=data["labels"],
-        error=None if error is None else decode_error(error, allowed),
+    return _EMPTY.model_copy(
+        update={
+            "is_err": data["is_err"],
+            "log": data["log"] if with_logs else None,
+            "return_value": data.get("return_value"),
+            "execution_time": data["execution_time"],
+            "labels": data["labels"],
+            "error": None if error is None else decode_error(error, allowed),
+        }
     )
 
 
+# A copy of it takes half the time of a construction.
+_EMPTY: TaskiqResult[Any] = TaskiqResult.model_construct(
+    is_err=False, log=None, return_value=None, execution_time=0.0, labels={}, error=None
+)
 _FIELDS: dict[str, tuple[type, ...]] = {
     "is_err": (bool,),
     "execution_time": (float, int),

@@ -14,6 +14,7 @@ from taskiq.depends.progress_tracker import TaskProgress as TaskiqProgress
 from taskiq.depends.progress_tracker import TaskState
 
 from logstore.backends.plain import to_plain
+from logstore.codec import encode_small
 from logstore.progress import TaskProgress
 
 _STATES = {state.value: state for state in TaskState}
@@ -42,33 +43,45 @@ def reported(progress: TaskiqProgress[Any] | TaskProgress) -> ReportedProgress:
     if isinstance(progress, TaskProgress):
         return _report(progress, progress.meta)
     if isinstance(progress, TaskiqProgress):
-        state = progress.state
-        status = str(state.value if isinstance(state, Enum) else state)
-        fraction = 1.0 if status == TaskState.SUCCESS.value else 0.0
-        return _report(TaskProgress(progress=fraction, status=status), progress.meta)
-    raise TypeError(
-        "progress is a taskiq TaskProgress or a logstore TaskProgress, "
-        f"not {type(progress).__name__!r}"
-    )
+        status = _status(progress.state)
+        return _report(TaskProgress(progress=_fraction(status), status=status), progress.meta)
+    raise _of_neither_kind(progress)
 
 
-def to_stored(progress: TaskiqProgress[Any] | TaskProgress) -> TaskProgress:
+def to_stored(
+    progress: TaskiqProgress[Any] | TaskProgress, *, parts_max: int | None = None
+) -> TaskProgress:
     """Return the progress as the store keeps it.
 
     Raises :class:`~logstore.errors.UnserializableValueError` for a meta that cannot be stored,
-    and ``ValueError`` for a field out of its range.
+    ``ValueError`` for a field out of its range, and
+    :class:`~logstore.backends.plain.BudgetExceededError` when the meta has more than
+    ``parts_max`` parts.
     """
-    both = reported(progress)
-    fields = {
-        "progress": both.progress,
-        "status": both.status,
-        "current": both.current,
-        "total": both.total,
-        "meta": to_plain(both.meta, "progress.meta"),
-    }
-    if type(fields["meta"]) not in (dict, type(None)):
-        fields["state"] = both.status  # says that meta may be anything
-    return TaskProgress.from_dict(fields)
+    if isinstance(progress, ReportedProgress):
+        fields = progress.progress, progress.status, progress.current, progress.total
+    elif isinstance(progress, TaskProgress):
+        if progress.meta is None:
+            return progress
+        fields = progress.progress, progress.status, progress.current, progress.total
+    elif isinstance(progress, TaskiqProgress):
+        status = _status(progress.state)
+        fields = _fraction(status), status, None, None
+    else:
+        raise _of_neither_kind(progress)
+    meta = to_plain(progress.meta, "progress.meta", parts_max=parts_max)
+    return TaskProgress.with_any_meta(*fields, meta)
+
+
+def encode_small_report(progress: object) -> bytes | None:
+    """The bytes of what :func:`to_stored` makes of a progress of taskiq's that is small and plain.
+
+    None for any other.
+    """
+    if not isinstance(progress, TaskiqProgress) or isinstance(progress, ReportedProgress):
+        return None
+    status = _status(progress.state)
+    return encode_small([_fraction(status), status, None, None, progress.meta])
 
 
 def from_stored(stored: TaskProgress) -> ReportedProgress:
@@ -84,4 +97,21 @@ def _report(progress: TaskProgress, meta: Any) -> ReportedProgress:
         status=progress.status,
         current=progress.current,
         total=progress.total,
+    )
+
+
+def _status(state: object) -> str:
+    if type(state) is str:
+        return state
+    return str(state.value if isinstance(state, Enum) else state)
+
+
+def _fraction(status: str) -> float:
+    return 1.0 if status == TaskState.SUCCESS.value else 0.0
+
+
+def _of_neither_kind(progress: object) -> TypeError:
+    return TypeError(
+        "progress is a taskiq TaskProgress or a logstore TaskProgress, "
+        f"not {type(progress).__name__!r}"
     )

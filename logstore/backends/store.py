@@ -30,11 +30,22 @@ from logstore.backends.errors import (
     ResultIsReadyError,
 )
 from logstore.backends.expiry import Expiry
-from logstore.backends.outcome import decode_outcome, encode_outcome, unstorable_outcome
+from logstore.backends.outcome import (
+    decode_outcome,
+    encode_outcome,
+    outcome_around,
+    unstorable_outcome,
+)
 from logstore.backends.plain import BudgetExceededError
-from logstore.backends.progress import ReportedProgress, from_stored, to_stored
+from logstore.backends.progress import (
+    ReportedProgress,
+    encode_small_report,
+    from_stored,
+    to_stored,
+)
 from logstore.backends.revival import exception_policy
 from logstore.backends.serialized import deserialize_outcome, is_serialized, serialize_outcome
+from logstore.codec import encode_small
 
 if TYPE_CHECKING:
     from taskiq.abc.serializer import TaskiqSerializer
@@ -173,10 +184,18 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
         """
         store = await self._opened()
         key = self._key(task_id)
-        record = await self._record(result)
-        ttl_s = self._expiry.ttl_s(result.labels, failed=record["is_err"])
+        payload = None
+        if self.serializer is None and result.error is None:
+            payload = encode_small(outcome_around(result, result.return_value))
         try:
-            await store.set_result(key, record, ttl_s=ttl_s, failed=record["is_err"])
+            if payload is not None:
+                failed = bool(result.is_err)
+                ttl_s = self._expiry.ttl_s(result.labels, failed=failed)
+                await store.set_encoded_result(key, payload, ttl_s=ttl_s, failed=failed)
+            else:
+                record = await self._record(result)
+                ttl_s = self._expiry.ttl_s(result.labels, failed=record["is_err"])
+                await store.set_result(key, record, ttl_s=ttl_s, failed=record["is_err"])
         except (store_errors.UnserializableValueError, store_errors.ValueTooLargeError) as error:
             record = unstorable_outcome(result, _about_result(error))
             ttl_s = self._expiry.ttl_s(result.labels, failed=True)
@@ -253,8 +272,16 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
         stored.
         """
         store = await self._opened()
-        stored = to_stored(progress)
-        await store.set_progress(self._key(task_id), stored, ttl_s=self._expiry.progress_ttl_s)
+        key, ttl_s = self._key(task_id), self._expiry.progress_ttl_s
+        payload = encode_small_report(progress)
+        if payload is not None:
+            await store.set_encoded_progress(key, payload, ttl_s=ttl_s)
+            return
+        try:
+            stored = to_stored(progress, parts_max=_INLINE_PARTS_MAX)
+        except BudgetExceededError:
+            stored = await asyncio.to_thread(to_stored, progress)
+        await store.set_progress(key, stored, ttl_s=ttl_s)
 
     async def get_progress(self, task_id: str) -> ReportedProgress | None:
         """Return the progress that was last set, or None."""

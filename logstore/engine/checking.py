@@ -11,7 +11,7 @@ import os
 import time
 from typing import NamedTuple
 
-from logstore.engine import frames, records
+from logstore.engine import frames, osdep, records
 from logstore.engine.engine import Engine
 from logstore.engine.frames import DELETED, EXPIRED, RESULT
 from logstore.engine.frames import PROGRESS as PROGRESS_KIND
@@ -206,7 +206,12 @@ def whole_frames(data: bytes, start: int, seed: int, epoch: int) -> tuple[list[f
 
 
 def keep_aside(log_path: str) -> str:
-    """Give the damaged log a second name under which it stays; that name."""
+    """Give the damaged log a second name under which it stays, on the disk; that name."""
     kept = f"{log_path}.damaged-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
-    os.link(log_path, kept)
+    try:
+        os.link(log_path, kept)
+    except FileExistsError:
+        if not os.path.samefile(log_path, kept):  # else it was kept a moment ago
+            raise
+    osdep.sync_directory(os.path.dirname(log_path))
     return kept

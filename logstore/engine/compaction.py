@@ -8,7 +8,7 @@ the same entries twice changes nothing.  Damage in what is replaced does not sto
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import lmdb
 
@@ -53,12 +53,7 @@ class Fold:
         for key in sorted(progress):
             if progress[key] is None:
                 self._clear_progress(key)
-        for key in sorted(results):
-            entry = results[key]
-            if entry.kind == RESULT:
-                self._mark_result(key, entry)
-            else:
-                self._remove(key, entry)
+        self._mark_results(results)
         for key in sorted(progress):
             newest = progress[key]
             if newest is not None:
@@ -67,8 +62,7 @@ class Fold:
             kind = RESULT if name == RESULTS else PROGRESS_KIND
             new = [(e.time_us, k, e) for k, e in source.items() if e is not None and e.kind == kind]
             new.sort()
-            for _, key, entry in new:
-                self._put_record(name, key, entry)
+            self._put_records(name, new)
         self._folded += len(results) + len(progress)
 
     def finish(
@@ -100,6 +94,24 @@ class Fold:
             self._txn.put(key, records.encode_mark(self._seed, key, mark), db=self._db[IDS])
         else:
             self._txn.delete(key, db=self._db[IDS])
+
+    def _mark_results(self, results: Mapping[bytes, Entry]) -> None:
+        """Mark or remove the results; ids that are new to the table go in together."""
+        keys = sorted(results)
+        ids = self._db[IDS]
+        with self._txn.cursor(db=ids) as cursor:
+            known = {bytes(key) for key, _ in cursor.getmulti(keys)}
+        new: list[tuple[bytes, bytes]] = []
+        for key in keys:
+            entry = results[key]
+            if entry.kind != RESULT:
+                self._remove(key, entry)
+            elif key in known:
+                self._mark_result(key, entry)
+            else:
+                new.append((key, records.encode_mark(self._seed, key, (entry.time_us, 0, 0))))
+        with self._txn.cursor(db=ids) as cursor:
+            cursor.putmulti(new)
 
     def _mark_result(self, key: bytes, entry: Entry) -> None:
         mark = self._mark(key)
@@ -146,22 +158,32 @@ class Fold:
             if mark.gone_us:
                 self._drop_record(GONE, mark.gone_us)
             gone = Entry(entry.kind, HAD_RESULT, entry.time_us, entry.expires_us, b"")
-            self._put_record(GONE, key, gone)
+            self._put_records(GONE, [(gone.time_us, key, gone)])
             self._set_mark(key, Mark(0, entry.time_us, progress_us))
         else:
             self._set_mark(key, Mark(0, mark.gone_us, progress_us))
 
     # -- one record -------------------------------------------------------------------------
 
-    def _put_record(self, name: bytes, key: bytes, entry: Entry) -> None:
-        txn, time_key = self._txn, TIME.pack(entry.time_us)
-        raw = records.encode_record(self._seed, key, entry)
-        if not txn.put(time_key, raw, db=self._db[name], append=True):
-            txn.put(time_key, raw, db=self._db[name])  # not the newest: folded before, or expired
-        if entry.expires_us and name != GONE:
-            expiry = EXPIRY.pack(entry.expires_us, entry.kind, entry.time_us)
-            txn.put(expiry, b"", db=self._db[EXPIRIES])
-        self._count(name, 1, len(raw))
+    def _put_records(self, name: bytes, entries: Sequence[tuple[int, bytes, Entry]]) -> None:
+        """Put records, given with their times and in the order of these."""
+        raws = [
+            (TIME.pack(time_us), records.encode_record(self._seed, key, entry))
+            for time_us, key, entry in entries
+        ]
+        with self._txn.cursor(db=self._db[name]) as cursor:
+            consumed, appended = cursor.putmulti(raws, append=True)
+            if appended < consumed:
+                cursor.putmulti(raws)  # not all the newest: folded before, or expired
+        if name != GONE:
+            expiries = [
+                (EXPIRY.pack(entry.expires_us, entry.kind, time_us), b"")
+                for time_us, _, entry in entries
+                if entry.expires_us
+            ]
+            with self._txn.cursor(db=self._db[EXPIRIES]) as cursor:
+                cursor.putmulti(sorted(expiries))
+        self._count(name, len(raws), sum([len(raw) for _, raw in raws]))
 
     def _drop_record(self, name: bytes, time_us: int) -> None:
         time_key = TIME.pack(time_us)
@@ -175,15 +197,15 @@ class Fold:
                 expiry = EXPIRY.pack(expires_us, kind, time_us)
                 self._txn.delete(expiry, db=self._db[EXPIRIES])
         self._txn.delete(time_key, db=self._db[name])
-        self._count(name, -1, size)
+        self._count(name, -1, -size)
 
-    def _count(self, name: bytes, sign: int, raw_bytes: int) -> None:
+    def _count(self, name: bytes, count: int, raw_bytes: int) -> None:
         if name == GONE:
-            self._gone += sign
+            self._gone += count
             return
-        self._data_bytes += sign * (raw_bytes - RECORD.size)
+        self._data_bytes += raw_bytes - count * RECORD.size
         if name == RESULTS:
-            self._results += sign
+            self._results += count
 
     # -- retention --------------------------------------------------------------------------
 

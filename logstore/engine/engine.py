@@ -12,19 +12,21 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from types import FrameType
 from typing import TypeVar
 
 import lmdb
 
 from logstore.engine import frames, osdep
-from logstore.engine.commit import Committer
+from logstore.engine.commit import Committer, amid_error
 from logstore.engine.compaction import Batch, fold_into
 from logstore.engine.counters import Counters
-from logstore.engine.failures import write_error
+from logstore.engine.failures import raise_write_error
 from logstore.engine.frames import OFFSET_MAX, PROGRESS, Entry
 from logstore.engine.groups import GroupCommit
 from logstore.engine.header import (
@@ -83,6 +85,7 @@ class Engine(Reading):
         self.view_lock = threading.Lock()
         self.copy_lock = threading.Lock()  # held while there is a copy of the table
         self._leader = 0  # the thread that holds commit_lock
+        self._holder: FrameType | None = None  # of the call that holds it
         self._writer_lock = WriterLock(header)
         self.groups = GroupCommit(self)
         self.committer = Committer(self.groups.commit, options.write_timeout_s)
@@ -184,6 +187,8 @@ class Engine(Reading):
     def begin_exclusive(self, recover: bool) -> None:
         """Take both locks; :meth:`end_exclusive` is owed only if this returns."""
         if self._leader == threading.get_ident():
+            if self._is_amid():
+                raise amid_error()
             self.end_exclusive()  # what a signal handler that raised has left behind
         timeout_s = self.options.write_timeout_s
         deadline = time.monotonic() + timeout_s
@@ -199,7 +204,7 @@ class Engine(Reading):
         except BaseException as exc:
             self.end_exclusive()
             if isinstance(exc, OSError | lmdb.Error | OpenError):
-                raise write_error(self.path, exc) from exc
+                raise_write_error(self.path, exc)
             raise
 
     def end_exclusive(self) -> None:
@@ -212,10 +217,23 @@ class Engine(Reading):
         finally:
             if leads:
                 self._leader = 0
+                self._holder = None
             try:
                 self.commit_lock.release()
             except RuntimeError:
                 pass  # not held: the wait for it was interrupted, or too long
+
+    def _is_amid(self) -> bool:
+        """Whether the thread holds the locks further up its stack."""
+        taking = Engine.begin_exclusive.__code__, Engine.end_exclusive.__code__
+        frame = sys._getframe(1).f_back
+        while frame is not None:
+            if frame is self._holder:
+                return True
+            if frame.f_code in taking and frame.f_locals.get("self") is self:
+                return True
+            frame = frame.f_back
+        return False
 
     def _prepare(self, *, recover: bool) -> None:
         """Under the writer lock: recover if somebody died or failed, and catch up."""
@@ -273,7 +291,7 @@ class Engine(Reading):
                 if self.overlay or self.expiry_due():
                     self.fold()
         except (OSError, lmdb.Error, OpenError) as exc:
-            raise write_error(self.path, exc) from exc
+            raise_write_error(self.path, exc)
 
     def fold_large(self, key: bytes, entry: Entry) -> None:
         """Put a large record into the table at once; on the disk when this returns."""
@@ -418,10 +436,6 @@ class Engine(Reading):
         except ValueError:
             raise self.closed_error() from None
 
-    def last_time_us(self) -> int:
-        """The time of the newest record."""
-        return self.header.words[LAST_TIME]
-
     def log_file_bytes(self) -> int:
         """Size of the log's file."""
         return self.log.size
@@ -495,6 +509,7 @@ class _Exclusive:
 
     def __enter__(self) -> None:
         self._engine.begin_exclusive(self._recover)
+        self._engine._holder = sys._getframe(1)
 
     def __exit__(self, *_: object) -> None:
         self._engine.end_exclusive()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import errno
 import os
+from typing import NoReturn
 
 import lmdb
 
@@ -35,6 +36,14 @@ def write_error(path: str, exc: BaseException) -> BaseException:
         f"{path}: writing failed ({exc}); the write was not acked, and nothing that was acked is "
         f"lost",
     )
+
+
+def raise_write_error(path: str, exc: BaseException) -> NoReturn:
+    """Raise the error of :func:`write_error`, caused by ``exc`` unless it is that itself."""
+    error = write_error(path, exc)
+    if error is exc:
+        raise exc  # never from itself: that is a circle, which keeps all that its frames hold
+    raise error from exc
 
 
 def _is_full(path: str) -> bool:

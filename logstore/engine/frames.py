@@ -2,7 +2,8 @@
 
 Rules: pure functions on bytes; nothing here touches a file.  Bytes are never believed: a length
 is checked against its bounds before it is used, and nothing is returned whose checksum does not
-match.  The checksum is seeded with the store's UUID, so that frames of another store never do.
+match, nor any that says what no writer writes.  The checksum is seeded with the store's UUID, so
+that frames of another store never match.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ assert FRAME.size == 36
 assert STAMP.size == FRAME.size - 4
 
 KEY_BYTES_MAX = 480
+TIME_MAX = 253_402_300_799_999_999  # the last microsecond of the year 9999, as far as datetime goes
 OFFSET_MAX = 0xFFFFFFFF
 EPOCH_MAX = 0xFFFFFFFF
 
@@ -134,6 +136,8 @@ def decode_frame(data: bytes, at: int, base: int, seed: int, epoch: int) -> Fram
         or not 0 < key_length <= KEY_BYTES_MAX
         or not RESULT <= kind <= DELETED
         or flags > FLAGS_MAX
+        or not 0 < time_us <= TIME_MAX
+        or expires_us > TIME_MAX
         or synced > base + at  # nothing behind a frame was synced before it
     ):
         return None
@@ -141,10 +145,22 @@ def decode_frame(data: bytes, at: int, base: int, seed: int, epoch: int) -> Fram
         return None
     key_at = at + FRAME.size
     key = data[key_at : key_at + key_length]
+    if not is_text(key):
+        return None
     payload = data[key_at + key_length : end]
     return Frame(
         base + at, base + end, synced, key, Entry(kind, flags, time_us, expires_us, payload)
     )
+
+
+def is_text(key: bytes) -> bool:
+    """Whether a key is UTF-8."""
+    if not key.isascii():
+        try:
+            key.decode()
+        except UnicodeDecodeError:
+            return False
+    return True
 
 
 def decode_epoch(data: bytes, at: int) -> int:

@@ -90,11 +90,6 @@ class FrozenEngine(Reading):
         """Epoch and offset of the log's end, as in the shared header; all of it is synced."""
         return self._overlay.state, self._overlay.applied
 
-    def last_time_us(self) -> int:
-        """The time of the newest record."""
-        newest = self.from_table(lambda table: table.newest_time_us())
-        return max(newest, self._overlay.last_time_us())
-
     def log_file_bytes(self) -> int:
         """Size of the log's file, 0 if there is none."""
         return self._log_bytes

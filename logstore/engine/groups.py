@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from logstore.engine import frames
 from logstore.engine.commit import REFUSED, Lookup, Write
 from logstore.engine.failures import write_error
-from logstore.engine.frames import DELETED, OFFSET_MAX, PROGRESS, Entry
+from logstore.engine.frames import DELETED, OFFSET_MAX, PROGRESS, TIME_MAX, Entry
 from logstore.engine.header import LAST_TIME, LOG_FAILED, STATE, SYNCED, WRITING
+from logstore.engine.log import FIRST_OFFSET
 from logstore.engine.options import LARGE_BYTES
 from logstore.errors import WriteError
 
@@ -72,19 +73,26 @@ class GroupCommit:
         words = self._engine.header.words
         now_us = time.time_ns() // 1000
         time_us = max(now_us, words[LAST_TIME])
-        pending = _Pending(self._engine)
         resolved: list[Keyed] = []
+        pending: _Pending | None = None  # made for the first write that asks
         for write in writes:
-            try:
-                entry = write.resolve(pending, now_us)
-            except Exception as exc:
-                write.error, write.outcome = exc, REFUSED
-                continue
+            entry: Entry | None = write.entry
+            if type(write) is not Write:
+                if pending is None:
+                    pending = _Pending(self._engine, resolved)
+                try:
+                    entry = write.resolve(pending, now_us)
+                except Exception as exc:
+                    write.error, write.outcome = exc, REFUSED
+                    continue
             if entry is not None:
                 time_us += 1
                 entry = Entry(entry[0], entry[1], time_us, entry[3], entry[4])
                 resolved.append((write.key, entry))
-                pending.add(write.key, entry)
+                if pending is not None:
+                    pending.add(write.key, entry)
+        if time_us > TIME_MAX:
+            raise WriteError(errno.EOVERFLOW, f"{self._engine.path}: no times are left")
         words[LAST_TIME] = time_us
         return resolved
 
@@ -98,6 +106,12 @@ class GroupCommit:
         words, log = engine.header.words, engine.log
         state, synced = words[STATE], words[SYNCED]
         epoch, start = state >> 32, state & OFFSET_MAX
+        if not FIRST_OFFSET <= synced <= start:
+            raise WriteError(
+                errno.EIO,
+                f"{engine.path}-shm: damaged: it says that the log is synced up to {synced}, and "
+                f"published up to {start}; close the store everywhere, and it is made anew",
+            )
         if not resolved and (not must_sync or synced >= start):
             return
         encode, seed = frames.encode_frame, engine.seed
@@ -131,10 +145,12 @@ class GroupCommit:
 class _Pending(Lookup):
     """The store as the next write of a group finds it."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, resolved: list[Keyed]) -> None:
         self._engine = engine
         self._results: dict[bytes, Entry] = {}
         self._progress: dict[bytes, bool] = {}
+        for key, entry in resolved:
+            self.add(key, entry)
 
     def add(self, key: bytes, entry: Entry) -> None:
         if entry.kind == PROGRESS:
@@ -154,8 +170,12 @@ class _Pending(Lookup):
         return self._engine.find_progress(key) is not None
 
 
-def _segments(group: list[Write]) -> Iterator[list[Write]]:
+def _segments(group: list[Write]) -> Iterable[list[Write]]:
     """Split a group so that each large write stands alone, in the group's order."""
+    return (group,) if len(group) == 1 else _split(group)
+
+
+def _split(group: list[Write]) -> Iterator[list[Write]]:
     segment: list[Write] = []
     for write in group:
         if len(write.entry.payload) > LARGE_BYTES:

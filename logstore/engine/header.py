@@ -1,7 +1,9 @@
 """The shared header: one page of memory that all processes of a store map.  See FORMAT.md.
 
 Rules: only the holder of the writer lock changes the words, except the two that waiters raise
-(``WAITERS``, ``WANTED``).  A word is 8 bytes, aligned, and read and written in one access.
+(``WAITERS``, ``WANTED``) and the two counts on which they sleep (``SEQUENCE``, ``RELEASES``): these
+go up once the lock has been given back, one of two counts at a time may be lost, and so who sleeps
+looks again after a while.  A word is 8 bytes, aligned, and read and written in one access.
 ``STATE`` holds epoch and committed offset together, so that one store publishes both.  Nothing in
 it survives a boot: whoever finds itself alone with the store rebuilds it.
 """
@@ -33,15 +35,19 @@ W_UUID = 13  # and 14: the store's UUID
 LAST_HOLDER = 15  # the process that last released the writer lock
 LAST_TIME = 16  # the time of the newest record, in microseconds: times only grow
 
-# Byte offsets of the 32-bit words that processes sleep on, each in a cache line of its own.
-SEQUENCE_AT = 256  # counts publications
-WAITERS_AT = 260
-RELEASES_AT = 320  # counts releases of the writer lock
-WANTED_AT = 324  # a process that waits for the writer lock
+# Indexes of 32-bit words, in cache lines of their own; processes sleep on three of them.
+SEQUENCE = 64  # counts publications
+WAITERS = 65  # nonzero: somebody sleeps on SEQUENCE
+RELEASES = 80  # counts releases of the writer lock
+WANTED = 81  # a process that waits for the writer lock
 
 
 class SharedHeader:
-    """The mapped header.  ``words[i]`` reads and writes one 64-bit word."""
+    """The mapped header.
+
+    ``words[i]`` and ``words32[i]`` read and write one word; on ``publications``, ``releases`` and
+    ``wanted`` processes sleep.
+    """
 
     def __init__(self, fd: int) -> None:
         """Map the header of an open ``-shm`` file.  Raises OSError if there is no space."""
@@ -49,10 +55,10 @@ class SharedHeader:
         self._map = mmap.mmap(fd, SIZE)
         self._view = memoryview(self._map)
         self.words = self._view.cast("Q")
-        self.sequence = osdep.SharedWord(self._map, SEQUENCE_AT)
-        self.waiters = osdep.SharedWord(self._map, WAITERS_AT)
-        self.releases = osdep.SharedWord(self._map, RELEASES_AT)
-        self.wanted = osdep.SharedWord(self._map, WANTED_AT)
+        self.words32 = self._view.cast("I")
+        self.publications = osdep.SharedWord(self._map, 4 * SEQUENCE)
+        self.releases = osdep.SharedWord(self._map, 4 * RELEASES)
+        self.wanted = osdep.SharedWord(self._map, 4 * WANTED)
 
     def begin_rebuild(self) -> None:
         """Declare the contents void: nobody may join until :meth:`end_rebuild`."""
@@ -95,21 +101,28 @@ class SharedHeader:
 
     def announce(self) -> None:
         """Wake whoever waits for publications.  Call it after releasing the writer lock."""
-        self.sequence.value += 1
-        if self.waiters.value:
-            self.waiters.value = 0
-            self.sequence.wake()
+        self.count(SEQUENCE)
+        if self.words32[WAITERS]:
+            self.words32[WAITERS] = 0
+            self.publications.wake()
 
     def wait_for_publication(self, seen: int, timeout_s: float) -> None:
         """Sleep until the sequence is no longer ``seen``, at most ``timeout_s``."""
-        self.waiters.value = 1
-        self.sequence.wait(seen, timeout_s)
+        self.words32[WAITERS] = 1
+        self.publications.wait(seen, timeout_s)
+
+    def count(self, index: int) -> None:
+        """Add one to a 32-bit word."""
+        words = self.words32
+        words[index] = words[index] + 1 & 0xFFFFFFFF
 
     def close(self) -> None:
         """Unmap.  No word may be used afterwards."""
-        for word in (self.sequence, self.waiters, self.releases, self.wanted):
-            word.release()
+        self.publications.release()
+        self.releases.release()
+        self.wanted.release()
         self.words.release()
+        self.words32.release()
         self._view.release()
         self._map.close()
 

@@ -1,7 +1,8 @@
 """Listing tasks by time, out of the overlay and the table's index together.
 
 Rules: one overlay is taken at the start and hides the table's records of its keys, so that a
-compaction meanwhile neither doubles nor loses a task.  The index is read in short batches.
+compaction meanwhile neither doubles nor loses a task.  The index is read in short batches, and a
+few of many finished tasks are found without a look at the rest.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def list_tasks(
     engine: Reading, status: Status | None, *, newest_first: bool, limit: int | None
 ) -> Iterator[TaskInfo]:
     """The tasks of one status, or finished and running ones, by time."""
-    listing = _Listing(engine, newest_first)
+    listing = _Listing(engine, newest_first, limit)
     streams: list[Iterator[Record]] = []
     if status in (None, "ready"):
         streams += listing.finished()
@@ -41,27 +42,29 @@ def list_tasks(
 class _Listing:
     """One listing's view: the overlay as it was, and the time that decides what has expired."""
 
-    def __init__(self, engine: Reading, newest_first: bool) -> None:
+    def __init__(self, engine: Reading, newest_first: bool, limit: int | None) -> None:
         view = engine.view()
         self._engine = engine
         self._newest_first = newest_first
+        self._limit = limit
         self._now_us = time.time_ns() // 1000
         self._results = dict(view.results)
         self._progress = dict(view.progress)
+        self._changed = list(view.changed)  # behind the others, so that it has all that they have
 
     def finished(self) -> list[Iterator[Record]]:
         """Tasks with a result."""
-        in_log = [
+        in_log = (
             _record(key, entry)
-            for key, entry in self._results.items()
-            if is_live_result(entry, self._now_us)
-        ]
+            for key, entry in (reversed if self._newest_first else iter)(self._changed)
+            if self._results.get(key) is entry and is_live_result(entry, self._now_us)
+        )
         in_table = (
             record
             for record in self._in_table(RESULTS)
             if record.key not in self._results and is_live_result(record.entry, self._now_us)
         )
-        return [self._ordered(in_log), in_table]
+        return [in_log, in_table]
 
     def running(self) -> list[Iterator[Record]]:
         """Tasks with progress and no result."""
@@ -124,7 +127,7 @@ class _Listing:
         return not is_running(gone.entry, progress, self._now_us)
 
     def _in_table(self, name: bytes) -> Iterator[Record]:
-        return self._engine.listing(name, newest_first=self._newest_first)
+        return self._engine.listing(name, newest_first=self._newest_first, first=self._limit)
 
     def _ordered(self, found: list[Record]) -> Iterator[Record]:
         found.sort(key=_time_us, reverse=self._newest_first)

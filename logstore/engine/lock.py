@@ -2,8 +2,9 @@
 
 Rules: the kernel gives the lock back when its holder dies.  A waiter sleeps on a word of the
 shared header, which every release changes, and looks again after 10 ms at the latest.  The last
-holder lets a waiting process go first, once.  The lock counts only on the log that the header
-names: one that has been replaced is opened anew.
+holder lets a waiting process go first, once, for as long as it held the lock itself: that process
+may have to be woken on a busy machine, and who misses its turn waits for another whole flush.  The
+lock counts only on the log that the header names: one that has been replaced is opened anew.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import os
 import time
 from collections.abc import Callable
 
-from logstore.engine.header import LAST_HOLDER, LOG_ID, SharedHeader
+from logstore.engine.header import LAST_HOLDER, LOG_ID, RELEASES, WANTED, SharedHeader
 from logstore.engine.log import Log
 
 RECHECK_S = 0.01
-FAIRNESS_S = 0.002
+FAIRNESS_S_MIN, FAIRNESS_S_MAX = 0.002, 0.1
 
 
 class WriterLock:
@@ -25,6 +26,8 @@ class WriterLock:
     def __init__(self, header: SharedHeader) -> None:
         self._header = header
         self._member = int.from_bytes(os.urandom(3), "little") | 1
+        self._taken_at = 0.0  # zero while the lock is not held
+        self._held_s = 0.0  # the last time
 
     def acquire(self, log: Log, deadline: float, reopen: Callable[[], Log]) -> bool:
         """Take the lock of the current log; False at the deadline (``time.monotonic()``).
@@ -32,10 +35,11 @@ class WriterLock:
         ``reopen`` opens the log that has taken the place of ``log``.
         """
         header, member = self._header, self._member
-        words = header.words
-        self._let_others_go_first()
+        words, words32 = header.words, header.words32
+        if words32[WANTED]:
+            self._let_others_go_first(deadline)
         while True:
-            seen = header.releases.value
+            seen = words32[RELEASES]
             if log.try_lock():
                 if words[LOG_ID] == log.log_id:
                     break
@@ -45,26 +49,35 @@ class WriterLock:
                     continue
             left = deadline - time.monotonic()
             if left <= 0:
+                if words32[WANTED] == member:
+                    words32[WANTED] = 0
                 return False
-            header.wanted.value = member
+            words32[WANTED] = member
             header.releases.wait(seen, min(left, RECHECK_S))
-        if header.wanted.value == member:
-            header.wanted.value = 0
+        if words32[WANTED] == member:
+            words32[WANTED] = 0
+            header.wanted.wake()
+        self._taken_at = time.monotonic()
         return True
 
-    def _let_others_go_first(self) -> None:
-        header = self._header
-        wanted = header.wanted.value
+    def _let_others_go_first(self, deadline: float) -> None:
+        header, words32 = self._header, self._header.words32
+        wanted = words32[WANTED]
         if wanted and wanted != self._member and header.words[LAST_HOLDER] == self._member:
-            header.releases.wait(header.releases.value, FAIRNESS_S)
-            if header.wanted.value == wanted:
-                header.wanted.value = 0  # it may be dead: do not wait for it again
+            patience_s = min(max(FAIRNESS_S_MIN, self._held_s), FAIRNESS_S_MAX)
+            header.wanted.wait(wanted, max(0.0, min(patience_s, deadline - time.monotonic())))
+            if words32[WANTED] == wanted:
+                words32[WANTED] = 0  # it may be dead: do not wait for it again
 
     def release(self, log: Log) -> None:
         """Give the lock back, if it is held, and wake a process that waits for it."""
         header = self._header
+        if not self._taken_at:
+            log.unlock()  # a signal may have come between the lock and the note of it
+            return
         header.words[LAST_HOLDER] = self._member
+        self._held_s, self._taken_at = time.monotonic() - self._taken_at, 0.0
         log.unlock()
-        header.releases.value += 1
-        if header.wanted.value:
+        header.count(RELEASES)
+        if header.words32[WANTED]:
             header.releases.wake()

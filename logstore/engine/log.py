@@ -48,11 +48,11 @@ class Log:
             osdep.sync_file(fd)
             os.rename(temporary, path)
             osdep.sync_directory(os.path.dirname(path))
+            return cls(path, fd, frames.LogHeader(frames.FORMAT_VERSION, uuid, log_id), size)
         except BaseException:
             os.close(fd)
             osdep.remove(temporary)
             raise
-        return cls(path, fd, frames.LogHeader(frames.FORMAT_VERSION, uuid, log_id), size)
 
     @classmethod
     def open(cls, path: str, uuid: bytes, *, writable: bool = True) -> Log:
@@ -80,20 +80,11 @@ class Log:
                     f"{path}: expected the header page of a log, found {page[:16]!r}; the file "
                     f"is kept as it is; check(salvage=True) recovers every whole frame"
                 )
-            if header.version != frames.FORMAT_VERSION:
-                raise FormatVersionError(
-                    f"{path}: log format {header.version}, this version reads "
-                    f"{frames.FORMAT_VERSION}"
-                )
-            if header.uuid != uuid:
-                raise CorruptLogError(
-                    f"{path}: the log belongs to store {header.uuid.hex()}, not to "
-                    f"{uuid.hex()}; put the right log beside the table"
-                )
+            check_header(path, header, uuid)
+            return cls(path, fd, header, info.st_size)
         except BaseException:
             os.close(fd)
             raise
-        return cls(path, fd, header, info.st_size)
 
     def reserve(self, end: int) -> None:
         """Make the arena reach ``end``.  Raises OSError (ENOSPC, EDQUOT); nothing is lost then."""
@@ -141,6 +132,19 @@ class Log:
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def check_header(path: str, header: frames.LogHeader, uuid: bytes) -> None:
+    """Refuse a whole header page of another version or of another store's log."""
+    if header.version != frames.FORMAT_VERSION:
+        raise FormatVersionError(
+            f"{path}: log format {header.version}, this version reads {frames.FORMAT_VERSION}"
+        )
+    if header.uuid != uuid:
+        raise CorruptLogError(
+            f"{path}: the log belongs to store {header.uuid.hex()}, not to {uuid.hex()}; put the "
+            f"right log beside the table"
+        )
 
 
 def new_log_id() -> int:

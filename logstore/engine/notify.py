@@ -12,8 +12,9 @@ import threading
 from collections.abc import Callable, Container
 from typing import NamedTuple
 
+from logstore.engine import osdep
 from logstore.engine.frames import Entry
-from logstore.engine.header import SharedHeader
+from logstore.engine.header import SEQUENCE, SharedHeader
 from logstore.engine.overlay import Overlay
 from logstore.engine.reading import Reading
 
@@ -63,6 +64,7 @@ class Notifier:
         self._stopped = False
         self._thread: threading.Thread | None = None
         self._position: _Position | None = None  # None while nobody subscribes
+        self._processors: set[int] | None = None
 
     def subscribe(self, subscription: Subscription) -> None:
         """Begin to tell.  Check the state after this returns: what was before is not told.
@@ -71,7 +73,14 @@ class Notifier:
         """
         now = self._newest_position()
         subscription.since_us = now.time_us
+        self._processors = osdep.unbound()
         with self._lock:
+            if self._thread is None and self._header is not None and not self._stopped:
+                thread = threading.Thread(
+                    target=self._run, args=(self._header,), name="logstore-notifier", daemon=True
+                )
+                thread.start()  # if it cannot be, nothing has been changed
+                self._thread = thread
             if not isinstance(subscription.keys, frozenset):
                 self._to_all.append(subscription)
             else:
@@ -79,11 +88,6 @@ class Notifier:
                     self._by_key.setdefault(key, []).append(subscription)
             if self._position is None:
                 self._position = now
-            if self._thread is None and self._header is not None and not self._stopped:
-                self._thread = threading.Thread(
-                    target=self._run, args=(self._header,), name="logstore-notifier", daemon=True
-                )
-                self._thread.start()
             self._wanted.set()
 
     def _newest_position(self) -> _Position:
@@ -98,16 +102,20 @@ class Notifier:
                 return _Position(overlay, 0, time_us)
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        """Tell no more."""
+        """Tell no more; no effect if it is not told."""
+        if self._engine.forked:
+            return  # the thread is not there, and the lock may be held for ever
         with self._lock:
             if not isinstance(subscription.keys, frozenset):
-                self._to_all.remove(subscription)
+                if subscription in self._to_all:
+                    self._to_all.remove(subscription)
             else:
                 for key in subscription.keys:
-                    others = self._by_key[key]
-                    others.remove(subscription)
-                    if not others:
-                        del self._by_key[key]
+                    others = self._by_key.get(key, [])
+                    if subscription in others:
+                        others.remove(subscription)
+                        if not others:
+                            del self._by_key[key]
             if not self._to_all and not self._by_key:
                 self._wanted.clear()
                 self._position = None
@@ -119,8 +127,8 @@ class Notifier:
             self._wanted.set()
             thread, header = self._thread, self._header
         if thread is not None and header is not None:
-            header.sequence.value += 1
-            header.sequence.wake()
+            header.count(SEQUENCE)
+            header.publications.wake()
             if thread is not threading.current_thread():
                 thread.join()
 
@@ -133,11 +141,12 @@ class Notifier:
             _tell(subscription, None)
 
     def _run(self, header: SharedHeader) -> None:
+        osdep.run_on(self._processors)
         while not self._stopped:
             if not self._wanted.is_set():
                 self._wanted.wait()
                 continue
-            seen = header.sequence.value
+            seen = header.words32[SEQUENCE]
             try:
                 self._tell_changes()
             except Exception:

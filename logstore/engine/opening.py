@@ -13,11 +13,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import lmdb
+
 from logstore.engine import frames, osdep
 from logstore.engine.compaction import fold_into
 from logstore.engine.counters import Counters
 from logstore.engine.engine import Engine
-from logstore.engine.failures import write_error
+from logstore.engine.failures import raise_write_error
 from logstore.engine.header import (
     INCARNATION,
     LAST_TIME,
@@ -65,9 +67,9 @@ def open_engine(
             engine = _try_open(path, fd, options, accept_log_loss=accept_log_loss)
         except BaseException as exc:
             os.close(fd)
-            if isinstance(exc, LogstoreError):
+            if isinstance(exc, LogstoreError) or not isinstance(exc, OSError | lmdb.Error):
                 raise
-            raise write_error(path, exc) from exc
+            raise_write_error(path, exc)
         if engine is not None:
             return engine
         os.close(fd)
@@ -119,16 +121,22 @@ def _try_open(path: str, fd: int, options: Options, *, accept_log_loss: bool) ->
 
 @contextmanager
 def hold_alone(path: str) -> Iterator[None]:
-    """Keep every other process out of a store that is at rest.  Raises StoreBusyError."""
+    """Keep every other process out of a store that is at rest.  Raises StoreBusyError.
+
+    Leaves no file that was not there before.
+    """
+    had_header = os.path.lexists(path + "-shm")
     fd = _open_presence(path)
     try:
         if not osdep.try_lock(fd) or not _is_at(fd, path + "-shm"):
             raise StoreBusyError(f"{path}: the store is in use; close it everywhere first")
         osdep.remove(path + "-lock")
-        yield
-        osdep.remove(path + "-lock")
-        if not os.path.lexists(path + "-log"):
-            osdep.remove(path + "-shm")
+        try:
+            yield
+        finally:
+            osdep.remove(path + "-lock")
+            if not had_header or not os.path.lexists(path + "-log"):
+                osdep.remove(path + "-shm")
     finally:
         os.close(fd)
 
@@ -369,7 +377,9 @@ def close_engine(engine: Engine) -> None:
     except BaseException as exc:
         engine.stop()
         engine.release()
-        raise write_error(path, exc) from exc
+        if not isinstance(exc, OSError | lmdb.Error | OpenError):
+            raise
+        raise_write_error(path, exc)
     try:
         engine.release(keep_presence=True)
         if alone:

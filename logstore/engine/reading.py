@@ -18,7 +18,7 @@ from logstore.engine.options import Options
 from logstore.engine.overlay import Overlay
 from logstore.engine.records import Record
 from logstore.engine.table import Table
-from logstore.errors import StoreClosedError
+from logstore.errors import CorruptRecordError, StoreClosedError
 
 T = TypeVar("T")
 
@@ -63,10 +63,6 @@ class Reading(ABC):
         """The published part of the log, from the disk."""
 
     @abstractmethod
-    def last_time_us(self) -> int:
-        """The time of the newest record."""
-
-    @abstractmethod
     def release(self) -> None:
         """Close all handles.  Nobody may be inside."""
 
@@ -100,6 +96,24 @@ class Reading(ABC):
                 return in_table
         return entry
 
+    def find_traces(self, keys: list[bytes]) -> list[Entry | CorruptRecordError | None]:
+        """As :meth:`find_trace` for each key, with one look at the table for all."""
+        results = self.view().results
+        found: list[Entry | CorruptRecordError | None] = [results.get(key) for key in keys]
+        absent = [n for n, entry in enumerate(found) if entry is None]
+        if absent:
+            wanted = [keys[n] for n in absent]
+            in_table = self.from_table(lambda table: table.get_results(wanted))
+            for n, entry in zip(absent, in_table, strict=True):
+                found[n] = entry
+        for n, entry in enumerate(found):
+            if isinstance(entry, Entry) and entry.kind == DELETED:
+                try:
+                    found[n] = self.find_trace(keys[n])
+                except CorruptRecordError as exc:
+                    found[n] = exc
+        return found
+
     def find_progress(self, key: bytes) -> Entry | None:
         """The newest progress record, expired or not; or None."""
         progress = self.view().progress
@@ -109,17 +123,24 @@ class Reading(ABC):
 
     # -- many tasks -------------------------------------------------------------------------
 
-    def listing(self, name: bytes, *, newest_first: bool = True) -> Iterator[Record]:
-        """The records of one of the table's databases by time, in batches of short reads."""
+    def listing(
+        self, name: bytes, *, newest_first: bool = True, first: int | None = None
+    ) -> Iterator[Record]:
+        """The records of one of the table's databases by time, in batches of short reads.
+
+        ``first`` is how many are probably wanted: more than that are not read at once.
+        """
         after_us: int | None = None
+        size = LISTING_BATCH if first is None else min(max(first, 1), LISTING_BATCH)
         while True:
             read = partial(
                 Table.listing,
                 name=name,
                 newest_first=newest_first,
                 after_us=after_us,
-                limit=LISTING_BATCH,
+                limit=size,
             )
+            size = LISTING_BATCH
             batch, after_us = self.from_table(read)
             yield from batch
             if after_us is None:

@@ -3,7 +3,7 @@
 Rules: pure functions on bytes.  Records are kept in the order of their times, which only grow, so
 that new ones are appended; a mark per task id says under which times its records are.  A record's
 checksum covers its time and its task id, a mark's its task id, so that a record or mark in the
-wrong place is damage too.
+wrong place is damage too.  So is one that says what no writer writes, whatever its checksum.
 """
 
 from __future__ import annotations
@@ -12,7 +12,17 @@ import struct
 import zlib
 from typing import NamedTuple
 
-from logstore.engine.frames import DELETED, EXPIRED, PROGRESS, RESULT, Entry
+from logstore.engine.frames import (
+    DELETED,
+    EXPIRED,
+    FLAGS_MAX,
+    KEY_BYTES_MAX,
+    PROGRESS,
+    RESULT,
+    TIME_MAX,
+    Entry,
+    is_text,
+)
 from logstore.errors import CorruptRecordError, CorruptTableError
 
 RECORD = struct.Struct("<IBBHQ")  # crc32, kind, flags, key length, expiry; then key, payload
@@ -35,7 +45,20 @@ HAS_RESULT = 1
 HAS_GONE = 2  # never together with HAS_RESULT
 HAS_PROGRESS = 4
 
+_RESULT_MARK = struct.Struct(">BQ")
 _KINDS = frozenset((RESULT, PROGRESS, DELETED, EXPIRED))
+
+# The times that stand in a mark, by its state.
+_TIMES = {
+    state: struct.Struct(f">{state.bit_count()}Q")
+    for state in (
+        HAS_RESULT,
+        HAS_GONE,
+        HAS_PROGRESS,
+        HAS_RESULT | HAS_PROGRESS,
+        HAS_GONE | HAS_PROGRESS,
+    )
+}
 
 
 class Record(NamedTuple):
@@ -73,14 +96,22 @@ def decode_record(
     if found != crc:
         raise _damaged(path, time_us, f"checksum {crc:08x}", f"{found:08x}")
     payload_at = RECORD.size + key_length
-    if kind not in _KINDS or payload_at > len(raw):
-        raise _damaged(path, time_us, "a known kind and a whole key", f"kind {kind}")
+    key = bytes(raw[RECORD.size : payload_at])
+    if (
+        kind not in _KINDS
+        or flags > FLAGS_MAX
+        or not 0 < key_length <= KEY_BYTES_MAX
+        or payload_at > len(raw)
+        or not 0 < time_us <= TIME_MAX
+        or expires_us > TIME_MAX
+        or not is_text(key)
+    ):
+        found_fields = f"{kind}, {flags}, {key[:40]!r} of {key_length}, {time_us}, {expires_us}"
+        expected = "kind, flags, key, time and expiry that are written"
+        raise _damaged(path, time_us, expected, found_fields)
     payload = bytes(raw[payload_at:]) if with_payload else b""
-    return Record(
-        bytes(raw[RECORD.size : payload_at]),
-        Entry(kind, flags, time_us, expires_us, payload),
-        len(raw) - payload_at,
-    )
+    entry = Entry(kind, flags, time_us, expires_us, payload)
+    return Record(key, entry, len(raw) - payload_at)
 
 
 def _damaged(path: str, time_us: int, expected: str, found: str) -> CorruptRecordError:
@@ -90,13 +121,15 @@ def _damaged(path: str, time_us: int, expected: str, found: str) -> CorruptRecor
     )
 
 
-def encode_mark(seed: int, key: bytes, mark: Mark) -> bytes:
+def encode_mark(seed: int, key: bytes, mark: tuple[int, int, int]) -> bytes:
     """The value that stands in the table under a task id."""
     result_us, gone_us, progress_us = mark
-    state = (
-        HAS_RESULT * bool(result_us) | HAS_GONE * bool(gone_us) | HAS_PROGRESS * bool(progress_us)
-    )
-    body = bytes((state,)) + b"".join(TIME.pack(time_us) for time_us in mark if time_us)
+    if gone_us or progress_us:
+        state = HAS_RESULT * bool(result_us) | HAS_GONE * bool(gone_us)
+        state |= HAS_PROGRESS * bool(progress_us)
+        body = bytes((state,)) + b"".join([TIME.pack(time_us) for time_us in mark if time_us])
+    else:
+        body = _RESULT_MARK.pack(HAS_RESULT, result_us)
     return zlib.crc32(key, zlib.crc32(body, seed)).to_bytes(4, "little") + body
 
 
@@ -105,17 +138,32 @@ def decode_mark(seed: int, key: bytes, raw: bytes, path: str) -> Mark:
     body = raw[4:]
     found = zlib.crc32(key, zlib.crc32(body, seed))
     expected = int.from_bytes(raw[:4], "little")
-    if not body or found != expected or len(body) != 1 + 8 * body[0].bit_count() or body[0] > 7:
-        raise CorruptRecordError(
-            f"{path}: the mark of task {key!r} is damaged: expected checksum {expected:08x}, found "
-            f"{found:08x}; overwrite this task, or restore a backup; others are not affected"
-        )
-    times = iter(struct.unpack(f">{body[0].bit_count()}Q", body[1:]))
+    if found != expected or not body:
+        raise _damaged_mark(path, key, f"checksum {expected:08x}", f"{found:08x}")
     state = body[0]
+    if state == HAS_RESULT and len(body) == _RESULT_MARK.size:  # most are
+        _, result_us = _RESULT_MARK.unpack(body)
+        if 0 < result_us <= TIME_MAX:
+            return Mark(result_us)
+    layout = _TIMES.get(state)
+    if layout is None or len(body) != 1 + layout.size:
+        expected_times = "a known state and its times"
+        raise _damaged_mark(path, key, expected_times, f"{state} and {len(body) - 1} bytes")
+    times = layout.unpack_from(body, 1)
+    if min(times) == 0 or max(times) > TIME_MAX:
+        raise _damaged_mark(path, key, "times from 1 to the year 9999", f"{times}")
+    ended_us = times[0] if state != HAS_PROGRESS else 0
     return Mark(
-        next(times) if state & HAS_RESULT else 0,
-        next(times) if state & HAS_GONE else 0,
-        next(times) if state & HAS_PROGRESS else 0,
+        ended_us if state & HAS_RESULT else 0,
+        ended_us if state & HAS_GONE else 0,
+        times[-1] if state & HAS_PROGRESS else 0,
+    )
+
+
+def _damaged_mark(path: str, key: bytes, expected: str, found: str) -> CorruptRecordError:
+    return CorruptRecordError(
+        f"{path}: the mark of task {key!r} is damaged: expected {expected}, found {found}; "
+        f"overwrite this task, or restore a backup; others are not affected"
     )
 
 

@@ -39,10 +39,7 @@ class Shared:
                 self._maintenance.stop()
             self.notifier.stop()
         finally:
-            if isinstance(self.engine, Engine):
-                close_engine(self.engine)
-            else:
-                self.engine.release()
+            _close(self.engine)
 
 
 _FROZEN = "\0r"  # behind the path in the key of an engine that only reads files at rest
@@ -72,9 +69,21 @@ def _acquire(key: str, open_engine: Callable[[], Reading]) -> Shared:
     shared = _open.get(key)
     if shared is not None:
         shared.handles += 1
-    else:
-        shared = _open[key] = Shared(key, open_engine())
+        return shared
+    engine = open_engine()
+    try:
+        shared = _open[key] = Shared(key, engine)
+    except BaseException:  # no thread can be started, no memory is left
+        _close(engine)
+        raise
     return shared
+
+
+def _close(engine: Reading) -> None:
+    if isinstance(engine, Engine):
+        close_engine(engine)
+    else:
+        engine.release()
 
 
 def release(shared: Shared) -> None:

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import lmdb
 
 from logstore.engine import osdep, records
-from logstore.engine.failures import write_error
-from logstore.engine.frames import FORMAT_VERSION, RESULT, Entry, checksum_seed
+from logstore.engine.failures import raise_write_error
+from logstore.engine.frames import FORMAT_VERSION, RESULT, TIME_MAX, Entry, checksum_seed
 from logstore.engine.lmdbfile import (
     DATA_FORMAT,
     inspect_file,
@@ -40,6 +40,10 @@ T = TypeVar("T")
 Txn: TypeAlias = "lmdb.Transaction[Any]"
 
 _META_KEY = b"header"
+
+# How much is looked up in one transaction at most, but for the last record.
+BATCH_KEYS = 64
+BATCH_BYTES = 1 << 20
 
 # Databases: task id -> mark; time -> record; time of the progress of unfinished tasks -> nothing;
 # expiry, kind and time of a record -> nothing.
@@ -198,23 +202,41 @@ class Table:
         """The stored progress of a task, expired or not."""
         return self._get(key, progress=True)
 
+    def get_results(self, keys: list[bytes]) -> list[Entry | CorruptRecordError | None]:
+        """As :meth:`get_result` for each key, with few transactions, all of them short."""
+        found: list[Entry | CorruptRecordError | None] = []
+        while len(found) < len(keys):
+            with self.reading() as txn:
+                size = 0
+                for key in keys[len(found) :][:BATCH_KEYS]:
+                    try:
+                        entry = self._get_in(txn, key, False)
+                    except CorruptRecordError as exc:
+                        found.append(exc)
+                        continue
+                    found.append(entry)
+                    size += 0 if entry is None else len(entry.payload)
+                    if size > BATCH_BYTES:
+                        break
+        return found
+
     def _get(self, key: bytes, *, progress: bool) -> Entry | None:
         with self._gate:
             try:
                 txn = self._begin_read()
                 try:
-                    raw_mark = txn.get(key, db=self.db[IDS])
-                    if raw_mark is None:
-                        return None
-                    mark = records.decode_mark(self.seed, key, bytes(raw_mark), self.path)
-                    name, time_us = _place(mark, progress)
-                    if not time_us:
-                        return None
-                    return self.record_in(txn, name, time_us, key).entry
+                    return self._get_in(txn, key, progress)
                 finally:
                     txn.abort()
             except lmdb.Error as exc:
                 raise translate(exc, self.path) from exc
+
+    def _get_in(self, txn: Txn, key: bytes, progress: bool) -> Entry | None:
+        mark = self.mark_in(txn, key)
+        if mark is None:
+            return None
+        name, time_us = _place(mark, progress)
+        return self.record_in(txn, name, time_us, key).entry if time_us else None
 
     def mark_in(self, txn: Txn, key: bytes) -> Mark | None:
         """A task's mark as a transaction sees it."""
@@ -309,12 +331,15 @@ class Table:
         return found
 
     def newest_time_us(self) -> int:
-        """The time of the newest record, 0 for an empty table."""
+        """The time of the newest record, 0 for an empty table; past keys that are damaged."""
         times = [0]
         with self.reading() as txn:
             for name in (RESULTS, PROGRESS, GONE):
                 with txn.cursor(db=self.db[name]) as cursor:
-                    if cursor.last():
+                    placed = cursor.last()
+                    while placed and TIME.unpack(cursor.key())[0] > TIME_MAX:
+                        placed = cursor.prev()
+                    if placed:
                         times.append(TIME.unpack(cursor.key())[0])
         return max(times)
 
@@ -424,7 +449,7 @@ class Table:
             with self._copying:
                 self.env.copyfd(fd, compact=True)
         except lmdb.Error as exc:
-            raise write_error(self.path, exc) from exc
+            raise_write_error(self.path, exc)
 
     # -- fork -------------------------------------------------------------------------------
 

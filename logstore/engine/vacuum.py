@@ -16,7 +16,7 @@ import lmdb
 from logstore.engine import osdep
 from logstore.engine.compaction import fold_into
 from logstore.engine.engine import Engine
-from logstore.engine.failures import write_error
+from logstore.engine.failures import raise_write_error
 from logstore.engine.header import INCARNATION, TABLE_INODE, VACUUM, WRITING
 from logstore.engine.overlay import Overlay
 from logstore.engine.table import Table
@@ -57,7 +57,7 @@ def vacuum(engine: Engine) -> VacuumReport:
         except StoreBusyError:
             raise
         except (OSError, lmdb.Error, OpenError) as exc:
-            raise write_error(engine.path, exc) from exc
+            raise_write_error(engine.path, exc)
         if done:
             engine.counters.vacuums += 1
             return VacuumReport(before, os.stat(engine.path).st_size)
@@ -173,7 +173,7 @@ def backup(engine: Engine, destination: str) -> None:
     except FileExistsError:
         raise
     except (OSError, lmdb.Error, OpenError) as exc:
-        raise write_error(destination, exc) from exc
+        raise_write_error(destination, exc)
 
 
 def _copy_closed(table: Table, destination: str) -> None:

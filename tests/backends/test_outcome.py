@@ -90,6 +90,7 @@ def test_a_failure_that_cannot_be_stored_whole_keeps_its_class() -> None:
         {"taskiq": None},
         {"is_err": 1},
         {"execution_time": "1"},
+        {"execution_time": True},
         {"log": 5},
         {"labels": []},
         {"error": {}},
@@ -102,6 +103,21 @@ def test_a_field_of_another_type_is_a_damaged_result(damage: dict[str, Any]) -> 
     with pytest.raises(ResultDamagedError) as caught:
         decode_outcome({**encode_outcome(ok(1)), **damage}, FAITHFUL, with_logs=True)
     assert isinstance(caught.value, ResultGetError)
+
+
+def test_fields_of_subclasses_are_the_fields() -> None:
+    class Text(str):
+        pass
+
+    class Seconds(float):
+        pass
+
+    class Labels(dict[str, int]):
+        pass
+
+    data = {"log": Text("log"), "execution_time": Seconds(0.5), "labels": Labels(a=1)}
+    found = decode_outcome({**encode_outcome(ok(1)), **data}, FAITHFUL, with_logs=True)
+    assert (found.log, found.execution_time, found.labels) == ("log", 0.5, {"a": 1})
 
 
 @pytest.mark.parametrize("name", ["taskiq", "is_err", "execution_time", "log", "labels", "error"])

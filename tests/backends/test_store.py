@@ -16,10 +16,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from taskiq import InMemoryBroker, ResultGetError
+from taskiq.depends.progress_tracker import TaskProgress as TaskiqProgress
 from taskiq.serializers import JSONSerializer, PickleSerializer
 
 import logstore
 from logstore import errors as store_errors
+from logstore import store as store_module
 from logstore.backends import (
     DuplicateExpireTimeSelectedError,
     ExpireTimeMustBeMoreThanZeroError,
@@ -482,11 +484,27 @@ class Picklable:
     __hash__ = None  # type: ignore[assignment]
 
 
+class PicklableText(str):
+    """A str that pickle keeps as what it is."""
+
+
 def test_pickle_keeps_objects_when_it_is_asked_for(path: Path) -> None:
     async def main() -> None:
         async with Opened(path, serializer=PickleSerializer()) as backend:
             await backend.set_result("t", ok([Picklable()] * 10_000))
             assert (await backend.get_result("t")).return_value == [Picklable()] * 10_000
+
+    run(main())
+
+
+def test_a_log_of_a_subclass_of_str_comes_back_through_pickle(path: Path) -> None:
+    result = ok(1)
+    result.log = PicklableText("log")
+
+    async def main() -> None:
+        async with Opened(path, serializer=PickleSerializer()) as backend:
+            await backend.set_result("t", result)
+            assert (await backend.get_result("t")).log == "log"
 
     run(main())
 
@@ -634,23 +652,79 @@ def test_a_damaged_record_is_a_damaged_result(path: Path) -> None:
     run(main())
 
 
-@pytest.mark.parametrize(("parts", "inline"), [(10, True), (100_000, False)])
+@pytest.mark.parametrize(
+    ("value", "inline"), [([0] * 10, True), ([(0,)] * 10, True), ([0] * 100_000, False)]
+)
 def test_large_values_are_converted_in_a_thread(
-    path: Path, monkeypatch: pytest.MonkeyPatch, parts: int, inline: bool
+    path: Path, monkeypatch: pytest.MonkeyPatch, value: Any, inline: bool
 ) -> None:
     finished_on: list[int] = []
-    encode = vars(backend_module)["encode_outcome"]
 
-    def recording(result: Any, **arguments: Any) -> Any:
-        outcome = encode(result, **arguments)
-        finished_on.append(threading.get_ident())
-        return outcome
+    def record(name: str) -> None:
+        encode = vars(backend_module)[name]
 
-    monkeypatch.setattr(backend_module, "encode_outcome", recording)
+        def recording(*given: Any, **arguments: Any) -> Any:
+            encoded = encode(*given, **arguments)
+            if encoded is not None:
+                finished_on.append(threading.get_ident())
+            return encoded
+
+        monkeypatch.setattr(backend_module, name, recording)
+
+    record("encode_small")
+    record("encode_outcome")
 
     async def main() -> None:
         async with Opened(path) as backend:
-            await backend.set_result("t", ok([0] * parts))
+            await backend.set_result("t", ok(value))
             assert (finished_on == [threading.get_ident()]) is inline
+
+    run(main())
+
+
+LARGE_TEXT = "x" * (1 << 20)
+
+
+@pytest.mark.parametrize(
+    ("progress", "large"),
+    [
+        (TaskiqProgress(state="s", meta={"a": (1, 2)}), ""),
+        (TaskiqProgress(state="s", meta=[(0,)] * 100_000), "meta"),
+        (logstore.TaskProgress(0.5, meta={"a": (1, 2)}), ""),
+        (logstore.TaskProgress(0.5, meta={"rows": [(0,)] * 100_000}), "meta"),
+        (TaskiqProgress(state=LARGE_TEXT, meta=None), "text"),
+        (TaskiqProgress(state="s", meta=LARGE_TEXT), "text"),
+        (logstore.TaskProgress(0.5, LARGE_TEXT), "text"),
+        (logstore.TaskProgress(0.5, meta={"text": LARGE_TEXT}), "text"),
+    ],
+    ids=lambda item: (item or "small") if isinstance(item, str) else type(item).__module__,
+)
+def test_large_progress_is_converted_and_encoded_in_a_thread(
+    path: Path, monkeypatch: pytest.MonkeyPatch, progress: Any, large: str
+) -> None:
+    finished_on: list[int] = []
+
+    def record(module: Any, name: str) -> None:
+        function = vars(module)[name]
+
+        def recording(*given: Any, **arguments: Any) -> Any:
+            made = function(*given, **arguments)
+            finished_on.append(threading.get_ident())
+            return made
+
+        monkeypatch.setattr(module, name, recording)
+
+    if large != "text":  # the conversion of a text takes no time
+        record(backend_module, "to_stored")
+    record(store_module, "encode_progress")
+
+    async def main() -> None:
+        async with Opened(path) as backend:
+            await backend.set_progress("t", progress)
+            assert finished_on
+            assert {number == threading.get_ident() for number in finished_on} == {not large}
+            found = await backend.get_progress("t")
+            assert found is not None
+            assert_same(found.meta, progress.meta)
 
     run(main())

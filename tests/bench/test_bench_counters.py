@@ -54,4 +54,6 @@ def test_the_machine_is_described(tmp_path: Path) -> None:
     found = describe(tmp_path)
     assert found["cpus"] == os.cpu_count()
     assert found["versions"]["python"]
+    assert found["kernel"]
+    assert "-" not in found["kernel"]
     assert found["file_system"]["type"] != "unknown"

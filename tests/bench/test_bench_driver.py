@@ -29,12 +29,14 @@ def test_two_rounds_of_two_peers_are_interleaved_and_nothing_is_left(tmp_path: P
         (1, "bare"),
     ]
     assert len(outcome.cells) == slices_of(WORKLOADS["W1"], TINY, rivals)
+    assert list(outcome.seconds) == ["W1"]
+    assert outcome.seconds["W1"] > 0
     assert list(tmp_path.iterdir()) == []
 
 
 def test_writers_and_readers_of_four_processes_agree_on_what_is_there(tmp_path: Path) -> None:
     progress = Progress(1, io.StringIO())
-    profile = replace(TINY, rounds=1)
+    profile = replace(TINY, slow_rounds=1)
     outcome = Driver(profile, contenders(["sqlite-full"]), tmp_path, progress).run(["W5"])
     assert outcome.failed == []
     (cell,) = outcome.cells
@@ -44,7 +46,7 @@ def test_writers_and_readers_of_four_processes_agree_on_what_is_there(tmp_path: 
 
 def test_a_filled_store_is_measured_by_another_process(tmp_path: Path) -> None:
     progress = Progress(1, io.StringIO())
-    profile = replace(TINY, rounds=1)
+    profile = replace(TINY, slow_rounds=1)
     outcome = Driver(profile, contenders(["lmdb"]), tmp_path, progress).run(["W6"])
     assert outcome.failed == []
     assert [cell.variant for cell in outcome.cells] == ["100", "200"]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ import pytest
 from bench.payloads import pairs, progress, result, task_id, value
 from bench.peers import TABLE, Peer, PeerUnavailableError, load
 from bench.peers.base import Place
+from bench.servers import Redis, ServerUnavailableError, postgres_versions
 
 # What needs no server; those of the project's own are tested by their own suites.
 EMBEDDED = (
@@ -88,8 +92,6 @@ def test_every_peer_says_why_it_is_configured_as_it_is(name: str) -> None:
 
 
 def test_a_sqlite_peer_has_the_durability_that_its_name_says(tmp_path: Path) -> None:
-    import sqlite3
-
     from bench.peers.sqlite_direct import SqliteFull, SqliteNormal
 
     for peer, level in ((SqliteFull, 2), (SqliteNormal, 1)):
@@ -101,3 +103,78 @@ def test_a_sqlite_peer_has_the_durability_that_its_name_says(tmp_path: Path) -> 
         assert connection.execute("PRAGMA synchronous").fetchone() == (level,)
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         store.close()
+
+
+def test_huey_is_durable_too(tmp_path: Path) -> None:
+    sync_class = peer_or_skip("huey").sync_class
+    assert sync_class is not None
+    store = sync_class(Place(tmp_path))
+    store.open()
+    connection: sqlite3.Connection = store._storage.conn  # type: ignore[attr-defined]
+    assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+    store.close()
+
+
+def test_threads_that_read_sqlite_have_connections_of_their_own(tmp_path: Path) -> None:
+    from bench.peers.sqlite_direct import SqliteFull
+
+    store = SqliteFull(Place(tmp_path))
+    store.open()
+    store.set("one", b"1")
+    assert store.get("one") == b"1"
+    assert len(store._opened) == 1
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(store.get, "one").result() == b"1"
+    assert len(store._opened) == 2
+    store.close()
+
+
+@pytest.mark.parametrize(("ttl_s", "cull_limit"), [(None, 0), (5, 10)])
+def test_diskcache_looks_for_what_has_expired_only_where_something_does(
+    tmp_path: Path, ttl_s: int | None, cull_limit: int
+) -> None:
+    peer_or_skip("diskcache-full")
+    from bench.peers.diskcache_peer import DiskCacheFull, DiskCacheFullSharded
+
+    for peer in (DiskCacheFull, DiskCacheFullSharded):
+        directory = tmp_path / peer.__name__
+        directory.mkdir()
+        store = peer(Place(directory, ttl_s=ttl_s))
+        store.open()
+        assert store._cache.cull_limit == cull_limit
+        assert store._cache.sqlite_synchronous == 2
+        store.close()
+
+
+def test_a_postgres_that_does_not_flush_takes_no_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    asyncpg = pytest.importorskip("asyncpg")
+    settings = {"SHOW server_version": "15.1", "SHOW fsync": "on"}
+
+    class Connection:
+        async def fetchval(self, query: str) -> str:
+            return settings.get(query, "on")
+
+        async def close(self) -> None:
+            pass
+
+    async def connect(*_: object, **__: object) -> Connection:
+        return Connection()
+
+    monkeypatch.setattr(asyncpg, "connect", connect)
+    assert postgres_versions("somewhere")["postgres fsync"] == "on"
+    settings["SHOW fsync"] = "off"
+    with pytest.raises(ServerUnavailableError, match="fsync off"):
+        postgres_versions("somewhere")
+
+
+def test_a_redis_server_listens_on_a_socket_in_its_directory(tmp_path: Path) -> None:
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+    # Longer than the path of a socket may be.
+    directory = tmp_path / ("a" * 120)
+    server = Redis(directory, appendfsync="always")
+    try:
+        assert server.url.startswith("unix://")
+        assert (directory / "redis.sock").is_socket()
+    finally:
+        server.stop()

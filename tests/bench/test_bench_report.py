@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from bench import record, report
 from bench.driver import Cell, Outcome
+from bench.profiles import ALL, PROFILES
 from bench.progress import Progress
 from bench.stats import Spread
 
@@ -27,6 +29,8 @@ def sample() -> record.Record:
         for peer, figure in (("logstore", 10.0), ("sqlite-full", 40.0), ("sqlite-normal", 5.0)):
             metrics: dict[str, float | list[float]] = {"p50_us": figure * drift, "curve_us": [1.0]}
             outcome.cells.append(Cell("W1", "300B", peer, number, metrics))
+            rate: dict[str, float | list[float]] = {"ops_per_s": figure}
+            outcome.cells.append(Cell("W4", "thousand c=64", peer, number, rate))
     machine = {
         "date": "2025-01-01",
         "processor": "a processor",
@@ -36,7 +40,8 @@ def sample() -> record.Record:
         "file_system": {"device": "/dev/vda", "type": "ext4"},
         "versions": {"python": "3.11"},
     }
-    return record.Record("bench", {"rounds": 3, "workloads": ["W1"]}, machine, outcome)
+    profile = {**asdict(PROFILES["quick"]), "workloads": ["W1", "W4"], "store_sizes": []}
+    return record.Record("bench", profile, machine, outcome)
 
 
 def test_a_record_survives_saving_and_loading(sample: record.Record, tmp_path: Path) -> None:
@@ -79,6 +84,40 @@ def test_markdown_rows_have_as_many_cells_as_the_header(sample: record.Record) -
     ]
     assert lines
     assert {line.count("|") for line in lines if "300B" in line or "sqlite3 WAL" in line}
+
+
+def test_the_summary_has_a_row_for_each_peer_and_the_targets(sample: record.Record) -> None:
+    lines = report.summary(sample).splitlines()
+    assert "2025-01-01, `bench`, 3 rounds" in lines[0]
+    shown = {"W1": "10", "W4": "5"}
+    cells = [shown.get(column.workload, "-") for column in report.SUMMARY]
+    assert f"| sqlite3 WAL NORMAL * | {' | '.join(cells)} |" in lines
+    assert any("faster than sqlite3 FULL" in line and "met" in line for line in lines)
+
+
+def test_what_a_workload_does_not_make_durable_has_a_star(sample: record.Record) -> None:
+    text = report.render(sample, markdown=False)
+    sets, updates = text.partition("W4 progress updates: updates per second")[::2]
+    assert "logstore *" not in sets
+    assert "logstore *  " in updates
+    assert "sqlite3 WAL FULL *" not in text
+    row = next(line for line in report.summary(sample).splitlines() if "| logstore |" in line)
+    assert " 10 * |" in row
+
+
+@pytest.mark.parametrize(
+    ("workloads", "line"),
+    [
+        (("W1",), "3 rounds"),
+        (("W5", "W6"), "2 rounds"),
+        (("W10",), "1 round"),
+        (("W1", "W5", "W6"), "3 rounds, W5 and W6 2"),
+        (("W1", "W5", "W7", "W8", "W11"), "3 rounds, W5, W7 and W8 2, W11 1"),
+        (ALL, "3 rounds, W5 to W9 2, W10 and W11 1"),
+    ],
+)
+def test_the_rounds_of_each_pace_are_told(workloads: tuple[str, ...], line: str) -> None:
+    assert report.rounds_line(replace(PROFILES["quick"], workloads=workloads)) == line
 
 
 def test_one_round_has_no_spread() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 import logstore
 from logstore.engine import maintenance
+from tests.untraced import Untraced
 
 ROUNDS = 1500
 
@@ -77,6 +78,10 @@ def test_interrupted_writes(
     with logstore.open(path, compact_at=1 << 14, write_timeout_s=5, sync_interval_s=1e6) as store:
 
         def write(number: int) -> None:
+            with Untraced():
+                write_and_read(number)
+
+        def write_and_read(number: int) -> None:
             count = 0
             try:
                 while not stop.is_set():
@@ -97,7 +102,9 @@ def test_interrupted_writes(
         try:
             for number in range(ROUNDS):
                 key = f"k{number % 7}"
-                if interrupted_write(store, alarm, key, number, chosen.uniform(5, 150)):
+                with Untraced():
+                    acked = interrupted_write(store, alarm, key, number, chosen.uniform(5, 150))
+                if acked:
                     allowed[key] = {number}
                 else:
                     stops += 1

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -63,10 +64,13 @@ def assert_nothing_is_left(temporary: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_demo_kills_a_worker_and_loses_nothing(short_path: Path) -> None:
-    with started(short_path) as demo:
-        output, errors = demo.communicate(timeout=TIME_LIMIT_S)
-    assert (demo.returncode, errors) == (0, "")
+def test_the_demo_kills_a_worker_and_loses_nothing(
+    short_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(short_path))
+    status = main([])
+    output, errors = capsys.readouterr()
+    assert (status, errors) == (0, "")
     assert "kill -9 " in output
     assert " is sent again: it ran in process " in output
     assert " is up again: process " in output

@@ -10,6 +10,22 @@ import lmdb
 import logstore
 from logstore.engine.engine import Engine
 
+# For a peer: its log is replaced after it.
+A_WRITE_WHOSE_FLUSH_FAILS = """
+from logstore.engine import osdep
+real = osdep.sync_data
+def fail(fd):
+    osdep.sync_data = real
+    raise OSError(5, "Input/output error")
+osdep.sync_data = fail
+try:
+    store.set_result("lost", 1)
+except logstore.WriteError:
+    pass
+else:
+    raise AssertionError("the flush has not failed")
+"""
+
 
 def live(store: logstore.Store) -> Engine:
     """The engine of a store that is open for writing."""

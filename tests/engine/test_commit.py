@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
 import logstore
 from logstore import TaskProgress
-from logstore.engine import osdep
-from logstore.engine.commit import Committer, Write
+from logstore.engine import commit as commit_module
+from logstore.engine import groups, osdep
+from logstore.engine.commit import Committer, Lookup, Write
 from logstore.engine.frames import RESULT, Entry
+from logstore.engine.header import WRITING
 
 from .support import live
 
@@ -61,6 +64,46 @@ def wait_for_queue(committer: Committer, length: int) -> None:
     gate = threading.Event()
     while len(committer._queue) < length:
         gate.wait(0.001)
+
+
+class InterruptedLock:
+    """A lock; after one release, a signal handler raises."""
+
+    armed = False
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.acquire = self._lock.acquire
+        self.locked = self._lock.locked
+
+    def release(self) -> None:
+        self._lock.release()
+        if InterruptedLock.armed:
+            InterruptedLock.armed = False
+            raise KeyboardInterrupt
+
+
+def test_a_signal_amid_the_acks_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk()
+    committer = Committer(disk.commit, LONG_S)
+    outcomes: dict[str, object] = {}
+    threads = [start(committer, "first", outcomes)]
+    assert disk.begun.acquire(timeout=LONG_S)
+    with monkeypatch.context() as patch:
+        ours = SimpleNamespace(Lock=InterruptedLock, get_ident=threading.get_ident)
+        patch.setattr(commit_module, "threading", ours)
+        for number, name in enumerate("abc"):
+            threads.append(start(committer, name, outcomes))
+            wait_for_queue(committer, number + 1)
+    disk.may_end.release()
+    assert disk.begun.acquire(timeout=LONG_S)  # "a" leads "b" and "c"
+    InterruptedLock.armed = True
+    disk.may_end.release()
+    for thread in threads:
+        thread.join(LONG_S / 2)
+    assert not any(thread.is_alive() for thread in threads)
+    assert isinstance(outcomes.pop("a"), KeyboardInterrupt)
+    assert outcomes == {"first": None, "b": None, "c": None}
 
 
 def test_a_lone_writer_commits_on_its_own_thread() -> None:
@@ -129,6 +172,31 @@ def test_a_commit_that_raises_wakes_everybody_and_leaves_no_leader_behind() -> N
     write = a_write("after")
     committer.run([write])
     assert write.error is None
+
+
+def test_a_lead_that_an_interrupted_thread_has_kept_is_taken_from_it_by_its_next_write(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As when a signal handler raises after the commit and before the lead is handed on."""
+    committed: list[list[str]] = []
+
+    def commit(group: list[Write], ack: Callable[[], None]) -> None:
+        committed.append([write.key.decode() for write in group])
+        ack()
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    committer = Committer(commit, LONG_S)
+    with monkeypatch.context() as patch:
+        patch.setattr(Committer, "_resign", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            committer.run([a_write("interrupted")])
+    committer.run([a_write("after")])
+    outcomes: dict[str, object] = {}
+    start(committer, "another thread", outcomes).join(LONG_S)
+    assert committed == [["interrupted"], ["after"], ["another thread"]]
+    assert len(outcomes) == 1
 
 
 # -- on a store --------------------------------------------------------------------------------
@@ -207,6 +275,76 @@ def test_a_large_write_in_a_group_keeps_its_place(store: logstore.Store) -> None
     )
     assert store.get_result("a") == bytes(400_000)
     assert store.get_result("b") == "small"
+    store.commit([store.result_write("b", "small too"), store.result_write("b", bytes(400_001))])
+    assert store.get_result("b") == bytes(400_001)
+
+
+def test_what_comes_behind_a_failed_part_of_a_group_is_committed_after_a_recovery(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = live(store)
+
+    def fail(*_: object) -> None:
+        engine.header.words[WRITING] = 1  # as a compaction that fails amid its commit leaves it
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(engine, "fold_large", fail)
+    large, small = store.result_write("a", bytes(400_000)), store.result_write("b", 2)
+    with pytest.raises(logstore.WriteError, match="not acked"):
+        store.commit([large, small])
+    assert isinstance(large.error, logstore.WriteError)
+    assert small.error is None
+    assert (store.status("a"), store.get_result("b")) == ("unknown", 2)
+    assert store.stats().recoveries == 1
+    assert engine.header.words[WRITING] == 0
+
+
+def test_a_group_for_which_the_log_has_no_room_fails_and_the_next_one_goes_on(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(groups, "OFFSET_MAX", 0xFFFF)  # as if offsets had 16 bits
+    store.set_result("before", 1)
+    with pytest.raises(logstore.WriteError, match="the log has reached its largest size"):
+        store.commit(
+            [store.result_write("a", bytes(40_000)), store.result_write("b", bytes(40_000))]
+        )
+    assert (store.status("a"), store.status("b")) == ("unknown", "unknown")
+    store.set_result("after", 2)
+    assert (store.get_result("before"), store.get_result("after")) == (1, 2)
+    assert store.stats().recoveries == 0
+
+
+def test_a_refused_write_in_a_group_that_fails_keeps_its_own_error(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each write of a group keeps what was decided of it before the group failed."""
+    store.set_result("a", 1)
+    refused, lost = store.pop_write("missing"), store.result_write("b", 2)
+
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(osdep, "sync_data", fail)
+    with pytest.raises(logstore.ResultIsMissingError):
+        store.commit([refused, lost])
+    monkeypatch.undo()
+    assert isinstance(refused.error, logstore.ResultIsMissingError)
+    assert isinstance(lost.error, logstore.WriteError)
+    assert store.get_result("a") == 1
+
+
+def test_a_deletion_meets_the_progress_written_before_it_in_the_group(
+    store: logstore.Store,
+) -> None:
+    deleted = store.delete_write("a")
+    store.commit([store.progress_write("a", TaskProgress(0.5)), deleted])
+    assert deleted.outcome is False
+    assert (store.status("a"), store.get_progress("a")) == ("unknown", None)
+
+
+def test_a_plain_write_is_logged_whatever_the_store_holds() -> None:
+    write = a_write("a")
+    assert write.resolve(Lookup(), 0) is write.entry
 
 
 @pytest.mark.parametrize("call", ["pwrite_all", "sync_data"])

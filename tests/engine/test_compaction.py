@@ -12,11 +12,13 @@ import pytest
 
 import logstore
 from logstore import TaskProgress
-from logstore.engine import compaction, lmdbfile
+from logstore.engine import compaction, lmdbfile, records
 from logstore.engine.compaction import fold_into
 from logstore.engine.frames import DELETED, EXPIRED, FAILED, HAD_RESULT, PROGRESS, RESULT, Entry
 from logstore.engine.options import Retention
-from logstore.engine.table import Table
+from logstore.engine.records import TIME, Mark
+from logstore.engine.table import GONE, IDS, RESULTS, Table
+from logstore.engine.table import PROGRESS as PROGRESSES
 
 from .support import live
 
@@ -134,6 +136,113 @@ def test_more_than_one_compaction_takes_away_a_great_many_expired_records(
     assert not table.expiry_due(2000)
 
 
+# -- damage in what is replaced, dropped or forgotten ------------------------------------------
+
+
+def damage(table: Table, name: bytes, time_us: int, raw: bytes | None = None) -> None:
+    """Put something else in the place of a record; without ``raw`` take it away."""
+    with table.env.begin(write=True, db=table.db[name]) as txn:
+        if raw is None:
+            assert txn.delete(TIME.pack(time_us))
+        else:
+            assert txn.replace(TIME.pack(time_us), raw) is not None
+
+
+GARBAGE = {"missing": None, "garbage": b"\xff" * 100, "short": b"\xff"}
+
+
+@pytest.mark.parametrize("kind", GARBAGE)
+def test_a_record_that_is_damaged_is_replaced(table: Table, kind: str) -> None:
+    fold(table, {b"a": a_result(10)}, {b"a": Entry(PROGRESS, 0, 11, 0, b"p")})
+    damage(table, RESULTS, 10, GARBAGE[kind])
+    damage(table, PROGRESSES, 11, GARBAGE[kind])
+    fold(table, {b"a": a_result(20, b"new")}, {b"a": Entry(PROGRESS, 0, 21, 0, b"q")})
+    assert table.get_result(b"a") == a_result(20, b"new")
+    assert table.get_progress(b"a") == Entry(PROGRESS, 0, 21, 0, b"q")
+    counts = table.counts()
+    assert (counts.results, counts.progress) == (1, 1)
+
+
+@pytest.mark.parametrize("kind", GARBAGE)
+def test_damage_does_not_stop_what_expires_or_is_over_the_limit(table: Table, kind: str) -> None:
+    fold(table, {b"a": a_result(10, expires_us=10**9 + 1), b"b": a_result(11)}, {})
+    damage(table, RESULTS, 10, GARBAGE[kind])
+    fold(table, {b"c": a_result(12)}, {}, now_us=10**9 + 1, retention=Retention(results_max=2))
+    assert not table.expiry_due(10**9 + 1)
+    assert table.get_result(b"b") == a_result(11)
+    assert table.get_result(b"c") == a_result(12)
+    assert table.counts().results == 2
+
+
+@pytest.mark.parametrize("kind", ["garbage", "short"])
+def test_the_oldest_result_is_evicted_although_it_is_damaged(table: Table, kind: str) -> None:
+    fold(table, {b"a": a_result(10), b"b": a_result(11)}, {})
+    damage(table, RESULTS, 10, GARBAGE[kind])
+    fold(table, {}, {}, retention=Retention(results_max=1))
+    assert table.get_result(b"b") == a_result(11)
+    assert table.counts().results == 1
+
+
+def test_a_record_that_no_mark_speaks_of_is_the_first_to_go(table: Table) -> None:
+    """As damage of a mark leaves it: nobody can find the record, so it is nobody's loss."""
+    fold(table, {b"a": a_result(10, expires_us=10**9 + 1), b"b": a_result(11)}, {})
+    with table.env.begin(write=True, db=table.db[IDS]) as txn:
+        assert txn.delete(b"a")
+    fold(table, {}, {}, retention=Retention(results_max=1))
+    assert table.get_result(b"a") is None
+    assert table.get_result(b"b") == a_result(11)
+    counts = table.counts()
+    assert (counts.results, counts.gone) == (1, 0)
+    fold(table, {}, {}, now_us=10**9 + 1)
+    assert not table.expiry_due(10**9 + 1)
+
+
+def test_an_expired_record_that_no_mark_speaks_of_goes_without_a_trace(table: Table) -> None:
+    fold(table, {b"a": a_result(10, expires_us=10**9 + 1)}, {})
+    with table.env.begin(write=True, db=table.db[IDS]) as txn:
+        assert txn.delete(b"a")
+    fold(table, {}, {}, now_us=10**9 + 1)
+    counts = table.counts()
+    assert (counts.results, counts.gone) == (0, 0)
+    assert table.get_result(b"a") is None
+
+
+def test_expired_progress_goes_without_a_trace(table: Table) -> None:
+    fold(table, {}, {b"a": Entry(PROGRESS, 0, 10, 10**9 + 1, b"p")})
+    fold(table, {}, {}, now_us=10**9 + 1)
+    assert table.get_progress(b"a") is None
+    counts = table.counts()
+    assert (counts.progress, counts.gone, counts.data_bytes) == (0, 0, 0)
+
+
+def test_progress_alone_is_never_evicted_however_large(table: Table) -> None:
+    fold(table, {}, {b"a": Entry(PROGRESS, 0, 10, 0, bytes(1000))}, retention=Retention(None, 100))
+    assert table.get_progress(b"a") == Entry(PROGRESS, 0, 10, 0, bytes(1000))
+
+
+@pytest.mark.parametrize("kind", ["whole", "garbage", "of another time"])
+def test_the_id_of_what_is_gone_is_forgotten_after_a_day_whatever_its_record(
+    table: Table, kind: str
+) -> None:
+    fold(table, {b"a": a_result(10)}, {})
+    fold(table, {b"a": Entry(DELETED, 0, 20, 0, b"")}, {})
+    if kind == "garbage":
+        damage(table, GONE, 20, GARBAGE[kind])
+    elif kind == "of another time":
+        with table.env.begin(write=True, db=table.db[IDS]) as txn:
+            txn.put(b"a", records.encode_mark(table.seed, b"a", Mark(0, 30, 0)))
+    day_us = compaction.GONE_KEPT_US
+    fold(table, {}, {}, now_us=20 + day_us, last_time_us=20 + day_us)
+    assert table.counts().gone == 1
+    fold(table, {}, {}, now_us=21 + day_us, last_time_us=21 + day_us)
+    assert table.counts().gone == 0
+    if kind == "whole":
+        assert table.get_result(b"a") is None
+
+
+# -- the map -----------------------------------------------------------------------------------
+
+
 def test_a_compaction_that_fills_the_map_grows_it(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,18 +254,58 @@ def test_a_compaction_that_fills_the_map_grows_it(
     assert table.env.info()["map_size"] >= 1 << 20
 
 
-def test_a_process_whose_map_is_smaller_than_a_peers_adopts_its_size(
+def with_small_maps(
     open_store: Stores, start_peer: Callable[..., Peer], monkeypatch: pytest.MonkeyPatch
-) -> None:
+) -> tuple[logstore.Store, Peer]:
+    """A store that two processes have open, in maps that one large result outgrows."""
     monkeypatch.setattr(lmdbfile, "MAP_BYTES", 1 << 18)
     store = open_store()
     peer = start_peer()
     peer.run("from logstore.engine import lmdbfile\nlmdbfile.MAP_BYTES = 1 << 18")
     peer.open(store.path)
+    return store, peer
+
+
+def test_a_process_whose_map_is_smaller_than_a_peers_adopts_its_size(
+    open_store: Stores, start_peer: Callable[..., Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, peer = with_small_maps(open_store, start_peer, monkeypatch)
     peer.run("store.set_result('large', bytes(1 << 20))")
     assert store.get_result("large") == bytes(1 << 20)
     store.set_result("own", bytes(1 << 21))
     assert peer.run("len(store.get_result('own'))") == 1 << 21
+    peer.run("store.close()")
+
+
+def test_a_compaction_in_a_map_that_a_peer_has_grown_adopts_its_size_first(
+    open_store: Stores, start_peer: Callable[..., Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, peer = with_small_maps(open_store, start_peer, monkeypatch)
+    adopted: list[Table] = []
+    real = Table.adopt_map_size
+
+    def adopt(table: Table) -> None:
+        adopted.append(table)
+        real(table)
+
+    monkeypatch.setattr(Table, "adopt_map_size", adopt)
+    peer.run("store.set_result('large', bytes(1 << 20))")
+    engine = live(store)
+    with engine.exclusive():
+        epoch = engine.overlay.epoch
+        fold_into(
+            engine.table,
+            [({b"own": a_result(10**9)}, {})],
+            None,
+            now_us=10**9,
+            last_time_us=10**9,
+            epoch=epoch + 1,
+            incarnation=engine.incarnation,
+        )
+        engine.begin_epoch(epoch + 1)
+    assert adopted == [engine.table]
+    assert store.get_result("large") == bytes(1 << 20)
+    assert engine.find_result(b"own") == a_result(10**9)
     peer.run("store.close()")
 
 

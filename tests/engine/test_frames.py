@@ -21,11 +21,12 @@ entries = st.builds(
     Entry,
     st.sampled_from((RESULT, PROGRESS, DELETED)),
     st.integers(0, 3),
-    st.integers(0, 2**64 - 1),
-    st.integers(0, 2**64 - 1),
+    st.integers(1, frames.TIME_MAX),
+    st.integers(0, frames.TIME_MAX),
     st.binary(max_size=200),
 )
-keyed = st.tuples(st.binary(min_size=1, max_size=frames.KEY_BYTES_MAX), entries)
+keys = st.text(st.characters(codec="utf-8"), min_size=1, max_size=120).map(str.encode)
+keyed = st.tuples(keys, entries)
 
 
 def encode(*items: tuple[bytes, Entry], epoch: int = 7, synced: int = BASE) -> bytes:
@@ -114,6 +115,45 @@ def test_a_frame_with_a_key_over_the_limit_is_not_found() -> None:
     key = b"k" * (frames.KEY_BYTES_MAX + 1)
     assert frames.decode_frame(encode((key, some_entry())), 0, BASE, SEED, 7) is None
     assert frames.decode_frame(encode((key[:-1], some_entry())), 0, BASE, SEED, 7) is not None
+
+
+@pytest.mark.parametrize(
+    ("key", "time_us", "expires_us", "flags"),
+    [
+        (b"", 1, 0, 0),
+        (b"\xff", 1, 0, 0),
+        (b"a\xed\xa0\x80", 1, 0, 0),
+        ("\u00e9".encode()[:1], 1, 0, 0),
+        (b"k", 0, 0, 0),
+        (b"k", frames.TIME_MAX + 1, 0, 0),
+        (b"k", 2**64 - 1, 0, 0),
+        (b"k", 1, frames.TIME_MAX + 1, 0),
+        (b"k", 1, 2**64 - 1, 0),
+        (b"k", 1, 0, 4),
+    ],
+    ids=[
+        *("no key", "no UTF-8", "a surrogate", "half a letter", "time 0", "time beyond the last"),
+        *("largest time", "expiry beyond the last", "largest expiry", "unknown flag"),
+    ],
+)
+def test_a_frame_with_a_good_checksum_that_no_writer_writes_is_not_found(
+    key: bytes, time_us: int, expires_us: int, flags: int
+) -> None:
+    data = encode((key, Entry(RESULT, flags, time_us, expires_us, b"payload")))
+    assert frames.decode_frame(data, 0, BASE, SEED, 7) is None
+
+
+def test_a_frame_of_the_last_time_with_any_letters_is_found() -> None:
+    item = "\u00e9\U0001f600".encode(), Entry(RESULT, 3, frames.TIME_MAX, frames.TIME_MAX, b"")
+    frame = frames.decode_frame(encode(item), 0, BASE, SEED, 7)
+    assert frame is not None
+    assert (frame.key, frame.entry) == item
+
+
+def test_a_frame_that_knows_of_a_flush_behind_itself_is_not_found() -> None:
+    assert frames.decode_frame(encode((b"k", some_entry())), 0, BASE, SEED, 7) is not None
+    beyond = encode((b"k", some_entry()), synced=BASE + 1)
+    assert frames.decode_frame(beyond, 0, BASE, SEED, 7) is None
 
 
 def test_find_frames_behind_damage_finds_every_whole_frame() -> None:

@@ -84,11 +84,11 @@ def test_two_mappings_of_one_file_see_each_other(header: SharedHeader, fd: int) 
 
 
 def test_announce_wakes_a_thread_that_waits_for_a_publication(header: SharedHeader) -> None:
-    seen = header.sequence.value
+    seen = header.words32[header_module.SEQUENCE]
     woken = threading.Event()
 
     def wait() -> None:
-        while header.sequence.value == seen:
+        while header.words32[header_module.SEQUENCE] == seen:
             header.wait_for_publication(seen, 60)
         woken.set()
 
@@ -101,17 +101,29 @@ def test_announce_wakes_a_thread_that_waits_for_a_publication(header: SharedHead
 
 def test_waiting_for_a_sequence_that_has_passed_returns_at_once(header: SharedHeader) -> None:
     header.announce()
-    header.wait_for_publication(header.sequence.value - 1, 60)
+    header.wait_for_publication(header.words32[header_module.SEQUENCE] - 1, 60)
+
+
+def test_a_counter_wraps_at_32_bits_and_leaves_its_neighbours_alone(header: SharedHeader) -> None:
+    neighbour = header.words32[header_module.WANTED]
+    header.words32[header_module.RELEASES] = 0xFFFFFFFE
+    for expected in (0xFFFFFFFF, 0, 1):
+        header.count(header_module.RELEASES)
+        assert header.words32[header_module.RELEASES] == expected
+    assert header.words32[header_module.WANTED] == neighbour
+
+
+HALF_WORDS = {"SEQUENCE", "WAITERS", "RELEASES", "WANTED"}
 
 
 def test_the_words_lie_apart_from_the_words_that_processes_sleep_on() -> None:
-    words = [
-        value
+    indexes = {
+        name: value
         for name, value in vars(header_module).items()
-        if isinstance(value, int)
-        and name.isupper()
-        and name not in ("SIZE", "MAGIC")
-        and not name.endswith("_AT")
-    ]
-    assert len(set(words)) == len(words)
-    assert (max(words) + 1) * 8 <= header_module.SEQUENCE_AT
+        if isinstance(value, int) and name.isupper() and name not in ("SIZE", "MAGIC")
+    }
+    half = {indexes.pop(name) for name in HALF_WORDS}
+    assert len(half) == len(HALF_WORDS)
+    assert len(set(indexes.values())) == len(indexes)
+    assert (max(indexes.values()) + 1) * 8 <= min(half) * 4
+    assert (max(half) + 1) * 4 <= header_module.SIZE

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from logstore import CorruptLogError, FormatVersionError, MissingLogError
+from logstore import CorruptLogError, FormatVersionError, MissingLogError, StorePermissionError
 from logstore.engine import frames, osdep
 from logstore.engine.log import FIRST_OFFSET, GROW_BYTES, Log
 
@@ -54,6 +55,16 @@ def test_creating_a_log_that_cannot_be_synced_leaves_the_old_one_in_place(
     reopened.close()
 
 
+def test_creating_a_log_beside_somebody_who_is_at_it_is_refused(log_path: str) -> None:
+    other = os.open(f"{log_path}-new", os.O_RDWR | os.O_CREAT)
+    assert osdep.try_lock(other)
+    with pytest.raises(OSError, match="locked by somebody else"):
+        Log.create(log_path, UUID, 5, SIZE)
+    os.close(other)
+    assert not os.path.exists(log_path)
+    Log.create(log_path, UUID, 5, SIZE).close()
+
+
 def test_a_new_log_is_on_the_disk_before_it_gets_its_name_and_its_name_after(
     log_path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,6 +87,18 @@ def test_a_new_log_is_on_the_disk_before_it_gets_its_name_and_its_name_after(
 def test_opening_a_log_that_is_not_there_says_what_is_lost(log_path: str) -> None:
     with pytest.raises(MissingLogError, match="accept_log_loss"):
         Log.open(log_path, UUID)
+
+
+def test_opening_a_log_without_permission_says_so(
+    log: Log, log_path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str, flags: int) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    with monkeypatch.context() as patch:  # root may open any file
+        patch.setattr(os, "open", refuse)
+        with pytest.raises(StorePermissionError, match=r"app\.db-log: no permission"):
+            Log.open(log_path, UUID)
 
 
 def test_opening_the_log_of_another_store_names_both(log: Log, log_path: str) -> None:

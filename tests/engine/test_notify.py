@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import statistics
 import threading
 import time
@@ -166,6 +168,45 @@ def test_a_watch_goes_on_over_a_vacuum_of_another_process(
         store.set_result("end", 3)
         assert [event.task_id for event in take(watch, "end")] == ["a", "b", "end"]
     peer.run("store.close()")
+
+
+def test_a_notifier_that_cannot_be_started_is_an_error_and_leaves_no_subscription(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    notifier = store._shared.notifier
+    for watched in (None, "a"):
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", fail)
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                store.watch(watched)
+    assert not notifier._to_all
+    assert not notifier._by_key
+    with store.watch() as watch:
+        store.set_result("end", 1)
+        assert [event.task_id for event in take(watch, "end")] == ["end"]
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_leaves_a_subscription_of_its_parent_without_the_parents_lock(
+    store: logstore.Store,
+) -> None:
+    watch = store.watch()
+    with store._shared.notifier._lock:
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                signal.alarm(10)  # ends it if it waits for the lock
+                watch.close()
+                status = 0
+            finally:
+                os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+    watch.close()
+    assert not store._shared.notifier._to_all
 
 
 def test_a_waiter_in_a_store_read_at_rest_meets_its_time_out(path: Path) -> None:

@@ -13,10 +13,12 @@ import pytest
 
 import logstore
 from logstore.engine import header, opening, osdep
+from logstore.engine import table as table_module
 from logstore.engine.compaction import fold_into
+from logstore.engine.log import Log
 from logstore.engine.table import Table
 
-from .support import live
+from .support import A_WRITE_WHOSE_FLUSH_FAILS, live
 
 if TYPE_CHECKING:
     from tests.conftest import Peer, Stores
@@ -172,7 +174,8 @@ def test_a_creation_that_dies_leaves_nothing_that_hinders(
     assert names_in(path.parent) == ["app.db"]
 
 
-def test_a_lock_counts_only_on_the_file_that_is_at_the_path(path: Path) -> None:
+@pytest.mark.parametrize("next_one", [True, False])
+def test_a_lock_counts_only_on_the_file_that_is_at_the_path(path: Path, next_one: bool) -> None:
     """An opener that locked a file somebody has just removed begins again with the new one."""
     tries: list[int] = []
     real = osdep.try_lock
@@ -181,7 +184,8 @@ def test_a_lock_counts_only_on_the_file_that_is_at_the_path(path: Path) -> None:
         got = real(fd, shared=shared)
         if not tries:
             os.unlink(f"{path}-shm")  # as the last process out does at this moment,
-            os.close(os.open(f"{path}-shm", os.O_RDWR | os.O_CREAT, 0o600))  # and the next one in
+            if next_one:  # and the next one in
+                os.close(os.open(f"{path}-shm", os.O_RDWR | os.O_CREAT, 0o600))
         tries.append(fd)
         return got
 
@@ -193,6 +197,156 @@ def test_a_lock_counts_only_on_the_file_that_is_at_the_path(path: Path) -> None:
     store.set_result("a", 1)
     store.close()
     assert names_in(path.parent) == ["app.db"]
+
+
+def test_a_lock_lost_while_it_is_made_a_shared_one_begins_the_opening_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel gives the lock up for a moment: somebody else may have been alone meanwhile."""
+    real = osdep.try_lock
+    conversions: list[int] = []
+
+    def lock(fd: int, *, shared: bool = False) -> bool:
+        if shared:
+            conversions.append(fd)
+            if len(conversions) == 1:
+                return False
+        return real(fd, shared=shared)
+
+    monkeypatch.setattr(osdep, "try_lock", lock)
+    with logstore.open(path) as store:
+        assert len(conversions) == 2
+        store.set_result("a", 1)
+    assert names_in(path.parent) == ["app.db"]
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["opening", "closing"])
+def test_opening_beside_one_that_does_not_come_in_or_out_ends_with_its_time_out(
+    path: Path, shared: bool
+) -> None:
+    fd = os.open(f"{path}-shm", os.O_RDWR | os.O_CREAT, 0o600)
+    assert osdep.try_lock(fd, shared=shared)
+    with pytest.raises(logstore.StoreBusyError, match="opening or closing the store for more"):
+        logstore.open(path, write_timeout_s=0.02)
+    os.close(fd)
+    with logstore.open(path) as store:
+        store.set_result("a", 1)
+
+
+def test_a_process_on_its_way_out_that_holds_the_writer_lock_is_waited_for(
+    store: logstore.Store, crash_copy: CrashCopy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.set_result("a", 1)
+    crashed = crash_copy(store)
+    leaving = os.open(f"{crashed}-log", os.O_RDWR)
+    assert osdep.try_lock(leaving)
+    real = osdep.try_lock
+    refused: list[int] = []
+
+    def lock(fd: int, *, shared: bool = False) -> bool:
+        got = real(fd, shared=shared)
+        if not got:
+            refused.append(fd)
+            os.close(leaving)
+        return got
+
+    monkeypatch.setattr(osdep, "try_lock", lock)
+    with logstore.open(crashed) as opened:
+        assert len(refused) == 1
+        assert opened.get_result("a") == 1
+        assert opened.stats().recovered_frames == 1
+
+
+@pytest.mark.parametrize(
+    ("victim", "left"),
+    [
+        ("SharedHeader", ["app.db-shm"]),  # which holds nothing
+        ("make_lock_file", ["app.db"]),
+        ("Log.create", ["app.db"]),
+        ("fold_into", ["app.db", "app.db-log", "app.db-shm"]),
+        ("end_rebuild", ["app.db", "app.db-log", "app.db-shm"]),
+    ],
+)
+def test_an_opening_that_fails_is_an_error_and_the_next_one_succeeds(
+    path: Path, monkeypatch: pytest.MonkeyPatch, victim: str, left: list[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    places = {
+        "SharedHeader": opening,
+        "make_lock_file": table_module,
+        "Log.create": Log,
+        "fold_into": opening,
+        "end_rebuild": header.SharedHeader,
+    }
+    before = os.listdir("/proc/self/fd")
+    with monkeypatch.context() as patch:
+        patch.setattr(places[victim], victim.rpartition(".")[2], fail)
+        with pytest.raises(logstore.DiskFullError):
+            logstore.open(path)
+    assert names_in(path.parent) == left
+    assert os.listdir("/proc/self/fd") == before
+    with logstore.open(path) as store:
+        store.set_result("a", 1)
+    assert names_in(path.parent) == ["app.db"]
+
+
+def test_a_side_file_that_cannot_be_opened_is_a_permission_error(path: Path) -> None:
+    os.mkdir(f"{path}-shm")
+    with pytest.raises(logstore.StorePermissionError, match="Is a directory"):
+        logstore.open(path)
+    assert names_in(path.parent) == ["app.db-shm"]
+
+
+@pytest.mark.parametrize("damage", ["page 0", "missing"])
+def test_a_log_damaged_beside_a_live_process_is_refused_to_those_who_join(
+    path: Path, start_peer: Callable[..., Peer], tmp_path: Path, damage: str
+) -> None:
+    peer = start_peer(path)
+    peer.run("store.set_result('a', 1)")
+    log = path.with_name("app.db-log")
+    page = log.read_bytes()[:100]
+    before = os.listdir("/proc/self/fd")
+    if damage == "missing":  # as for the moment in which the last one out takes it away
+        os.rename(log, tmp_path / "kept-log")
+        with pytest.raises(logstore.StoreBusyError, match="opening or closing"):
+            logstore.open(path, write_timeout_s=0.02)
+        os.rename(tmp_path / "kept-log", log)
+    else:
+        with log.open("r+b") as file:
+            file.write(bytes(100))
+        with pytest.raises(logstore.CorruptLogError, match="expected the header page"):
+            logstore.open(path)
+        with log.open("r+b") as file:
+            file.write(page)
+    assert os.listdir("/proc/self/fd") == before
+    with logstore.open(path) as store:
+        assert store.get_result("a") == 1
+    peer.run("store.close()")
+
+
+def test_a_log_replaced_while_it_is_opened_is_opened_anew(
+    path: Path, start_peer: Callable[..., Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer = start_peer(path)
+    peer.run("store.set_result('a', 1)")
+    real = Log.open
+    opened: list[int] = []
+
+    def open_log(path: str, uuid: bytes) -> Log:
+        log = real(path, uuid)
+        opened.append(log.log_id)
+        if len(opened) == 1:
+            peer.run(A_WRITE_WHOSE_FLUSH_FAILS)
+        return log
+
+    monkeypatch.setattr(Log, "open", open_log)
+    with logstore.open(path) as store:
+        assert len(set(opened)) == 2
+        store.set_result("b", 2)
+        assert peer.run("(store.get_result('a'), store.get_result('b'))") == (1, 2)
+    peer.run("store.close()")
 
 
 def test_a_header_that_is_not_live_is_not_joined(path: Path, open_store: Stores) -> None:
@@ -273,4 +427,23 @@ def test_closing_when_the_last_compaction_fails_keeps_the_log(
     assert "app.db-log" in names_in(path.parent)
     with logstore.open(path) as again:
         assert again.get_result("a") == 1
+    assert names_in(path.parent) == ["app.db"]
+
+
+def test_closing_when_the_side_files_cannot_be_removed_loses_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = logstore.open(path)
+    store.set_result("a", 1)
+
+    def fail(path: str) -> None:
+        raise OSError(30, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(osdep, "remove", fail)
+        store.close()
+    assert len(names_in(path.parent)) > 1
+    with logstore.open(path) as again:
+        assert again.get_result("a") == 1
+        assert again.stats().recovered_frames == 0
     assert names_in(path.parent) == ["app.db"]

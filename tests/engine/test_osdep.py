@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import builtins
 import errno
 import fcntl
+import io
 import mmap
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,6 +52,33 @@ def test_a_write_that_makes_no_progress_is_an_error(monkeypatch: pytest.MonkeyPa
         osdep.pwrite_all(0, b"data", 0)
 
 
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EINVAL])
+def test_where_blocks_cannot_be_asked_for_they_are_written_and_what_was_there_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(fd: int, offset: int, size: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    file = tmp_path / "file"
+    file.write_bytes(b"kept")
+    fd = os.open(file, os.O_RDWR)
+    osdep.allocate(fd, 100)
+    os.close(fd)
+    assert file.read_bytes() == b"kept" + bytes(96)
+
+
+def test_blocks_for_which_there_is_no_space_are_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(fd: int, offset: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        osdep.allocate(0, 100)
+
+
 def test_removing_what_is_not_there_does_nothing(tmp_path: Path) -> None:
     osdep.remove(str(tmp_path / "nothing"))
 
@@ -56,6 +86,19 @@ def test_removing_what_is_not_there_does_nothing(tmp_path: Path) -> None:
 def test_the_boot_has_an_id_of_16_bytes_that_stays() -> None:
     assert len(osdep.boot_id()) == 16
     assert osdep.boot_id() == osdep.boot_id()
+
+
+def test_a_boot_that_cannot_be_told_has_an_id_of_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builtins, "open", lambda *_, **__: io.StringIO("not hexadecimal"))
+    assert osdep.boot_id() == bytes(16)
+
+
+def test_a_file_system_that_is_not_listed_is_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = "22 1 0:0 / / rw - ext4 /dev/none rw\n"
+    monkeypatch.setattr(builtins, "open", lambda *_, **__: io.StringIO(lines))
+    assert osdep.filesystem_type(str(tmp_path)) == ""
 
 
 def test_the_type_of_a_known_file_system_is_told(tmp_path: Path) -> None:
@@ -82,7 +125,7 @@ def test_a_thread_that_sleeps_on_a_word_wakes_when_it_changes(
 
     thread = threading.Thread(target=sleep)
     thread.start()
-    word.value = 1
+    mapping[64:68] = b"\1\0\0\0"
     word.wake()
     thread.join(20)
     assert not thread.is_alive()
@@ -98,16 +141,125 @@ def test_waiting_on_a_word_ends_with_its_time() -> None:
     mapping.close()
 
 
-def test_a_word_wraps_at_32_bits_and_leaves_its_neighbours_alone() -> None:
-    mapping = mmap.mmap(-1, 4096)
-    word = osdep.SharedWord(mapping, 4)
-    word.value = 2**32 + 5
-    assert word.value == 5
-    assert mapping[:12] == bytes(4) + b"\x05\0\0\0" + bytes(4)
-    word.release()
-    mapping.close()
-
-
 def test_a_word_that_is_not_aligned_is_refused() -> None:
     with pytest.raises(ValueError, match="aligned"):
         osdep.SharedWord(mmap.mmap(-1, 4096), 2)
+
+
+# -- processors ------------------------------------------------------------------------------------
+
+
+class Idler(threading.Thread):
+    """Does nothing until it is told to end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.end = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        self.end.wait()
+
+    def processors(self) -> set[int]:
+        assert self.native_id is not None
+        return os.sched_getaffinity(self.native_id)
+
+
+@pytest.fixture
+def idler() -> Iterator[Idler]:
+    thread = Idler()
+    yield thread
+    thread.end.set()
+    thread.join()
+
+
+def test_a_companion_runs_where_the_caller_runs(idler: Idler) -> None:
+    everywhere = os.sched_getaffinity(0)
+    companion = osdep.Companion()
+    try:
+        for processor in sorted(everywhere):
+            os.sched_setaffinity(0, {processor})
+            companion.come(idler)
+            assert idler.processors() == {processor}
+    finally:
+        os.sched_setaffinity(0, everywhere)
+
+
+def test_a_thread_that_a_bound_one_starts_runs_where_that_one_could() -> None:
+    everywhere = os.sched_getaffinity(0)
+    found: list[set[int] | None] = []
+    bound = threading.Event()
+
+    def started(processors: set[int] | None) -> None:
+        found.append(os.sched_getaffinity(0))
+        osdep.run_on(processors)
+        found.append(os.sched_getaffinity(0))
+
+    def work() -> None:
+        assert bound.wait(30)
+        thread = threading.Thread(target=started, args=(osdep.unbound(),))
+        thread.start()
+        thread.join()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    osdep.Companion().come(thread)
+    bound.set()
+    thread.join()
+    assert len(found[0] or ()) == 1
+    assert found[1] == everywhere
+
+
+def test_the_processors_that_a_user_has_chosen_for_a_thread_stay_as_they_are() -> None:
+    found: list[set[int]] = []
+    chosen = {max(os.sched_getaffinity(0))}
+
+    def work() -> None:
+        os.sched_setaffinity(0, chosen)
+        osdep.run_on(osdep.unbound())
+        found.append(os.sched_getaffinity(0))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [chosen]
+
+
+def test_a_thread_that_can_no_longer_be_moved_is_let_go(
+    idler: Idler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everywhere, real = idler.processors(), os.sched_setaffinity
+
+    def refuse(thread_id: int, processors: set[int]) -> None:
+        if processors == {1 << 10}:
+            raise OSError(22, "Invalid argument")
+        real(thread_id, processors)
+
+    companion = osdep.Companion()
+    companion.come(idler)
+    assert len(idler.processors()) == 1
+    monkeypatch.setattr(os, "sched_setaffinity", refuse)
+    monkeypatch.setattr(osdep, "_sched_getcpu", lambda: 1 << 10)
+    companion.come(idler)
+    assert idler.processors() == everywhere
+
+
+@pytest.mark.parametrize("lacking", ["processor", "call", "permission"])
+def test_a_companion_stays_where_it_is_if_it_cannot_be_moved(
+    idler: Idler, lacking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    before = idler.processors()
+    if lacking == "processor":
+        monkeypatch.setattr(osdep, "_sched_getcpu", None)
+    elif lacking == "call":
+        monkeypatch.delattr(os, "sched_setaffinity")
+    else:
+        monkeypatch.setattr(os, "sched_setaffinity", refuse)
+    companion = osdep.Companion()
+    companion.come(idler)
+    companion.come(idler)
+    osdep.run_on(osdep.unbound())
+    assert idler.processors() == before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,19 +16,21 @@ from logstore.engine.records import EXPIRY, TIME, Mark, Meta
 SEED = frames.checksum_seed(bytes(range(16)))
 FUZZ = settings(derandomize=True, deadline=None, database=None, max_examples=200)
 
-times = st.integers(0, 2**64 - 1)
-keys = st.binary(min_size=1, max_size=frames.KEY_BYTES_MAX)
+numbers = st.integers(0, 2**64 - 1)
+times = st.integers(1, frames.TIME_MAX)
+keys = st.text(st.characters(codec="utf-8"), min_size=1, max_size=120).map(str.encode)
 entries = st.builds(
     Entry,
     st.sampled_from((RESULT, PROGRESS, DELETED, EXPIRED)),
     st.integers(0, 3),
     times,
-    times,
+    st.one_of(st.just(0), times),
     st.binary(max_size=200),
 )
 marks = st.one_of(
-    st.builds(Mark, times, st.just(0), times),
-    st.builds(Mark, st.just(0), times, times),
+    st.builds(Mark, times, st.just(0), st.one_of(st.just(0), times)),
+    st.builds(Mark, st.just(0), times, st.one_of(st.just(0), times)),
+    st.builds(Mark, st.just(0), st.just(0), times),
 )
 META = Meta(1, 0, bytes(range(16)), 7, 2, 12345, True)
 
@@ -91,6 +95,44 @@ def test_a_record_shorter_than_its_head_raises(size: int) -> None:
         records.decode_record(SEED, 1, raw, "app.db")
 
 
+@pytest.mark.parametrize(
+    ("key", "entry"),
+    [
+        (b"", Entry(RESULT, 0, 1, 0, b"")),
+        (b"k" * (frames.KEY_BYTES_MAX + 1), Entry(RESULT, 0, 1, 0, b"")),
+        (b"\xff", Entry(RESULT, 0, 1, 0, b"")),
+        (b"a\xed\xa0\x80", Entry(RESULT, 0, 1, 0, b"")),
+        (b"k", Entry(0, 0, 1, 0, b"")),
+        (b"k", Entry(5, 0, 1, 0, b"")),
+        (b"k", Entry(RESULT, 4, 1, 0, b"")),
+        (b"k", Entry(RESULT, 0, 0, 0, b"")),
+        (b"k", Entry(RESULT, 0, frames.TIME_MAX + 1, 0, b"")),
+        (b"k", Entry(RESULT, 0, 2**64 - 1, 0, b"")),
+        (b"k", Entry(RESULT, 0, 1, frames.TIME_MAX + 1, b"")),
+        (b"k", Entry(RESULT, 0, 1, 2**64 - 1, b"")),
+    ],
+    ids=[
+        *("no key", "key over the limit", "no UTF-8", "a surrogate", "kind 0", "kind 5"),
+        *("unknown flag", "time 0", "time beyond the last", "largest time"),
+        *("expiry beyond the last", "largest expiry"),
+    ],
+)
+@pytest.mark.parametrize("with_payload", [True, False])
+def test_a_record_with_a_good_checksum_that_no_writer_writes_raises(
+    key: bytes, entry: Entry, with_payload: bool
+) -> None:
+    raw = records.encode_record(SEED, key, entry)
+    with pytest.raises(CorruptRecordError, match=r"app\.db: the record .* that are written, found"):
+        records.decode_record(SEED, entry.time_us, raw, "app.db", with_payload=with_payload)
+
+
+def test_a_record_whose_key_goes_past_its_end_raises() -> None:
+    body = records.RECORD_BODY.pack(RESULT, 0, 5, 0) + b"four"
+    crc = zlib.crc32(TIME.pack(1), zlib.crc32(body, SEED))
+    with pytest.raises(CorruptRecordError):
+        records.decode_record(SEED, 1, crc.to_bytes(4, "little") + body, "app.db")
+
+
 # -- marks -----------------------------------------------------------------------------------
 
 
@@ -132,6 +174,23 @@ def test_a_mark_in_the_place_of_another_task_raises() -> None:
         records.decode_mark(SEED, b"b", raw, "app.db")
 
 
+@pytest.mark.parametrize(
+    ("state", "times_us"),
+    [
+        *((0, ()), (3, (1, 2)), (7, (1, 2, 3)), (8, (1,)), (255, (1,) * 8)),
+        *((1, (0,)), (5, (1, 0)), (1, (frames.TIME_MAX + 1,)), (6, (1, 2**64 - 1))),
+        *((1, ()), (1, (1, 2)), (5, (1,))),
+    ],
+)
+def test_a_mark_with_a_good_checksum_that_no_writer_writes_raises(
+    state: int, times_us: tuple[int, ...]
+) -> None:
+    body = bytes((state,)) + b"".join(map(TIME.pack, times_us))
+    raw = zlib.crc32(b"k", zlib.crc32(body, SEED)).to_bytes(4, "little") + body
+    with pytest.raises(CorruptRecordError, match=r"app\.db: the mark of task b'k' is damaged"):
+        records.decode_mark(SEED, b"k", raw, "app.db")
+
+
 # -- the header and the keys -----------------------------------------------------------------
 
 
@@ -149,14 +208,14 @@ def test_the_header_with_any_bit_flipped_raises() -> None:
 
 
 @FUZZ
-@given(times, times)
+@given(numbers, numbers)
 def test_time_keys_sort_as_their_times_do(one_us: int, two_us: int) -> None:
     one, two = TIME.pack(one_us), TIME.pack(two_us)
     assert (one < two, one == two) == (one_us < two_us, one_us == two_us)
 
 
 @FUZZ
-@given(times, times, times, times)
+@given(numbers, numbers, numbers, numbers)
 def test_expiry_keys_sort_by_expiry_first(one_us: int, two_us: int, a_us: int, b_us: int) -> None:
     one, two = EXPIRY.pack(one_us, RESULT, a_us), EXPIRY.pack(two_us, RESULT, b_us)
     assert (one < two) == ((one_us, a_us) < (two_us, b_us))

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import logstore
-from logstore.engine import registry
+from logstore.engine import compaction, osdep, registry
+from logstore.store import Mode
 
 from .support import live
 
@@ -41,6 +42,25 @@ def test_a_store_is_opened_once_however_many_handles_there_are(open_store: Store
     assert engine.closed
 
 
+@pytest.mark.parametrize("mode", ["rw", "r"])
+def test_an_opening_that_can_start_no_thread_leaves_nothing_behind(
+    path: Path, monkeypatch: pytest.MonkeyPatch, mode: Mode
+) -> None:
+    with logstore.open(path) as store:
+        store.set_result("a", 1)
+
+    def failing(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(registry, "Maintenance" if mode == "rw" else "Notifier", failing)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            logstore.open(path, mode=mode)
+    assert os.listdir(path.parent) == ["app.db"]
+    with logstore.open(path) as store:
+        assert store.get_result("a") == 1
+
+
 def test_a_failed_opening_leaves_nothing_behind(path: Path) -> None:
     path.write_text("not a store" * 100)
     with pytest.raises(logstore.NotAStoreError):
@@ -49,6 +69,31 @@ def test_a_failed_opening_leaves_nothing_behind(path: Path) -> None:
     path.unlink()
     with logstore.open(path) as store:
         store.set_result("a", 1)
+
+
+def test_closing_all_goes_on_behind_a_store_that_cannot_be_closed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the interpreter ends."""
+    broken = logstore.open(path.with_name("broken.db"))
+    broken.set_result("a", 1)
+    other = logstore.open(path)
+    other.set_result("a", 1)
+    real = compaction.Fold.write_meta
+    table = live(broken).table
+
+    def write_meta(fold: compaction.Fold, epoch: int, incarnation: int, clean: bool) -> None:
+        if fold._table is table:
+            raise OSError(5, "Input/output error")
+        real(fold, epoch, incarnation, clean)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(compaction.Fold, "write_meta", write_meta)
+        registry._close_all()
+    assert "app.db-log" not in os.listdir(path.parent)
+    assert "broken.db-log" in os.listdir(path.parent)
+    with logstore.open(path.with_name("broken.db")) as again:
+        assert again.get_result("a") == 1
 
 
 def test_stores_still_open_when_the_interpreter_ends_are_closed(path: Path) -> None:
@@ -125,6 +170,40 @@ def test_a_child_does_not_hold_the_parents_locks(store: logstore.Store) -> None:
         os.close(told)
         os.close(go_on)
         os.waitpid(pid, 0)
+
+
+@pytest.mark.parametrize("mode", ["rw", "r"])
+def test_what_a_child_inherits_is_closed_and_its_locks_are_not_given_back(
+    path: Path, mode: Mode
+) -> None:
+    """What happens in a child, done here: other descriptors stand for the parent's."""
+    logstore.open(path).close()
+    store = logstore.open(path, mode=mode)
+    shared = store._shared
+    inherited, parents = [], []
+    if mode == "rw":
+        store.set_result("a", 1)
+        assert shared._maintenance is not None
+        shared._maintenance.stop()  # a child has no threads
+        engine = live(store)
+        inherited = [engine.presence_fd, engine.log.fd]
+        parents = [os.dup(fd) for fd in inherited]
+        assert osdep.try_lock(parents[1])
+    registry._before_fork()
+    registry._after_fork_in_child()
+    for fd in inherited:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+    for fd, suffix in zip(parents, ("-shm", "-log"), strict=True) if parents else ():
+        other = os.open(f"{path}{suffix}", os.O_RDWR)
+        assert not osdep.try_lock(other)
+        os.close(other)
+        os.close(fd)
+    registry.release(shared)  # is not the child's to close
+    assert store.status("a") == ("ready" if mode == "rw" else "unknown")
+    assert store._shared is not shared
+    store.close()
+    assert os.listdir(path.parent) == ["app.db"]
 
 
 @FORK

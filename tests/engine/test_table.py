@@ -6,11 +6,12 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import logstore
+from logstore.engine import table as table_module
 from logstore.engine.compaction import fold_into
 from logstore.engine.frames import PROGRESS, RESULT, Entry
 from logstore.engine.records import Mark
@@ -164,3 +165,30 @@ def test_the_lock_file_of_an_open_store_is_never_opened_again(
     assert store.stats().results == 1
     assert holders() == 1
     assert os.stat(store.path + "-lock").st_ino == inode
+
+
+def test_many_results_are_looked_up_in_short_transactions(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+    real = Table._begin_read
+
+    def begin_read(self: Table) -> Any:
+        begun.append(self)
+        return real(self)
+
+    monkeypatch.setattr(Table, "_begin_read", begin_read)
+    keys = [f"task-{i:02}".encode() for i in range(25)]  # the last five are not there
+    expected = [table.get_result(key) for key in keys]
+    assert expected[19] is not None
+    assert expected[20:] == [None] * 5
+    for batch_keys, batch_bytes, transactions in (
+        (64, 1 << 20, 1),
+        (10, 1 << 20, 3),
+        (64, 999, 10),
+    ):
+        monkeypatch.setattr(table_module, "BATCH_KEYS", batch_keys)
+        monkeypatch.setattr(table_module, "BATCH_BYTES", batch_bytes)
+        begun.clear()
+        assert table.get_results(keys) == expected
+        assert transactions <= len(begun) <= transactions + 1

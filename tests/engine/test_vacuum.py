@@ -242,6 +242,26 @@ def test_a_vacuum_that_dies_at_any_point_loses_nothing(
     late.run("store.close()")
 
 
+def test_compactions_go_on_when_the_vacuum_that_put_them_off_has_died(
+    open_store: Stores, start_peer: Callable[..., Peer]
+) -> None:
+    store = open_store(compact_at=1 << 14)
+    peer = start_peer(store.path)
+    peer.run(
+        "from logstore.engine.table import Table\n"
+        "Table.copy_to = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    with pytest.raises(EOFError):
+        peer.run("store.vacuum()")
+    assert live(store).header.words[VACUUM]
+    before = store.stats().compactions
+    for i in range(30):
+        store.set_result(f"task-{i}", bytes(1000))
+    assert not live(store).header.words[VACUUM]
+    assert store.stats().compactions > before
+    assert len(list(store.tasks())) == 30
+
+
 @pytest.mark.parametrize("taker", ["a live process", "one that joins", "one alone"])
 def test_whoever_takes_over_a_vacuums_rename_forces_it_to_the_disk_before_it_writes(
     path: Path, start_peer: Callable[..., Peer], taker: str

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,9 @@ from fuzz.crash_plans import PLANS, Run, run_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
+needs_testcapi = pytest.mark.skipif(
+    find_spec("_testcapi") is None, reason="this Python has no _testcapi"
+)
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 
 
@@ -35,6 +39,11 @@ STALE_READER = Fault(
     "engine.py",
     "            if overlay.state == self.header.words[STATE]:\n",
     "            if self.header.words[STATE]:\n",
+)
+ERROR_IS_LOST = Fault(
+    "groups.py",
+    "        else:\n            for write in writes:",
+    "        finally:\n            for write in writes:",
 )
 LAST_FRAME_LOST = Fault(
     "opening.py",
@@ -144,6 +153,25 @@ def test_histories_find_a_reader_that_does_not_look(broken: Path, tmp_path: Path
     assert "no order of these" in done.stderr
 
 
+@needs_testcapi
+def test_an_allocation_that_fails_loses_nothing(tmp_path: Path) -> None:
+    done = run(ROOT, "nomemory", "--seed", "1", "--runs", "120", place=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "x MemoryError" in done.stdout
+    assert "; 0 findings" in done.stdout
+
+
+@needs_testcapi
+@pytest.mark.parametrize("broken", [ERROR_IS_LOST], indirect=True)
+def test_an_allocation_that_fails_shows_an_error_that_is_lost(broken: Path, tmp_path: Path) -> None:
+    words = ("--seed", "1", "--runs", "40", "--only", "set")
+    done = run(broken, "nomemory", *words, place=tmp_path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "FINDING (seed 1): set without its allocation " in done.stderr
+    assert "AssertionError: new is None, expected" in done.stderr
+    assert "again: python -m fuzz.nomemory --only set --nth " in done.stderr
+
+
 def test_a_seed_comes_from_the_commit_or_is_fixed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert campaign.commit_seed() == campaign.commit_seed()
     monkeypatch.setattr(campaign, "ROOT", Path("/"))
@@ -164,6 +192,7 @@ def test_a_plan_does_something_and_is_found_by_its_line(name: str) -> None:
         (["crash_states", "--states", "100000", "--only", "steady"], "recording/meta.json"),
         (["kills", "--kills", "100000"], "store/app.db"),
         (["histories", "--operations", "100000000"], "results/*.history"),
+        pytest.param(["nomemory", "--runs", "1000000"], "run/app.db", marks=needs_testcapi),
     ],
 )
 def test_a_campaign_that_is_told_to_end_leaves_nothing_behind(

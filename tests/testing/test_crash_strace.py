@@ -66,6 +66,7 @@ def test_an_interrupted_call_that_will_be_restarted_did_nothing() -> None:
         [r'1 write(3<\x2f>, "\x61", 1 <detached ...>', "1 +++ killed by SIGKILL +++"],
         [r'1 write(3<\x2f>, "\x61", 1) = ?', "1 +++ killed by SIGKILL +++"],
         [r'1 write(3<\x2f>, "\x61", 1 <unfinished ...>', "1 <... write resumed>) = ?"],
+        [r'1 write(3<\x2f>, "\x61", 1 <unfinished ...>', "1 <... ??? resumed>)                = ?"],
     ],
 )
 def test_a_call_inside_which_the_thread_was_killed_is_unknown(lines: list[str]) -> None:
@@ -76,6 +77,7 @@ def test_a_call_inside_which_the_thread_was_killed_is_unknown(lines: list[str]) 
 
 def test_exits_and_signals_are_no_calls() -> None:
     assert parse(["1 ???() = ?", "1 +++ killed by SIGKILL +++"]) == []
+    assert parse(["1 <... ??? resumed>) = ?", "1 +++ killed by SIGKILL +++"]) == []
     assert parse(["1 --- SIGCHLD {si_signo=SIGCHLD} ---", "1 +++ exited with 0 +++"]) == []
 
 

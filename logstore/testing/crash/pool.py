@@ -31,6 +31,7 @@ __all__ = ["Pool", "Settings", "Verdict"]
 
 _WINDOW = 16
 _GRACE_S = 5.0
+_END_S = 1.0  # for the states that the workers are at when it is over
 
 
 @dataclass(slots=True)
@@ -75,8 +76,12 @@ class Pool:
 
     def __exit__(self, *exc: object) -> None:
         for worker in self._workers:
-            worker.pipe.close()
-            worker.process.terminate()
+            worker.pipe.close()  # a worker ends when it has judged the state that it is at
+        deadline = time.monotonic() + _END_S
+        for worker in self._workers:
+            worker.process.join(max(0.0, deadline - time.monotonic()))
+            if worker.process.exitcode is None:
+                worker.process.terminate()
         for worker in self._workers:
             worker.process.join(_GRACE_S)
             if worker.process.exitcode is None:
@@ -176,7 +181,10 @@ def _serve(
             return
         finally:
             shutil.rmtree(directory, ignore_errors=True)
-        pipe.send((name, message))
+        try:
+            pipe.send((name, message))
+        except OSError:
+            return  # nobody wants to know any more
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

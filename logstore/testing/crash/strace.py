@@ -68,7 +68,8 @@ class Fd:
 AT_FDCWD = -100
 
 _LINE = re.compile(r"(\d+)\s+(?:\d+\.\d+ )?(.*)\Z", re.DOTALL)
-_RESUMED = re.compile(r"<\.\.\. (\w+) resumed>")
+_RESUMED = re.compile(r"<\.\.\. (\w+|\?\?\?) resumed>")
+_KILLED = "???"  # strace was too late to see which call it was
 _UNFINISHED = " <unfinished ...>"
 _DETACHED = " <detached ...>"
 _TOKEN = re.compile(r'"[^"]*"(?:\.\.\.)?|[()\[\]{},]')
@@ -105,7 +106,8 @@ def parse(lines: Iterable[str]) -> list[Syscall]:
         resumed = _RESUMED.match(text)
         if resumed is not None:
             if pid not in open_calls:
-                if resumed[1] == "execve":  # the leader takes over from the thread that called it
+                # With execve the leader takes over from the thread that called it.
+                if resumed[1] in ("execve", _KILLED):
                     continue
                 raise TraceError(f"line {number + 1}: {resumed[1]} goes on that never began")
             head, start = open_calls.pop(pid)

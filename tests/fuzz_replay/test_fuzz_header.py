@@ -1,0 +1,62 @@
+"""The fuzzer of the shared header notices what is put into a copy of the package."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RUN_S = 100
+FAULTS = {
+    "an old header is not wiped out": (
+        "header.py",
+        "            self.words[index] = 0\n",
+        "            pass\n",
+    ),
+    "the header of an earlier boot is trusted": (
+        "header.py",
+        "            and (words[W_BOOT], words[W_BOOT + 1]) == _halves(osdep.boot_id())\n",
+        "",
+    ),
+    "less than was published counts as all": ("engine.py", "if end != committed:", "if False:"),
+    "of an interrupted append only the word is cleared": (
+        "engine.py",
+        "if words[WRITING] or words[LOG_FAILED]:",
+        "words[WRITING] = 0\n        if words[LOG_FAILED]:",
+    ),
+    "a table that was replaced is not noticed": (
+        "opening.py",
+        "os.stat(path).st_ino != words[TABLE_INODE]",
+        "False",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_planted_in_the_engine_is_found(fault: str, tmp_path: Path) -> None:
+    ignore = shutil.ignore_patterns("__pycache__")
+    for package in ("logstore", "fuzz"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=ignore)
+    name, old, new = FAULTS[fault]
+    file = tmp_path / "logstore" / "engine" / name
+    source = file.read_text()
+    assert source.count(old) == 1
+    file.write_text(source.replace(old, new))
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "fuzz", "header", "--engine=own", "--seed=1"),
+            *("--executions=40", f"--save-in={tmp_path / 'found'}"),
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=RUN_S,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Violation at fuzz_header.py" in done.stdout or "CorruptLogError" in done.stdout
