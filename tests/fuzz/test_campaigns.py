@@ -127,11 +127,12 @@ def test_kills_lose_nothing(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("broken", [LAST_FRAME_LOST], indirect=True)
 def test_kills_find_a_recovery_that_drops_a_frame(broken: Path, tmp_path: Path) -> None:
-    done = run(broken, "kills", "--seed", "1", "--kills", "50", place=tmp_path)
+    # The first three rounds of this seed are without a peer, hence with many recoveries.
+    done = run(broken, "kills", "--seed", "3", "--kills", "75", place=tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "FINDING (seed 1): kills, round " in done.stderr
+    assert "FINDING (seed 3): kills, round " in done.stderr
     assert "the store shows no state after" in done.stderr
-    assert "again: python -m fuzz.kills --seed 1 --round " in done.stderr
+    assert "again: python -m fuzz.kills --seed 3 --round " in done.stderr
 
 
 def test_histories_are_linearizable(tmp_path: Path) -> None:
