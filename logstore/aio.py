@@ -1,6 +1,7 @@
 """The asynchronous store: the verbs of :class:`~logstore.store.Store` for event loops.
 
-Rules: nothing that can touch a disk runs on an event loop.  What is in memory is answered inline;
+Rules: nothing that can touch a disk runs on an event loop.  What is in memory is answered inline,
+unless that would keep a write waiting for Python's lock;
 everything else goes to two threads per store, one for writes and one for reads, a batch at a
 time: whatever one loop asks for while its last batch is under way goes over together and comes
 back together, with one hand-over each way.  There is no timer.  A commit that has begun is carried
@@ -26,6 +27,7 @@ from logstore.engine.commit import Flush, Write
 from logstore.engine.failures import raisable
 from logstore.engine.frames import Entry
 from logstore.engine.notify import Change, Subscription
+from logstore.engine.overlay import Overlay
 from logstore.engine.states import is_live_progress, is_live_result
 from logstore.engine.vacuum import VacuumReport
 from logstore.errors import WaitTimeoutError
@@ -220,7 +222,7 @@ class AsyncStore:
         """How far a task has got, None if nobody has said or it has expired."""
         store = self._store
         key = task_key(task_id)
-        view = store.current_view()
+        view = self._view()
         if view is not None and key in view.progress:
             entry = view.progress[key]
             if entry is None or not is_live_progress(entry, now_us()):
@@ -237,8 +239,13 @@ class AsyncStore:
         store = self._store
         return await self._read(lambda: store.status(task_id))
 
-    def _in_memory(self, key: bytes) -> Entry | None:
+    def _view(self) -> Overlay | None:
+        """What may be answered inline, None if the reader's thread must be asked."""
         view = self._store.current_view()
+        return None if view is None or self._writer.is_kept_waiting() else view
+
+    def _in_memory(self, key: bytes) -> Entry | None:
+        view = self._view()
         return None if view is None else view.results.get(key)
 
     def wait_result(

@@ -9,17 +9,21 @@ no thread can be started, is its caller's error.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import queue
 import threading
 import weakref
 from collections.abc import Callable
 from functools import partial
+from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from logstore.engine import osdep
 from logstore.engine.failures import raisable
 from logstore.errors import StoreClosedError
+
+SWITCH_S = 0.005  # as often Python itself has a thread hand its lock over (sys.getswitchinterval)
 
 Outcome = tuple["asyncio.Future[Any]", Any, "BaseException | None"]  # future, value, error
 J = TypeVar("J", bound=tuple[Any, "asyncio.Future[Any]"])
@@ -28,12 +32,13 @@ J = TypeVar("J", bound=tuple[Any, "asyncio.Future[Any]"])
 class _Lane(Generic[J]):
     """What one loop has asked of a worker; touched on that loop only."""
 
-    __slots__ = ("busy", "jobs", "loop")
+    __slots__ = ("busy", "due", "jobs", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = weakref.ref(loop)
         self.jobs: list[J] = []
         self.busy = False
+        self.due = 0.0  # when the batch under way, or the last, begins to be late
 
 
 class Worker(Generic[J]):
@@ -72,9 +77,27 @@ class Worker(Generic[J]):
         lane.jobs.append(job)
         if not lane.busy:
             lane.busy = True
+            lane.due = math.inf  # nothing is late before it has been handed over
             # At the end of this turn of the loop, so that what other tasks ask comes along.
             loop.call_soon(self._hand_over, loop, lane)
         return job[1]
+
+    def is_kept_waiting(self) -> bool:
+        """Whether the loop that asked last should sleep a little, lest it keep the thread waiting.
+
+        A loop that never sleeps gives Python's lock back only for the moments in which it looks
+        for events, each too short for a thread to wake up in; nor does Python step in, as it does
+        for a thread that does not give the lock back at all.  So this is true, once per
+        :data:`SWITCH_S`, while a batch of that loop is under way.
+        """
+        lane = self._latest
+        if lane is None or not lane.busy:
+            return False
+        now = monotonic()
+        if now < lane.due:
+            return False
+        lane.due = now + SWITCH_S
+        return True
 
     def _lane_of(self, loop: asyncio.AbstractEventLoop) -> _Lane[J]:
         lane = self._lanes.get(loop)
@@ -97,6 +120,7 @@ class Worker(Generic[J]):
                 if self._near:
                     self._companion.come(thread)
                 self._queue.put((loop, lane, jobs))
+            lane.due = monotonic() + SWITCH_S
         except Exception as exc:
             lane.busy = False  # the next job begins a batch of its own
             for job in jobs:

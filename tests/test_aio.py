@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import logstore
-from logstore import AsyncStore, TaskProgress, waiters
+from logstore import AsyncStore, TaskProgress, handover, waiters
 from logstore.aio import INLINE_BYTES
 from logstore.engine import maintenance
+from logstore.engine.commit import Committer, Write
+from logstore.engine.frames import Entry
 from logstore.engine.notify import Notifier, Subscription
 from logstore.engine.reading import Reading
 from logstore.engine.table import Table
@@ -650,6 +652,50 @@ def test_calls_on_their_way_when_the_store_is_closed_are_done_or_told_so(run: Ru
         await closing
         for outcome in outcomes[:-1]:
             assert outcome is None or isinstance(outcome, logstore.StoreClosedError)
+
+    run(body)
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_what_is_in_memory_is_read_by_the_thread_while_a_write_is_late(
+    late: bool, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handover, "SWITCH_S", 0 if late else LONG_S)
+    by_thread: list[bytes] = []
+    found = AsyncStore._found
+
+    def counted(store: AsyncStore, key: bytes) -> asyncio.Future[Entry]:
+        by_thread.append(key)
+        return found(store, key)
+
+    monkeypatch.setattr(AsyncStore, "_found", counted)
+    begun, go_on = threading.Event(), threading.Event()
+    commit = Committer.run
+
+    def wait_and_commit(committer: Committer, writes: list[Write]) -> None:
+        begun.set()
+        assert go_on.wait(LONG_S)
+        commit(committer, writes)
+
+    async def body(store: AsyncStore) -> None:
+        await store.set_result("a", 1)
+        monkeypatch.setattr(Committer, "run", wait_and_commit)
+        writing = asyncio.ensure_future(store.set_result("a", 2))
+        await asyncio.sleep(0)  # asked, and not handed over yet
+        assert await store.get_result("a") == 1
+        assert not by_thread
+        await becomes(begun.is_set)
+        assert await store.get_result("a") == 1
+        monkeypatch.setattr(handover, "SWITCH_S", LONG_S)  # until the next time but one
+        assert await store.get_result("a") == 1
+        assert await store.get_result("a") == 1
+        assert len(by_thread) == (2 if late else 0)
+        go_on.set()
+        await writing
+        await becomes(lambda: not store._writer.is_kept_waiting())
+        by_thread.clear()
+        assert await store.get_result("a") == 2
+        assert not by_thread
 
     run(body)
 
