@@ -14,13 +14,13 @@ import os
 import resource
 import select
 import signal
-import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fuzz.processes import run_and_leave
 from fuzz.target import Target, Violation
 
 MEMORY = "/dev/shm"  # where what is made for a batch is put, if it is there
@@ -49,19 +49,8 @@ def _run_batch(target: Target, inputs: Sequence[bytes], scratch: str) -> list[Ou
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        status = 1
-        try:
-            os.close(reader)
-            tempfile.tempdir = scratch
-            errors = os.open(os.path.join(scratch, STDERR), os.O_WRONLY | os.O_CREAT)
-            os.dup2(errors, 2)
-            _run_in_child(target, inputs, writer)
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(status)
+        os.close(reader)
+        run_and_leave(lambda: _run_in_child(target, inputs, writer, scratch))
     os.close(writer)
     outcomes: list[Outcome] = []
     try:
@@ -107,7 +96,9 @@ def _collect(target: Target, reader: int, count: int, outcomes: list[Outcome]) -
 # -- in the child ------------------------------------------------------------------------------
 
 
-def _run_in_child(target: Target, inputs: Sequence[bytes], writer: int) -> None:
+def _run_in_child(target: Target, inputs: Sequence[bytes], writer: int, scratch: str) -> None:
+    tempfile.tempdir = scratch
+    os.dup2(os.open(os.path.join(scratch, STDERR), os.O_WRONLY | os.O_CREAT), 2)
     faulthandler.disable()  # a signal is reported by the parent
     data_pages = int(open("/proc/self/statm", encoding="ascii").read().split()[5])  # noqa: SIM115
     limit = data_pages * _PAGE + MEMORY_HARD_BYTES

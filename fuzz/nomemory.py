@@ -25,7 +25,6 @@ import shutil
 import signal
 import sys
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable
 from importlib import import_module
@@ -43,6 +42,7 @@ from fuzz.campaign import (
     undisturbed,
     workplace,
 )
+from fuzz.processes import run_and_leave
 from logstore import TaskProgress
 from logstore.engine import maintenance
 
@@ -235,18 +235,14 @@ def in_child(output: Path, work: Callable[[], str]) -> Ended:
 
 def tell(writer: int, output: Path, work: Callable[[], str]) -> NoReturn:
     """Do something, write down what it returns, and end the process."""
-    status = 1
-    try:
+
+    def write_down() -> None:
         os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 2)
         faulthandler.enable()
         faulthandler.dump_traceback_later(STUCK_S, exit=True)
         os.write(writer, work().encode())
-        status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
+
+    run_and_leave(write_down)
 
 
 def run(place: Path, name: str, nth: int) -> Ended:

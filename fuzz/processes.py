@@ -10,12 +10,14 @@ import ctypes
 import os
 import select
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NoReturn
 
-__all__ = ["Child", "Talk", "start", "wait_for_lines"]
+__all__ = ["Child", "Talk", "run_and_leave", "start", "wait_for_lines"]
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
@@ -135,6 +137,19 @@ def start(
     except BaseException:
         errors.write_text(traceback.format_exc())
     finally:
+        os._exit(status)
+
+
+def run_and_leave(work: Callable[[], object]) -> NoReturn:
+    """In a forked child: do something and end the process, with 0, or with 1 and a traceback."""
+    status = 1
+    try:
+        work()
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
         os._exit(status)
 
 

@@ -57,7 +57,7 @@ from logstore.errors import (
 )
 from logstore.progress import TaskProgress, decode_progress, encode_progress
 from logstore.types import CheckReport, Status, StoreStats, TaskInfo
-from logstore.watching import Subscribed, Watch
+from logstore.watching import Watch
 
 Mode = Literal["rw", "r"]
 Sync = Literal["always", "interval"]
@@ -304,13 +304,16 @@ class Store:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         changed = threading.Event()
         subscription = Subscription(frozenset((task_key(task_id),)), lambda _: changed.set())
-        with self.subscribed(subscription):
+        try:
+            self.subscribe(subscription)
             while not self.is_settled(task_id):
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     return False
                 changed.wait(left)
                 changed.clear()
+        finally:
+            self.unsubscribe(subscription)
         return True
 
     def is_settled(self, task_id: str) -> bool:
@@ -559,13 +562,9 @@ class Store:
 
     def subscribe(self, subscription: Subscription) -> None:
         """Begin to tell a subscriber of changes; may touch the disk."""
-        self.subscribed(subscription).__enter__()
+        self.engine  # noqa: B018 - opens anew after a fork
+        self._shared.notifier.subscribe(subscription)
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Tell it no more; no effect if it is not told."""
         self._shared.notifier.unsubscribe(subscription)
-
-    def subscribed(self, subscription: Subscription) -> Subscribed:
-        """A context in which a subscriber is told of changes."""
-        self.engine  # noqa: B018 - opens anew after a fork
-        return Subscribed(self._shared, subscription)

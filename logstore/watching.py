@@ -15,22 +15,7 @@ from logstore.engine.notify import Change, Subscription
 from logstore.types import Event, EventKind
 
 if TYPE_CHECKING:
-    from logstore.engine.registry import Shared
     from logstore.store import Store
-
-
-class Subscribed:
-    """A context in which a subscription is served."""
-
-    def __init__(self, shared: Shared, subscription: Subscription) -> None:
-        self._shared = shared
-        self._subscription = subscription
-
-    def __enter__(self) -> None:
-        self._shared.notifier.subscribe(self._subscription)
-
-    def __exit__(self, *_: object) -> None:
-        self._shared.notifier.unsubscribe(self._subscription)
 
 
 class Watch:
@@ -42,8 +27,8 @@ class Watch:
         self._news = threading.Semaphore(0)
         self._store = store
         self._ended = False
-        self._context = store.subscribed(Subscription(keys, self._tell))
-        self._context.__enter__()
+        self._subscription = Subscription(keys, self._tell)
+        store.subscribe(self._subscription)
 
     def _tell(self, changes: list[Change] | None) -> None:
         if changes:
@@ -67,7 +52,7 @@ class Watch:
         """End the iteration; a thread that waits in it gets StopIteration."""
         if not self._ended:
             self._ended = True
-            self._context.__exit__()
+            self._store.unsubscribe(self._subscription)
         self._news.release()
 
     def __enter__(self) -> Watch:

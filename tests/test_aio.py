@@ -23,6 +23,7 @@ from logstore.engine.notify import Notifier, Subscription
 from logstore.engine.reading import Reading
 from logstore.engine.table import Table
 from tests.engine.support import editing
+from tests.support.forked import run_in_fork
 
 if TYPE_CHECKING:
     from tests.conftest import Peer
@@ -718,18 +719,14 @@ async def _opened(path: Path) -> AsyncStore:
 def test_a_forked_child_uses_the_store_with_threads_of_its_own(path: Path, use: bool) -> None:
     store = asyncio.run(_opened(path))
     asyncio.run(store.set_result("a", 1))
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            if use:
-                asyncio.run(store.set_result("child", 2))
-                assert asyncio.run(store.get_result("a")) == 1
-            asyncio.run(store.close())
-            status = 0
-        finally:
-            os._exit(status)
-    assert os.waitpid(pid, 0)[1] == 0
+
+    def in_child() -> None:
+        if use:
+            asyncio.run(store.set_result("child", 2))
+            assert asyncio.run(store.get_result("a")) == 1
+        asyncio.run(store.close())
+
+    assert run_in_fork(in_child) == 0
     asyncio.run(store.set_result("b", 3))
     assert store.store.status("child") == ("ready" if use else "unknown")
     asyncio.run(store.close())
@@ -775,15 +772,11 @@ def test_a_forked_child_opens_the_store_anew_in_a_thread_whatever_it_calls_first
         return real()
 
     store.store._open_shared = open_shared
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            asyncio.run(asyncio.wait_for(FIRST_CALLS[name](store), LONG_S))
-            assert opened_on_the_loop == [False]
-            asyncio.run(store.close())
-            status = 0
-        finally:
-            os._exit(status)
-    assert os.waitpid(pid, 0)[1] == 0
+
+    def in_child() -> None:
+        asyncio.run(asyncio.wait_for(FIRST_CALLS[name](store), LONG_S))
+        assert opened_on_the_loop == [False]
+        asyncio.run(store.close())
+
+    assert run_in_fork(in_child) == 0
     asyncio.run(store.close())

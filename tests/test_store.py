@@ -14,6 +14,7 @@ import pytest
 import logstore
 from logstore import TaskProgress
 from logstore.engine import compaction
+from tests.support.forked import run_in_fork
 
 if TYPE_CHECKING:
     from tests.conftest import Clock, Peer, Stores
@@ -746,19 +747,6 @@ def test_closing_amid_other_threads_gives_them_results_or_a_typed_error(
     assert wrong == []
 
 
-def run_in_child(work: Callable[[], object]) -> int:
-    """Fork, work in the child, and return its exit status."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            work()
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
 FORK_WARNING = "ignore:This process .* is multi-threaded:DeprecationWarning"
 
 
@@ -771,7 +759,7 @@ def test_a_forked_child_reads_and_writes_beside_its_parent(store: logstore.Store
         store.set_result("child", 2)
         store.close()
 
-    assert run_in_child(child) == 0
+    assert run_in_fork(child) == 0
     assert store.get_result("child") == 2
     store.set_result("after", 3)
 
@@ -779,7 +767,7 @@ def test_a_forked_child_reads_and_writes_beside_its_parent(store: logstore.Store
 @pytest.mark.filterwarnings(FORK_WARNING)
 def test_a_child_that_never_uses_the_store_does_not_disturb_it(store: logstore.Store) -> None:
     store.set_result("before", 1)
-    assert run_in_child(lambda: None) == 0
+    assert run_in_fork(lambda: None) == 0
     store.set_result("after", 2)
     assert store.get_result("after") == 2
 
@@ -788,7 +776,7 @@ def test_a_child_that_never_uses_the_store_does_not_disturb_it(store: logstore.S
 def test_a_child_that_dies_with_the_store_open_takes_nothing_from_its_parent(
     store: logstore.Store,
 ) -> None:
-    assert run_in_child(lambda: store.set_result("child", 1)) == 0  # and os._exit, not closed
+    assert run_in_fork(lambda: store.set_result("child", 1)) == 0  # and os._exit, not closed
     assert store.get_result("child") == 1
     store.set_result("after", 2)
 
@@ -813,7 +801,7 @@ def test_forking_amid_writing_threads_harms_neither_side(store: logstore.Store) 
         thread.start()
     try:
         for i in range(8):
-            assert run_in_child(lambda i=i: store.set_result(f"child-{i}", i)) == 0  # type: ignore[misc]
+            assert run_in_fork(lambda i=i: store.set_result(f"child-{i}", i)) == 0  # type: ignore[misc]
     finally:
         stop.set()
         for thread in threads:

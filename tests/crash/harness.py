@@ -85,7 +85,8 @@ class Victims:
 
     def __init__(self, library: Path) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-X", "faulthandler", str(SUPPORT / "victim.py")],
+            [sys.executable, "-X", "faulthandler", "-m", "tests.support.victim"],
+            cwd=SUPPORT.parent.parent,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import statistics
 import threading
@@ -16,6 +15,7 @@ import pytest
 import logstore
 from logstore import TaskProgress
 from logstore.engine import notify
+from tests.support.forked import run_in_fork
 
 if TYPE_CHECKING:
     from tests.conftest import Peer, Stores
@@ -195,16 +195,12 @@ def test_a_forked_child_leaves_a_subscription_of_its_parent_without_the_parents_
 ) -> None:
     watch = store.watch()
     with store._shared.notifier._lock:
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                signal.alarm(10)  # ends it if it waits for the lock
-                watch.close()
-                status = 0
-            finally:
-                os._exit(status)
-    assert os.waitpid(pid, 0)[1] == 0
+
+        def in_child() -> None:
+            signal.alarm(10)  # ends it if it waits for the lock
+            watch.close()
+
+        assert run_in_fork(in_child) == 0
     watch.close()
     assert not store._shared.notifier._to_all
 

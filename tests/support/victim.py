@@ -20,10 +20,12 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from typing import Any
 
 import logstore
+from fuzz.processes import run_and_leave
 from logstore.engine import engine, maintenance
 from logstore.engine.header import SharedHeader
 from logstore.engine.log import Log
@@ -295,15 +297,7 @@ def main() -> None:
         else:
             answer = os.fork()
             if not answer:
-                status = 1
-                try:
-                    run_job(request["start"])
-                    status = 0
-                except BaseException:
-                    traceback.print_exc()
-                finally:
-                    sys.stderr.flush()
-                    os._exit(status)
+                run_and_leave(partial(run_job, request["start"]))
         print(json.dumps(answer), flush=True)
 
 
