@@ -22,7 +22,6 @@ from typing import Any, TypeVar
 from logstore import store as sync_store
 from logstore.arguments import now_us, task_key
 from logstore.codec import decode_value, encode_small
-from logstore.codec_lower import SIZELESS
 from logstore.engine.commit import Flush, Write
 from logstore.engine.failures import raisable
 from logstore.engine.frames import Entry
@@ -430,22 +429,18 @@ def _is_small(value: object) -> bool:
 
 def _weigh(value: object, left: int) -> int:
     """What is left of a budget of parts after a value; below zero if it is too much."""
-    if isinstance(value, str | bytes):
-        return left - 1 if len(value) <= INLINE_BYTES else -1
-    parts: Iterable[object]
+    if isinstance(value, str | bytes) and len(value) > INLINE_BYTES:
+        return -1
+    if isinstance(value, int) and value.bit_length() > 8 * INLINE_BYTES:
+        return -1
+    left -= 1
+    parts: Iterable[object] = ()
     if isinstance(value, dict):
-        left -= len(value)
         parts = value.values()  # keys are small, or there are few of them
     elif isinstance(value, list | tuple | set | frozenset):
-        left -= len(value)
         parts = value
-    else:
-        return left - 1
-    if left < 0:
-        return left
     for part in parts:
-        if type(part) not in SIZELESS:
-            left = _weigh(part, left)
-            if left < 0:
-                break
+        if left < 0:
+            break
+        left = _weigh(part, left)
     return left

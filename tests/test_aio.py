@@ -657,6 +657,43 @@ def test_calls_on_their_way_when_the_store_is_closed_are_done_or_told_so(run: Ru
     run(body)
 
 
+DEEP: list[Any] = []
+for _ in range(50):
+    DEEP = [(), DEEP]
+
+
+@pytest.mark.parametrize(
+    ("value", "on_loop"),
+    [
+        ((1, "a", b"b", {"c": [None]}), True),
+        ((), True),
+        (set(range(60)), True),
+        (set(range(70)), False),
+        ((1 << (8 * INLINE_BYTES + 1),), False),
+        (("a" * INLINE_BYTES,), True),
+        (("a" * (INLINE_BYTES + 1),), False),
+        (DEEP, False),
+    ],
+)
+def test_a_value_is_encoded_on_the_loop_only_if_that_is_short_work(
+    value: Any, on_loop: bool, run: Run
+) -> None:
+    async def body(store: AsyncStore) -> None:
+        threads: list[threading.Thread] = []
+        real = store.store.result_write
+
+        def result_write(*args: Any, **keywords: Any) -> Write:
+            threads.append(threading.current_thread())
+            return real(*args, **keywords)
+
+        store.store.result_write = result_write  # type: ignore[method-assign]
+        await store.set_result("a", value)
+        assert [thread is threading.main_thread() for thread in threads] == [on_loop]
+        assert await store.get_result("a") == value
+
+    run(body)
+
+
 @pytest.mark.parametrize("late", [True, False])
 def test_what_is_in_memory_is_read_by_the_thread_while_a_write_is_late(
     late: bool, run: Run, monkeypatch: pytest.MonkeyPatch
