@@ -59,6 +59,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         "--findings", type=Path, default=ROOT / "build" / "findings",
         help="where what a finding needs is kept",
     )  # fmt: skip
+    parser.add_argument("--first", action="store_true", help="end with the first finding")
 
 
 class _Ending:
@@ -123,9 +124,15 @@ def workplace(prefix: str) -> Iterator[Path]:
 class Findings:
     """What was found, told at once on standard error and counted for the exit code."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, *, first: bool = False) -> None:
         self.place = place
         self.count = 0
+        self._first = first
+
+    @property
+    def enough(self) -> bool:
+        """Whether one was found and nobody wants to know of more."""
+        return self._first and self.count > 0
 
     def tell(self, what: str, *, seed: int, command: str) -> None:
         """Tells one finding."""

@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", action="append", choices=list(PLANS), help="plans to explore")
     options = parser.parse_args(argv)
     seed = commit_seed() if options.seed is None else options.seed
-    findings = Findings(options.findings)
+    findings = Findings(options.findings, first=options.first)
     names = list(options.only or PLANS)
     if options.plans is not None:
         names = random.Random(seed).sample(names, min(options.plans, len(names)))
@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     begun = time.monotonic()
     for round_number in range(options.rounds):
         for name in names:
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or findings.enough:
                 break
             run = Run(name, seed + round_number)
             found = explore_plan(

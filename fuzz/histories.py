@@ -19,7 +19,16 @@ import time
 from pathlib import Path
 
 import logstore
-from fuzz.campaign import Bar, Findings, add_common, commit_seed, duration, end_tidily, workplace
+from fuzz.campaign import (
+    Bar,
+    Findings,
+    add_common,
+    commit_seed,
+    duration,
+    end_tidily,
+    undisturbed,
+    workplace,
+)
 from fuzz.histories_worker import Worker
 from fuzz.processes import Child, Talk, start, wait_for_lines
 from logstore.testing.linearizability import (
@@ -47,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=ROUND_S, help="of a round")
     options = parser.parse_args(argv)
     seed = commit_seed() if options.seed is None else options.seed
-    findings = Findings(options.findings)
+    findings = Findings(options.findings, first=options.first)
     begun = time.monotonic()
     bar = Bar(options.operations, "operations")
     total = Totals()
@@ -71,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
                 )  # fmt: skip
         total.take(done)
         bar.update(total.operations, f"{findings.count} findings")
-        if options.round is not None:
+        if options.round is not None or findings.enough:
             break
     bar.close()
     print(
@@ -156,8 +165,10 @@ class Round:
             )
             total.count(verdict)
             verdicts.append(verdict)
-        child = start("check", lambda talk: _check(self._path), self._errors / "check")
-        assert not child.end(), child.error
+        with undisturbed():
+            child = start("check", lambda talk: _check(self._path), self._errors / "check")
+            status = child.end()
+        assert not status, child.error
         child.drain()
         shutil.rmtree(self._home)
         self._home.mkdir()
@@ -177,12 +188,14 @@ class Round:
         def work(talk: Talk) -> None:
             Worker(name, seed, self.results, self.progress).run(talk, self._path, compact_at)
 
-        self._children.append(start(name, work, self._errors / name, self._children))
+        with undisturbed():
+            child = start(name, work, self._errors / name, self._children)
+            self._children.append(child)
 
     def _kill(self, child: Child) -> None:
-        self._children.remove(child)
         child.signal(signal.SIGKILL)
         code = child.end()
+        self._children.remove(child)
         child.drain()
         assert code == -signal.SIGKILL, f"{child.name}, exit code {code}:\n{child.error}"
         self.killed += 1
@@ -204,8 +217,8 @@ class Round:
             while os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
                 assert time.monotonic() < deadline, f"{child.name} does not come to its end"
                 time.sleep(0.001)
-            self._children.remove(child)
             code = child.end()
+            self._children.remove(child)
             child.drain()
             assert code == 0, f"{child.name}, exit code {code}:\n{child.error}"
 

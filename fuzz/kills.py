@@ -21,7 +21,16 @@ from pathlib import Path
 from typing import Any
 
 import logstore
-from fuzz.campaign import Bar, Findings, add_common, commit_seed, duration, end_tidily, workplace
+from fuzz.campaign import (
+    Bar,
+    Findings,
+    add_common,
+    commit_seed,
+    duration,
+    end_tidily,
+    undisturbed,
+    workplace,
+)
 from fuzz.clients import Script, digest_of, match, observe, perform
 from fuzz.processes import Child, Talk, start, wait_for_lines
 
@@ -52,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--round", type=int, help="only the round of that number")
     options = parser.parse_args(argv)
     seed = commit_seed() if options.seed is None else options.seed
-    findings = Findings(options.findings)
+    findings = Findings(options.findings, first=options.first)
     begun = time.monotonic()
     bar = Bar(options.kills, "kills")
     kills = acked = rounds = 0
@@ -74,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
             acked += sum(done.acked.values())
         rounds += 1
         bar.update(kills, f"{findings.count} findings")
-        if options.round is not None:
+        if options.round is not None or findings.enough:
             break
     bar.close()
     print(
@@ -97,6 +106,7 @@ class Round:
         self.path = os.fspath(self._home / FILE)
         self.kills = 0
         self._kills_max = kills
+        self._children: list[Child] = []  # all that were ever started
         self._victims: list[Child] = []
         self._peer: Child | None = None
         self._kinds: dict[str, str] = {}
@@ -136,7 +146,7 @@ class Round:
 
     def end(self) -> None:
         """Leaves nothing running."""
-        for child in [*self._victims, *([self._peer] if self._peer else [])]:
+        for child in self._children:
             child.signal(signal.SIGKILL)
             child.end()
 
@@ -160,7 +170,10 @@ class Round:
 
     def _start(self, name: str, work: Any) -> Child:
         others = [*self._victims, *([self._peer] if self._peer else [])]
-        return start(name, work, self._errors / name, others)
+        with undisturbed():
+            child = start(name, work, self._errors / name, others)
+            self._children.append(child)
+        return child
 
     def _add_victim(self) -> None:
         name = f"w{len(self._kinds)}"

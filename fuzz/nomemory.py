@@ -52,7 +52,7 @@ except ImportError:  # a build of Python without its test modules
     _testcapi = None
 
 FILE = "app.db"
-STUCK_S = 6.0
+STUCK_S = 20.0
 LIMITATIONS = {
     "cbor2": "cbor2 panics",
     "lock": "CPython raises RuntimeError where no lock or thread can be made",
@@ -67,7 +67,7 @@ ACKED: dict[str, Any] = IN_TABLE | IN_LOG
 NEW = {"values": list(range(20)), "text": "z" * 100}
 LARGE = "large" * 60_000
 GONE = None  # the state of an id without a result
-OPTIONS: dict[str, Any] = {"compact_at": 1 << 14, "sync_interval_s": 1e6, "write_timeout_s": 2.0}
+OPTIONS: dict[str, Any] = {"compact_at": 1 << 14, "sync_interval_s": 1e6, "write_timeout_s": 10.0}
 
 
 class Operation(NamedTuple):
@@ -303,7 +303,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     seed = commit_seed() if options.seed is None else options.seed
     names = [options.only] if options.only else list(OPERATIONS)
-    findings = Findings(options.findings)
+    findings = Findings(options.findings, first=options.first)
     outcomes: Counter[str] = Counter()
     begun = time.monotonic()
     bar = Bar(options.runs, "runs")
@@ -327,6 +327,8 @@ def main(argv: list[str] | None = None) -> int:
                     command=f"python -m fuzz.nomemory --only {name} --nth {nth} --runs 1",
                 )
             bar.update(runs, f"{findings.count} findings")
+            if findings.enough:
+                break
     bar.close()
     told = ", ".join(f"{count} x {outcome}" for outcome, count in outcomes.most_common())
     print(

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn
 
+from fuzz.campaign import undisturbed
+
 __all__ = ["Child", "Talk", "run_and_leave", "start", "wait_for_lines"]
 
 _PR_SET_PDEATHSIG = 1
@@ -93,9 +95,10 @@ class Child:
     def end(self) -> int:
         """Wait for its end; the exit code, negative for a signal. The pipe stays readable."""
         self.hush()
-        if self._status is None:
-            _, status = os.waitpid(self.pid, 0)
-            self._status = os.waitstatus_to_exitcode(status)
+        with undisturbed():  # else it would be waited for again
+            if self._status is None:
+                _, status = os.waitpid(self.pid, 0)
+                self._status = os.waitstatus_to_exitcode(status)
         return self._status
 
     def drain(self) -> list[str]:

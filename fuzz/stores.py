@@ -25,7 +25,7 @@ from logstore.engine.frames import HEADER_BYTES
 NAME = "app.db"
 LOG_TAIL_BYTES = 256  # of the arena's zeros behind the last frame
 NOT_THERE = "(nothing)"
-WRITE_TIMEOUT_S = 0.5
+WRITE_TIMEOUT_S = 5.0
 
 # What is written to each id, in order; an Exception class stands for a deletion.
 IN_TABLE: tuple[tuple[str, Any], ...] = (

@@ -27,9 +27,9 @@ def run(data: bytes) -> str:
     if fault == b"s":
         os.kill(os.getpid(), signal.SIGSEGV)
     if fault == b"h":
-        time.sleep(60)
+        time.sleep(600)
     if fault == b"c":
-        end = time.process_time() + 0.4
+        end = time.process_time() + CPU_S + 0.2
         while time.process_time() < end:
             pass
     if fault == b"m":
@@ -57,6 +57,7 @@ def session() -> Iterator[Run]:
 
 
 FAULTS = sys.argv.pop(1).encode()
+CPU_S = 0.4 if FAULTS == b"c" else 20.0  # nor is one that takes long for pages slow
 MUTATIONS: tuple[Mutation, ...] = (set_fault,) if FAULTS else ()
 TARGET = Target(
     "planted",
@@ -64,8 +65,8 @@ TARGET = Target(
     session,
     batch=20,
     bytes_max=64,
-    seconds_max=0.6 if FAULTS == b"h" else 20.0,  # a busy machine is no hang
-    cpu_seconds_max=0.3,
+    seconds_max=6.0 if FAULTS == b"h" else 60.0,  # a busy machine is no hang
+    cpu_seconds_max=CPU_S,
     memory_base_bytes=16 << 20,
     mutations=MUTATIONS,
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-RUN_S = 100
+RUN_S = 250
 FAULTS = {
     "an old header is not wiped out": (
         "header.py",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-RUN_S = 110
+RUN_S = 250
 EXECUTIONS = {
     "check": 60,
     "frames": 1500,
