@@ -15,7 +15,7 @@ import logstore
 from logstore.engine import maintenance
 from tests.untraced import Untraced
 
-ROUNDS = 1500
+ROUNDS, ROUNDS_MAX = 1500, 30_000
 
 
 class StopError(BaseException):
@@ -75,7 +75,7 @@ def test_interrupted_writes(
     stop = threading.Event()
     wrong: list[BaseException] = []
     stops = 0
-    with logstore.open(path, compact_at=1 << 14, write_timeout_s=5, sync_interval_s=1e6) as store:
+    with logstore.open(path, compact_at=1 << 14, write_timeout_s=60, sync_interval_s=1e6) as store:
 
         def write(number: int) -> None:
             with Untraced():
@@ -100,7 +100,9 @@ def test_interrupted_writes(
         for thread in threads:
             thread.start()
         try:
-            for number in range(ROUNDS):
+            for number in range(ROUNDS_MAX):
+                if number >= ROUNDS and stops > ROUNDS // 20:
+                    break  # where a write is quick, few are interrupted
                 key = f"k{number % 7}"
                 with Untraced():
                     acked = interrupted_write(store, alarm, key, number, chosen.uniform(5, 150))

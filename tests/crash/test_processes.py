@@ -79,11 +79,16 @@ def test_a_thousand_kills(victims: Victims) -> None:
     assert sum(killed_at_random(victims, seed, 25) for seed in range(100, 120)) == 1000
 
 
-def all_at_once(victims: Victims, seed: int, seconds: float) -> int:
-    """Four processes of four threads do everything to one store; how many writes were acked."""
+def all_at_once(victims: Victims, seed: int, seconds: float, steps: int) -> int:
+    """Four processes of four threads do everything to one store; how many writes were acked.
+
+    For so long, and each thread so many steps, of which half are writes.
+    """
     path = victims.new_path()
     started = [
-        victims.start(path, hammer(worker, 4, seed=seed, threads=4, seconds=seconds))
+        victims.start(
+            path, hammer(worker, 4, seed=seed, threads=4, seconds=seconds, steps_min=steps)
+        )
         for worker in range(4)
     ]
     outcomes = [victims.wait(process) for process in started]
@@ -95,12 +100,13 @@ def all_at_once(victims: Victims, seed: int, seconds: float) -> int:
 
 
 def test_four_processes_do_everything(victims: Victims) -> None:
-    assert all_at_once(victims, 1, 3.0) > 1000
+    assert all_at_once(victims, 1, 3.0, 200) > 1000
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_four_processes_do_everything_for_a_minute(victims: Victims) -> None:
-    assert all_at_once(victims, 2, 60.0) > 20_000
+    assert all_at_once(victims, 2, 60.0, 3000) > 20_000
 
 
 def test_opening_and_closing_in_a_loop(victims: Victims) -> None:

@@ -33,7 +33,7 @@ from logstore.engine.log import Log
 maintenance.IDLE_S = 1e6  # the steps alone decide what happens
 
 LIBRARY = ctypes.CDLL(None)
-OPTIONS: dict[str, Any] = {"sync_interval_s": 1e6, "write_timeout_s": 20.0}
+OPTIONS: dict[str, Any] = {"sync_interval_s": 1e6, "write_timeout_s": 60.0}
 
 
 def around(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -104,7 +104,7 @@ class Hammer:
         own: dict[str, Any] = {}
         seen: dict[str, int] = {}
         for version in range(1, spec.get("steps", 1 << 40)):
-            if time.monotonic() > self._end:
+            if time.monotonic() > self._end and version > spec.get("steps_min", 0):
                 return
             name = chosen.choices(
                 ("set", "large", "progress", "delete", "own", "other", "compact", "vacuum"),
