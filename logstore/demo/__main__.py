@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from logstore.demo.verify import Verdict
     from logstore.demo.workers import WorkerCommand
 
-TIME_LIMIT_S = 300.0
+TIME_LIMIT_S = 600.0
 # The path of a Unix socket has at most 107 bytes, and the demo's own names need some of them; where
 # the system's temporary directory is deeper, /tmp is used.
 TEMPORARY_PATH_BYTES_MAX = 107 - len("/logstore-demo-12345678/tasks.sock")

@@ -22,7 +22,7 @@ from logstore.demo.display import Display, Row
 from logstore.demo.workers import WorkerCommand
 
 POLL_INTERVAL_S = 0.05
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 90.0
 # A task in flight whose progress has stood still for so long is sent again, a few times.
 STALL_S = 15.0
 SENDS_MAX = 5
@@ -187,8 +187,14 @@ class Client:
         if victim is None or victim.worker_pid is None:
             return  # no task is seen to be under way; there will be one in a moment
         name, pid = victim.worker_name, victim.worker_pid
+
+        async def is_under_way() -> bool:
+            await self._look_at(victim)
+            return victim.in_flight and victim.worker_pid == pid
+
+        if not await self._workers[name].kill_worker_process(pid, amid=is_under_way):
+            return  # what was seen was too old
         self._outcome.acked_before_kill = frozenset(results)
-        await self._workers[name].kill_worker_process(pid)
         self._killed = (name, pid)
         self._display.note(
             f"kill -9 {pid}: worker {name} is dead, {victim.fraction:.0%} into {victim.task_id};"

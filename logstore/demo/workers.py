@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import logstore
@@ -29,6 +29,7 @@ POLL_INTERVAL_S = 0.02
 # After so many dead worker processes the manager gives up and exits: a broken set-up ends quickly.
 FAILURES_MAX = 3
 LOG_LINES_SHOWN = 40
+_GONE = (b"Z", b"X")
 
 
 class WorkerCommand:
@@ -82,16 +83,36 @@ class WorkerCommand:
         """
         return self._process.wait(timeout_s)
 
-    async def kill_worker_process(self, pid: int, *, timeout_s: float = 5.0) -> None:
+    async def kill_worker_process(
+        self,
+        pid: int,
+        *,
+        amid: Callable[[], Awaitable[bool]] | None = None,
+        timeout_s: float = 30.0,
+    ) -> bool:
         """SIGKILL the worker process ``pid`` of this command and wait until it is gone.
 
-        Raises ``ValueError`` if the pid is not of this command, ``TimeoutError`` if it lives on.
+        With ``amid`` it is stopped first; if what it should be amid of is over by then, it goes on
+        and False is returned.  Raises ``ValueError`` if the pid is not of this command,
+        ``TimeoutError`` if it lives on.
         """
         if not self._owns(pid):
             raise ValueError(f"pid {pid} is not a process of worker {self.name}")
+        if amid is not None:
+            os.kill(pid, signal.SIGSTOP)
+            goes_on = True
+            try:
+                await _poll(lambda: _state(pid) in (b"T", *_GONE), timeout_s)
+                goes_on = not await amid()
+            finally:
+                if goes_on:
+                    os.kill(pid, signal.SIGCONT)
+            if goes_on:
+                return False
         os.kill(pid, signal.SIGKILL)
-        if not await _poll(lambda: _is_gone(pid), timeout_s):
+        if not await _poll(lambda: _state(pid) in _GONE, timeout_s):
             raise TimeoutError(f"pid {pid} is still there {timeout_s} s after SIGKILL")
+        return True
 
     async def stop(self, *, timeout_s: float = STOP_TIMEOUT_S) -> bool:
         """Let the command finish its running task and exit; return False if it had to be killed."""
@@ -136,11 +157,11 @@ async def _poll(condition: Callable[[], bool], timeout_s: float) -> bool:
     return holds
 
 
-def _is_gone(pid: int) -> bool:
-    """Tell whether no process of that pid runs (a zombie has ended and only waits to be reaped)."""
+def _state(pid: int) -> bytes:
+    """Return the state of a process, as one letter (a zombie only waits to be reaped)."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
-        return True
+        return b"X"
     # The state follows the command's name, which is in parentheses and may hold some itself.
-    return stat.rpartition(b")")[2].split()[0] in (b"Z", b"X")
+    return stat.rpartition(b")")[2].split()[0]

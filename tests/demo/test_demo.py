@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from logstore.demo.client import Outcome
 from logstore.demo.display import Display
 from logstore.demo.verify import Verdict
 
-TIME_LIMIT_S = 100.0
+TIME_LIMIT_S = 250.0
 
 # Stands in for a worker that cannot start: ends every `taskiq` process, no other.
 NO_TASKIQ = """\
@@ -64,6 +65,7 @@ def assert_nothing_is_left(temporary: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_demo_kills_a_worker_and_loses_nothing(
     short_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,7 +76,9 @@ def test_the_demo_kills_a_worker_and_loses_nothing(
     assert "kill -9 " in output
     assert " is sent again: it ran in process " in output
     assert " is up again: process " in output
-    assert "16 of 16 there and unchanged" in output
+    kept = re.search(r" (\d+) of (\d+) there and unchanged", output)
+    assert kept is not None
+    assert int(kept[1]) == int(kept[2]) >= 16  # more, if several are done at a time
     assert "32 of 32" in output
     assert "app.db alone" in output
     assert "\x1b" not in output
@@ -132,7 +136,9 @@ def test_a_worker_that_cannot_start_fails_the_demo_and_its_log_is_shown(short_pa
     with started(temporary, PYTHONPATH=search_path) as demo:
         _, errors = demo.communicate(timeout=TIME_LIMIT_S)
     assert demo.returncode == 1
-    assert errors.startswith("FAILED: worker 1 exited (3)\n-- log of worker 1\nno taskiq today\n")
+    failed = re.match(r"FAILED: worker ([12]) exited \(3\)\n", errors)
+    assert failed is not None, errors
+    assert f"\n-- log of worker {failed[1]}\nno taskiq today\n" in errors
     assert_nothing_is_left(temporary)
 
 

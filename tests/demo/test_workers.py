@@ -13,7 +13,7 @@ import pytest
 from logstore.demo import tasks
 from logstore.demo.workers import WorkerCommand
 
-TIME_LIMIT_S = 60.0
+TIME_LIMIT_S = 100.0
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_killed_worker_process_is_replaced_and_stop_leaves_no_process(
             await command.kill_worker_process(first)
             second = await pid_other_than(broker, first)
             assert os.getpgid(second) == command.manager_pid
-            assert await command.stop(), command.log_tail()
+            assert await command.stop(timeout_s=TIME_LIMIT_S), command.log_tail()
         finally:
             await broker.shutdown()
 
