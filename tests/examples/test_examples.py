@@ -24,7 +24,7 @@ def run(name: str, directory: Path, *arguments: str) -> list[str]:
         env={**os.environ, "PYTHONPATH": search_path},
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=250,
         check=False,
     )
     assert done.returncode == 0, done.stderr

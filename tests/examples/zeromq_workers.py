@@ -64,17 +64,18 @@ def main() -> None:
             [sys.executable, "-m", "taskiq", "worker", name, *options],
             cwd=Path(__file__).parent,
             env=environment,
+            stdout=subprocess.PIPE,
             start_new_session=True,
         )
         try:
-            subprocess.run([*run, "send"], env=environment, check=True, timeout=60)
+            subprocess.run([*run, "send"], env=environment, check=True, timeout=100)
         finally:
             # An idle taskiq worker over ZeroMQ does not notice that it is asked to end.  It can be
             # killed at any moment: what it has stored is on the disk.
             os.killpg(workers.pid, signal.SIGKILL)
-            workers.wait()
+            workers.communicate()  # until the last of them is gone
         print("the workers are gone; now comes the client", flush=True)
-        subprocess.run([*run, "read"], env=environment, check=True, timeout=60)
+        subprocess.run([*run, "read"], env=environment, check=True, timeout=100)
         print(f"at rest there is one file: {[path.name for path in Path(place).glob('app.db*')]}")
 
 
