@@ -205,7 +205,7 @@ _TASKIQ_REDIS = {
 class TestTaskiqRedis(BackendConformance):
     """What taskiq-redis does otherwise; needs a Redis server, and says so in CI."""
 
-    wait_s = 2.0
+    wait_s = 10.0
     known_differences = _TASKIQ_REDIS
     not_run: ClassVar = {
         "loops": "a connection belongs to one event loop: it may hang",

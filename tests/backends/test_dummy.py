@@ -38,7 +38,7 @@ def test_waiting_warns_once() -> None:
             for _ in range(2):
                 task = await one.kiq()
                 with pytest.raises(TaskiqResultTimeoutError):
-                    await task.wait_result(check_interval=0.001, timeout=0.02)
+                    await task.wait_result(check_interval=0.001, timeout=0.5)
         assert [warning.category for warning in caught] == [WaitingForNothingWarning]
         await broker.shutdown()
 

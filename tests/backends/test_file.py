@@ -20,6 +20,7 @@ from logstore.testing.conformance_cases.runner import failed, ok
 from tests.backends.strategies import values
 
 Backend = FileResultBackend[Any]
+NO_CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
 @pytest.fixture
@@ -56,9 +57,7 @@ def test_a_progress_file_is_readable_by_people(backend: Backend) -> None:
     }
 
 
-@settings(
-    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50
-)
+@settings(suppress_health_check=NO_CHECKS, max_examples=50)
 @given(values)
 def test_a_value_round_trips(backend: Backend, value: Any) -> None:
     async def main() -> Any:
@@ -68,9 +67,7 @@ def test_a_value_round_trips(backend: Backend, value: Any) -> None:
     assert_same(run(main()), value)
 
 
-@settings(
-    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50
-)
+@settings(suppress_health_check=NO_CHECKS, max_examples=50)
 @given(st.text(max_size=20) | st.text(st.sampled_from("./\\~%Aa"), max_size=400))
 def test_every_id_has_its_files_in_the_directory(backend: Backend, task_id: str) -> None:
     async def main() -> None:
@@ -151,9 +148,7 @@ def test_damaged_progress_is_an_error_of_that_task_alone(backend: Backend, damag
     run(main())
 
 
-@settings(
-    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60
-)
+@settings(suppress_health_check=NO_CHECKS, max_examples=60)
 @given(st.data())
 def test_a_flipped_byte_is_never_served(backend: Backend, data: st.DataObject) -> None:
     value = {"rows": [1, 2.5, "three", (4,)], "text": "x" * 20}

@@ -6,7 +6,7 @@ import struct
 import zlib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from logstore.engine import frames
@@ -15,7 +15,13 @@ from logstore.engine.frames import DELETED, FAILED, PROGRESS, RESULT, Entry
 UUID = bytes(range(16))
 SEED = frames.checksum_seed(UUID)
 BASE = frames.HEADER_BYTES
-FUZZ = settings(derandomize=True, deadline=None, database=None, max_examples=200)
+FUZZ = settings(
+    derandomize=True,
+    deadline=None,
+    database=None,
+    max_examples=200,
+    suppress_health_check=[HealthCheck.too_slow],  # a busy machine is no fault
+)
 
 entries = st.builds(
     Entry,

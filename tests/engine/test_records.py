@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from logstore import CorruptRecordError, CorruptTableError
@@ -14,7 +14,13 @@ from logstore.engine.frames import DELETED, EXPIRED, PROGRESS, RESULT, Entry
 from logstore.engine.records import EXPIRY, TIME, Mark, Meta
 
 SEED = frames.checksum_seed(bytes(range(16)))
-FUZZ = settings(derandomize=True, deadline=None, database=None, max_examples=200)
+FUZZ = settings(
+    derandomize=True,
+    deadline=None,
+    database=None,
+    max_examples=200,
+    suppress_health_check=[HealthCheck.too_slow],  # a busy machine is no fault
+)
 
 numbers = st.integers(0, 2**64 - 1)
 times = st.integers(1, frames.TIME_MAX)

@@ -89,8 +89,8 @@ class ConformanceSuite:
 
     known_differences: ClassVar[Mapping[str, str]] = {}
     not_run: ClassVar[Mapping[str, str]] = {}
-    timeout_s: ClassVar[float] = 30.0
-    wait_s: ClassVar[float] = 5.0
+    timeout_s: ClassVar[float] = 100.0
+    wait_s: ClassVar[float] = 30.0
 
     async def make_backend(self, place: Path) -> Backend:
         """Return a backend that keeps what it stores at ``place``, not started."""
