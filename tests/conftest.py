@@ -26,6 +26,7 @@ from logstore.engine import maintenance
 
 PEER = Path(__file__).with_name("peer_process.py")
 NEVER_S = 1e6
+PASSES_NS_MAX = 10_000_000
 
 
 class PeerError(Exception):
@@ -112,22 +113,28 @@ class Peer:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.close()
-        status = self.process.wait(30)
+        status = self.process.wait(100)
         self.process.stdout.close()
         return status
 
 
 class Clock:
-    """The wall clock of this process, which can be set forward and back."""
+    """The wall clock of this process, which can be set forward and back.
+
+    By itself it goes on for a moment only: on a slow machine nothing is late.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._offset_ns = 0
-        real = time.time_ns
-        monkeypatch.setattr(time, "time_ns", lambda: real() + self._offset_ns)
+        self._real = time.time_ns
+        self._set_to_ns = self._set_at_ns = self._real()
+        monkeypatch.setattr(time, "time_ns", self._time_ns)
+
+    def _time_ns(self) -> int:
+        return self._set_to_ns + min(self._real() - self._set_at_ns, PASSES_NS_MAX)
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""
-        self._offset_ns += int(seconds * 1e9)
+        self._set_to_ns, self._set_at_ns = self._time_ns() + int(seconds * 1e9), self._real()
 
 
 class Stores:

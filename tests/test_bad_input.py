@@ -30,7 +30,7 @@ from logstore.engine.log import FIRST_OFFSET
 if TYPE_CHECKING:
     from tests.conftest import Peer, Stores
 
-CHILD_S = 60
+CHILD_S = 250
 
 
 def fill(path: Path, count: int = 20) -> None:

@@ -63,7 +63,7 @@ def trace(directory: Path, what: str) -> list[Call]:
     names = ",".join([*sorted(_WRITES), *CALLS])
     command = ["strace", "-f", "-y", "-s", "64", "-e", f"trace={names}", "-o", str(output)]
     script = [sys.executable, str(TRACED), what, str(directory / "app.db")]
-    subprocess.run([*command, *script], check=True, stdout=subprocess.DEVNULL, timeout=100)
+    subprocess.run([*command, *script], check=True, stdout=subprocess.DEVNULL, timeout=250)
     return list(parse(output.read_text(), str(directory)))
 
 
@@ -223,7 +223,7 @@ def test_g2_progress_is_flushed_within_the_interval(
 
     monkeypatch.setattr(osdep, "sync_data", sync_data)
     store.set_progress("t", logstore.TaskProgress())
-    assert flushed.wait(10)
+    assert flushed.wait(100)
     store.sync()
     assert store.stats().log_unsynced_bytes == 0
 
@@ -534,14 +534,14 @@ def test_g7_callers_that_wait_share_a_flush(
         flushes.append(fd)
         if len(flushes) == 1:
             first_flush.set()
-            assert everybody_waits.wait(30)
+            assert everybody_waits.wait(100)
         real(fd)
 
     monkeypatch.setattr(osdep, "sync_data", sync_data)
     queue = store.writable_engine.committer
     threads = [threading.Thread(target=store.set_result, args=(f"t{n}", n)) for n in range(64)]
     threads[0].start()
-    assert first_flush.wait(30)
+    assert first_flush.wait(100)
     for thread in threads[1:]:
         thread.start()
     while len(queue._queue) < 63:
@@ -570,14 +570,14 @@ async def go_on_while_a_flush_is_slow(path: Path, monkeypatch: pytest.MonkeyPatc
 
     def sync_data(fd: int) -> None:
         begun.set()
-        assert go_on.wait(30)
+        assert go_on.wait(100)
         real(fd)
 
     async with logstore.open_async(path) as store:
         await store.set_result("a", 1)
         monkeypatch.setattr(osdep, "sync_data", sync_data)
         write = asyncio.ensure_future(store.set_result("b", 2))
-        await asyncio.to_thread(begun.wait, 30)
+        await asyncio.to_thread(begun.wait, 100)
         for _ in range(1000):
             await asyncio.sleep(0)
             assert not write.done()

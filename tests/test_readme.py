@@ -39,7 +39,7 @@ def test_a_code_block_runs_when_pasted_and_prints_what_it_says(
         env={**os.environ, "PYTHONPATH": search_path},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=250,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

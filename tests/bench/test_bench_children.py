@@ -6,7 +6,7 @@ import pytest
 
 from bench.children import ROOT, Child, ChildFailedError
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 100.0
 
 
 def start(role: str, errors: Path) -> Child:

@@ -37,13 +37,14 @@ def test_lanes_run_at_the_same_time() -> None:
 
 def test_the_ticker_does_not_see_the_warm_up() -> None:
     calls = 0
+    slow_s = 2.0  # far longer than a busy machine stalls
 
     async def operation() -> None:
         nonlocal calls
         calls += 1
         # Slow as a first connection is, which is what a warm-up is for.
         if calls == 1:
-            time.sleep(0.08)  # noqa: ASYNC251
+            time.sleep(slow_s)  # noqa: ASYNC251
         await asyncio.sleep(0.002)
 
     async def watched() -> list[float]:
@@ -53,7 +54,7 @@ def test_the_ticker_does_not_see_the_warm_up() -> None:
 
     stalls = asyncio.run(watched())
     assert stalls
-    assert max(stalls) < 70
+    assert max(stalls) < 900 * slow_s
 
 
 def test_each_id_is_asked_for_once() -> None:

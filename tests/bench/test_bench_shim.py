@@ -11,7 +11,7 @@ import pytest
 
 from bench.shim import Control, ShimUnavailableError, build
 
-# Prints how long each way took, in milliseconds: plain first, then the ones that are delayed.
+# Prints how long each way took, in milliseconds: plain ones first, then the ones that are delayed.
 PROGRAM = """
 import mmap, os, sys, time
 path = sys.argv[1]
@@ -20,7 +20,7 @@ synced = os.open(path, os.O_RDWR | os.O_DSYNC)
 os.pwrite(fd, bytes(4096), 0)
 page = mmap.mmap(fd, 4096)
 ways = [
-    lambda: os.pwrite(fd, b"x", 0),
+    *[lambda: os.pwrite(fd, b"x", 0)] * 10,
     lambda: os.fsync(fd),
     lambda: os.fdatasync(fd),
     lambda: page.flush(),
@@ -33,7 +33,7 @@ for way in ways:
     way()
     print((time.monotonic() - before) * 1000)
 """
-DELAY_MS = 60
+PLAIN, DELAY_MS = 10, 60
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +60,9 @@ def test_every_flush_is_delayed_and_counted_and_a_plain_write_is_not(
 ) -> None:
     control = Control(tmp_path / "control")
     control.set_delay(DELAY_MS / 1000)
-    plain, *flushed = run(library, control, tmp_path)
-    assert plain < DELAY_MS
+    times = run(library, control, tmp_path)
+    plain, flushed = times[:PLAIN], times[PLAIN:]
+    assert min(plain) < DELAY_MS  # a busy machine may hold one up
     assert len(flushed) == 6
     assert min(flushed) >= DELAY_MS
     counted = control.flushes()

@@ -18,7 +18,7 @@ from logstore.engine.header import WRITING
 
 from .support import live
 
-LONG_S = 30.0
+LONG_S = 100.0
 
 
 def a_write(name: str) -> Write:

@@ -25,7 +25,7 @@ from .support import A_WRITE_WHOSE_FLUSH_FAILS, live
 if TYPE_CHECKING:
     from tests.conftest import Peer, Stores
 
-LONG_S = 30.0
+LONG_S = 100.0
 
 
 # -- the view ----------------------------------------------------------------------------------

@@ -89,13 +89,13 @@ def test_announce_wakes_a_thread_that_waits_for_a_publication(header: SharedHead
 
     def wait() -> None:
         while header.words32[header_module.SEQUENCE] == seen:
-            header.wait_for_publication(seen, 60)
+            header.wait_for_publication(seen, 200)
         woken.set()
 
     thread = threading.Thread(target=wait)
     thread.start()
     header.announce()
-    assert woken.wait(20)
+    assert woken.wait(100)
     thread.join()
 
 

@@ -14,7 +14,7 @@ from logstore.engine.header import LAST_HOLDER, LOG_ID, WANTED, SharedHeader
 from logstore.engine.lock import FAIRNESS_S_MAX, FAIRNESS_S_MIN, WriterLock
 from logstore.engine.log import FIRST_OFFSET, Log
 
-LONG_S = 30.0
+LONG_S = 100.0
 UUID = bytes(range(16))
 
 

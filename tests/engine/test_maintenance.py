@@ -39,10 +39,10 @@ def test_a_wait_that_finds_no_memory_does_not_end_the_thread(
 
     with logstore.open(path, sync_interval_s=0.02) as store:
         monkeypatch.setattr(threading.Event, "wait", wait)
-        assert real_wait(failed, 30)
+        assert real_wait(failed, 100)
         monkeypatch.setattr(osdep, "sync_data", sync_data)
         store.set_progress("t", TaskProgress())
-        assert real_wait(flushed, 30)
+        assert real_wait(flushed, 100)
         monkeypatch.undo()
 
 

@@ -121,13 +121,13 @@ def test_a_thread_that_sleeps_on_a_word_wakes_when_it_changes(
 
     def sleep() -> None:
         while word.value == 0:
-            word.wait(0, 60)
+            word.wait(0, 200)
 
     thread = threading.Thread(target=sleep)
     thread.start()
     mapping[64:68] = b"\1\0\0\0"
     word.wake()
-    thread.join(20)
+    thread.join(100)
     assert not thread.is_alive()
     word.release()
     mapping.close()
@@ -196,7 +196,7 @@ def test_a_thread_that_a_bound_one_starts_runs_where_that_one_could() -> None:
         found.append(os.sched_getaffinity(0))
 
     def work() -> None:
-        assert bound.wait(30)
+        assert bound.wait(100)
         thread = threading.Thread(target=started, args=(osdep.unbound(),))
         thread.start()
         thread.join()

@@ -27,7 +27,7 @@ def run(code: str, path: Path) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-X", "faulthandler", "-c", code, str(path)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=250,
     )
 
 

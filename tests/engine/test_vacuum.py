@@ -126,14 +126,15 @@ def test_readers_and_writers_in_threads_go_on_over_vacuums(store: logstore.Store
     threads = [threading.Thread(target=work, args=(n,)) for n in range(2)]
     for thread in threads:
         thread.start()
-    for _ in range(5):
+    count = 0
+    while count < 5 or not (all(written) or wrong):
         store.vacuum()
+        count += 1
     stop.set()
     for thread in threads:
         thread.join()
     assert wrong == []
-    assert store.stats().vacuums == 5
-    assert all(written)
+    assert store.stats().vacuums == count
 
 
 def test_a_second_vacuum_beside_one_that_copies_is_refused(
