@@ -99,6 +99,7 @@ def undisturbed() -> Iterator[None]:
     finally:
         _Ending.held -= 1
         if _Ending.asked and not _Ending.held and not _Ending.tidying:
+            _Ending.asked = False
             raise SystemExit(128 + signal.SIGTERM)
 
 

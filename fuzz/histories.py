@@ -176,9 +176,10 @@ class Round:
 
     def end(self) -> None:
         """Leaves nothing running."""
-        for child in self._children:
-            child.signal(signal.SIGKILL)
-            child.end()
+        with undisturbed():
+            for child in self._children:
+                child.signal(signal.SIGKILL)
+                child.end()
 
     def _add(self) -> None:
         name = f"p{next(self._numbers)}"

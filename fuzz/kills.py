@@ -146,9 +146,10 @@ class Round:
 
     def end(self) -> None:
         """Leaves nothing running."""
-        for child in self._children:
-            child.signal(signal.SIGKILL)
-            child.end()
+        with undisturbed():
+            for child in self._children:
+                child.signal(signal.SIGKILL)
+                child.end()
 
     def _let_work(self, chosen: Child) -> None:
         """Until a random moment: soon, or after some operations of one of them."""
