@@ -14,7 +14,7 @@ POSTGRES_VARIABLE = "LOGSTORE_TEST_POSTGRES_URL"
 POSTGRES_DEFAULT = "postgresql://postgres@127.0.0.1:5432/postgres"
 
 SOCKET_NAME = "redis.sock"
-START_TIMEOUT_S = 10.0
+START_TIMEOUT_S = 60.0
 # What the figures of a PostgreSQL depend on most, as its own configuration has it.
 POSTGRES_SETTINGS = ("fsync", "full_page_writes", "synchronous_commit")
 
