@@ -240,7 +240,7 @@ def _redis_trouble() -> str | None:
     except ImportError as error:
         return str(error)
     try:
-        with redis.Redis.from_url(REDIS_URL, socket_connect_timeout=2.0) as client:
+        with redis.Redis.from_url(REDIS_URL, socket_connect_timeout=30.0) as client:
             client.ping()
     except redis.RedisError as error:
         return f"no Redis answers at {REDIS_URL}: {error}"

@@ -33,8 +33,8 @@ PROFILE = settings(
 
 
 FINDING = settings(
-    PROFILE, max_examples=100, phases=(Phase.generate,), report_multiple_bugs=False
-)  # without looking for the shortest program
+    PROFILE, max_examples=1000, phases=(Phase.generate,), report_multiple_bugs=False
+)  # until it is found, and not for the shortest program
 
 
 @pytest.fixture(autouse=True)
