@@ -624,7 +624,7 @@ async def use_every_verb(path: Path) -> None:
                 assert await store.is_result_ready("a")
                 assert await store.get_progress("a") is not None
                 assert await store.status("a") == "ready"
-                assert await store.wait_result("a", timeout_s=1) == value
+                assert await store.wait_result("a", timeout_s=100) == value
                 assert await store.status("unheard of") == "unknown"
                 assert len([task async for task in store.tasks()]) == 1
                 await store.compact()

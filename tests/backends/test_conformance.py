@@ -56,7 +56,7 @@ class TestLogStoreWithPrefixAndLongPoll(BackendConformance):
     known_differences = _PREFIXED
 
     async def make_backend(self, place: Path) -> LogStoreResultBackend[Any]:
-        return LogStoreResultBackend(place / "app.db", prefix_str="app", long_poll=0.02)
+        return LogStoreResultBackend(place / "app.db", prefix_str="app", long_poll=0.25)
 
 
 class TestLogStoreWithPickle(BackendConformance):
