@@ -274,11 +274,14 @@ class AsyncStore:
         if timeout_s is not None:
             timer = waiters.loop.call_later(timeout_s, set_once, future, False)
         try:
-            while await future:
-                future = waiters.renew(key, future)
-                if timer is not None:
-                    timer.cancel()
-                    timer = waiters.loop.call_at(timer.when(), set_once, future, False)
+            woken = True
+            while woken:  # and at the time-out it is looked once more
+                woken = await future
+                if woken:
+                    future = waiters.renew(key, future)
+                    if timer is not None:
+                        timer.cancel()
+                        timer = waiters.loop.call_at(timer.when(), set_once, future, False)
                 if await self._is_settled(key):
                     return await self.get_result(task_id) if get else True
         finally:

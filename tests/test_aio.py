@@ -262,6 +262,16 @@ def test_a_result_in_the_table_is_found_without_waiting(run: Run) -> None:
     run(body)
 
 
+def test_a_result_that_is_there_is_found_however_short_the_time_out(run: Run) -> None:
+    async def body(store: AsyncStore) -> None:
+        await store.set_result("a", 1)
+        await store.compact()
+        assert await store.wait_ready("a", timeout_s=0)
+        assert await store.wait_result("a", timeout_s=0) == 1
+
+    run(body)
+
+
 def test_a_wait_in_vain_ends_with_its_time_out(run: Run) -> None:
     async def body(store: AsyncStore) -> None:
         with pytest.raises(logstore.WaitTimeoutError, match=r"'a' within 0\.02 s"):
