@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import logstore
@@ -18,6 +19,7 @@ WHY = "Every option at its default: sync='always', a 1 MiB log before a compacti
 FILE_NAME = "app.db"
 # taskiq's own wait then asks once instead of five times a second.
 LONG_POLL_S = 3600.0
+PRELOAD_GROUP = 256
 
 
 def _commit_groups(place: Place) -> int:
@@ -60,13 +62,10 @@ class StorePeer(SyncPeer):
         return sum(1 for _ in self._store.tasks(limit=count))
 
     def preload(self, items: Iterable[tuple[str, bytes]]) -> None:
-        # There is no bulk call; not flushing every group is what makes this fast. Closed and
-        # reopened, because one process shares one open store per file.
-        self._store.close()
-        with logstore.open(self.place.directory / FILE_NAME, sync="interval") as store:
-            for task_id, value in items:
-                store.set_result(task_id, value)
-        self.open()
+        # As many callers who write at the same time.
+        waiting, store = iter(items), self._store
+        while group := list(islice(waiting, PRELOAD_GROUP)):
+            store.commit([store.result_write(key, value) for key, value in group])
 
 
 class AsyncStorePeer(AsyncPeer):
