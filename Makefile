@@ -77,7 +77,7 @@ $(BENCH_STAMP): $(STAMP) pyproject.toml
 bench: $(BENCH_STAMP)
 	$(BIN)/python -m bench run --profile quick --dir $(DIR)
 
-# The same with more rounds and stores of up to 10^7 results (up to an hour).
+# The same with more rounds and stores of up to 10^7 results (an hour).
 bench-full: $(BENCH_STAMP)
 	$(BIN)/python -m bench run --profile full --dir $(DIR)
 
