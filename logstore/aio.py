@@ -1,12 +1,11 @@
 """The asynchronous store: the verbs of :class:`~logstore.store.Store` for event loops.
 
 Rules: nothing that can touch a disk runs on an event loop.  What is in memory is answered inline,
-unless that would keep a write waiting for Python's lock;
-everything else goes to two threads per store, one for writes and one for reads, a batch at a
-time: whatever one loop asks for while its last batch is under way goes over together and comes
-back together, with one hand-over each way.  There is no timer.  A commit that has begun is carried
-to its end: the outcome of a write whose caller was cancelled is unknown, and no other caller is
-disturbed.
+unless that would keep a write waiting for Python's lock; everything else goes to two threads per
+store, one for writes and one for reads, a batch at a time: whatever one loop asks for while its
+last batch is under way goes over together and comes back together, with one hand-over each way.
+There is no timer.  A commit that has begun is carried to its end: the outcome of a write whose
+caller was cancelled is unknown, and no other caller is disturbed.
 """
 
 from __future__ import annotations

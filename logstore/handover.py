@@ -23,7 +23,9 @@ from logstore.engine import osdep
 from logstore.engine.failures import raisable
 from logstore.errors import StoreClosedError
 
-SWITCH_S = 0.005  # as often Python itself has a thread hand its lock over (sys.getswitchinterval)
+SWITCH_S = (
+    0.005  # as often as Python itself has a thread hand its lock over (sys.getswitchinterval)
+)
 
 Outcome = tuple["asyncio.Future[Any]", Any, "BaseException | None"]  # future, value, error
 J = TypeVar("J", bound=tuple[Any, "asyncio.Future[Any]"])

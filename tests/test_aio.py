@@ -692,7 +692,7 @@ for _ in range(50):
     ],
 )
 def test_a_value_is_encoded_on_the_loop_only_if_that_is_short_work(
-    value: Any, on_loop: bool, run: Run
+    value: Any, on_loop: bool, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def body(store: AsyncStore) -> None:
         threads: list[threading.Thread] = []
@@ -702,7 +702,7 @@ def test_a_value_is_encoded_on_the_loop_only_if_that_is_short_work(
             threads.append(threading.current_thread())
             return real(*args, **keywords)
 
-        store.store.result_write = result_write  # type: ignore[method-assign]
+        monkeypatch.setattr(store.store, "result_write", result_write)
         await store.set_result("a", value)
         assert [thread is threading.main_thread() for thread in threads] == [on_loop]
         assert await store.get_result("a") == value

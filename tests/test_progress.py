@@ -11,20 +11,13 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from logstore.codec import MAX_DEPTH, decode_value, encode_value
 from logstore.errors import DecodeError, UnserializableValueError, ValueTooLargeError
 from logstore.progress import TaskProgress, decode_progress, encode_progress
-
-FUZZ = settings(
-    derandomize=True,
-    deadline=None,
-    database=None,
-    max_examples=200,
-    suppress_health_check=[HealthCheck.too_slow],  # a busy machine is no fault
-)
+from tests.support.drawn import FUZZ
 
 
 class State(str, enum.Enum):

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -801,7 +802,7 @@ def test_forking_amid_writing_threads_harms_neither_side(store: logstore.Store) 
         thread.start()
     try:
         for i in range(8):
-            assert run_in_fork(lambda i=i: store.set_result(f"child-{i}", i)) == 0  # type: ignore[misc]
+            assert run_in_fork(partial(store.set_result, f"child-{i}", i)) == 0
     finally:
         stop.set()
         for thread in threads:

@@ -6,22 +6,16 @@ import struct
 import zlib
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from logstore.engine import frames
 from logstore.engine.frames import DELETED, FAILED, PROGRESS, RESULT, Entry
+from tests.support.drawn import FUZZ
 
 UUID = bytes(range(16))
 SEED = frames.checksum_seed(UUID)
 BASE = frames.HEADER_BYTES
-FUZZ = settings(
-    derandomize=True,
-    deadline=None,
-    database=None,
-    max_examples=200,
-    suppress_health_check=[HealthCheck.too_slow],  # a busy machine is no fault
-)
 
 entries = st.builds(
     Entry,

@@ -5,22 +5,16 @@ from __future__ import annotations
 import zlib
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from logstore import CorruptRecordError, CorruptTableError
 from logstore.engine import frames, records
 from logstore.engine.frames import DELETED, EXPIRED, PROGRESS, RESULT, Entry
 from logstore.engine.records import EXPIRY, TIME, Mark, Meta
+from tests.support.drawn import FUZZ
 
 SEED = frames.checksum_seed(bytes(range(16)))
-FUZZ = settings(
-    derandomize=True,
-    deadline=None,
-    database=None,
-    max_examples=200,
-    suppress_health_check=[HealthCheck.too_slow],  # a busy machine is no fault
-)
 
 numbers = st.integers(0, 2**64 - 1)
 times = st.integers(1, frames.TIME_MAX)
