@@ -35,6 +35,10 @@ class MissingLogError(OpenError):
     """The store was not closed cleanly and its log is gone: acked writes would be lost."""
 
 
+class StaleTableError(OpenError):
+    """The table is an older copy than the log beside it: acked writes between them are missing."""
+
+
 class NetworkFilesystemError(OpenError):
     """The path is on a network file system, where locks and shared memory do not hold."""
 
@@ -75,6 +79,12 @@ class DecodeError(CorruptionError):
 
 class StoreClosedError(LogstoreError):
     """The store has been closed."""
+
+
+class StoreReplacedError(LogstoreError):
+    """A file of the open store was removed or replaced; the message says where the data is."""
+
+    rescued: str | None = None  # the path of the file that holds everything acked
 
 
 class ReadOnlyError(LogstoreError):

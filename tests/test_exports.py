@@ -17,7 +17,15 @@ NAMES = {
     *("LogstoreError", "MissingLogError", "NetworkFilesystemError", "NotAStoreError"),
     *("OpenError", "ReadOnlyError", "ResultDeletedError", "ResultError", "ResultExpiredError"),
     *("ResultIsMissingError", "Store", "StoreBusyError", "StoreClosedError"),
-    *("StorePermissionError", "StoreStats", "TaskInfo", "TaskProgress", "TruncatedFileError"),
+    *(
+        "StaleTableError",
+        "StorePermissionError",
+        "StoreReplacedError",
+        "StoreStats",
+        "TaskInfo",
+        "TaskProgress",
+        "TruncatedFileError",
+    ),
     *("UnserializableValueError", "ValueTooLargeError", "WaitTimeoutError", "Watch"),
     *("WriteError", "WriteTimeoutError", "check", "open", "open_async"),
 }

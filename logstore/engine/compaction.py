@@ -295,23 +295,20 @@ def fold_into(
     """
     batches = list(batches)
     table.reader_check()
+
+    def fill(txn: Txn) -> int:
+        fold = Fold(table, txn, max(last_time_us, now_us))
+        for results, progress in batches:
+            fold.apply(results, progress)
+        if retention is None:
+            fold.write_meta(epoch, incarnation, clean)
+        else:
+            fold.finish(retention, now_us=now_us, epoch=epoch, incarnation=incarnation, clean=clean)
+        return fold.last_time_us
+
     while True:
         try:
-            with table.writing() as txn:
-                fold = Fold(table, txn, max(last_time_us, now_us))
-                for results, progress in batches:
-                    fold.apply(results, progress)
-                if retention is None:
-                    fold.write_meta(epoch, incarnation, clean)
-                else:
-                    fold.finish(
-                        retention,
-                        now_us=now_us,
-                        epoch=epoch,
-                        incarnation=incarnation,
-                        clean=clean,
-                    )
-            return fold.last_time_us
+            return table.write(fill)
         except lmdb.MapFullError:
             table.grow_map()
         except lmdb.MapResizedError:

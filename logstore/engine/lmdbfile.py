@@ -12,7 +12,7 @@ import struct
 
 import lmdb
 
-from logstore.engine import osdep
+from logstore.engine import files, osdep
 from logstore.errors import (
     CorruptTableError,
     FormatVersionError,
@@ -159,14 +159,20 @@ def make_lock_file(path: str) -> None:
     """
     lock_path = path + "-lock"
     osdep.remove(lock_path)
-    fd = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
+    fd = files.open_file(lock_path, os.O_RDWR | os.O_CREAT | os.O_EXCL, like=path)
     try:
         osdep.allocate(fd, LOCK_FILE_BYTES)
     except BaseException:
         osdep.remove(lock_path)
         raise
     finally:
-        os.close(fd)
+        files.close(fd)
+
+
+def refuse_link(path: str) -> None:
+    """Raise NotAStoreError for a symbolic link, which may lead to another program's file."""
+    if os.path.islink(path):
+        raise NotAStoreError(f"{path}: a symbolic link, expected a file of the store; remove it")
 
 
 def translate(exc: lmdb.Error, path: str) -> LogstoreError:

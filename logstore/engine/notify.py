@@ -129,7 +129,7 @@ class Notifier:
         if thread is not None and header is not None:
             header.count(SEQUENCE)
             header.publications.wake()
-            if thread is not threading.current_thread():
+            if thread.ident != threading.get_ident():
                 thread.join()
 
     def tell_all_to_look(self) -> None:

@@ -31,6 +31,10 @@ NETWORK_FILESYSTEMS = frozenset(
 
 # -- locks on whole files (flock: owned by the open file, freed by the kernel on death) ------
 
+# The system call itself, for a ``finally`` that no signal handler may come before.
+flock = fcntl.flock
+LOCK_UN = fcntl.LOCK_UN
+
 
 def try_lock(fd: int, *, shared: bool = False) -> bool:
     """Take or convert the lock on an open file without waiting; False if others hold it."""

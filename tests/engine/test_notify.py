@@ -113,7 +113,7 @@ def test_deletions_are_told_across_a_compaction_that_nobody_saw(
     peer = start_peer(store.path)
     with store.watch() as watch:
         peer.run(
-            "with store.engine.exclusive(): pass\n"
+            "store.engine.exclusively(lambda: None)\n"
             "store.set_result('a', 1)\nstore.set_result('b', 2)\nstore.delete_result('b')\n"
             "store.compact()\nstore.set_result('c', 3)\nstore.compact()\n"
             "store.set_result('end', 4)"
