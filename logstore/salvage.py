@@ -13,6 +13,7 @@ import time
 import lmdb
 
 from logstore import store
+from logstore.arguments import store_path
 from logstore.engine import checking, frames, osdep
 from logstore.engine.compaction import fold_into
 from logstore.engine.failures import raise_write_error
@@ -41,7 +42,7 @@ def check(path: str | os.PathLike[str], *, salvage: bool = False) -> CheckReport
     or is of another format version.  A salvage raises one if the store is in use, too, and
     :class:`~logstore.errors.WriteError` if it could not be written; it can then be tried again.
     """
-    real_path = os.path.realpath(os.fsdecode(path))
+    real_path = store_path(path)
     saved: checking.Salvaged | None = None
     try:
         check_place(real_path, force=True, create=False)

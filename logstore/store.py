@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Literal
 
-from logstore.arguments import expiry_us, now_us, positive, task_key
+from logstore.arguments import expiry_us, file_path, now_us, positive, store_path, task_key
 from logstore.codec import decode_value, encode_value
 from logstore.codec_lower import too_large
 from logstore.engine import checking, registry, vacuum
@@ -26,7 +26,7 @@ from logstore.engine.commit import (
     Write,
 )
 from logstore.engine.engine import Engine
-from logstore.engine.failures import raisable
+from logstore.engine.failures import raisable, raise_open_error
 from logstore.engine.frames import (
     DELETED,
     FAILED,
@@ -98,10 +98,11 @@ def open(
     A second ``open`` of the same file in a process shares the first one's engine, and with it
     ``compact_at``, ``write_timeout_s``, ``sync_interval_s``, ``max_results`` and ``max_bytes``.
 
-    Raises an :class:`~logstore.errors.OpenError`, CorruptLogError, CorruptTableError, or
-    ValueError for an option out of its range; the files are then as they were.
+    Raises an :class:`~logstore.errors.OpenError`, CorruptLogError, CorruptTableError, DiskFullError
+    (an open store needs some space beside its file), or ValueError for a path that is none or an
+    option out of its range; the files are then as they were.
     """
-    real_path = os.path.realpath(os.fsdecode(path))
+    real_path = store_path(path)
     if mode not in ("rw", "r"):
         raise ValueError(f"mode must be 'rw' or 'r', not {mode!r}")
     if sync not in ("always", "interval"):
@@ -129,19 +130,22 @@ def open(
     )
 
     def open_shared() -> registry.Shared:
-        if mode == "r" and not is_in_use(real_path):
-            check_place(real_path, force=force, create=False)
-            return registry.acquire_frozen(real_path, lambda: FrozenEngine(real_path, options))
-        return registry.acquire(
-            real_path,
-            lambda: open_engine(
+        try:
+            if mode == "r" and not is_in_use(real_path):
+                check_place(real_path, force=force, create=False)
+                return registry.acquire_frozen(real_path, lambda: FrozenEngine(real_path, options))
+            return registry.acquire(
                 real_path,
-                options,
-                create=mode == "rw",
-                force=force,
-                accept_log_loss=accept_log_loss,
-            ),
-        )
+                lambda: open_engine(
+                    real_path,
+                    options,
+                    create=mode == "rw",
+                    force=force,
+                    accept_log_loss=accept_log_loss,
+                ),
+            )
+        except Exception as exc:
+            raise_open_error(real_path, exc)
 
     return Store(
         real_path,
@@ -367,7 +371,7 @@ class Store:
 
         Writers go on meanwhile.  Raises FileExistsError if ``destination`` exists.
         """
-        vacuum.backup(self.writable_engine, os.path.abspath(os.fsdecode(destination)))
+        vacuum.backup(self.writable_engine, file_path(destination))
 
     def check(self, *, salvage: bool = False) -> CheckReport:
         """Verify every record, index and frame.

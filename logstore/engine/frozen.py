@@ -8,6 +8,7 @@ comes instead of the value.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from typing import TypeVar
@@ -26,11 +27,16 @@ T = TypeVar("T")
 
 
 def is_in_use(path: str) -> bool:
-    """Whether some process has the store open."""
+    """Whether some process has the store open.  Raises OSError if that cannot be found out.
+
+    It says no where the file for it may not be read: then nor may those that it stands for.
+    """
     try:
         fd = os.open(path + "-shm", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
+    except OSError as exc:
+        if exc.errno in (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR):
+            return False
+        raise
     try:
         return not osdep.try_lock(fd)
     finally:

@@ -13,7 +13,7 @@ import os
 import stat
 
 from logstore.engine import frames, osdep
-from logstore.engine.lmdbfile import no_permission
+from logstore.engine.failures import open_error
 from logstore.errors import CorruptLogError, FormatVersionError, MissingLogError
 
 FIRST_OFFSET = frames.HEADER_BYTES
@@ -58,8 +58,8 @@ class Log:
     def open(cls, path: str, uuid: bytes, *, writable: bool = True) -> Log:
         """Open the log of the store with this UUID.
 
-        Raises MissingLogError, FormatVersionError, or CorruptLogError if page 0 is damaged or
-        another store's.
+        Raises MissingLogError, FormatVersionError, CorruptLogError if page 0 is damaged or
+        another store's, or another :class:`~logstore.errors.OpenError`.
         """
         try:
             fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
@@ -69,8 +69,8 @@ class Log:
                 f"acked since the last compaction are lost; put the file back, or open with "
                 f"accept_log_loss=True to go on without them"
             ) from None
-        except PermissionError as exc:
-            raise no_permission(path) from exc
+        except OSError as exc:
+            raise open_error(path, exc) from exc
         try:
             info = os.fstat(fd)
             page = os.pread(fd, frames.HEADER_BYTES, 0)

@@ -15,6 +15,7 @@ import time
 from logstore.engine import osdep, vacuum
 from logstore.engine.commit import Flush
 from logstore.engine.engine import Engine
+from logstore.engine.failures import start_thread
 from logstore.engine.frames import OFFSET_MAX
 from logstore.engine.header import LOG_FAILED, STATE, SYNCED, VACUUM, WRITING
 from logstore.engine.log import FIRST_OFFSET
@@ -32,7 +33,7 @@ class Maintenance:
         self._stop = threading.Event()
         self._processors = osdep.unbound()
         self._thread = threading.Thread(target=self._run, name="logstore-maintenance", daemon=True)
-        self._thread.start()
+        start_thread(engine.path, self._thread)
 
     def stop(self) -> None:
         """End the thread and wait for it, unless it is the caller."""

@@ -9,8 +9,11 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import functools
 import mmap
 import os
+import resource
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +22,14 @@ try:
     _sched_getcpu: Callable[[], int] | None = ctypes.CDLL(None).sched_getcpu
 except (AttributeError, OSError):  # not a system with glibc or musl
     _sched_getcpu = None
+
+# What a call ends with that the file system, an old kernel or a sandbox does not have.
+_REFUSED = frozenset(
+    (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.ENODEV)
+)
+_EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
+
+_GET_FLAGS, _SET_FLAGS, _NO_COPY_ON_WRITE = 0x80086601, 0x40086602, 0x00800000  # linux/fs.h
 
 NETWORK_FILESYSTEMS = frozenset(
     (
@@ -85,15 +96,35 @@ def pwrite_all(fd: int, data: bytes | memoryview, offset: int) -> None:
 def allocate(fd: int, size: int) -> None:
     """Give a file all its blocks, so that writing it through a mapping cannot fail.
 
-    Raises OSError (ENOSPC, EDQUOT).  What is in the file stays.
+    Raises OSError (ENOSPC, EDQUOT).  No byte that is in the file is written, not even with what
+    it holds: another process may be changing it.  Where blocks cannot be asked for, zeros are
+    written behind the file's end; blocks that are missing before it stay so.
     """
+    info = os.fstat(fd)
+    if info.st_size >= size and info.st_blocks * 512 >= size:
+        return  # and no library emulates what the system lacks by writing into it
+    if not info.st_size:
+        _write_in_place(fd)
     try:
         os.posix_fallocate(fd, 0, size)
     except OSError as exc:
-        if exc.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+        if exc.errno not in _REFUSED:
             raise
-        held = os.pread(fd, size, 0)
-        pwrite_all(fd, held + bytes(size - len(held)), 0)
+        end = os.fstat(fd).st_size
+        if end < size:
+            pwrite_all(fd, bytes(size - end), end)
+
+
+def _write_in_place(fd: int) -> None:
+    """Have an empty file changed in its own blocks by a file system that copies on write.
+
+    Else a change needs new blocks, and through a mapping a full disk ends the process.
+    """
+    try:
+        flags = int.from_bytes(fcntl.ioctl(fd, _GET_FLAGS, bytes(8))[:4], sys.byteorder)
+        fcntl.ioctl(fd, _SET_FLAGS, (flags | _NO_COPY_ON_WRITE).to_bytes(8, sys.byteorder))
+    except OSError:  # most file systems have no such thing and need none
+        pass
 
 
 def remove(path: str) -> None:
@@ -104,31 +135,101 @@ def remove(path: str) -> None:
         pass
 
 
+# -- limits ----------------------------------------------------------------------------------
+
+
+def address_space_left() -> int | None:
+    """How many bytes this process may still map (``ulimit -v``); None where that is not limited."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return None
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            used = int(file.read().split()[0]) * mmap.PAGESIZE
+    except (OSError, IndexError, ValueError):
+        used = 0
+    return max(0, limit - used)
+
+
+def can_reserve(size: int) -> bool:
+    """Whether so much address space is free now."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    try:
+        mmap.mmap(-1, size, flags=flags, prot=0).close()  # not to be read or written: no memory
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
+def file_bytes_left(path: str) -> int:
+    """By how much a file may grow (``ulimit -f``)."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if limit == resource.RLIM_INFINITY:
+        return sys.maxsize
+    try:
+        return max(0, limit - os.stat(path).st_size)
+    except OSError:
+        return limit
+
+
+def space_error(directory: str, size: int) -> int:
+    """ENOSPC or EDQUOT if a file of that size cannot be made in a directory; else 0.
+
+    Makes one without a name: free space alone says nothing of quotas.
+    """
+    import tempfile  # rarely needed, and not quickly imported
+
+    try:
+        with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
+            allocate(file.fileno(), size)
+    except OSError as exc:
+        return exc.errno if exc.errno in (errno.ENOSPC, errno.EDQUOT) else 0
+    return 0
+
+
 # -- facts about the machine -----------------------------------------------------------------
 
 
+@functools.cache
 def boot_id() -> bytes:
-    """16 bytes that change with every boot of the machine; zeros where it cannot be told."""
+    """16 bytes that change with every boot of the machine; zeros where it cannot be told.
+
+    Raises OSError if no descriptor is left: processes must not disagree about the boot.
+    """
     try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return bytes.fromhex(file.read().strip().replace("-", ""))
-    except (OSError, ValueError):
-        return bytes(16)
+        found = bytes.fromhex(_read_text("/proc/sys/kernel/random/boot_id", "").replace("-", ""))
+    except ValueError:
+        found = b""
+    return found.ljust(16, b"\0")
 
 
 def filesystem_type(path: str) -> str:
-    """The type of the file system that holds ``path`` ("ext4", "nfs4"), "" if unknown."""
+    """The type of the file system that holds ``path`` ("ext4", "nfs4"), "" if unknown.
+
+    Raises OSError if no descriptor is left.
+    """
+    mounts = _read_text("/proc/self/mountinfo", "")
     try:
         device = os.stat(path).st_dev
         wanted = f"{os.major(device)}:{os.minor(device)}"
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-            for line in file:
-                left, _, right = line.partition(" - ")
-                if left.split()[2] == wanted:
-                    return right.split()[0]
-    except (OSError, IndexError, ValueError):
+        for line in mounts.splitlines():
+            left, _, right = line.partition(" - ")
+            if left.split()[2] == wanted:
+                return right.split()[0]
+    except (OSError, IndexError):
         pass
     return ""
+
+
+def _read_text(path: str, default: str) -> str:
+    """What a file of the system says; the default where it is not there or not to be read."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read().strip()
+    except OSError as exc:
+        if exc.errno in _EXHAUSTED:
+            raise
+        return default
 
 
 # -- processors --------------------------------------------------------------------------------
@@ -152,7 +253,9 @@ class Companion:
             return
         assert _sched_getcpu is not None
         processor = _sched_getcpu()
-        if processor != self._processor and thread.native_id is not None:
+        if processor < 0:  # the system call is refused
+            self._usable = False
+        elif processor != self._processor and thread.native_id is not None:
             self._processor = processor
             try:
                 if thread.native_id not in _before:

@@ -22,6 +22,8 @@ from logstore.engine.failures import raise_write_error
 from logstore.engine.frames import FORMAT_VERSION, RESULT, TIME_MAX, Entry, checksum_seed
 from logstore.engine.lmdbfile import (
     DATA_FORMAT,
+    adopt_map,
+    grow_map,
     inspect_file,
     make_lock_file,
     open_environment,
@@ -101,17 +103,21 @@ class Table:
         """
         temporary = path + "-new"
         osdep.remove(temporary)
-        env = open_environment(temporary, readonly=False, lock=False, create=True)
         try:
-            with env.begin(write=True) as txn:
-                for name in DATABASES:
-                    env.open_db(name, txn=txn)
-                meta_db = env.open_db(b"meta", txn=txn)
-                meta = Meta(FORMAT_VERSION, DATA_FORMAT, uuid, 1, 1, 0, True)
-                txn.put(_META_KEY, records.encode_meta(meta), db=meta_db)
-        finally:
-            env.close()
-        os.rename(temporary, path)
+            env = open_environment(temporary, readonly=False, lock=False, create=True)
+            try:
+                with env.begin(write=True) as txn:
+                    for name in DATABASES:
+                        env.open_db(name, txn=txn)
+                    meta_db = env.open_db(b"meta", txn=txn)
+                    meta = Meta(FORMAT_VERSION, DATA_FORMAT, uuid, 1, 1, 0, True)
+                    txn.put(_META_KEY, records.encode_meta(meta), db=meta_db)
+            finally:
+                env.close()
+            os.rename(temporary, path)
+        except BaseException:
+            osdep.remove(temporary)
+            raise
 
     def _open(self) -> None:
         env = open_environment(self.path, readonly=self._readonly, lock=self._lock, create=False)
@@ -429,14 +435,24 @@ class Table:
         txn.put(_META_KEY, records.encode_meta(meta), db=self._meta_db)
 
     def grow_map(self) -> None:
-        """Double the map.  Only under the writer lock, with no transaction open."""
-        with self._gate:
-            self.env.set_mapsize(self.env.info()["map_size"] * 2)
+        """Enlarge a map that is full; under the writer lock, with no transaction open.
+
+        Raises ResourceLimitError if there is no room for a larger one.
+        """
+        self._resize_map(grow_map)
 
     def adopt_map_size(self) -> None:
-        """Take over the size that another process gave the map; under the writer lock."""
+        """Enlarge the map as far as another process has grown the file; as :meth:`grow_map`."""
+        self._resize_map(adopt_map)
+
+    def _resize_map(self, resize: Callable[[lmdb.Environment, str], None]) -> None:
         with self._gate:
-            self.env.set_mapsize(0)
+            try:
+                resize(self.env, self.path)
+            except lmdb.Error as exc:  # the old map is gone, and the new one does not fit
+                self.env.close()
+                self._env = None
+                raise translate(exc, self.path) from exc
 
     def reader_check(self) -> int:
         """Free the slots of dead readers; how many there were."""
