@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import os
 import time
+from typing import TypeAlias
 
 from logstore.engine.failures import open_error
 from logstore.engine.frames import KEY_BYTES_MAX
 from logstore.errors import NotAStoreError
 
+FilePath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 
-def file_path(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str:
+
+def file_path(path: FilePath) -> str:
     """The absolute path of a file that a caller names; one that is not UTF-8 has surrogates.
 
     Raises ValueError for what is no path, NotAStoreError for one that names a directory.
@@ -33,7 +36,7 @@ def file_path(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str:
         raise open_error(name, exc) from exc
 
 
-def store_path(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str:
+def store_path(path: FilePath) -> str:
     """As :func:`file_path`, with the symbolic links in it resolved."""
     return os.path.realpath(file_path(path))
 

@@ -13,7 +13,7 @@ import time
 import lmdb
 
 from logstore import store
-from logstore.arguments import store_path
+from logstore.arguments import FilePath, store_path
 from logstore.engine import checking, frames, osdep
 from logstore.engine.compaction import fold_into
 from logstore.engine.failures import raise_write_error
@@ -27,7 +27,7 @@ from logstore.errors import CorruptionError, LogstoreError
 from logstore.types import CheckReport
 
 
-def check(path: str | os.PathLike[str], *, salvage: bool = False) -> CheckReport:
+def check(path: FilePath, *, salvage: bool = False) -> CheckReport:
     """Verify the store at ``path``: beside live processes, or at rest, writing nothing.
 
     At rest every page of the table is verified before LMDB is let near it, so no damage can

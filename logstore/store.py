@@ -8,14 +8,21 @@ fork the child's handles open the file anew on their first use.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Literal
 
-from logstore.arguments import expiry_us, file_path, now_us, positive, store_path, task_key
+from logstore.arguments import (
+    FilePath,
+    expiry_us,
+    file_path,
+    now_us,
+    positive,
+    store_path,
+    task_key,
+)
 from logstore.codec import decode_value, encode_value
 from logstore.codec_lower import too_large
 from logstore.engine import checking, registry, vacuum
@@ -67,7 +74,7 @@ COMPACT_AT_RANGE = (1 << 14, 1 << 28)
 
 
 def open(
-    path: str | os.PathLike[str],
+    path: FilePath,
     *,
     mode: Mode = "rw",
     sync: Sync = "always",
@@ -366,7 +373,7 @@ class Store:
         """Give free pages of the file back to the file system, beside running writers."""
         return vacuum.vacuum(self.writable_engine)
 
-    def backup(self, destination: str | os.PathLike[str]) -> None:
+    def backup(self, destination: FilePath) -> None:
         """Copy the store, with everything acked before this call, to a new file, durably.
 
         Writers go on meanwhile.  Raises FileExistsError if ``destination`` exists.

@@ -16,7 +16,7 @@ from typing import NamedTuple, NoReturn
 
 import lmdb
 
-from logstore.engine import osdep
+from logstore.engine import oslimits
 from logstore.errors import (
     DiskFullError,
     LogstoreError,
@@ -203,6 +203,6 @@ def blame_space(path: str, exc: lmdb.Error, wanted_bytes: int) -> None:
 def space_problem(path: str, wanted_bytes: int = 0) -> int:
     """ENOSPC, EDQUOT or EFBIG if there is no room for so much and a little more, else 0."""
     size = wanted_bytes + SPARE_BYTES
-    if osdep.file_bytes_left(path) < size:
+    if oslimits.file_bytes_left(path) < size:
         return errno.EFBIG
-    return osdep.space_error(os.path.dirname(path), size)
+    return oslimits.space_error(os.path.dirname(path), size)

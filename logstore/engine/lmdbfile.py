@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import lmdb
 
-from logstore.engine import metapages, osdep
+from logstore.engine import metapages, osdep, oslimits
 from logstore.engine.failures import open_error, system_code
 from logstore.engine.metapages import MetaPage
 from logstore.errors import (
@@ -205,7 +205,7 @@ def map_sizes(least: int) -> Iterator[int]:
     Where the address space is limited a map takes no more than a quarter of what is left of it,
     so that a process can have several stores and still do something else.
     """
-    left = osdep.address_space_left()
+    left = oslimits.address_space_left()
     size = MAP_BYTES
     while size > least:
         if left is None or size <= left // 4:
@@ -234,7 +234,7 @@ def _enlarge(env: lmdb.Environment, path: str, least: int) -> None:
     current = env.info()["map_size"]
     for wanted in (current * 2, current + current // 4, least):
         size = -(-max(wanted, least) // MAP_UNIT) * MAP_UNIT
-        if osdep.can_reserve(size - current):
+        if oslimits.can_reserve(size - current):
             env.set_mapsize(size)
             return
     raise no_address_space(path, least)
@@ -242,11 +242,11 @@ def _enlarge(env: lmdb.Environment, path: str, least: int) -> None:
 
 def no_address_space(path: str, least: int) -> ResourceLimitError:
     """The error for a map that does not fit."""
-    left = osdep.address_space_left()
-    limit = "" if left is None else f", of which ulimit -v leaves this process {left}"
+    left = oslimits.address_space_left()
+    limit = "" if left is None else f"; ulimit -v leaves this process {left}"
     error = ResourceLimitError(
-        f"{path}: no address space: the table needs {least} bytes of it{limit}; raise the limit "
-        f"(ulimit -v), or close what else is mapped"
+        f"{path}: no address space, or no memory, is left: the table needs {least} bytes of "
+        f"address space{limit}; raise the limit (ulimit -v), or unmap something else"
     )
     error.errno = errno.ENOMEM
     return error
