@@ -1,7 +1,8 @@
 """Everything that is specific to an operating system, in one place.
 
-Rules: no other module but ``oslimits`` calls ``fcntl``, ``ctypes`` or a Linux-only path.  Each function says what
-it falls back to where the system lacks the facility.  Run and tested on Linux only.
+Rules: no other module but ``oslimits`` calls ``fcntl``, ``ctypes`` or a Linux-only path.  Each
+function says what it falls back to where the system lacks the facility.  Run and tested on Linux
+only.
 """
 
 from __future__ import annotations
