@@ -133,7 +133,7 @@ def problem(pages: tuple[MetaPage, MetaPage]) -> str | None:
             f"follow each other"
         )
     page = newest(pages)
-    if page.last_page < min(first.last_page, second.last_page) or page.last_page < 1:
+    if page.last_page < max(first.last_page, second.last_page, 1):
         return f"the file has become smaller, down to {page.last_page + 1} pages"
     for tree in (page.free, page.main):
         found = tree.problem(page.last_page)
