@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
@@ -297,6 +298,32 @@ def test_a_directory_in_the_place_of_a_side_file_is_told(path: Path) -> None:
     with pytest.raises(logstore.OpenError, match=r"app\.db-shm: cannot be .*Is a directory"):
         logstore.open(path)
     assert names_in(path.parent) == ["app.db-shm"]
+
+
+def test_a_newcomer_who_cannot_ask_for_blocks_takes_back_no_publication(
+    path: Path, start_peer: Callable[..., Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It must not write what it has read a moment ago into the header that all share."""
+    peer = start_peer(path)
+    peer.run("store.set_result('before', 1)")
+    real = osdep.pwrite_all
+
+    def refuse(fd: int, offset: int, size: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    def publish_first(fd: int, data: bytes | memoryview, offset: int) -> None:
+        if os.readlink(f"/proc/self/fd/{fd}").endswith("-shm"):
+            peer.run("store.set_result('between', 2)")
+        real(fd, data, offset)
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    monkeypatch.setattr(osdep, "pwrite_all", publish_first)
+    with logstore.open(path) as store:
+        if store.status("between") == "unknown":
+            peer.run("store.set_result('between', 2)")
+        assert store.get_result("between") == 2
+        assert peer.run("store.get_result('between')") == 2
+        assert store.check().ok
 
 
 @pytest.mark.parametrize("damage", ["page 0", "missing"])
