@@ -256,7 +256,7 @@ class _Timespec(ctypes.Structure):
 class SharedWord:
     """A 32-bit word of a shared mapping on which processes can sleep and be woken.
 
-    Uses a futex where the system call is known; elsewhere :meth:`wait` polls every 2 ms and
+    Uses a futex where the system call is known and allowed; elsewhere :meth:`wait` polls every 2 ms and
     :meth:`wake` does nothing.  The mapping must outlive the word: :meth:`release` it first.
     """
 
@@ -279,13 +279,11 @@ class SharedWord:
     def wait(self, seen: int, timeout_s: float) -> None:
         """Sleep while the word is ``seen``, at most ``timeout_s``; may return early."""
         if self._syscall is None:
-            end = time.monotonic() + timeout_s
-            while self.value == seen and (left := end - time.monotonic()) > 0:
-                time.sleep(min(_POLL_S, left))
+            self._poll(seen, timeout_s)
             return
         seconds = int(timeout_s)
         spec = _Timespec(seconds, int((timeout_s - seconds) * 1e9))
-        self._syscall(
+        result = self._syscall(
             ctypes.c_long(_FUTEX_SYSCALL or 0),
             ctypes.c_void_p(self._address),
             ctypes.c_int(_FUTEX_WAIT),
@@ -294,6 +292,14 @@ class SharedWord:
             None,
             ctypes.c_int(0),
         )
+        if result == -1 and ctypes.get_errno() in _REFUSED:  # by a sandbox
+            self._syscall = None
+            self._poll(seen, timeout_s)
+
+    def _poll(self, seen: int, timeout_s: float) -> None:
+        end = time.monotonic() + timeout_s
+        while self.value == seen and (left := end - time.monotonic()) > 0:
+            time.sleep(min(_POLL_S, left))
 
     def wake(self) -> None:
         """Wake every process that sleeps on the word."""

@@ -10,6 +10,7 @@ import mmap
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -199,6 +200,25 @@ def test_a_thread_that_sleeps_on_a_word_wakes_when_it_changes(
     word.wake()
     thread.join(100)
     assert not thread.is_alive()
+    word.release()
+    mapping.close()
+
+
+def test_a_thread_sleeps_also_where_the_call_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its loop would take a whole processor."""
+    sleeps: list[float] = []
+    mapping = mmap.mmap(-1, 4096)
+
+    def sleep(seconds: float) -> None:
+        sleeps.append(seconds)
+        mapping[:4] = b"\1\0\0\0"
+
+    monkeypatch.setattr(osdep, "_FUTEX_SYSCALL", 100_000)  # there is no such call
+    monkeypatch.setattr(time, "sleep", sleep)
+    word = osdep.SharedWord(mapping, 0)
+    for seen in (0, 1):
+        word.wait(seen, 100 * (1 - seen))
+    assert len(sleeps) == 1
     word.release()
     mapping.close()
 
