@@ -23,10 +23,9 @@ try:
 except (AttributeError, OSError):  # not a system with glibc or musl
     _sched_getcpu = None
 
-# What a call ends with that the file system, an old kernel or a sandbox does not have.
-_REFUSED = frozenset(
-    (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.ENODEV)
-)
+# What a call ends with that a sandbox forbids, or that the file system does not have.
+_FORBIDDEN = frozenset((errno.ENOSYS, errno.EPERM, errno.EACCES))
+_REFUSED = _FORBIDDEN | {errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV}
 _EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 
 _GET_FLAGS, _SET_FLAGS, _NO_COPY_ON_WRITE = 0x80086601, 0x40086602, 0x00800000  # linux/fs.h
@@ -256,8 +255,9 @@ class _Timespec(ctypes.Structure):
 class SharedWord:
     """A 32-bit word of a shared mapping on which processes can sleep and be woken.
 
-    Uses a futex where the system call is known and allowed; elsewhere :meth:`wait` polls every 2 ms and
-    :meth:`wake` does nothing.  The mapping must outlive the word: :meth:`release` it first.
+    Uses a futex where the system call is known and allowed; elsewhere :meth:`wait` polls every
+    2 ms and :meth:`wake` does nothing.  The mapping must outlive the word: :meth:`release` it
+    first.
     """
 
     def __init__(self, mapping: mmap.mmap, offset: int) -> None:
@@ -292,7 +292,7 @@ class SharedWord:
             None,
             ctypes.c_int(0),
         )
-        if result == -1 and ctypes.get_errno() in _REFUSED:  # by a sandbox
+        if result == -1 and ctypes.get_errno() in _FORBIDDEN:
             self._syscall = None
             self._poll(seen, timeout_s)
 
