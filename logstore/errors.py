@@ -11,6 +11,10 @@ from __future__ import annotations
 class LogstoreError(Exception):
     """The base of all errors of this package."""
 
+    def __str__(self) -> str:
+        # A path that is not text would leave something in it that no terminal or log can take.
+        return super().__str__().encode(errors="backslashreplace").decode()
+
 
 # -- opening ---------------------------------------------------------------------------------
 
@@ -45,6 +49,10 @@ class NetworkFilesystemError(OpenError):
 
 class StorePermissionError(OpenError, PermissionError):
     """The operating system does not let this process use the store's files."""
+
+
+class ResourceLimitError(OpenError, OSError):
+    """A limit of this process or machine is reached: descriptors, threads, memory, addresses."""
 
 
 class StoreBusyError(OpenError):

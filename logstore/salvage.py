@@ -13,6 +13,7 @@ import time
 import lmdb
 
 from logstore import store
+from logstore.arguments import FilePath, store_path
 from logstore.engine import checking, files, frames, osdep
 from logstore.engine.compaction import fold_into
 from logstore.engine.failures import raise_write_error
@@ -27,7 +28,7 @@ from logstore.errors import CorruptionError, LogstoreError, StaleTableError
 from logstore.types import CheckReport
 
 
-def check(path: str | os.PathLike[str], *, salvage: bool = False) -> CheckReport:
+def check(path: FilePath, *, salvage: bool = False) -> CheckReport:
     """Verify the store at ``path``: beside live processes, or at rest, writing nothing.
 
     At rest every page of the table is verified before LMDB is let near it, so no damage can
@@ -42,7 +43,8 @@ def check(path: str | os.PathLike[str], *, salvage: bool = False) -> CheckReport
     or is of another format version.  A salvage raises one if the store is in use, too, and
     :class:`~logstore.errors.WriteError` if it could not be written; it can then be tried again.
     """
-    return sheltered(lambda: _check(os.path.realpath(os.fsdecode(path)), salvage))
+    real_path = store_path(path)
+    return sheltered(lambda: _check(real_path, salvage))
 
 
 def _check(real_path: str, salvage: bool) -> CheckReport:

@@ -16,7 +16,15 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Literal
 
-from logstore.arguments import expiry_us, now_us, positive, task_key
+from logstore.arguments import (
+    FilePath,
+    expiry_us,
+    file_path,
+    now_us,
+    positive,
+    store_path,
+    task_key,
+)
 from logstore.codec import decode_value, encode_value
 from logstore.codec_lower import too_large
 from logstore.engine import checking, registry, vacuum
@@ -27,7 +35,7 @@ from logstore.engine.commit import (
     Write,
 )
 from logstore.engine.engine import Engine
-from logstore.engine.failures import raisable
+from logstore.engine.failures import raisable, raise_open_error
 from logstore.engine.frames import (
     DELETED,
     FAILED,
@@ -70,7 +78,7 @@ COMPACT_AT_RANGE = (1 << 14, 1 << 28)
 
 
 def open(
-    path: str | os.PathLike[str],
+    path: FilePath,
     *,
     mode: Mode = "rw",
     sync: Sync = "always",
@@ -101,10 +109,11 @@ def open(
     A second ``open`` of the same file in a process shares the first one's engine, and with it
     ``compact_at``, ``write_timeout_s``, ``sync_interval_s``, ``max_results`` and ``max_bytes``.
 
-    Raises an :class:`~logstore.errors.OpenError`, CorruptLogError, CorruptTableError, or
-    ValueError for an option out of its range; the files are then as they were.
+    Raises an :class:`~logstore.errors.OpenError`, CorruptLogError, CorruptTableError, DiskFullError
+    (an open store needs some space beside its file), or ValueError for a path that is none or an
+    option out of its range; the files are then as they were.
     """
-    real_path = os.path.realpath(os.fsdecode(path))
+    real_path = store_path(path)
     if mode not in ("rw", "r"):
         raise ValueError(f"mode must be 'rw' or 'r', not {mode!r}")
     if sync not in ("always", "interval"):
@@ -132,22 +141,25 @@ def open(
     )
 
     def open_shared() -> registry.Shared:
-        if mode == "r" and not is_in_use(real_path):
-            check_place(real_path, force=force, create=False)
-            return registry.acquire_frozen(
-                real_path, lambda: FrozenEngine(real_path, options), write_timeout_s
-            )
-        return registry.acquire(
-            real_path,
-            lambda: open_engine(
+        try:
+            if mode == "r" and not is_in_use(real_path):
+                check_place(real_path, force=force, create=False)
+                return registry.acquire_frozen(
+                    real_path, lambda: FrozenEngine(real_path, options), write_timeout_s
+                )
+            return registry.acquire(
                 real_path,
-                options,
-                create=mode == "rw",
-                force=force,
-                accept_log_loss=accept_log_loss,
-            ),
-            write_timeout_s,
-        )
+                lambda: open_engine(
+                    real_path,
+                    options,
+                    create=mode == "rw",
+                    force=force,
+                    accept_log_loss=accept_log_loss,
+                ),
+                write_timeout_s,
+            )
+        except Exception as exc:
+            raise_open_error(real_path, exc)
 
     return sheltered(
         lambda: Store(
@@ -376,14 +388,14 @@ class Store:
         engine.refuse_nested()
         return sheltered(lambda: vacuum.vacuum(engine))
 
-    def backup(self, destination: str | os.PathLike[str]) -> None:
+    def backup(self, destination: FilePath) -> None:
         """Copy the store, with everything acked before this call, to a new file, durably.
 
         Writers go on meanwhile.  Raises FileExistsError if ``destination`` exists.
         """
         engine = self.writable_engine
         engine.refuse_nested()
-        absolute = os.path.abspath(os.fsdecode(destination))
+        absolute = file_path(destination)
         sheltered(lambda: vacuum.backup(engine, absolute))
 
     def check(self, *, salvage: bool = False) -> CheckReport:

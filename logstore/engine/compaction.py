@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import lmdb
 
 from logstore.engine import records
+from logstore.engine.failures import blame_space
 from logstore.engine.frames import EXPIRED, HAD_RESULT, RESULT, Entry
 from logstore.engine.frames import PROGRESS as PROGRESS_KIND
 from logstore.engine.options import Retention
@@ -313,3 +314,7 @@ def fold_into(
             table.grow_map()
         except lmdb.MapResizedError:
             table.adopt_map_size()
+        except lmdb.Error as exc:
+            sizes = [len(e.payload) for b in batches for side in b for e in side.values() if e]
+            blame_space(table.path, exc, sum(sizes))
+            raise

@@ -9,12 +9,12 @@ belong to the open file, which is the parent's too.
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import time
 
 from logstore.engine import osdep
+from logstore.errors import NotAStoreError
 
 MODE = 0o600
 
@@ -25,13 +25,13 @@ def open_file(path: str, flags: int, *, like: str | int | None = None) -> int:
     """A descriptor of a regular file; ``like`` is the file, or descriptor,
     whose owner and mode a new one gets.
 
-    Raises OSError; ELOOP for a symbolic link, EINVAL for what is not a regular file.
+    Raises OSError, ELOOP for a symbolic link, and NotAStoreError for what is not a regular file.
     """
     flags |= os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # it may be a FIFO
     fd, is_new = _open_or_create(path, flags)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", path)
+            raise NotAStoreError(f"{path}: not a regular file, expected a file of the store")
         if is_new and like is not None:
             adopt_owner(fd, like)
     except BaseException:

@@ -8,6 +8,7 @@ comes instead of the value.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from typing import TypeVar
@@ -20,20 +21,27 @@ from logstore.engine.options import Options
 from logstore.engine.overlay import Overlay
 from logstore.engine.reading import Reading
 from logstore.engine.table import Table
-from logstore.errors import StoreBusyError
+from logstore.errors import NotAStoreError, StoreBusyError
 
 T = TypeVar("T")
 
 
 def is_in_use(path: str) -> bool:
-    """Whether some process has the store open."""
+    """Whether some process has the store open.  Raises OSError if that cannot be found out.
+
+    It says no where a file may not be read: then nor may those that it is asked for.
+    """
     return _is_locked(path + "-shm") or _is_locked(path)
 
 
 def _is_locked(path: str) -> bool:
     try:
         fd = files.open_file(path, os.O_RDONLY)
-    except OSError:
+    except OSError as exc:
+        if exc.errno in (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR):
+            return False
+        raise
+    except NotAStoreError:
         return False
     try:
         return not osdep.try_lock(fd)

@@ -75,14 +75,19 @@ def _lost(engine: Engine, *, successor: bool = True) -> list[str]:
 def _is_vacuumed(engine: Engine) -> bool:
     """Whether a vacuum has put the file there and died before it could publish it."""
     try:
-        found = Table(engine.path, readonly=True, lock=False)
+        fd = files.open_file(engine.path, os.O_RDONLY)
     except (LogstoreError, OSError):
         return False
     try:
-        expected = (engine.table.meta.uuid, engine.header.words[INCARNATION] + 1)
-        return (found.meta.uuid, found.meta.incarnation) == expected
-    finally:
+        # By its descriptor: beside the path is a lock file that this process has open already.
+        found = Table(f"/proc/self/fd/{fd}", readonly=True, lock=False)
         found.close()
+    except (LogstoreError, OSError):
+        return False
+    finally:
+        files.close(fd)
+    expected = (engine.table.meta.uuid, engine.header.words[INCARNATION] + 1)
+    return (found.meta.uuid, found.meta.incarnation) == expected
 
 
 def _abandon(engine: Engine, lost: list[str]) -> NoReturn:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 from logstore.engine import files, frames, osdep
-from logstore.engine.lmdbfile import no_permission
+from logstore.engine.failures import open_error
 from logstore.errors import CorruptLogError, FormatVersionError, MissingLogError
 
 FIRST_OFFSET = frames.HEADER_BYTES
@@ -58,8 +58,8 @@ class Log:
     def open(cls, path: str, uuid: bytes, *, writable: bool = True) -> Log:
         """Open the log of the store with this UUID.
 
-        Raises MissingLogError, FormatVersionError, or CorruptLogError if page 0 is damaged or
-        another store's.
+        Raises MissingLogError, FormatVersionError, CorruptLogError if page 0 is damaged or
+        another store's, or another :class:`~logstore.errors.OpenError`.
         """
         try:
             fd = files.open_file(path, os.O_RDWR if writable else os.O_RDONLY)
@@ -69,8 +69,8 @@ class Log:
                 f"acked since the last compaction are lost; put the file back, or open with "
                 f"accept_log_loss=True to go on without them"
             ) from None
-        except PermissionError as exc:
-            raise no_permission(path) from exc
+        except OSError as exc:
+            raise open_error(path, exc) from exc
         try:
             info = os.fstat(fd)
             page = os.pread(fd, frames.HEADER_BYTES, 0)
@@ -135,11 +135,11 @@ class Log:
 
 
 def read_whole(path: str) -> bytes:
-    """The contents of a log, whatever they are.  Raises StorePermissionError or OSError."""
+    """The contents of a log, whatever they are.  Raises an :class:`OpenError` or OSError."""
     try:
         fd = files.open_file(path, os.O_RDONLY)
-    except PermissionError as exc:
-        raise no_permission(path) from exc
+    except OSError as exc:
+        raise open_error(path, exc) from exc
     try:
         with os.fdopen(os.dup(fd), "rb") as file:
             return file.read()

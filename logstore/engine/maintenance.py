@@ -16,6 +16,7 @@ import time
 
 from logstore.engine import identity, osdep, vacuum
 from logstore.engine.engine import Engine
+from logstore.engine.failures import start_thread
 from logstore.engine.frames import OFFSET_MAX
 from logstore.engine.header import LOG_FAILED, REPLACED, STATE, SYNCED, VACUUM, WRITING
 from logstore.engine.log import FIRST_OFFSET
@@ -35,7 +36,7 @@ class Maintenance:
         self._stop = threading.Event()
         self._processors = osdep.unbound()
         self._thread = threading.Thread(target=self._run, name="logstore-maintenance", daemon=True)
-        self._thread.start()
+        start_thread(engine.path, self._thread)
 
     def stop(self) -> None:
         """End the thread and wait for it, unless it is the caller."""

@@ -10,7 +10,6 @@ Everything here runs sheltered from signal handlers.
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +22,7 @@ from logstore.engine import files, frames, identity, osdep, shelter
 from logstore.engine.compaction import fold_into
 from logstore.engine.counters import Counters
 from logstore.engine.engine import Engine
-from logstore.engine.failures import raise_write_error
+from logstore.engine.failures import raise_open_error, raise_write_error
 from logstore.engine.header import (
     INCARNATION,
     LAST_TIME,
@@ -38,19 +37,17 @@ from logstore.engine.lmdbfile import inspect_file, make_lock_file
 from logstore.engine.log import FIRST_OFFSET, Log, new_log_id, read_whole
 from logstore.engine.options import Options, arena_bytes
 from logstore.engine.overlay import Overlay
+from logstore.engine.places import check_directory
 from logstore.engine.records import Meta
 from logstore.engine.table import HeldAloneError, Table
 from logstore.errors import (
     CorruptLogError,
     CorruptTableError,
-    LogstoreError,
     MissingLogError,
     NetworkFilesystemError,
-    NotAStoreError,
     OpenError,
     StaleTableError,
     StoreBusyError,
-    StorePermissionError,
     StoreReplacedError,
 )
 
@@ -75,9 +72,7 @@ def open_engine(
             engine = _try_open(path, fd, options, accept_log_loss=accept_log_loss)
         except BaseException as exc:
             _close_presence(fd)
-            if isinstance(exc, LogstoreError) or not isinstance(exc, OSError | lmdb.Error):
-                raise
-            raise_write_error(path, exc)
+            raise_open_error(path, exc)
         if engine is not None:
             return engine
         _close_presence(fd)
@@ -93,14 +88,12 @@ def open_engine(
 
 def check_place(path: str, *, force: bool, create: bool) -> None:
     """Refuse a path at which no store can be, before anything is touched."""
-    directory = os.path.dirname(path)
-    if not os.path.isdir(directory):
-        raise OpenError(f"{directory}: no such directory; create it first")
+    check_directory(path, create=create)
     if os.path.lexists(path):
         inspect_file(path)
     elif not create:
         raise OpenError(f"{path}: no such store")
-    kind = osdep.filesystem_type(directory)
+    kind = osdep.filesystem_type(os.path.dirname(path))
     if kind in osdep.NETWORK_FILESYSTEMS and not force:
         raise NetworkFilesystemError(
             f"{path}: on a network file system ({kind}), where locks and shared memory do not "
@@ -112,15 +105,7 @@ def _open_presence(path: str) -> int:
     try:
         return files.open_file(path + "-shm", os.O_RDWR | os.O_CREAT, like=path)
     except OSError as exc:
-        if exc.errno in (errno.ELOOP, errno.EINVAL):
-            raise NotAStoreError(
-                f"{path}-shm: a symbolic link or no regular file, expected a file of the store; "
-                f"remove it"
-            ) from exc
-        raise StorePermissionError(
-            f"{path}-shm: cannot be opened for writing ({exc.strerror}); the store needs to "
-            f"create files beside {os.path.basename(path)!r}; use mode='r' to read only"
-        ) from exc
+        raise_open_error(path + "-shm", exc)
 
 
 def _try_open(path: str, fd: int, options: Options, *, accept_log_loss: bool) -> Engine | None:

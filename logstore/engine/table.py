@@ -23,6 +23,8 @@ from logstore.engine.failures import raise_write_error
 from logstore.engine.frames import FORMAT_VERSION, RESULT, TIME_MAX, Entry, checksum_seed
 from logstore.engine.lmdbfile import (
     DATA_FORMAT,
+    adopt_map,
+    grow_map,
     inspect_file,
     make_lock_file,
     open_environment,
@@ -503,14 +505,23 @@ class Table:
         txn.put(_META_KEY, records.encode_meta(meta), db=self._meta_db)
 
     def grow_map(self) -> None:
-        """Double the map.  Only under the writer lock."""
-        with self._writing, self._gate:
-            self.env.set_mapsize(self.env.info()["map_size"] * 2)
+        """Enlarge a map that is full; under the writer lock, with no transaction open.
+
+        Raises ResourceLimitError if there is no room for a larger one.
+        """
+        self._resize_map(grow_map)
 
     def adopt_map_size(self) -> None:
-        """Take over the size that another process gave the map."""
+        """Enlarge the map as far as another process has grown the file; as :meth:`grow_map`."""
+        self._resize_map(adopt_map)
+
+    def _resize_map(self, resize: Callable[[lmdb.Environment, str], None]) -> None:
         with self._writing, self._gate:
-            self.env.set_mapsize(0)
+            try:
+                resize(self.env, self.path)
+            except lmdb.Error as exc:  # the old map is gone, and the new one does not fit
+                self._close_environment()
+                raise translate(exc, self.path) from exc
 
     def reader_check(self) -> int:
         """Free the slots of dead readers; how many there were."""

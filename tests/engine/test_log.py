@@ -87,7 +87,7 @@ def test_opening_a_log_without_permission_says_so(
 
     with monkeypatch.context() as patch:  # root may open any file
         patch.setattr(os, "open", refuse)
-        with pytest.raises(StorePermissionError, match=r"app\.db-log: no permission"):
+        with pytest.raises(StorePermissionError, match=r"app\.db-log: .*no permission"):
             Log.open(log_path, UUID)
 
 

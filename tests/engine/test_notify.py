@@ -183,7 +183,7 @@ def test_a_notifier_that_cannot_be_started_is_an_error_and_leaves_no_subscriptio
     for watched in (None, "a"):
         with monkeypatch.context() as patched:
             patched.setattr(threading.Thread, "start", fail)
-            with pytest.raises(RuntimeError, match="can't start new thread"):
+            with pytest.raises(logstore.ResourceLimitError, match="ulimit -u"):
                 store.watch(watched)
     assert not notifier._to_all
     assert not notifier._by_key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
@@ -292,11 +293,43 @@ def test_an_opening_that_fails_is_an_error_and_the_next_one_succeeds(
     assert names_in(path.parent) == ["app.db"]
 
 
-def test_a_side_file_that_cannot_be_opened_is_a_permission_error(path: Path) -> None:
+def test_a_directory_in_the_place_of_a_side_file_is_told(path: Path) -> None:
     os.mkdir(f"{path}-shm")
-    with pytest.raises(logstore.StorePermissionError, match="Is a directory"):
+    with pytest.raises(logstore.OpenError, match=r"app\.db-shm: cannot be .*Is a directory"):
         logstore.open(path)
     assert names_in(path.parent) == ["app.db-shm"]
+
+
+def test_a_newcomer_who_cannot_ask_for_blocks_takes_back_no_publication(
+    path: Path, start_peer: Callable[..., Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It must not write what it has read a moment ago into the header that all share."""
+    peer = start_peer(path)
+    peer.run("store.set_result('before', 1)")
+    real = osdep.pwrite_all
+    names = iter(f"published-{n}" for n in range(10))
+    published = []
+
+    def publish() -> None:
+        published.append(next(names))
+        peer.run(f"store.set_result({published[-1]!r}, 2)")
+
+    def refuse(fd: int, offset: int, size: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    def publish_first(fd: int, data: bytes | memoryview, offset: int) -> None:
+        if os.readlink(f"/proc/self/fd/{fd}").endswith("-shm"):
+            publish()
+        real(fd, data, offset)
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    monkeypatch.setattr(osdep, "pwrite_all", publish_first)
+    with logstore.open(path) as store:
+        assert all(store.status(name) == "ready" for name in published)
+        publish()
+        for name in published:
+            assert store.get_result(name) == peer.run(f"store.get_result({name!r})") == 2
+        assert store.check().ok
 
 
 @pytest.mark.parametrize("damage", ["page 0", "missing"])
