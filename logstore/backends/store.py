@@ -22,13 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import logstore
 from logstore import errors as store_errors
 from logstore.backends.base import AsyncResultBackend
-from logstore.backends.errors import (
-    ResultDamagedError,
-    ResultDeletedError,
-    ResultExpiredError,
-    ResultIsMissingError,
-    ResultIsReadyError,
-)
+from logstore.backends.errors import ResultDamagedError, ResultIsReadyError, missing
 from logstore.backends.expiry import Expiry
 from logstore.backends.outcome import (
     decode_outcome,
@@ -206,8 +200,9 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
 
         With ``keep_results=False`` it is gone from the store when this returns.
 
-        Raises ``ResultIsMissingError``, ``ResultExpiredError``, ``ResultDeletedError``, and
-        ``ResultDamagedError`` when what is stored is not a result of this backend.
+        Raises ``ResultIsMissingError``, whose subclasses ``ResultExpiredError`` and
+        ``ResultDeletedError`` say that there was a result, and ``ResultDamagedError`` when what is
+        stored is not a result of this backend.
         """
         store = await self._opened()
         key = self._key(task_id)
@@ -217,11 +212,7 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
             else:
                 data = await store.pop_result(key)
         except store_errors.ResultIsMissingError as error:
-            raise ResultIsMissingError(str(error)) from error
-        except store_errors.ResultExpiredError as error:
-            raise ResultExpiredError(str(error)) from error
-        except store_errors.ResultDeletedError as error:
-            raise ResultDeletedError(str(error)) from error
+            raise missing(error) from error
         except store_errors.CorruptionError as error:
             raise ResultDamagedError(str(error)) from error
         if is_serialized(data):
