@@ -111,13 +111,11 @@ class ResultError(LogstoreError):
 
 
 class ResultIsMissingError(ResultError, KeyError):
-    """There is no result under this task id: none was ever stored, or it has gone.
-
-    ``status`` tells which, in the words of ``Store.status``: ``"unknown"`` if no result was ever
-    stored, as far as the store remembers; ``"expired"`` or ``"deleted"`` in the subclasses.
-    """
+    """There is no result under this task id: none was ever stored, or it has gone."""
 
     status: Literal["unknown", "expired", "deleted"] = "unknown"
+    """Which of the two, in the words of ``Store.status``: ``"unknown"`` if no result was ever
+    stored, as far as the store remembers; ``"expired"`` or ``"deleted"`` in the subclasses."""
 
     __str__ = Exception.__str__  # KeyError would show the repr of the message
 
