@@ -2,18 +2,22 @@
 
 Rules: results and progress are kept as the objects they are, not as copies, and are gone with the
 process.  A lock makes each call atomic, so that several event loops and threads may share one
-backend.  Nothing here waits for anything.
+backend.  Nothing here waits for anything, but for the poll of taskiq's ``wait_result()``.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import OrderedDict
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from logstore.backends.base import AsyncResultBackend
 from logstore.backends.errors import ResultIsMissingError
 from logstore.backends.progress import ReportedProgress, reported
+from logstore.backends.waiting import current_wait
+from logstore.handover import call_soon
 
 if TYPE_CHECKING:
     from taskiq.depends.progress_tracker import TaskProgress as TaskiqProgress
@@ -44,6 +48,7 @@ class InmemoryResultBackend(AsyncResultBackend[_ReturnType]):
         self._lock = threading.Lock()
         self._results: OrderedDict[str, TaskiqResult[_ReturnType]] = OrderedDict()
         self._progress: OrderedDict[str, ReportedProgress] = OrderedDict()
+        self._arrivals: dict[str, list[asyncio.Future[None]]] = {}  # what a wait_result() waits for
 
     async def set_result(self, task_id: str, result: TaskiqResult[_ReturnType]) -> None:
         """Keep the result; the oldest one goes when there are too many."""
@@ -53,6 +58,9 @@ class InmemoryResultBackend(AsyncResultBackend[_ReturnType]):
             if self._is_over(self._results):
                 oldest, _ = self._results.popitem(last=False)
                 self._progress.pop(oldest, None)
+            arrivals = self._arrivals.pop(task_id, ())
+        for arrival in arrivals:
+            call_soon(arrival.get_loop(), partial(arrival.set_result, None))
 
     async def get_result(self, task_id: str, with_logs: bool = True) -> TaskiqResult[_ReturnType]:
         """Return the result; ``log`` is None unless ``with_logs``.
@@ -68,9 +76,24 @@ class InmemoryResultBackend(AsyncResultBackend[_ReturnType]):
         return result.model_copy(update=None if with_logs else {"log": None})
 
     async def is_result_ready(self, task_id: str) -> bool:
-        """Return whether there is a result."""
+        """Return whether there is a result.
+
+        It answers at once, unless taskiq's ``wait_result()`` is asking: that gets its answer when
+        the result is there, or its time-out over (:mod:`logstore.backends.waiting`).
+        """
+        wait = current_wait(self)
         with self._lock:
-            return task_id in self._results
+            if task_id in self._results:
+                return True
+            if wait is None:
+                return False
+            arrival: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._arrivals.setdefault(task_id, []).append(arrival)
+        try:
+            await asyncio.wait((arrival,), timeout=wait.timeout_s)
+        finally:
+            self._leave(task_id, arrival)
+        return arrival.done()
 
     async def delete_result(self, task_id: str) -> bool:
         """Forget the result and the progress of a task; return whether there was a result."""
@@ -94,6 +117,14 @@ class InmemoryResultBackend(AsyncResultBackend[_ReturnType]):
         with self._lock:
             report = self._progress.get(task_id)
         return None if report is None else report.model_copy()
+
+    def _leave(self, task_id: str, arrival: asyncio.Future[None]) -> None:
+        with self._lock:
+            others = self._arrivals.get(task_id, [])
+            if arrival in others:
+                others.remove(arrival)
+                if not others:
+                    del self._arrivals[task_id]
 
     def _is_over(self, kept: OrderedDict[str, Any]) -> bool:
         return self.max_stored_results != -1 and len(kept) > self.max_stored_results

@@ -109,7 +109,6 @@ SCHEMES: dict[str, Scheme] = {
             "max_results": int,
             "serializer": _serializer,
             "prefix_str": str,
-            "long_poll": float,
             "exceptions": _exceptions,
             "sync": _choice("always", "interval"),
             "sync_interval_s": float,

@@ -45,18 +45,16 @@ class TestLogStore(BackendConformance):
 
 
 _PREFIXED = {
-    "test_a_deleted_result_is_gone": "who waits for a deleted result gets an error",
-    "test_what_was_deleted_stays_so_after_a_restart": "as above",
     "test_an_odd_id_is_an_id[long]": "480 bytes are for prefix and id together",
     "test_similar_ids_are_two[long]": "480 bytes are for prefix and id together",
 }
 
 
-class TestLogStoreWithPrefixAndLongPoll(BackendConformance):
+class TestLogStoreWithPrefix(BackendConformance):
     known_differences = _PREFIXED
 
     async def make_backend(self, place: Path) -> LogStoreResultBackend[Any]:
-        return LogStoreResultBackend(place / "app.db", prefix_str="app", long_poll=0.25)
+        return LogStoreResultBackend(place / "app.db", prefix_str="app")
 
 
 class TestLogStoreWithPickle(BackendConformance):
@@ -88,6 +86,7 @@ _DUMMY = {
             "test_a_deleted_result_is_gone",
             "test_a_missing_result_does_not_disturb_the_others",
             "test_a_result_can_be_set_again_after_deletion",
+            "test_a_task_sent_again_after_deletion_reaches_its_waiter",
             "test_deleting_twice_says_so",
             "test_deletion_spares_other_tasks",
             "test_one_of_many_who_delete_is_told_so",
@@ -119,6 +118,7 @@ _TASKIQ_INMEMORY = {
     "test_changing_a_results_field_changes_nothing": "the stored object itself is returned",
     "test_both_forms_replace_each_other": "the fields of one form only",
     "test_taskiqs_progress_has_our_fields": "the fields of one form only",
+    "test_what_is_got_is_equal_to_our_progress": "it is our progress itself, and not taskiq's",
 }
 
 

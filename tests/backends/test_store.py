@@ -8,7 +8,6 @@ import multiprocessing
 import os
 import pickle
 import threading
-import time
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -186,7 +185,7 @@ def test_a_backend_travels_to_a_spawned_child(path: Path) -> None:
 
 def test_a_copy_by_pickle_keeps_all_arguments(path: Path) -> None:
     backend: Backend = LogStoreResultBackend(
-        path, keep_results=False, result_ex_time=5, prefix_str="p", long_poll=1, sync="interval"
+        path, keep_results=False, result_ex_time=5, prefix_str="p", sync="interval"
     )
     again = pickle.loads(pickle.dumps(backend))
     left_out = {"_lock", "_allowed"}
@@ -226,9 +225,6 @@ def test_both_times_are_refused(path: Path) -> None:
     [
         ({"result_ex_time": "5"}, TypeError),
         ({"result_ex_time": True}, TypeError),
-        ({"long_poll": -1}, ValueError),
-        ({"long_poll": float("inf")}, ValueError),
-        ({"long_poll": None}, TypeError),
         ({"exceptions": "some"}, ValueError),
         ({"exceptions": [int]}, TypeError),
         ({"nonsense": 1}, TypeError),
@@ -346,16 +342,24 @@ def test_a_value_round_trips(path: Path, value: Any) -> None:
     assert_same(run(main()), value)
 
 
-def test_a_missing_an_expired_and_a_deleted_result_are_told_apart(path: Path) -> None:
+def test_a_missing_an_expired_and_a_deleted_result_are_told_apart(path: Path, clock: Clock) -> None:
     async def main() -> None:
         async with Opened(path) as backend:
-            with pytest.raises(ResultIsMissingError) as caught:
-                await backend.get_result("t")
-            assert isinstance(caught.value, ResultGetError)
-            await backend.set_result("t", ok(1))
-            await backend.delete_result("t")
-            with pytest.raises(ResultDeletedError):
-                await backend.get_result("t")
+            await backend.set_result("expired", ok(1, labels={"result_ex_time": 60}))
+            clock.advance(61)
+            await backend.set_result("deleted", ok(1))
+            await backend.delete_result("deleted")
+            for task_id, kind in (
+                ("unknown", ResultIsMissingError),
+                ("expired", ResultExpiredError),
+                ("deleted", ResultDeletedError),
+            ):
+                with pytest.raises(ResultIsMissingError) as caught:
+                    await backend.get_result(task_id)
+                assert (type(caught.value), caught.value.status) == (kind, task_id)
+                assert isinstance(caught.value, ResultGetError)
+                assert isinstance(caught.value, store_errors.ResultIsMissingError)
+                assert repr(task_id) in str(caught.value)
 
     run(main())
 
@@ -565,54 +569,6 @@ def test_bytes_that_the_serializer_cannot_read_are_a_damaged_result(path: Path) 
         async with Opened(path, serializer=JSONSerializer()) as backend:
             with pytest.raises(ResultDamagedError, match="JSONSerializer cannot read"):
                 await backend.get_result("t")
-
-    run(main())
-
-
-# -- waiting -----------------------------------------------------------------------------------
-
-
-def test_a_long_poll_ends_when_the_result_comes(path: Path) -> None:
-    async def main() -> None:
-        async with Opened(path, long_poll=200) as waiting, Opened(path) as writing:
-            start = time.monotonic()
-            waiter = asyncio.ensure_future(waiting.is_result_ready("t"))
-            for _ in range(100):
-                await asyncio.sleep(0)
-            assert not waiter.done()
-            await writing.set_result("t", ok(1))
-            assert await waiter is True
-            assert time.monotonic() - start < 100
-
-    run(main())
-
-
-def test_a_long_poll_ends_in_time(path: Path) -> None:
-    async def main() -> None:
-        async with Opened(path, long_poll=0.02) as backend:
-            assert await backend.is_result_ready("t") is False
-
-    run(main())
-
-
-def test_a_long_poll_for_what_has_gone_is_an_error(path: Path) -> None:
-    async def main() -> None:
-        async with Opened(path, long_poll=60) as backend:
-            await backend.set_result("t", ok(1))
-            await backend.delete_result("t")
-            with pytest.raises(ResultIsReadyError, match="nothing to wait for"):
-                await backend.is_result_ready("t")
-
-    run(main())
-
-
-def test_a_cancelled_long_poll_ends_at_once(path: Path) -> None:
-    async def main() -> None:
-        async with Opened(path, long_poll=60) as backend:
-            with pytest.raises(asyncio.TimeoutError):
-                await asyncio.wait_for(backend.is_result_ready("t"), 0.02)
-            await backend.set_result("t", ok(1))
-            assert await backend.is_result_ready("t")
 
     run(main())
 

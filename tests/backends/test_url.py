@@ -29,11 +29,10 @@ def test_each_scheme_opens_its_backend() -> None:
     assert file.storage_dir == Path("/dir/with space")
     store = open_backend(
         "logstore:///path/app.db?keep_results=false&result_ex_time=60&prefix_str=a%26b"
-        "&long_poll=0.5&sync=interval&serializer=json&exceptions=builtins,app.errors"
+        "&sync=interval&serializer=json&exceptions=builtins,app.errors"
     )
     assert isinstance(store, LogStoreResultBackend)
     assert (store.path, store.keep_results, store.prefix_str) == ("/path/app.db", False, "a&b")
-    assert store.long_poll == 0.5
     assert type(store.serializer).__name__ == "JSONSerializer"
 
 
