@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from logstore.codec import decode_value, encode_small, encode_value
+from logstore.codec_hooks import DecHook, EncHook
 from logstore.errors import DecodeError, UnserializableValueError
 
 _FIELDS = ("progress", "status", "current", "total", "meta")
@@ -145,17 +146,21 @@ class TaskProgress:
         return made
 
 
-def encode_progress(progress: TaskProgress, *, max_bytes: int = 1 << 30) -> bytes:
+def encode_progress(
+    progress: TaskProgress, *, max_bytes: int = 1 << 30, enc_hook: EncHook | None = None
+) -> bytes:
     """Return the bytes of ``progress``.
 
     Raises :class:`UnserializableValueError`, with a path as ``progress.meta['rows'][3]``, and
     :class:`ValueTooLargeError`, as :func:`logstore.codec.encode_value` does.
     """
     try:
-        return encode_value(progress.to_list(), max_bytes=max_bytes, root="progress")
+        return encode_value(
+            progress.to_list(), max_bytes=max_bytes, root="progress", enc_hook=enc_hook
+        )
     except UnserializableValueError:
         # Says it with this path.
-        encode_value(progress.meta, max_bytes=max_bytes, root="progress.meta")
+        encode_value(progress.meta, max_bytes=max_bytes, root="progress.meta", enc_hook=enc_hook)
         raise  # the meta alone would have fitted, with the array around it it is too deep
 
 
@@ -167,12 +172,13 @@ def encode_small_progress(progress: TaskProgress) -> bytes | None:
     return encode_small(progress.to_list()) if isinstance(progress, TaskProgress) else None
 
 
-def decode_progress(data: bytes | memoryview) -> TaskProgress:
+def decode_progress(data: bytes | memoryview, dec_hook: DecHook | None = None) -> TaskProgress:
     """Return the progress that ``data`` holds, trusting nothing in it.
 
-    Raises :class:`DecodeError` for anything that :func:`encode_progress` would not write.
+    ``dec_hook`` is that of :func:`logstore.codec.decode_value`, for the meta.  Raises
+    :class:`DecodeError` for anything that :func:`encode_progress` would not write, or as that does.
     """
-    values = decode_value(data)
+    values = decode_value(data, dec_hook)
     if type(values) is not list or len(values) < len(_FIELDS):
         raise DecodeError(f"the {len(data)} bytes of a progress are not an array of its fields")
     progress, status, current, total, meta = values[: len(_FIELDS)]
