@@ -27,7 +27,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from enum import Enum
 from itertools import zip_longest
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pydantic
 import pydantic_core
@@ -79,7 +79,15 @@ def to_plain(
     :class:`~logstore.errors.UnserializableValueError` for what cannot be stored, and
     :class:`BudgetExceededError` when the value has more than ``parts_max`` parts or needs the hook.
     """
-    return convert(value, name, parts_max=parts_max, enc_hook=enc_hook)[0]
+    return convert(value, name, parts_max=parts_max, enc_hook=enc_hook).plain
+
+
+class Converted(NamedTuple):
+    """What a value has become."""
+
+    plain: Any
+    exact: bool  # every type in it is what it was
+    same_kind: bool  # or its base, or what a hook has made
 
 
 def convert(
@@ -88,15 +96,15 @@ def convert(
     *,
     parts_max: int | None = None,
     enc_hook: EncHook | None = None,
-) -> tuple[Any, bool]:
-    """Return what :func:`to_plain` does, and whether anything in it is now of another kind.
+) -> Converted:
+    """Return what :func:`to_plain` does, and whether it is of the types that it was.
 
-    An instance of a subclass that has become its base is of the same kind; an enum that has become
-    its value is not.
+    An instance of a subclass that has become its base is still of the same kind; an enum that has
+    become its value is not.
     """
     walk = _Walk(parts_max, enc_hook)
     try:
-        return walk.convert(value), walk.changed
+        return Converted(walk.convert(value), walk.exact, walk.same_kind)
     except _Unstorable as error:
         path = name + "".join(reversed(error.steps))
         raise UnserializableValueError(f"cannot store {path}: {error.reason}") from error.__cause__
@@ -109,7 +117,7 @@ class _Walk:
         self.parts_left = parts_max
         self.enc_hook = enc_hook
         self.above: set[int] = set()
-        self.changed = False
+        self.exact = self.same_kind = True
 
     def convert(self, value: Any) -> Any:
         kind = type(value)
@@ -134,10 +142,12 @@ class _Walk:
             raise _failed(f"the {type_name(kind)} there cannot be converted", error) from error
 
     def _of_other_type(self, kind: type, value: Any) -> Any:
+        self.exact = False
         converter = _converter(kind, value)
         if converter is not None:
             plain = converter(self, value)
-            self.changed = self.changed or type(plain) not in bases_of(kind)
+            if type(plain) not in bases_of(kind):
+                self.same_kind = False
             return plain
         number = converter_for(kind)
         if number is not None:
@@ -194,7 +204,7 @@ def _set(walk: _Walk, value: Any) -> Any:
     # Or members that were different have become equal, as an enum's value and that value.
     if len(plain) == len(items):
         return plain
-    walk.changed = True
+    walk.exact = walk.same_kind = False
     return items
 
 
