@@ -29,12 +29,9 @@ import pydantic_core
 
 
 def _datetime(value: datetime) -> datetime:
-    clock = value.timetz()
-    return datetime.combine(
-        date(value.year, value.month, value.day),
-        time(clock.hour, clock.minute, clock.second, clock.microsecond, fold=clock.fold),
-        value.tzinfo,
-    )
+    day = value.year, value.month, value.day
+    clock = value.hour, value.minute, value.second, value.microsecond
+    return datetime(*day, *clock, value.tzinfo, fold=value.fold)
 
 
 def _date(value: date) -> date:
@@ -42,8 +39,8 @@ def _date(value: date) -> date:
 
 
 def _time(value: time) -> time:
-    parts = value.hour, value.minute, value.second, value.microsecond
-    return time(*parts, value.tzinfo, fold=value.fold)
+    clock = value.hour, value.minute, value.second, value.microsecond
+    return time(*clock, value.tzinfo, fold=value.fold)
 
 
 def _timedelta(value: timedelta) -> timedelta:

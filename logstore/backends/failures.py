@@ -62,8 +62,8 @@ def encode_error(
 ) -> list[dict[str, Any]]:
     """Return the records of ``error``, itself first.
 
-    ``slim`` leaves out attributes and stores arguments that are not short by their texts: for an
-    exception that is itself too large to be stored.
+    ``slim`` leaves out attributes that are not short and stores such arguments by their texts: for
+    an exception that is itself too large to be stored.
     """
     graph = _Graph(enc_hook)
     graph.index_of(error)
@@ -115,17 +115,6 @@ def unicode_fields(kind: type[BaseException]) -> tuple[str, ...]:
     return ()
 
 
-def is_own(kind: type, method: str) -> bool:
-    """Return whether a special method of an exception class is not that of a built-in one."""
-    owner = next(base for base in bases_of(kind) if method in namespace_of(base))
-    return vars(builtins).get(owner.__name__) is not owner
-
-
-def is_exact(entry: dict[str, Any]) -> bool:
-    """Return whether what comes back of an argument or attribute is what it was."""
-    return "value" in entry and "near" not in entry
-
-
 class _Graph:
     """The exceptions met so far, each with its index."""
 
@@ -147,16 +136,15 @@ def _record(graph: _Graph, error: BaseException, slim: bool) -> dict[str, Any]:
     kind = type(error)
     module, name = class_names(kind)
     args = [_entry(graph, arg, slim) for arg in _args(error)]
-    members = {} if slim else {n: _entry(graph, v, slim) for n, v in members_of(error)}
-    state = {} if slim else {n: _entry(graph, v, slim) for n, v in _state(error)}
+    members = {n: _entry(graph, v, slim) for n, v in members_of(error)}
+    state = {n: _entry(graph, v, slim) for n, v in _state(error) if not slim or _is_short(v)}
     record: dict[str, Any] = {
         "module": safe_text(module, TEXT_CHARS_MAX),
         "class": safe_text(name, TEXT_CHARS_MAX),
         "message": text_of(str, error, TEXT_CHARS_MAX),
+        "repr": text_of(repr, error, _REPR_CHARS_MAX),
         "args": args,
     }
-    if is_own(kind, "__repr__") or not all(map(is_exact, args)):
-        record["repr"] = text_of(repr, error, _REPR_CHARS_MAX)
     _add(record, "members", members)
     _add(record, "state", state)
     _add(record, "notes", [text_of(str, note, TEXT_CHARS_MAX) for note in _notes(error)])
@@ -237,13 +225,11 @@ def _entry(graph: _Graph, value: Any, slim: bool) -> dict[str, Any]:
         return _texts(value)
     if kind is not RemoteObject:
         try:
-            plain, exact, same_kind = convert(value, enc_hook=graph.enc_hook)
+            plain, same_kind = convert(value, enc_hook=graph.enc_hook)
         except UnserializableValueError:
             return _texts(value)
-        if exact:
-            return {"value": plain}
         if same_kind or type(plain) in bases_of(kind):
-            return {"value": plain, "near": True}
+            return {"value": plain}
     return _texts(value)
 
 

@@ -86,8 +86,7 @@ class Converted(NamedTuple):
     """What a value has become."""
 
     plain: Any
-    exact: bool  # every type in it is what it was
-    same_kind: bool  # or its base, or what a hook has made
+    same_kind: bool  # every type in it is what it was, or its base, or made by a hook
 
 
 def convert(
@@ -97,14 +96,14 @@ def convert(
     parts_max: int | None = None,
     enc_hook: EncHook | None = None,
 ) -> Converted:
-    """Return what :func:`to_plain` does, and whether it is of the types that it was.
+    """Return what :func:`to_plain` does, and whether it is still of the same kind.
 
     An instance of a subclass that has become its base is still of the same kind; an enum that has
     become its value is not.
     """
     walk = _Walk(parts_max, enc_hook)
     try:
-        return Converted(walk.convert(value), walk.exact, walk.same_kind)
+        return Converted(walk.convert(value), walk.same_kind)
     except _Unstorable as error:
         path = name + "".join(reversed(error.steps))
         raise UnserializableValueError(f"cannot store {path}: {error.reason}") from error.__cause__
@@ -117,7 +116,7 @@ class _Walk:
         self.parts_left = parts_max
         self.enc_hook = enc_hook
         self.above: set[int] = set()
-        self.exact = self.same_kind = True
+        self.same_kind = True
 
     def convert(self, value: Any) -> Any:
         kind = type(value)
@@ -142,7 +141,6 @@ class _Walk:
             raise _failed(f"the {type_name(kind)} there cannot be converted", error) from error
 
     def _of_other_type(self, kind: type, value: Any) -> Any:
-        self.exact = False
         converter = _converter(kind, value)
         if converter is not None:
             plain = converter(self, value)
@@ -204,7 +202,7 @@ def _set(walk: _Walk, value: Any) -> Any:
     # Or members that were different have become equal, as an enum's value and that value.
     if len(plain) == len(items):
         return plain
-    walk.exact = walk.same_kind = False
+    walk.same_kind = False
     return items
 
 
