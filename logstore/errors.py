@@ -81,7 +81,9 @@ class CorruptTableError(CorruptionError):
 
 
 class DecodeError(CorruptionError):
-    """The bytes of a value are not what the encoder of this version writes."""
+    """The bytes of a value are not what the encoder of this version writes, or dec_hook failed."""
+
+    plain: object = None  # the value without dec_hook, if nothing but that has failed
 
 
 # -- using -----------------------------------------------------------------------------------

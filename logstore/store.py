@@ -14,7 +14,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from logstore.arguments import (
     FilePath,
@@ -26,6 +26,7 @@ from logstore.arguments import (
     task_key,
 )
 from logstore.codec import decode_value, encode_value
+from logstore.codec_hooks import DecHook, EncHook, check_hook
 from logstore.codec_lower import too_large
 from logstore.engine import checking, registry, vacuum
 from logstore.engine.commit import (
@@ -93,6 +94,8 @@ def open(
     max_value_bytes: int = VALUE_BYTES_MAX,
     accept_log_loss: bool = False,
     force: bool = False,
+    enc_hook: EncHook | None = None,
+    dec_hook: DecHook | None = None,
 ) -> Store:
     """Open the store in the file ``path``, which is created if it is not there.
 
@@ -106,12 +109,20 @@ def open(
     oldest results go at each compaction.  ``accept_log_loss=True`` opens a store whose log has
     been lost, without what was in it; ``force=True`` opens one on a network file system.
 
+    ``enc_hook(obj)`` and ``dec_hook(type, obj)`` let an application keep its own types, as with
+    msgspec.  The first is called with an object of a type that is not stored, and returns one that
+    is; the second is called on reading, with the class of that object and what was made of it, and
+    returns the value.  ``NotImplementedError`` says "not supported".  ``type`` is the class if its
+    module is imported, and else its dotted name; without ``dec_hook`` the value is what
+    ``enc_hook`` made.  Any thread may call them.
+
     A second ``open`` of the same file in a process shares the first one's engine, and with it
     ``compact_at``, ``write_timeout_s``, ``sync_interval_s``, ``max_results`` and ``max_bytes``.
 
     Raises an :class:`~logstore.errors.OpenError`, CorruptLogError, CorruptTableError, DiskFullError
-    (an open store needs some space beside its file), or ValueError for a path that is none or an
-    option out of its range; the files are then as they were.
+    (an open store needs some space beside its file), ValueError for a path that is none or an
+    option out of its range, or TypeError for a hook that is no function; the files are then as
+    they were.
     """
     real_path = store_path(path)
     if mode not in ("rw", "r"):
@@ -133,6 +144,8 @@ def open(
     ):
         if seconds is not None:
             positive(name, seconds)
+    check_hook("enc_hook", enc_hook)
+    check_hook("dec_hook", dec_hook)
     options = Options(
         compact_at=compact_at,
         write_timeout_s=write_timeout_s,
@@ -169,6 +182,8 @@ def open(
             sync=sync == "always",
             ttls_s=(result_ttl_s, failure_ttl_s, progress_ttl_s),
             max_value_bytes=max_value_bytes,
+            enc_hook=enc_hook,
+            dec_hook=dec_hook,
         ),
         discard=Store.close,
     )
@@ -186,6 +201,8 @@ class Store:
         sync: bool,
         ttls_s: tuple[float | None, float | None, float | None],
         max_value_bytes: int,
+        enc_hook: EncHook | None,
+        dec_hook: DecHook | None,
     ) -> None:
         self._path = path
         self._open_shared = open_shared
@@ -193,6 +210,7 @@ class Store:
         self._sync = sync
         self._result_ttl_s, self._failure_ttl_s, self._progress_ttl_s = ttls_s
         self._max_value_bytes = max_value_bytes
+        self.enc_hook, self.dec_hook = enc_hook, dec_hook
         self._closed = False
         self._closing = threading.Lock()  # held while the handle is opened again or closed
         self._shared = open_shared()
@@ -212,6 +230,12 @@ class Store:
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
         return f"<logstore.Store {self._path!r} {state}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"a Store can be neither pickled nor copied; open it where it is needed:"
+            f" logstore.open({self._path!r})"
+        )
 
     def __enter__(self) -> Store:
         return self
@@ -245,7 +269,7 @@ class Store:
         Raises ResultIsMissingError, ResultExpiredError or ResultDeletedError if there is none,
         CorruptRecordError if it is damaged.
         """
-        return decode_value(self.result_entry(task_key(task_id)).payload)
+        return decode_value(self.result_entry(task_key(task_id)).payload, self.dec_hook)
 
     def is_result_ready(self, task_id: str) -> bool:
         """Whether there is a result to get."""
@@ -288,7 +312,7 @@ class Store:
         entry = self.engine.find_progress(task_key(task_id))
         if entry is None or not is_live_progress(entry, now_us()):
             return None
-        return decode_progress(entry.payload)
+        return decode_progress(entry.payload, self.dec_hook)
 
     # -- states -------------------------------------------------------------------------------
 
@@ -372,7 +396,9 @@ class Store:
             raise ValueError(f"status must be running, ready, expired or deleted, not {status!r}")
         if limit is not None and limit < 0:
             raise ValueError(f"limit must not be negative, not {limit}")
-        return list_tasks(self.engine, status, newest_first=newest_first, limit=limit)
+        return list_tasks(
+            self.engine, status, newest_first=newest_first, limit=limit, dec_hook=self.dec_hook
+        )
 
     # -- the whole store ----------------------------------------------------------------------
 
@@ -525,7 +551,7 @@ class Store:
         self, task_id: str, value: object, *, ttl_s: float | None = None, failed: bool = False
     ) -> Write:
         """The write of a result, encoded and not yet committed."""
-        payload = encode_value(value, max_bytes=self._max_value_bytes)
+        payload = encode_value(value, max_bytes=self._max_value_bytes, enc_hook=self.enc_hook)
         return self.encoded_result_write(task_id, payload, ttl_s=ttl_s, failed=failed)
 
     def encoded_result_write(
@@ -550,7 +576,7 @@ class Store:
         """The write of a progress, encoded and not yet committed."""
         if not isinstance(progress, TaskProgress):
             raise TypeError(f"progress must be a TaskProgress, not {type(progress).__name__}")
-        payload = encode_progress(progress, max_bytes=self._max_value_bytes)
+        payload = encode_progress(progress, max_bytes=self._max_value_bytes, enc_hook=self.enc_hook)
         return self.encoded_progress_write(task_id, payload, ttl_s=ttl_s)
 
     def encoded_progress_write(
@@ -577,7 +603,7 @@ class Store:
     def popped_value(self, write: Write) -> Any:
         """The value that a committed pop took away."""
         assert isinstance(write.outcome, Entry)
-        return decode_value(write.outcome.payload)
+        return decode_value(write.outcome.payload, self.dec_hook)
 
     def commit(self, writes: list[Write]) -> None:
         """Commit writes together and raise the first error among them."""

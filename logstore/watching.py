@@ -6,7 +6,7 @@ Rules: the notifier's thread puts changes in and never waits; whoever iterates t
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from logstore.arguments import task_key
 from logstore.engine.frames import DELETED, EXPIRED, FAILED, PROGRESS, RESULT, Entry
@@ -34,6 +34,9 @@ class Watch:
         if changes:
             self._pending.add(changes)
         self._news.release()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Watch can be neither pickled nor copied; begin one where it is needed")
 
     def __iter__(self) -> Watch:
         return self

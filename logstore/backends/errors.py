@@ -120,3 +120,33 @@ class RemoteError(store_errors.LogstoreError):
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}" if self.message else self.type
+
+
+class RemoteObject:
+    """What is left of an object that a worker's exception had as an argument or attribute.
+
+    It takes the place of an object of a type that is not kept, in the exception that comes back.
+    ``type`` is the dotted name of the object's class; ``str()`` and ``repr()`` give what they gave
+    on the worker.  It has none of the object's attributes.
+    """
+
+    __slots__ = ("_shown", "_text", "type")
+
+    def __init__(self, type: str, text: str, shown: str) -> None:
+        self.type = type
+        self._text = text
+        self._shown = shown
+
+    def __str__(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return self._shown
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, RemoteObject):
+            return NotImplemented
+        return (self.type, self._text, self._shown) == (other.type, other._text, other._shown)
+
+    def __hash__(self) -> int:
+        return hash((self.type, self._text, self._shown))

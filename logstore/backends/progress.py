@@ -18,6 +18,7 @@ from taskiq.depends.progress_tracker import TaskState
 
 from logstore.backends.plain import to_plain
 from logstore.codec import encode_small
+from logstore.codec_hooks import EncHook
 from logstore.progress import TaskProgress
 
 _STATES = {state.value: state for state in TaskState}
@@ -101,14 +102,17 @@ def reported(progress: TaskiqProgress[Any] | TaskProgress) -> ReportedProgress:
 
 
 def to_stored(
-    progress: TaskiqProgress[Any] | TaskProgress, *, parts_max: int | None = None
+    progress: TaskiqProgress[Any] | TaskProgress,
+    *,
+    parts_max: int | None = None,
+    enc_hook: EncHook | None = None,
 ) -> TaskProgress:
     """Return the progress as the store keeps it.
 
     Raises :class:`~logstore.errors.UnserializableValueError` for a meta that cannot be stored,
     ``ValueError`` for a field out of its range, and
     :class:`~logstore.backends.plain.BudgetExceededError` when the meta has more than
-    ``parts_max`` parts.
+    ``parts_max`` parts, or needs the hook.
     """
     if isinstance(progress, ReportedProgress):
         fields = progress.progress, progress.status, progress.current, progress.total
@@ -121,7 +125,7 @@ def to_stored(
         fields = _fraction(status), status, None, None
     else:
         raise _of_neither_kind(progress)
-    meta = to_plain(progress.meta, "progress.meta", parts_max=parts_max)
+    meta = to_plain(progress.meta, "progress.meta", parts_max=parts_max, enc_hook=enc_hook)
     return TaskProgress.with_any_meta(*fields, meta)
 
 

@@ -25,6 +25,7 @@ from logstore.backends.base import AsyncResultBackend
 from logstore.backends.errors import ResultDamagedError, ResultIsReadyError, missing
 from logstore.backends.expiry import Expiry
 from logstore.backends.outcome import (
+    brief_outcome,
     decode_outcome,
     encode_outcome,
     outcome_around,
@@ -41,6 +42,7 @@ from logstore.backends.revival import exception_policy
 from logstore.backends.serialized import deserialize_outcome, is_serialized, serialize_outcome
 from logstore.backends.waiting import Wait, current_wait
 from logstore.codec import encode_small
+from logstore.codec_hooks import EncHook, check_hook
 
 if TYPE_CHECKING:
     from taskiq.abc.serializer import TaskiqSerializer
@@ -68,10 +70,12 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
 
     ``serializer`` is a taskiq serializer to store results with, pickle only if you ask for it;
     without one, values keep their types.  ``exceptions`` is what may come back as the exception
-    that it was: ``"faithful"`` (any exception class that is imported), ``"inert"`` (none), or a
-    list of classes and dotted names; the rest comes back as a ``RemoteError``.
+    that it was: ``"faithful"`` (any subclass of ``Exception`` that is imported), ``"inert"``
+    (none), or a list of classes and dotted names; the rest comes back as a ``RemoteError``.
 
-    All other keywords are those of :func:`logstore.open`.  ``TypeError`` or ``ValueError`` is
+    All other keywords are those of :func:`logstore.open`.  ``enc_hook`` and ``dec_hook`` are for
+    what would otherwise be refused, in return values, in errors and in the meta of progress, and
+    count only without a ``serializer``.  ``TypeError`` or ``ValueError`` is
     raised for arguments that cannot be right; the file is not looked at before ``startup()``.
     """
 
@@ -105,9 +109,9 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
             failure_ex_time=failure_ex_time,
             progress_ex_time=progress_ex_time,
         )
-        self._exceptions = exceptions if isinstance(exceptions, str) else tuple(exceptions)
-        self._allowed = exception_policy(self._exceptions)
+        self._allowed = exception_policy(exceptions)
         self._options = _checked_options(store_options)
+        self._enc_hook: EncHook | None = self._options.get("enc_hook")
         if max_results is not None:
             self._options["max_results"] = max_results
         self._forget()
@@ -153,12 +157,11 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
         self._store = None
 
     def __getstate__(self) -> dict[str, Any]:
-        left_out = ("_lock", "_store", "_pid", "_allowed")
+        left_out = ("_lock", "_store", "_pid")
         return {name: value for name, value in self.__dict__.items() if name not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._allowed = exception_policy(self._exceptions)
         self._forget()
 
     # -- results ---------------------------------------------------------------------------
@@ -183,13 +186,23 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
                 ttl_s = self._expiry.ttl_s(result.labels, failed=failed)
                 await store.set_encoded_result(key, payload, ttl_s=ttl_s, failed=failed)
             else:
-                record = await self._record(result)
-                ttl_s = self._expiry.ttl_s(result.labels, failed=record["is_err"])
-                await store.set_result(key, record, ttl_s=ttl_s, failed=record["is_err"])
+                await self._set_record(store, key, result, await self._record(result))
         except (store_errors.UnserializableValueError, store_errors.ValueTooLargeError) as error:
-            record = unstorable_outcome(result, _about_result(error))
-            ttl_s = self._expiry.ttl_s(result.labels, failed=True)
-            await store.set_result(key, record, ttl_s=ttl_s, failed=True)
+            reason = _about_result(error)
+            try:
+                await self._set_record(store, key, result, unstorable_outcome(result, reason))
+            except store_errors.ValueTooLargeError:
+                await self._set_record(store, key, result, brief_outcome(result, reason))
+
+    async def _set_record(
+        self,
+        store: AsyncStore,
+        key: str,
+        result: TaskiqResult[_ReturnType],
+        record: dict[str, Any],
+    ) -> None:
+        ttl_s = self._expiry.ttl_s(result.labels, failed=record["is_err"])
+        await store.set_result(key, record, ttl_s=ttl_s, failed=record["is_err"])
 
     async def get_result(self, task_id: str, with_logs: bool = True) -> TaskiqResult[_ReturnType]:
         """Return the result; ``log`` is None unless ``with_logs``.
@@ -265,9 +278,9 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
             await store.set_encoded_progress(key, payload, ttl_s=ttl_s)
             return
         try:
-            stored = to_stored(progress, parts_max=_INLINE_PARTS_MAX)
+            stored = to_stored(progress, parts_max=_INLINE_PARTS_MAX, enc_hook=self._enc_hook)
         except BudgetExceededError:
-            stored = await asyncio.to_thread(to_stored, progress)
+            stored = await asyncio.to_thread(to_stored, progress, enc_hook=self._enc_hook)
         await store.set_progress(key, stored, ttl_s=ttl_s)
 
     async def get_progress(self, task_id: str) -> ReportedProgress | None:
@@ -287,9 +300,9 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
         if self.serializer is not None:
             return await asyncio.to_thread(serialize_outcome, result, self.serializer)
         try:
-            return encode_outcome(result, parts_max=_INLINE_PARTS_MAX)
+            return encode_outcome(result, parts_max=_INLINE_PARTS_MAX, enc_hook=self._enc_hook)
         except BudgetExceededError:
-            return await asyncio.to_thread(encode_outcome, result)
+            return await asyncio.to_thread(encode_outcome, result, enc_hook=self._enc_hook)
 
 
 async def _wait_ready(store: AsyncStore, key: str, wait: Wait) -> bool:
@@ -308,7 +321,9 @@ async def _wait_ready(store: AsyncStore, key: str, wait: Wait) -> bool:
 def _about_result(error: Exception) -> Exception:
     """The codec's error about the record, as one about the task's return value."""
     text = str(error).replace("result['return_value']", "result", 1)
-    return type(error)(text)
+    about = type(error)(text)
+    about.__cause__ = error.__cause__
+    return about
 
 
 def _checked_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -316,4 +331,6 @@ def _checked_options(options: dict[str, Any]) -> dict[str, Any]:
     for name in options:
         if name not in known:
             raise TypeError(f"there is no option {name!r}; logstore.open() has {', '.join(known)}")
+    for name in ("enc_hook", "dec_hook"):
+        check_hook(name, options.get(name))
     return dict(options)

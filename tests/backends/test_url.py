@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import inspect
+import operator
+import os
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,12 @@ def test_each_scheme_opens_its_backend() -> None:
     assert isinstance(store, LogStoreResultBackend)
     assert (store.path, store.keep_results, store.prefix_str) == ("/path/app.db", False, "a&b")
     assert type(store.serializer).__name__ == "JSONSerializer"
+
+
+def test_hooks_are_functions_by_their_names() -> None:
+    store: Any = open_backend("logstore:a.db?enc_hook=os.path:join&dec_hook=operator:add")
+    assert store._options["enc_hook"] is os.path.join
+    assert store._options["dec_hook"] is operator.add
 
 
 def test_a_path_without_slashes_is_relative(
@@ -84,6 +92,10 @@ def test_the_options_are_arguments_of_the_backend(name: str) -> None:
         ("logstore:///a.db?sync=never", "expected one of always, interval, found 'never'"),
         ("logstore:///a.db?serializer=yaml", "expected one of json, orjson"),
         ("logstore:///a.db#x", "fragment"),
+        ("logstore:///a.db?enc_hook=os.path", "expected a function as module:name"),
+        ("logstore:///a.db?enc_hook=os.path:nothing", "expected a function as module:name"),
+        ("logstore:///a.db?enc_hook=os.path:sep", "expected a function as module:name"),
+        ("logstore:///a.db?dec_hook=no_such_module:x", "No module named 'no_such_module'"),
         ("file://[", "not a URL"),
         (None, "names no known backend"),
     ],
