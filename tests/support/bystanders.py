@@ -1,0 +1,164 @@
+"""What an interrupted call may leave behind, and those that would suffer from it.
+
+Rules: everything is seen from outside: descriptors, mappings, threads and locks as the kernel
+lists them, objects as the garbage collector does.  Whoever asks another thread or process gets an
+answer within DEADLINE_S, or an AssertionError.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import queue
+import select
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from tests.conftest import Peer
+
+DEADLINE_S = 20.0  # far more than a store's time-out
+POLL_S = 0.001
+
+
+def until(condition: Callable[[], bool], deadline_s: float = DEADLINE_S) -> bool:
+    """Wait for a condition; whether it came true."""
+    end = time.monotonic() + deadline_s
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(POLL_S)
+    return True
+
+
+class Holdings(NamedTuple):
+    """What this process holds."""
+
+    descriptors: Counter[str]  # by what they are open on
+    mappings: Counter[str]  # of files below the directory
+    locks: Counter[str]  # kinds of locks on files
+    threads: Counter[str]
+    objects: Counter[str]  # of the package, but for its values
+
+    @classmethod
+    def now(cls, directory: str) -> Holdings:
+        """Look at everything; ``directory`` is that of the store."""
+        gc.collect()
+        return cls(_descriptors(), _mappings(directory), _locks(), _threads(), _objects())
+
+    def beyond(self, before: Holdings) -> str:
+        """What there is more, or less, than before; "" if nothing."""
+        different: list[str] = []
+        for name, now, then in zip(self._fields, self, before, strict=True):
+            more, less = dict(now - then), dict(then - now)
+            if more or less:
+                different.append(f"{name}: more {more}, less {less}")
+        return "; ".join(different)
+
+
+def _descriptors() -> Counter[str]:
+    found: Counter[str] = Counter()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[os.readlink(f"/proc/self/fd/{name}")] += 1
+        except FileNotFoundError:  # that of the listing itself
+            continue
+    return found
+
+
+def _mappings(directory: str) -> Counter[str]:
+    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as file:
+        return Counter(line.split(None, 5)[5].strip() for line in file if directory in line)
+
+
+def _locks() -> Counter[str]:
+    found: Counter[str] = Counter()
+    pid = str(os.getpid())
+    with open("/proc/locks", encoding="ascii") as file:
+        for line in file:
+            words = line.split()
+            if "->" not in words and words[4] == pid:
+                found[f"{words[1]} {words[3]}"] += 1
+    return found
+
+
+def _threads() -> Counter[str]:
+    found: Counter[str] = Counter(thread.name for thread in threading.enumerate())
+    found["of the kernel"] = len(os.listdir("/proc/self/task"))
+    return found
+
+
+def _objects() -> Counter[str]:
+    found: Counter[str] = Counter()
+    for thing in gc.get_objects():
+        kind = type(thing)
+        if kind.__module__.startswith("logstore") and not issubclass(kind, tuple):
+            found[f"{kind.__module__}.{kind.__qualname__}"] += 1
+    return found
+
+
+def sleeps(thread: threading.Thread) -> bool:
+    """Whether a thread of this process waits in the kernel, and does so for a while."""
+    for _ in range(3):
+        try:
+            with open(f"/proc/self/task/{thread.native_id}/stat", encoding="ascii") as file:
+                if file.read().rpartition(")")[2].split()[0] != "S":
+                    return False
+        except FileNotFoundError:
+            return False
+        time.sleep(POLL_S)
+    return True
+
+
+class OtherThread:
+    """A thread that does what it is given."""
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[tuple[object, BaseException | None]] = queue.SimpleQueue()
+        self.thread = threading.Thread(target=self._run, name="bystander", daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                self._answers.put((job(), None))
+            except BaseException as exc:
+                self._answers.put((None, exc))
+            del job
+
+    def begin(self, job: Callable[[], object]) -> None:
+        """Let it do something, and do not wait for that to end."""
+        self._jobs.put(job)
+
+    def end(self) -> Any:
+        """What the job has returned; raises what it has raised."""
+        try:
+            value, error = self._answers.get(timeout=DEADLINE_S)
+        except queue.Empty:
+            raise AssertionError("another thread hangs") from None
+        if error is not None:
+            raise error
+        return value
+
+    def run(self, job: Callable[[], object]) -> Any:
+        """Let it do something and wait for it."""
+        self.begin(job)
+        return self.end()
+
+    def stop(self) -> None:
+        """End the thread, if it does not hang."""
+        self._jobs.put(None)
+        self.thread.join(DEADLINE_S)
+
+
+def ask(peer: Peer, code: str) -> Any:
+    """Run some code in another process, which must answer in time."""
+    peer.begin(code)
+    assert peer.process.stdout is not None
+    if not select.select([peer.process.stdout], [], [], DEADLINE_S)[0]:
+        peer.kill()
+        raise AssertionError(f"another process hangs in {code!r}")
+    return peer.end()
