@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 
 from tests.conftest import Peer
 
-DEADLINE_S = 20.0  # far more than a store's time-out
+DEADLINE_S = 10.0  # far more than a store's time-out
 POLL_S = 0.001
+NOT_HELD = (tuple, BaseException)  # values
 
 
 def until(condition: Callable[[], bool], deadline_s: float = DEADLINE_S) -> bool:
@@ -38,7 +39,7 @@ class Holdings(NamedTuple):
 
     descriptors: Counter[str]  # by what they are open on
     mappings: Counter[str]  # of files below the directory
-    locks: Counter[str]  # kinds of locks on files
+    locks: Counter[str]  # on open files
     threads: Counter[str]
     objects: Counter[str]  # of the package, but for its values
 
@@ -46,7 +47,8 @@ class Holdings(NamedTuple):
     def now(cls, directory: str) -> Holdings:
         """Look at everything; ``directory`` is that of the store."""
         gc.collect()
-        return cls(_descriptors(), _mappings(directory), _locks(), _threads(), _objects())
+        descriptors, locks = _descriptors()
+        return cls(descriptors, _mappings(directory), locks, _threads(), _objects())
 
     def beyond(self, before: Holdings) -> str:
         """What there is more, or less, than before; "" if nothing."""
@@ -58,30 +60,27 @@ class Holdings(NamedTuple):
         return "; ".join(different)
 
 
-def _descriptors() -> Counter[str]:
+def _descriptors() -> tuple[Counter[str], Counter[str]]:
+    """What is open, and the locks on it; ``/proc/locks`` is not consistent while it changes."""
     found: Counter[str] = Counter()
+    locks: Counter[str] = Counter()
     for name in os.listdir("/proc/self/fd"):
         try:
-            found[os.readlink(f"/proc/self/fd/{name}")] += 1
+            target = os.readlink(f"/proc/self/fd/{name}")
+            with open(f"/proc/self/fdinfo/{name}", encoding="ascii") as file:
+                for line in file:
+                    if line.startswith("lock:"):
+                        words = line.split()
+                        locks[f"{words[2]} {words[4]} on {target}"] += 1
         except FileNotFoundError:  # that of the listing itself
             continue
-    return found
+        found[target] += 1
+    return found, locks
 
 
 def _mappings(directory: str) -> Counter[str]:
     with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as file:
         return Counter(line.split(None, 5)[5].strip() for line in file if directory in line)
-
-
-def _locks() -> Counter[str]:
-    found: Counter[str] = Counter()
-    pid = str(os.getpid())
-    with open("/proc/locks", encoding="ascii") as file:
-        for line in file:
-            words = line.split()
-            if "->" not in words and words[4] == pid:
-                found[f"{words[1]} {words[3]}"] += 1
-    return found
 
 
 def _threads() -> Counter[str]:
@@ -94,19 +93,22 @@ def _objects() -> Counter[str]:
     found: Counter[str] = Counter()
     for thing in gc.get_objects():
         kind = type(thing)
-        if kind.__module__.startswith("logstore") and not issubclass(kind, tuple):
+        if kind.__module__.startswith("logstore") and not issubclass(kind, NOT_HELD):
             found[f"{kind.__module__}.{kind.__qualname__}"] += 1
     return found
 
 
 def sleeps(thread: threading.Thread) -> bool:
-    """Whether a thread of this process waits in the kernel, and does so for a while."""
-    for _ in range(3):
+    """Whether a thread of this process waits for something else than its turn to run Python."""
+    seen: set[str] = set()
+    for _ in range(4):
         try:
-            with open(f"/proc/self/task/{thread.native_id}/stat", encoding="ascii") as file:
-                if file.read().rpartition(")")[2].split()[0] != "S":
-                    return False
+            with open(f"/proc/self/task/{thread.native_id}/status", encoding="ascii") as file:
+                status = file.read()
         except FileNotFoundError:
+            return False
+        seen.add(status.partition("voluntary_ctxt_switches:")[2])
+        if "State:\tS" not in status or len(seen) > 1:
             return False
         time.sleep(POLL_S)
     return True

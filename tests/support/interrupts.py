@@ -94,10 +94,7 @@ class Outcome(NamedTuple):
 class _Tracer:
     """Sends the signal at each event, or at one of a kind when it comes for the n-th time."""
 
-    def __init__(
-        self, call: Callable[[], object], wanted: Event | None = None, occurrence: int = 0
-    ) -> None:
-        self._call = getattr(call, "__code__", None)
+    def __init__(self, wanted: Event | None = None, occurrence: int = 0) -> None:
         self._wanted = wanted
         self._occurrence = occurrence
         self.code = None if wanted is None else wanted[0]  # whose events matter; None: all
@@ -110,7 +107,7 @@ class _Tracer:
         code = frame.f_code
         if _counts(frame):
             frame.f_trace_opcodes = not MONITORED and (self.code is None or code is self.code)
-        elif code is not self._call and not _is_called_by_one_that_counts(frame):
+        elif not _is_next_to_one_that_counts(frame):
             return None
         frame.f_trace_lines = False
         frame.f_trace = self.step
@@ -137,6 +134,10 @@ class _Tracer:
                 _send[SIGNAL]
         return self.step
 
+    def forget(self) -> None:
+        """Hold no frame any longer."""
+        self._frame = None
+
     def is_place(self, frame: FrameType) -> bool:
         """Whether a handler runs because of the last signal, and in a frame that counts."""
         # Python 3.13 looks at the flag before it shows that a frame begins.
@@ -150,7 +151,7 @@ def find_places(call: Callable[[], object], *, repeats: int = 2) -> list[Place]:
 
     Of a place that comes again with the same stack, in a loop, the first ``repeats`` times.
     """
-    tracer = _Tracer(call)
+    tracer = _Tracer()
     places: list[Place] = []
     times: Counter[tuple[object, ...]] = Counter()
 
@@ -183,7 +184,7 @@ def interrupt(call: Callable[[], object], place: Place, error: BaseException) ->
 
     The handler does not run if the call never comes to the place.
     """
-    tracer = _Tracer(call, place.trigger, place.occurrence)
+    tracer = _Tracer(place.trigger, place.occurrence)
     fired = False
     raised: BaseException | None = None
     value: object = None
@@ -214,10 +215,10 @@ def _counts(frame: FrameType) -> bool:
     )
 
 
-def _is_called_by_one_that_counts(frame: FrameType) -> bool:
-    """So that the end of the call is a place: of the import system, of a test's function."""
-    back = frame.f_back
-    return back is not None and frame.f_code.co_filename != __file__ and _counts(back)
+def _is_next_to_one_that_counts(frame: FrameType) -> bool:
+    """Whether a frame may call one that counts, or is called by one: then its ends are places."""
+    name, back = frame.f_code.co_filename, frame.f_back
+    return name != __file__ and (name.startswith(TESTS) or (back is not None and _counts(back)))
 
 
 def _stack(frame: FrameType | None) -> Iterator[FrameType]:
@@ -248,6 +249,7 @@ def _traced(tracer: _Tracer, handler: Callable[[int, FrameType | None], None]) -
                 sys.settrace(before_tracer)
     finally:
         signal.signal(SIGNAL, before)
+        tracer.forget()
         if collects:
             gc.enable()
 
