@@ -90,16 +90,27 @@ class _Campaign:
     def __init__(self, scenario: Scenario, tell: Callable[..., None]) -> None:
         self._scenario = scenario
         self._tell = tell
-        self._peer: Peer | None = None
+        self._limit_time()
+        self._peer = self._new_peer()
         self._abandoned: list[World] = []
         self._before: Holdings | None = None
         self._world = self._build()
 
+    @staticmethod
+    def _limit_time() -> None:
+        """From now until the next time: else the process ends and tells where it was."""
+        faulthandler.dump_traceback_later(6 * DEADLINE_S, exit=True)
+
+    @staticmethod
+    def _new_peer() -> Peer:
+        peer = Peer()
+        ask(peer, PEER_CODE)
+        return peer
+
     def _build(self) -> World:
         scenario = self._scenario
-        if self._peer is None or self._peer.process.poll() is not None:
-            self._peer = Peer()
-            ask(self._peer, PEER_CODE)
+        if self._peer.process.poll() is not None:
+            self._peer = self._new_peer()
         self._before = None
         self._world = World(
             self._peer, here=scenario.here, there=scenario.there, **scenario.options
@@ -123,20 +134,14 @@ class _Campaign:
     def _usual_holdings(self) -> Holdings:
         """What there is after each call, when the threads of the store have come to rest."""
         self._work()
-        while True:
-            before, now = self._holdings(), self._holdings()
-            if not now.beyond(before):
-                return now
+        return Holdings.at_rest(self._world.directory)
 
     def run(self, failures_max: int) -> None:
         """Interrupt the call everywhere."""
         gc.collect()
         gc.freeze()  # what is here already is not looked through again and again
         self._before = self._usual_holdings()
-        self._scenario.prepare(self._world)
-        places = find_places(self._call)
-        self._scenario.settle(self._world)
-        self._look(turn=0)
+        places = self._find_places()
         self._tell("places", len(places))
         failures = 0
         for number, place in enumerate(places):
@@ -148,10 +153,18 @@ class _Campaign:
         self._world.close()
         self._peer.close()
 
+    def _find_places(self) -> list[Place]:
+        values: list[object] = []
+        self._scenario.prepare(self._world)
+        places = find_places(lambda: values.append(self._call()))
+        self._judge(Outcome(False, None, values.pop(), []), Interrupt())
+        self._look(turn=0)
+        return places
+
     def _try(self, place: Place, kind: type[BaseException], turn: int) -> int:
         """Interrupt the call at one place; the number of failures."""
+        self._limit_time()
         for _ in range(ATTEMPTS):
-            faulthandler.dump_traceback_later(6 * DEADLINE_S, exit=True)
             self._scenario.prepare(self._world)
             error = kind()
             outcome = interrupt(self._call, place, error)

@@ -142,13 +142,13 @@ class Meeting:
     def _wait_for_the_call(self, fd: Any) -> None:
         if threading.current_thread() is self._world.thread.thread:
             self._leads.set()
-            assert until(lambda: sleeps(threading.main_thread()))
+            assert until(lambda: sleeps(threading.main_thread()), 5.0)
         self._flush(fd)
 
     def _wait_for_the_thread(self, fd: Any) -> None:
         if not self._begun:
             self._begin()
-            assert until(lambda: sleeps(self._world.thread.thread))
+            assert until(lambda: sleeps(self._world.thread.thread), 5.0)
         self._flush(fd)
 
     def end(self) -> None:
@@ -234,7 +234,7 @@ def comes_later(world: World) -> None:
     world.kept = f"later {number}"
 
     def write() -> None:
-        until(lambda: sleeps(threading.main_thread()))
+        until(lambda: sleeps(threading.main_thread()), 1.0)
         world.store.set_result(world.kept, number)
 
     world.thread.begin(write)
@@ -356,6 +356,12 @@ def last_one_out(world: World) -> None:
     world.ask_peer()
     world.assert_at_rest()
     world.reopen()
+    world.ask_self()
+
+
+def close_again_and_last(world: World) -> None:
+    world.kept.close()
+    last_one_out(world)
 
 
 def open_and_write(world: World) -> None:
@@ -375,6 +381,11 @@ def close(world: World) -> None:
 
 
 def closed(world: World, _value: object) -> None:
+    assert world.kept.closed
+
+
+def close_reader_again(world: World) -> None:
+    world.kept.close()
     assert world.kept.closed
 
 
@@ -474,9 +485,9 @@ OPENING: dict[str, Scenario] = {
         close, open_and_write, closed, after=close_again, first_self=True, **BESIDE
     ),
     "close, beside another handle": Scenario(
-        close, open_and_write, closed, after=last_one_out, first_self=True, **ALONE
+        close, open_and_write, closed, after=close_again_and_last, first_self=True, **ALONE
     ),
     "close, of one that reads": Scenario(
-        close, open_to_read, closed, after=close_again, first_self=True, **APART
+        close, open_to_read, closed, settle=close_reader_again, **APART
     ),
 }

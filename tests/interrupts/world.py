@@ -141,6 +141,7 @@ class World:
             for other, value in self.values.items():
                 seen = store.get_result(other)
                 assert seen == value, (other, seen, value)
+            assert not store.wait_ready("written by nobody", timeout_s=0.001)
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[logstore.Store]:

@@ -7,6 +7,7 @@ answer within DEADLINE_S, or an AssertionError.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import queue
@@ -19,9 +20,10 @@ from typing import Any, NamedTuple
 
 from tests.conftest import Peer
 
-DEADLINE_S = 10.0  # far more than a store's time-out
+DEADLINE_S = 8.0  # more than a store's time-out
 POLL_S = 0.001
-NOT_HELD = (tuple, BaseException)  # values
+REST_S = 0.1
+NOT_HELD = (tuple, BaseException, ctypes.Structure)  # values
 
 
 def until(condition: Callable[[], bool], deadline_s: float = DEADLINE_S) -> bool:
@@ -49,6 +51,17 @@ class Holdings(NamedTuple):
         gc.collect()
         descriptors, locks = _descriptors()
         return cls(descriptors, _mappings(directory), locks, _threads(), _objects())
+
+    @classmethod
+    def at_rest(cls, directory: str) -> Holdings:
+        """What there is when nothing has changed for REST_S."""
+        found, since = cls.now(directory), time.monotonic()
+        while time.monotonic() - since < REST_S:
+            time.sleep(POLL_S)
+            now = cls.now(directory)
+            if now != found:
+                found, since = now, time.monotonic()
+        return found
 
     def beyond(self, before: Holdings) -> str:
         """What there is more, or less, than before; "" if nothing."""
@@ -101,9 +114,11 @@ def _objects() -> Counter[str]:
 def sleeps(thread: threading.Thread) -> bool:
     """Whether a thread of this process waits for something else than its turn to run Python."""
     seen: set[str] = set()
+    is_main = thread is threading.main_thread()
+    number = os.getpid() if is_main else thread.native_id  # which a fork does not bring up to date
     for _ in range(4):
         try:
-            with open(f"/proc/self/task/{thread.native_id}/status", encoding="ascii") as file:
+            with open(f"/proc/self/task/{number}/status", encoding="ascii") as file:
                 status = file.read()
         except FileNotFoundError:
             return False
