@@ -11,6 +11,10 @@ from __future__ import annotations
 class LogstoreError(Exception):
     """The base of all errors of this package."""
 
+    def __str__(self) -> str:
+        # A path that is not text would leave something in it that no terminal or log can take.
+        return super().__str__().encode(errors="backslashreplace").decode()
+
 
 # -- opening ---------------------------------------------------------------------------------
 
@@ -35,12 +39,20 @@ class MissingLogError(OpenError):
     """The store was not closed cleanly and its log is gone: acked writes would be lost."""
 
 
+class StaleTableError(OpenError):
+    """The table is an older copy than the log beside it: acked writes between them are missing."""
+
+
 class NetworkFilesystemError(OpenError):
     """The path is on a network file system, where locks and shared memory do not hold."""
 
 
 class StorePermissionError(OpenError, PermissionError):
     """The operating system does not let this process use the store's files."""
+
+
+class ResourceLimitError(OpenError, OSError):
+    """A limit of this process or machine is reached: descriptors, threads, memory, addresses."""
 
 
 class StoreBusyError(OpenError):
@@ -75,6 +87,12 @@ class DecodeError(CorruptionError):
 
 class StoreClosedError(LogstoreError):
     """The store has been closed."""
+
+
+class StoreReplacedError(LogstoreError):
+    """A file of the open store was removed or replaced; the message says where the data is."""
+
+    rescued: str | None = None  # the path of the file that holds everything acked
 
 
 class ReadOnlyError(LogstoreError):

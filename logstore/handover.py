@@ -20,7 +20,7 @@ from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from logstore.engine import osdep
-from logstore.engine.failures import raisable
+from logstore.engine.failures import raisable, start_thread
 from logstore.errors import StoreClosedError
 
 SWITCH_S = (
@@ -135,7 +135,7 @@ class Worker(Generic[J]):
             raise StoreClosedError("the store is closed")
         if self._thread is None:
             thread = threading.Thread(target=self._serve, name=self._name, daemon=True)
-            thread.start()
+            start_thread(self._name, thread)
             self._thread = thread
         return self._thread
 

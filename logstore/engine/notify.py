@@ -13,6 +13,7 @@ from collections.abc import Callable, Container
 from typing import NamedTuple
 
 from logstore.engine import osdep
+from logstore.engine.failures import start_thread
 from logstore.engine.frames import Entry
 from logstore.engine.header import SEQUENCE, SharedHeader
 from logstore.engine.overlay import Overlay
@@ -79,7 +80,7 @@ class Notifier:
                 thread = threading.Thread(
                     target=self._run, args=(self._header,), name="logstore-notifier", daemon=True
                 )
-                thread.start()  # if it cannot be, nothing has been changed
+                start_thread(self._engine.path, thread)  # if it cannot be, nothing has been changed
                 self._thread = thread
             if not isinstance(subscription.keys, frozenset):
                 self._to_all.append(subscription)
@@ -129,7 +130,7 @@ class Notifier:
         if thread is not None and header is not None:
             header.count(SEQUENCE)
             header.publications.wake()
-            if thread is not threading.current_thread():
+            if thread.ident != threading.get_ident():
                 thread.join()
 
     def tell_all_to_look(self) -> None:

@@ -113,7 +113,7 @@ def test_deletions_are_told_across_a_compaction_that_nobody_saw(
     peer = start_peer(store.path)
     with store.watch() as watch:
         peer.run(
-            "with store.engine.exclusive(): pass\n"
+            "store.engine.exclusively(lambda: None)\n"
             "store.set_result('a', 1)\nstore.set_result('b', 2)\nstore.delete_result('b')\n"
             "store.compact()\nstore.set_result('c', 3)\nstore.compact()\n"
             "store.set_result('end', 4)"
@@ -183,7 +183,7 @@ def test_a_notifier_that_cannot_be_started_is_an_error_and_leaves_no_subscriptio
     for watched in (None, "a"):
         with monkeypatch.context() as patched:
             patched.setattr(threading.Thread, "start", fail)
-            with pytest.raises(RuntimeError, match="can't start new thread"):
+            with pytest.raises(logstore.ResourceLimitError, match="ulimit -u"):
                 store.watch(watched)
     assert not notifier._to_all
     assert not notifier._by_key
