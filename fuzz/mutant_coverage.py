@@ -74,15 +74,14 @@ def measure(
     """Run what has no record yet, in copies of ``root`` below ``place``; return all records."""
     directory = root / RECORDS / _digest(package.sources.values())
     directory.mkdir(parents=True, exist_ok=True)
-    # What tests share: fixtures, processes, golden files.
-    shared = _digest(
-        path.read_bytes()
+    shared = [
+        path
         for path in sorted((root / "tests").rglob("*.*"))
         if path.is_file() and path.suffix != ".pyc" and not path.name.startswith("test_")
-    )
+    ]
 
     def recorded(path: Path) -> list[Recorded]:
-        record = directory / f"{path.stem}-{_digest([path.read_bytes(), shared])}.json"
+        record = directory / f"{path.stem}-{_digest(_needed(path, shared))}.json"
         name = str(path.relative_to(root))
         if not record.exists():
             tell(f"recording what {name} runs")
@@ -99,6 +98,26 @@ def measure(
     with ThreadPoolExecutor(jobs) as pool:
         tests = pool.map(recorded, files_of_tests(root))
         return Coverage(package, [test for of_file in tests for test in of_file])
+
+
+def _needed(path: Path, shared: Iterable[Path]) -> list[bytes]:
+    """The contents of a file of tests and of those others that it names: helpers, golden files.
+
+    A golden file is named by its directory; the fixtures above a test need no naming.
+    """
+    left = list(shared)
+    needed = [path.read_bytes()]
+    for content in needed:
+        for other in list(left):
+            if other.stem == "conftest":
+                is_needed = other.parent in path.parents
+            else:
+                name = other.stem if other.suffix == ".py" else other.parent.name
+                is_needed = name.encode() in content
+            if is_needed:
+                left.remove(other)
+                needed.append(other.read_bytes())
+    return needed
 
 
 def run_twice(package: Package, copy: Copy, name: str) -> tuple[list[Ended], list[str]]:
