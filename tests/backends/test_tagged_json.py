@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -41,15 +42,37 @@ def test_what_cannot_be_written_is_refused_with_its_path(value: Any, path: str) 
     assert f"cannot store {path}: " in str(caught.value)
 
 
-def test_nesting_is_bounded_both_ways() -> None:
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda value: [value],
+        lambda value: (value,),
+        lambda value: {"a": value},
+        lambda value: {1: value},
+        lambda value: frozenset((value,)),
+    ],
+    ids=["list", "tuple", "dict", "dict of pairs", "set"],
+)
+def test_nesting_is_bounded_both_ways(wrap: Callable[[Any], Any]) -> None:
     value: Any = 0
     for _ in range(MAX_DEPTH):
-        value = (value,)
+        value = wrap(value)
     assert from_jsonable(to_jsonable(value)) == value
     with pytest.raises(UnserializableValueError, match="nested deeper"):
-        to_jsonable([value])
+        to_jsonable(wrap(value))
     with pytest.raises(ValueError, match="nested deeper"):
         from_jsonable([[to_jsonable(value)]])
+
+
+def test_the_nesting_of_a_key_is_bounded_both_ways() -> None:
+    key: Any = 0
+    for _ in range(MAX_DEPTH - 1):
+        key = (key,)
+    assert from_jsonable(to_jsonable({key: 1})) == {key: 1}
+    with pytest.raises(UnserializableValueError, match="nested deeper"):
+        to_jsonable({(key,): 1})
+    with pytest.raises(ValueError, match="nested deeper"):
+        from_jsonable([[to_jsonable({key: 1})]])
 
 
 @pytest.mark.parametrize(
