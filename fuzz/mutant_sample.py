@@ -18,8 +18,9 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from random import Random
@@ -32,7 +33,7 @@ from fuzz.mutant_finder import find
 from fuzz.mutant_package import Package
 from fuzz.mutant_points import KINDS, Point
 from fuzz.mutant_runs import Copy, Run
-from fuzz.mutants import PASSED, ROOT
+from fuzz.mutants import PASSED, ROOT, end_all_of
 
 KILLED, TIMED_OUT, SURVIVED, EQUIVALENT = "killed", "timed out", "SURVIVED", "equivalent"
 FATES = (KILLED, TIMED_OUT, SURVIVED, EQUIVALENT)
@@ -250,8 +251,7 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
             print(f"\n{point.name}\n{point.diff(package.sources[point.file])}")
         return 0 if sample else 2
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="mutants-") as directory:
-        place = Path(directory)
+    with own_place() as place:
         coverage = measure(package, root, place, options.jobs, tell)
         copies = [Copy(root, place / f"copy-{number}") for number in range(options.jobs)]
         campaign = Campaign(package, coverage, copies)
@@ -261,6 +261,17 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
         verdicts = all_verdicts(sample, options.jobs, lambda p: campaign.attempt(p, options.budget))
     print(f"{duration(time.perf_counter() - started)}")
     return report(verdicts, package.sources, seed)
+
+
+@contextmanager
+def own_place() -> Iterator[Path]:
+    """A directory for copies, which goes with the block, as does what runs in them."""
+    # Threads of a campaign that is ended may still write there for a moment.
+    with tempfile.TemporaryDirectory(prefix="mutants-", ignore_cleanup_errors=True) as directory:
+        try:
+            yield Path(directory)
+        finally:
+            end_all_of(Path(directory))
 
 
 def all_verdicts(

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -105,19 +106,19 @@ def run_pytest(
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(running.pid, signal.SIGKILL)
-            _end_all_of(place)
+            end_all_of(place)
             running.wait()
         output.seek(0)
         return status, output.read().decode(errors="replace")
 
 
-def _end_all_of(place: Path) -> None:
-    """Kill what was started in a copy and has a session of its own: its environment names it."""
-    mark = b"\0PYTHONPATH=" + os.fsencode(place) + b"\0"
+def end_all_of(place: Path) -> None:
+    """Kill what was started in copies at or below a place: its environment names that."""
+    mark = re.compile(rb"(^|\0)PYTHONPATH=" + re.escape(os.fsencode(place)) + rb"[/\0]")
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                if mark in b"\0" + (entry / "environ").read_bytes():
+                if mark.search((entry / "environ").read_bytes()):
                     os.kill(int(entry.name), signal.SIGKILL)
 
 
