@@ -192,6 +192,15 @@ def test_the_workers_traceback_is_the_last_note() -> None:
     assert len(notes) == 2
 
 
+def test_a_record_holds_nothing_that_is_empty() -> None:
+    error = AppError("x")
+    record = {"module": __name__, "class": "AppError", "message": "x", "args": [{"value": "x"}]}
+    assert encode_error(error) == [record]
+    error.__cause__ = ValueError()
+    cause = {"module": "builtins", "class": "ValueError", "message": "", "args": []}
+    assert encode_error(error) == [{**record, "cause": 1, "suppress_context": True}, cause]
+
+
 def test_an_error_that_was_never_raised_gets_no_note() -> None:
     assert "__notes__" not in vars(back(AppError("x")))
 

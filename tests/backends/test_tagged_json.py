@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from logstore.backends import tagged_json
 from logstore.backends.tagged_json import from_jsonable, to_jsonable
 from logstore.codec import MAX_DEPTH
 from logstore.errors import UnserializableValueError
@@ -102,6 +103,19 @@ def test_the_nesting_of_a_key_is_bounded_both_ways() -> None:
 def test_what_is_never_written_is_a_value_error(data: Any) -> None:
     with pytest.raises(ValueError):
         from_jsonable(data)
+
+
+def test_an_integer_of_any_size_round_trips_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    for size in (63, 64, 100_000):
+        for value in ((1 << size) - 1, 1 << size, -(1 << size), 1 - (1 << size)):
+            assert from_jsonable(to_jsonable(value)) == value
+    assert to_jsonable((1 << 63) - 1) == (1 << 63) - 1
+    assert to_jsonable(1 << 63) == {"$type": "int", "$value": hex(1 << 63)}
+    assert to_jsonable(-(1 << 63)) == {"$type": "int", "$value": hex(-(1 << 63))}
+    monkeypatch.setattr(tagged_json, "_INT_DIGITS_MAX", 4)
+    assert from_jsonable({"$type": "int", "$value": "0xff"}) == 255
+    with pytest.raises(ValueError, match="not a text in hexadecimal"):
+        from_jsonable({"$type": "int", "$value": "0xfff"})
 
 
 @given(
