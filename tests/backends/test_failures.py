@@ -337,22 +337,6 @@ def test_long_texts_are_cut(excess: int) -> None:
     assert slim["args"][0]["repr"] == (f"{kept} [1 more characters]" if excess else f"{kept[:-1]}'")
 
 
-def test_an_interrupt_while_an_error_is_encoded_is_not_swallowed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def interrupt(*_: object) -> str:
-        raise KeyboardInterrupt
-
-    class InterruptedError(Exception):
-        __str__ = interrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        encode_error(InterruptedError())
-    monkeypatch.setattr(traceback, "format_tb", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        encode_error(raised(AppError("x")))
-
-
 def test_a_traceback_that_cannot_be_formatted_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: object) -> list[str]:
         raise ZipImportError("the archive has gone")

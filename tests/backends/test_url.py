@@ -148,7 +148,7 @@ def test_a_serializer_whose_package_is_not_installed_says_so(
         *((name, "7", 7) for name in ("result_ex_time", "result_px_time", "failure_ex_time")),
         *((name, "7", 7) for name in ("progress_ex_time", "max_results", "compact_at")),
         *((name, "7", 7) for name in ("max_bytes", "max_value_bytes")),
-        *((name, "0.5", 0.5) for name in ("long_poll", "sync_interval_s", "write_timeout_s")),
+        *((name, "0.5", 0.5) for name in ("sync_interval_s", "write_timeout_s")),
         *((name, "on", True) for name in ("accept_log_loss", "force")),
         ("sync", "always", "always"),
         ("sync", "interval", "interval"),
