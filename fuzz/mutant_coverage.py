@@ -1,8 +1,8 @@
 """Which tests run which statements of the package, and how long they take.
 
 Rules: what is run is recorded by an instrumented copy, so threads, children, and killed processes
-count too.  A record belongs to one state of the package and of one file of tests, and is kept in
-``build/mutants``: what has not changed is not run again.  A test that is red on the code as it is
+count too.  A record is of one file of tests and is kept in ``build/mutants``; it holds as long as
+that file and the modules that it has run are as they were.  A test that is red on the code as it is
 says nothing about mutants and is left out.
 """
 
@@ -12,13 +12,13 @@ import hashlib
 import json
 import os
 import tempfile
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
-from zlib import decompress
+from zlib import compress, decompress
 
 from fuzz.mutant_package import Package
 from fuzz.mutant_points import Point
@@ -72,7 +72,7 @@ def measure(
     package: Package, root: Path, place: Path, jobs: int, tell: Callable[[str], None]
 ) -> Coverage:
     """Run what has no record yet, in copies of ``root`` below ``place``; return all records."""
-    directory = root / RECORDS / _digest(package.sources.values())
+    directory = root / RECORDS
     directory.mkdir(parents=True, exist_ok=True)
     shared = [
         path
@@ -81,19 +81,16 @@ def measure(
     ]
 
     def recorded(path: Path) -> list[Recorded]:
-        record = directory / f"{path.stem}-{_digest(_needed(path, shared))}.json"
         name = str(path.relative_to(root))
-        if not record.exists():
+        record = directory / f"{path.stem}-{_digest([name.encode(), *_needed(path, shared)])}.json"
+        if not _holds(package, record):
             tell(f"recording what {name} runs")
             with tempfile.TemporaryDirectory(dir=place) as own:
                 tests, red = run_twice(package, Copy(root, Path(own) / "copy"), name)
             for node_id in red:
                 tell(f"red on the code as it is, and left out: {node_id}")
-            unfinished = record.with_suffix(f".{os.getpid()}")
-            unfinished.write_text(json.dumps(tests))
-            unfinished.rename(record)
-        tests = [Ended(*fields) for fields in json.loads(record.read_text())]
-        return [Recorded(t.node_id, t.seconds, decompress(b64decode(t.hits))) for t in tests]
+            _write(package, record, tests)
+        return _read(package, record)
 
     with ThreadPoolExecutor(jobs) as pool:
         tests = pool.map(recorded, files_of_tests(root))
@@ -143,9 +140,44 @@ def run_twice(package: Package, copy: Copy, name: str) -> tuple[list[Ended], lis
     return green, [test.node_id for test in plain.ended if test.failed]
 
 
-def _digest(parts: Iterable[str | bytes]) -> str:
+def _write(package: Package, record: Path, tests: Iterable[Ended]) -> None:
+    parts = [(test, package.split(decompress(b64decode(test.hits)))) for test in tests]
+    modules = {name for _, part in parts for name in part}
+    content = {
+        "modules": {name: _digest([package.sources[name].encode()]) for name in sorted(modules)},
+        "tests": [
+            (test.node_id, test.seconds, {n: b64encode(compress(h)).decode() for n, h in p.items()})
+            for test, p in parts
+        ],
+    }
+    unfinished = record.with_suffix(f".{os.getpid()}")
+    unfinished.write_text(json.dumps(content))
+    unfinished.rename(record)
+
+
+def _holds(package: Package, record: Path) -> bool:
+    """Whether there is a record, and the modules that it speaks of have not changed."""
+    if not record.exists():
+        return False
+    return all(
+        name in package.sources and _digest([package.sources[name].encode()]) == digest
+        for name, digest in json.loads(record.read_text())["modules"].items()
+    )
+
+
+def _read(package: Package, record: Path) -> list[Recorded]:
+    return [
+        Recorded(
+            node_id,
+            seconds,
+            package.joined({name: decompress(b64decode(h)) for name, h in hits.items()}),
+        )
+        for node_id, seconds, hits in json.loads(record.read_text())["tests"]
+    ]
+
+
+def _digest(parts: Iterable[bytes]) -> str:
     digest = hashlib.sha256()
     for part in parts:
-        data = part.encode() if isinstance(part, str) else part
-        digest.update(len(data).to_bytes(8, "little") + data)
+        digest.update(len(part).to_bytes(8, "little") + part)
     return digest.hexdigest()[:16]

@@ -7,7 +7,7 @@ import is run by every test alike.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -53,6 +53,20 @@ class Package:
         (root.parent / "mutant_hits.py").write_text(_HITS.format(size=self.size))
         for name, start in self._starts.items():
             (root / name).write_text(instrumented(self.sources[name], start))
+
+    def split(self, hits: bytes) -> dict[str, bytes]:
+        """What was run, by module; modules of which nothing was are left out."""
+        parts = {
+            name: hits[start : start + len(self._statements[name])]
+            for name, start in self._starts.items()
+        }
+        return {name: part for name, part in parts.items() if any(part)}
+
+    def joined(self, parts: Mapping[str, bytes]) -> bytes:
+        """The inverse of :meth:`split`."""
+        return b"".join(
+            parts.get(name, bytes(len(statements))) for name, statements in self._statements.items()
+        )
 
     def near(self, point: Point) -> set[int]:
         """The statements whose tests may notice a point.
