@@ -35,7 +35,7 @@ def write_file(path: Path, data: bytes) -> None:
             os.fsync(descriptor)
             os.replace(temporary, path)
         except BaseException:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # the first error is the one to tell
                 os.unlink(temporary)
             raise
     finally:

@@ -61,11 +61,6 @@ def ask(path: Path) -> None:
     asyncio.run(FileResultBackend[int](path).is_result_ready("t"))
 
 
-def remove_leftovers(path: Path) -> None:
-    (path / ".writing-0").touch()
-    atomic.remove_leftovers(path)
-
-
 def write_file(path: Path) -> None:
     atomic.write_file(path / "a", b"")
 
@@ -99,8 +94,8 @@ def raising(error: BaseException) -> Callable[..., NoReturn]:
         (tagged_json, "_raise", lambda _: tagged_json.from_jsonable(1)),
         (os, "open", write_file),
         (fcntl, "flock", write_file),
-        (os, "open", remove_leftovers),
-        (fcntl, "flock", remove_leftovers),
+        (os, "open", atomic.remove_leftovers),
+        (fcntl, "flock", atomic.remove_leftovers),
         (os, "unlink", lambda path: atomic.remove_file(path / "a")),
         (url, "urlsplit", lambda _: url.open_backend("dummy://")),
         (url, "parse_qsl", lambda _: url.open_backend("dummy://")),
@@ -116,6 +111,7 @@ def test_an_error_that_a_handler_is_not_for_passes_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delitem(vars(logstore.backends), "open_backend", raising=False)  # found lazily
+    (tmp_path / ".writing-0").touch()
     monkeypatch.setattr(owner, name, raising(UnforeseenError()))
     with pytest.raises(UnforeseenError):
         call(tmp_path)
@@ -138,12 +134,20 @@ def test_an_unforeseen_error_of_a_value_in_a_file_passes(monkeypatch: pytest.Mon
         json_file.parse(data, "result", "t", "here")
 
 
-def dump(_: Path) -> None:
-    serialized.serialize_outcome(ok(1), JSONSerializer())
-
-
 def load(_: Path) -> None:
     serialized.deserialize_outcome({"serializer": "JSONSerializer", "data": b""}, JSONSerializer())
+
+
+def test_an_interrupt_passes_a_form_that_a_serializer_does_not_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail_once(*_: object) -> NoReturn:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(JSONSerializer, "dumpb", fail_once)
+    with pytest.raises(KeyboardInterrupt):
+        serialized.serialize_outcome(ok(1), JSONSerializer())
 
 
 def interrupted_zone(_: Path) -> None:
@@ -170,7 +174,6 @@ def failed_with_text(_: Path) -> None:
 @pytest.mark.parametrize(
     ("owner", "name", "call"),
     [
-        (JSONSerializer, "dumpb", dump),
         (JSONSerializer, "loadb", load),
         (traceback, "format_tb", failed_with_traceback),
         (None, "", failed_with_text),

@@ -101,6 +101,16 @@ def test_an_unforeseen_error_of_an_open_store_passes(
     assert [info.task_id for info in store.tasks()] == ["c", "a"]
 
 
+def test_a_store_at_rest_that_cannot_be_looked_at_is_not_called_changed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logstore.open(path).close()
+    with logstore.open(path, mode="r") as reader, monkeypatch.context() as patch:
+        patch.setattr(os, "stat", raising(UnforeseenError()))
+        with pytest.raises(UnforeseenError):
+            reader.status("a")
+
+
 def test_an_interrupted_read_of_a_store_at_rest_is_interrupted(path: Path) -> None:
     logstore.open(path).close()
     with logstore.open(path, mode="r") as reader:
