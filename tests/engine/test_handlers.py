@@ -65,7 +65,7 @@ def test_a_log_that_cannot_be_opened_for_lack_of_descriptors_is_not_called_missi
     full = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", raising(full))
-        with pytest.raises(OSError, match="Too many open files"):
+        with pytest.raises((OSError, logstore.OpenError), match="Too many open files"):
             Log.open(f"{path}-log", UUID)
 
 
