@@ -13,6 +13,7 @@ import traceback
 import types
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
+from zipimport import ZipImportError
 
 import pydantic
 import pytest
@@ -98,6 +99,21 @@ def test_args_and_attributes_round_trip(args: list[Any], state: dict[str, Any]) 
     assert_same(dict(vars(found)), state)
 
 
+class SlottedError(Exception):
+    """Whose attribute ends as those of Python do."""
+
+    __slots__ = ("value__",)
+
+
+def test_only_names_with_underscores_on_both_sides_are_left_out() -> None:
+    error = SlottedError("x")
+    error.value__ = 1  # type: ignore[attr-defined]
+    vars(error).update(__before=2, after__=3, __both__=4)
+    found = back(error)
+    assert found.value__ == 1
+    assert vars(found) == {"__before": 2, "after__": 3}
+
+
 @st.composite
 def graphs(draw: st.DrawFn) -> BaseException:
     """Exceptions that refer to each other in any way, cycles included."""
@@ -180,6 +196,15 @@ def test_the_workers_traceback_is_the_last_note() -> None:
     assert notes[1].startswith(TRACEBACK_NOTE)
     assert "in raised" in notes[1]
     assert len(notes) == 2
+
+
+def test_a_record_holds_nothing_that_is_empty() -> None:
+    error = AppError("x")
+    record = {"module": __name__, "class": "AppError", "message": "x", "args": [{"value": "x"}]}
+    assert encode_error(error) == [record]
+    error.__cause__ = ValueError()
+    cause = {"module": "builtins", "class": "ValueError", "message": "", "args": []}
+    assert encode_error(error) == [{**record, "cause": 1, "suppress_context": True}, cause]
 
 
 def test_an_error_that_was_never_raised_gets_no_note() -> None:
@@ -543,11 +568,24 @@ def test_a_long_chain_is_cut_and_says_so() -> None:
     assert last.__notes__ == ["further exceptions of this chain were not stored"]
 
 
-def test_long_texts_are_cut() -> None:
-    record = encode_error(AppError("x" * (3 * TEXT_CHARS_MAX)))[0]
-    assert len(record["message"]) < TEXT_CHARS_MAX + 100
-    slim = encode_error(AppError("x" * (3 * TEXT_CHARS_MAX)), slim=True)[0]
-    assert len(slim["args"][0]["repr"]) < 3000
+@pytest.mark.parametrize("excess", [0, 1])
+def test_long_texts_are_cut(excess: int) -> None:
+    kept = "x" * (1 << 16)
+    record = encode_error(AppError(kept + "y" * excess))[0]
+    assert record["message"] == kept + " [1 more characters]" * excess
+    kept = "'" + "x" * 1999
+    slim = encode_error(AppError("x" * (1998 + excess)), slim=True)[0]
+    assert slim["args"][0]["repr"] == (f"{kept} [1 more characters]" if excess else f"{kept[:-1]}'")
+
+
+def test_a_traceback_that_cannot_be_formatted_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> list[str]:
+        raise ZipImportError("the archive has gone")
+
+    error = raised(AppError("x"))
+    monkeypatch.setattr(traceback, "format_tb", fail)
+    text = encode_error(error)[0]["traceback"]
+    assert text == "<the traceback cannot be formatted: ZipImportError>"
 
 
 def test_a_deep_traceback_is_cut_in_its_middle() -> None:

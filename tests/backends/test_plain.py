@@ -527,6 +527,22 @@ def test_a_value_that_needs_the_hook_exceeds_any_budget() -> None:
 
 
 def test_a_value_of_many_parts_exceeds_a_budget() -> None:
-    assert to_plain([[1] * 40] * 2, parts_max=100) == [[1] * 40] * 2
+    lists = [[1] * 40] * 2
+    parts = 1 + 2 + 2 * (1 + 40)  # a list, and what is in it
+    assert to_plain(lists, parts_max=parts) == lists
     with pytest.raises(BudgetExceededError):
-        to_plain([[1] * 40] * 3, parts_max=100)
+        to_plain(lists, parts_max=parts - 1)
+    dicts = {"a": {"b": 1, "c": 2}}
+    parts = 1 + 2 + 1 + 4  # a dict, its keys and its values
+    assert to_plain(dicts, parts_max=parts) == dicts
+    with pytest.raises(BudgetExceededError):
+        to_plain(dicts, parts_max=parts - 1)
+
+
+@pytest.mark.parametrize("excess", [0, 1])
+def test_a_long_key_is_cut_in_a_path(excess: int) -> None:
+    key = "k" * (58 + excess)  # 60 characters with its quotes
+    with pytest.raises(UnserializableValueError) as caught:
+        to_plain({key: object()})
+    shown = repr(key) if not excess else f"{repr(key)[:57]}..."
+    assert f"result[{shown}]: " in str(caught.value)
