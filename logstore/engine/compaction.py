@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import lmdb
 
 from logstore.engine import records
+from logstore.engine.clock import runs_again
 from logstore.engine.failures import blame_space
 from logstore.engine.frames import EXPIRED, HAD_RESULT, RESULT, Entry
 from logstore.engine.frames import PROGRESS as PROGRESS_KIND
@@ -58,7 +59,7 @@ class Fold:
         for key in sorted(progress):
             newest = progress[key]
             if newest is not None:
-                self._mark_progress(key, newest)
+                self._mark_progress(key, newest, results.get(key))
         for name, source in ((RESULTS, results), (PROGRESS, progress)):
             kind = RESULT if name == RESULTS else PROGRESS_KIND
             new = [(e.time_us, k, e) for k, e in source.items() if e is not None and e.kind == kind]
@@ -118,29 +119,43 @@ class Fold:
         mark = self._mark(key)
         if mark.result_us:
             self._drop_record(RESULTS, mark.result_us)
-        else:
-            if mark.gone_us:
-                self._drop_record(GONE, mark.gone_us)
-            if mark.progress_us:
-                self._txn.delete(TIME.pack(mark.progress_us), db=self._db[RUNNING])
-        self._set_mark(key, Mark(entry.time_us, 0, mark.progress_us))
+        elif mark.gone_us:
+            self._drop_record(GONE, mark.gone_us)
+        mark = Mark(entry.time_us, 0, mark.progress_us)
+        self._set_running(mark, entry)
+        self._set_mark(key, mark)
 
-    def _mark_progress(self, key: bytes, entry: Entry) -> None:
+    def _mark_progress(self, key: bytes, entry: Entry, result: Entry | None) -> None:
+        """Mark progress; ``result`` is what comes with it for the task and is not in yet."""
         mark = self._mark(key)
         if mark.progress_us:
             self._drop_record(PROGRESS, mark.progress_us)
-        if not mark.result_us:
-            if mark.progress_us:
-                self._txn.delete(TIME.pack(mark.progress_us), db=self._db[RUNNING])
-            self._txn.put(TIME.pack(entry.time_us), b"", db=self._db[RUNNING])
-        self._set_mark(key, mark._replace(progress_us=entry.time_us))
+            self._txn.delete(TIME.pack(mark.progress_us), db=self._db[RUNNING])
+        mark = mark._replace(progress_us=entry.time_us)
+        if result is None and mark.result_us:
+            result = self._table.head_in(self._txn, RESULTS, mark.result_us)
+        self._set_running(mark, result)
+        self._set_mark(key, mark)
+
+    def _set_running(self, mark: Mark, result: Entry | None) -> None:
+        """Keep the progress of a mark with that of the tasks that run, or take it away.
+
+        They are those without a result, and those that will have none when it has expired.
+        """
+        if not mark.progress_us:
+            return
+        runs = not mark.result_us or (result is not None and runs_again(result, mark.progress_us))
+        time_key = TIME.pack(mark.progress_us)
+        if runs:
+            self._txn.put(time_key, b"", db=self._db[RUNNING])
+        else:
+            self._txn.delete(time_key, db=self._db[RUNNING])
 
     def _clear_progress(self, key: bytes) -> None:
         mark = self._mark(key)
         if mark.progress_us:
             self._drop_record(PROGRESS, mark.progress_us)
-            if not mark.result_us:
-                self._txn.delete(TIME.pack(mark.progress_us), db=self._db[RUNNING])
+            self._txn.delete(TIME.pack(mark.progress_us), db=self._db[RUNNING])
             self._set_mark(key, mark._replace(progress_us=0))
 
     def _remove(self, key: bytes, entry: Entry) -> None:
@@ -225,13 +240,14 @@ class Fold:
             if key is None or time_us not in mark:
                 self._drop_record(name, time_us)
             elif kind == RESULT:
-                self._expire(key, expires_us)
+                self._expire(key, max(expires_us, time_us))
             else:
                 self._clear_progress(key)
 
-    def _expire(self, key: bytes, expires_us: int) -> None:
+    def _expire(self, key: bytes, end_us: int) -> None:
+        """Take a result away; progress up to ``end_us``, in record time, goes with it."""
         self.last_time_us += 1
-        self._remove(key, Entry(EXPIRED, HAD_RESULT, self.last_time_us, expires_us, b""))
+        self._remove(key, Entry(EXPIRED, HAD_RESULT, self.last_time_us, end_us, b""))
 
     def _evict(self, retention: Retention) -> None:
         results_max, bytes_max = retention

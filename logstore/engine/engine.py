@@ -22,7 +22,7 @@ from typing import TypeVar
 
 import lmdb
 
-from logstore.engine import frames, osdep
+from logstore.engine import clock, frames, osdep
 from logstore.engine.commit import Committer, amid_error
 from logstore.engine.compaction import Batch, fold_into
 from logstore.engine.counters import Counters
@@ -305,7 +305,7 @@ class Engine(Reading):
 
     def expiry_due(self) -> bool:
         """Whether the table holds something whose time to live is over."""
-        now_us = time.time_ns() // 1000
+        now_us = clock.now_us()
         return self.from_table(lambda table: table.expiry_due(now_us))
 
     def compact_if_due(self) -> None:
@@ -366,7 +366,7 @@ class Engine(Reading):
                 self.table,
                 batches,
                 self.options.retention,
-                now_us=time.time_ns() // 1000,
+                now_us=clock.now_us(),
                 last_time_us=words[LAST_TIME],
                 epoch=epoch,
                 incarnation=self.incarnation,

@@ -8,12 +8,12 @@ few of many finished tasks are found without a look at the rest.
 from __future__ import annotations
 
 import heapq
-import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from itertools import islice
 
+from logstore.engine.clock import end_us, now_us
 from logstore.engine.frames import DELETED, EXPIRED, FAILED, HAD_RESULT, RESULT, Entry
 from logstore.engine.reading import Reading
 from logstore.engine.records import Record
@@ -47,7 +47,7 @@ class _Listing:
         self._engine = engine
         self._newest_first = newest_first
         self._limit = limit
-        self._now_us = time.time_ns() // 1000
+        self._now_us = now_us()
         self._results = dict(view.results)
         self._progress = dict(view.progress)
         self._changed = list(view.changed)  # behind the others, so that it has all that they have
@@ -112,7 +112,7 @@ class _Listing:
             in_log = [_record(k, e) for k, e in self._results.items() if e.kind == RESULT]
             for key, entry, _ in in_log + self._expired():
                 if not is_live_result(entry, self._now_us):
-                    gone = Entry(EXPIRED, HAD_RESULT, entry.expires_us, entry.expires_us, b"")
+                    gone = Entry(EXPIRED, HAD_RESULT, entry.expires_us, end_us(entry), b"")
                     found.append(_record(key, gone))
         in_table = (
             record

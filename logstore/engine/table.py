@@ -267,6 +267,14 @@ class Table:
             )
         return record
 
+    def head_in(self, txn: Txn, name: bytes, time_us: int) -> Entry | None:
+        """What the head of a record says, unverified; None if there is none."""
+        raw = txn.get(TIME.pack(time_us), b"", db=self.db[name])
+        if len(raw) < records.RECORD.size:
+            return None
+        _, kind, flags, _, expires_us = records.RECORD.unpack_from(raw)
+        return Entry(kind, flags, time_us, expires_us, b"")
+
     def listing(
         self, name: bytes, *, newest_first: bool, after_us: int | None, limit: int
     ) -> tuple[list[Record], int | None]:
