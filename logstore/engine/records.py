@@ -114,6 +114,17 @@ def decode_record(
     return Record(key, entry, len(raw) - payload_at)
 
 
+def is_left_out(raw: bytes | memoryview, alive_us: int, kind: int) -> bool:
+    """Whether a record's head, unverified, says that it has expired or is of another kind.
+
+    For passing over many records quickly.  A ``kind`` of 0 is any.
+    """
+    if len(raw) < RECORD.size:
+        return False
+    _, its_kind, _, _, expires_us = RECORD.unpack_from(raw)
+    return 0 < expires_us <= alive_us or (kind != 0 and kind != its_kind)
+
+
 def _damaged(path: str, time_us: int, expected: str, found: str) -> CorruptRecordError:
     return CorruptRecordError(
         f"{path}: the record of time {time_us} is damaged: expected {expected}, found {found}; "

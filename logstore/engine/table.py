@@ -46,6 +46,7 @@ _META_KEY = b"header"
 # How much is looked up in one transaction at most, but for the last record.
 BATCH_KEYS = 64
 BATCH_BYTES = 1 << 20
+LOOKED_AT_MAX = 2048  # records, in a listing; most of those that are left out take a microsecond
 
 # Databases: task id -> mark; time -> record; time of the progress of unfinished tasks -> nothing;
 # expiry, kind and time of a record -> nothing.
@@ -276,31 +277,41 @@ class Table:
         return Entry(kind, flags, time_us, expires_us, b"")
 
     def listing(
-        self, name: bytes, *, newest_first: bool, after_us: int | None, limit: int
+        self,
+        name: bytes,
+        *,
+        newest_first: bool,
+        after_us: int | None,
+        limit: int,
+        alive_us: int = 0,
+        kind: int = 0,
     ) -> tuple[list[Record], int | None]:
         """Some records of a database by time, behind ``after_us``, and where to go on; None: end.
 
-        The payload of a result is left out.  Of RUNNING the records of the progress.  Damaged
-        records are left out: a check names them.
+        The payload of a result is left out.  Of RUNNING the records of the progress.  Left out
+        are damaged records, which a check names, those that have expired at ``alive_us``, and
+        those of another ``kind`` than that, if one is given.
         """
         found: list[Record] = []
         records_of = PROGRESS if name == RUNNING else name
         with self.reading() as txn, txn.cursor(db=self.db[name]) as cursor:
-            if after_us is None:
-                placed = cursor.last() if newest_first else cursor.first()
-            elif newest_first:
-                placed = cursor.prev() if cursor.set_range(TIME.pack(after_us)) else cursor.last()
-            else:
-                placed = cursor.set_range(TIME.pack(after_us + 1))
+            after = None if after_us is None else TIME.pack(after_us)
+            placed = _place_behind(cursor, after, newest_first)
             step = cursor.prev if newest_first else cursor.next
-            for _ in range(limit):
+            for _ in range(LOOKED_AT_MAX):
                 if not placed:
                     return found, None
-                after_us = TIME.unpack(cursor.key())[0]
-                record = self._listed(txn, records_of, after_us)
-                if record is not None:
-                    found.append(record)
+                key = cursor.key()
+                after_us = TIME.unpack(key)[0]
+                raw = txn.get(key, b"", db=self.db[PROGRESS]) if name == RUNNING else cursor.value()
+                if not records.is_left_out(raw, alive_us, kind):
+                    record = self._listed(txn, records_of, after_us)
+                    if record is not None:
+                        found.append(record)
+                    limit -= 1
                 placed = step()
+                if not limit:
+                    break
         return found, after_us
 
     def _listed(self, txn: Txn, name: bytes, time_us: int) -> Record | None:
@@ -329,20 +340,34 @@ class Table:
                         placed = cursor.next()
         return found
 
-    def expired_results(self, now_us: int) -> list[Record]:
-        """Results whose time to live is over and that no compaction has taken away yet."""
+    def expired_results(
+        self, now_us: int, *, newest_first: bool, after: bytes | None, limit: int
+    ) -> tuple[list[Record], bytes | None]:
+        """Some results that have expired and that no compaction has taken away yet.
+
+        By the time at which they expired, behind the expiry key ``after``; where to go on, None
+        at the end.
+        """
         found: list[Record] = []
         with self.reading() as txn, txn.cursor(db=self.db[EXPIRIES]) as cursor:
-            placed = cursor.first()
-            while placed:
-                expires_us, kind, time_us = records.EXPIRY.unpack(cursor.key())
+            if after is None and newest_first:
+                after = records.EXPIRY.pack(now_us + 1, 0, 0)
+            placed = _place_behind(cursor, after, newest_first)
+            step = cursor.prev if newest_first else cursor.next
+            for _ in range(LOOKED_AT_MAX):
+                if not placed:
+                    return found, None
+                after = bytes(cursor.key())
+                expires_us, kind, time_us = records.EXPIRY.unpack(after)
                 if expires_us > now_us:
-                    break
+                    return found, None
                 record = self._listed(txn, RESULTS, time_us) if kind == RESULT else None
                 if record is not None:
                     found.append(record)
-                placed = cursor.next()
-        return found
+                placed = step()
+                if len(found) == limit:
+                    break
+        return found, after
 
     def newest_time_us(self) -> int:
         """The time of the newest record, 0 for an empty table; past keys that are damaged."""
@@ -493,6 +518,16 @@ class Table:
         self._copying = threading.Lock()
         if self._env is not None:
             self._env.close()
+
+
+def _place_behind(cursor: Any, after: bytes | None, newest_first: bool) -> bool:
+    """Move a cursor to the next key behind ``after``, which need not be there."""
+    if after is None:
+        return bool(cursor.last() if newest_first else cursor.first())
+    found = cursor.set_range(after)
+    if newest_first:
+        return bool(cursor.prev() if found else cursor.last())
+    return bool(cursor.next() if found and cursor.key() == after else found)
 
 
 def _place(mark: Mark, progress: bool) -> tuple[bytes, int]:
