@@ -8,7 +8,8 @@ the same entries twice changes nothing.  Damage in what is replaced does not sto
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import lmdb
 
@@ -24,7 +25,10 @@ from logstore.errors import CorruptRecordError
 
 GONE_KEPT_US = 24 * 3600 * 1_000_000
 GONE_COUNT_MAX = 100_000
-PURGE_MIN = 1000  # expired records taken away per compaction, at least
+# How much of what has expired, is over a limit or is to be forgotten a compaction takes away: this
+# many records of each, and twice as many as it folds, and more while this time has not passed.
+PURGE_MIN = 200
+PURGE_S = 0.02
 
 Batch = tuple[Mapping[bytes, Entry], Mapping[bytes, "Entry | None"]]  # results, progress
 
@@ -71,10 +75,20 @@ class Fold:
         self, retention: Retention, *, now_us: int, epoch: int, incarnation: int, clean: bool
     ) -> None:
         """Drop what has expired or is over the limits, and write the meta record."""
-        self._purge_expired(now_us, max(PURGE_MIN, 2 * self._folded))
-        self._evict(retention)
-        self._forget_gone(now_us - GONE_KEPT_US)
+        until_s = time.perf_counter() + PURGE_S
+        gone = self._gone
+        self._purge_expired(now_us, self._budget(until_s))
+        self._evict(retention, self._budget(until_s))
+        # As many at least as have come, so that they do not become more and more.
+        self._forget_gone(now_us - GONE_KEPT_US, self._budget(until_s, max(0, self._gone - gone)))
         self.write_meta(epoch, incarnation, clean)
+
+    def _budget(self, until_s: float, count: int = 0) -> Iterator[None]:
+        """Once for each record that may be taken away."""
+        for _ in range(count + max(PURGE_MIN, 2 * self._folded)):
+            yield
+        while time.perf_counter() < until_s:
+            yield
 
     def write_meta(self, epoch: int, incarnation: int, clean: bool) -> None:
         """Write the meta record alone."""
@@ -225,8 +239,8 @@ class Fold:
 
     # -- retention --------------------------------------------------------------------------
 
-    def _purge_expired(self, now_us: int, count_max: int) -> None:
-        for _ in range(count_max):
+    def _purge_expired(self, now_us: int, budget: Iterator[None]) -> None:
+        for _ in budget:
             with self._txn.cursor(db=self._db[EXPIRIES]) as cursor:
                 if not cursor.first():
                     return
@@ -249,11 +263,10 @@ class Fold:
         self.last_time_us += 1
         self._remove(key, Entry(EXPIRED, HAD_RESULT, self.last_time_us, end_us, b""))
 
-    def _evict(self, retention: Retention) -> None:
-        results_max, bytes_max = retention
-        while (results_max is not None and self._results > results_max) or (
-            bytes_max is not None and self._data_bytes > bytes_max
-        ):
+    def _evict(self, retention: Retention, budget: Iterator[None]) -> None:
+        for _ in budget:
+            if not is_over(retention, self._results, self._data_bytes):
+                return
             time_us = self._oldest(RESULTS)
             if time_us is None:
                 return
@@ -263,8 +276,8 @@ class Fold:
             else:
                 self._expire(key, self.last_time_us + 1)
 
-    def _forget_gone(self, oldest_kept_us: int) -> None:
-        while self._gone:
+    def _forget_gone(self, oldest_kept_us: int, budget: Iterator[None]) -> None:
+        for _ in budget:
             time_us = self._oldest(GONE)
             if time_us is None or (time_us >= oldest_kept_us and self._gone <= GONE_COUNT_MAX):
                 return
@@ -291,6 +304,27 @@ class Fold:
             ).key
         except CorruptRecordError:
             return None
+
+
+def is_over(retention: Retention, results: int, data_bytes: int) -> bool:
+    """Whether there are results that have to go."""
+    results_max, bytes_max = retention
+    return results > 0 and (
+        (results_max is not None and results > results_max)
+        or (bytes_max is not None and data_bytes > bytes_max)
+    )
+
+
+def is_due(table: Table, txn: Txn, retention: Retention, now_us: int) -> bool:
+    """Whether a compaction would take something away."""
+    results, gone = (txn.stat(table.db[name])["entries"] for name in (RESULTS, GONE))
+    if is_over(retention, results, table.read_meta_in(txn).data_bytes) or gone > GONE_COUNT_MAX:
+        return True
+    with txn.cursor(db=table.db[EXPIRIES]) as cursor:
+        if cursor.first() and EXPIRY.unpack(cursor.key())[0] <= now_us:
+            return True
+    with txn.cursor(db=table.db[GONE]) as cursor:
+        return cursor.first() and TIME.unpack(cursor.key())[0] < now_us - GONE_KEPT_US
 
 
 def fold_into(

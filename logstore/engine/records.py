@@ -45,6 +45,7 @@ HAS_RESULT = 1
 HAS_GONE = 2  # never together with HAS_RESULT
 HAS_PROGRESS = 4
 
+_KIND_AND_EXPIRY = struct.Struct("<4xB3xQ").unpack_from
 _RESULT_MARK = struct.Struct(">BQ")
 _KINDS = frozenset((RESULT, PROGRESS, DELETED, EXPIRED))
 
@@ -121,7 +122,7 @@ def is_left_out(raw: bytes | memoryview, alive_us: int, kind: int) -> bool:
     """
     if len(raw) < RECORD.size:
         return False
-    _, its_kind, _, _, expires_us = RECORD.unpack_from(raw)
+    its_kind, expires_us = _KIND_AND_EXPIRY(raw)
     return 0 < expires_us <= alive_us or (kind != 0 and kind != its_kind)
 
 

@@ -294,25 +294,24 @@ class Table:
         """
         found: list[Record] = []
         records_of = PROGRESS if name == RUNNING else name
+        looked_at, last = 0, b""
         with self.reading() as txn, txn.cursor(db=self.db[name]) as cursor:
             after = None if after_us is None else TIME.pack(after_us)
-            placed = _place_behind(cursor, after, newest_first)
-            step = cursor.prev if newest_first else cursor.next
-            for _ in range(LOOKED_AT_MAX):
-                if not placed:
-                    return found, None
-                key = cursor.key()
-                after_us = TIME.unpack(key)[0]
-                raw = txn.get(key, b"", db=self.db[PROGRESS]) if name == RUNNING else cursor.value()
-                if not records.is_left_out(raw, alive_us, kind):
-                    record = self._listed(txn, records_of, after_us)
-                    if record is not None:
-                        found.append(record)
-                    limit -= 1
-                placed = step()
-                if not limit:
-                    break
-        return found, after_us
+            if not _place_behind(cursor, after, newest_first):
+                return found, None
+            step = cursor.iterprev if newest_first else cursor.iternext
+            for key, value in step(keys=True, values=True):
+                if not limit or looked_at == LOOKED_AT_MAX:
+                    return found, TIME.unpack(last)[0]
+                last, looked_at = key, looked_at + 1
+                raw = txn.get(key, b"", db=self.db[PROGRESS]) if name == RUNNING else value
+                if records.is_left_out(raw, alive_us, kind):
+                    continue
+                limit -= 1
+                record = self._listed(txn, records_of, TIME.unpack(key)[0])
+                if record is not None:
+                    found.append(record)
+        return found, None
 
     def _listed(self, txn: Txn, name: bytes, time_us: int) -> Record | None:
         """A record without a result's payload; None if it is damaged or nobody's."""
@@ -413,11 +412,6 @@ class Table:
             info["num_readers"],
             _oldest_reader(readers),
         )
-
-    def expiry_due(self, now_us: int) -> bool:
-        """Whether there is something to take away because its time to live is over."""
-        with self.reading() as txn, txn.cursor(db=self.db[EXPIRIES]) as cursor:
-            return cursor.first() and records.EXPIRY.unpack(cursor.key())[0] <= now_us
 
     def read_meta(self) -> Meta:
         """The meta record as it is on the disk now."""
