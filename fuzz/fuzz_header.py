@@ -98,7 +98,7 @@ def seeds() -> Sequence[bytes]:
     """Headers of this boot, finished and not; other sizes; amid every append."""
     page = base()[2]
     pages = [page, bytes(4096), b"\xff" * 4096, b"", page[:100], page * 2]
-    marked = (header.W_READY, 0), (header.WRITING, 1), (header.LOG_FAILED, 1), (header.VACUUM, 1)
+    marked = (header.W_READY, 0), (header.WRITING, 1), (header.LOG_FAILED, 1), (header.COPYING, 1)
     pages += [with_words(page, {index: value}) for index, value in marked]
     for state in (*committed(), max(committed()) + 1):
         words = {header.STATE: state, header.SYNCED: state & 0xFFFFFFFF}

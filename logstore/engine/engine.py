@@ -30,6 +30,7 @@ from logstore.engine.failures import raise_write_error
 from logstore.engine.frames import OFFSET_MAX, PROGRESS, Entry
 from logstore.engine.groups import GroupCommit
 from logstore.engine.header import (
+    COPYING,
     INCARNATION,
     LAST_TIME,
     LOG_FAILED,
@@ -37,7 +38,6 @@ from logstore.engine.header import (
     STATE,
     SYNCED,
     TABLE_INODE,
-    VACUUM,
     WRITING,
     SharedHeader,
 )
@@ -59,7 +59,8 @@ from logstore.errors import (
 
 T = TypeVar("T")
 
-VACUUM_LOG_FACTOR = 64  # while a vacuum copies, the log may grow to this many times its limit
+COPY_LOG_FACTOR = 64  # while a copy gets on, the log may grow to this many times its limit
+HOLD_NS = 10 * 10**9  # a copy that takes longer from one step to the next does not get on
 
 
 class Engine(Reading):
@@ -310,7 +311,7 @@ class Engine(Reading):
 
     def compact_if_due(self) -> None:
         """After a commit that has been acked: errors stay here, the next writer recovers."""
-        if self.vacuum_defers(0):
+        if self.copy_defers(0):
             return
         try:
             self.fold()
@@ -318,29 +319,41 @@ class Engine(Reading):
             self.counters.compaction_errors += 1
             self.counters.last_compaction_error = str(exc)
 
-    def vacuum_defers(self, coming_bytes: int) -> bool:
-        """Whether a vacuum is copying and the log may still grow, so that nothing is folded."""
-        words = self.header.words
-        if not words[VACUUM]:
-            return False
-        committed = words[STATE] & OFFSET_MAX
-        if committed + coming_bytes > self.options.compact_at * VACUUM_LOG_FACTOR:
-            return False
-        if self.vacuum_is_dead():
-            words[VACUUM] = 0
-            return False
-        return True
+    def hold_compactions(self) -> None:
+        """Put compactions off for a copy of the table that gets on; again within HOLD_NS.
 
-    def vacuum_is_dead(self) -> bool:
-        """Whether the process that put off compactions is gone."""
+        A copy that is stopped or dead does not, and the others go on.  Raises StoreClosedError.
+        """
         try:
-            fd = os.open(self.path + "-vacuum", os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
+            self.header.words[COPYING] = time.monotonic_ns() + HOLD_NS
+        except ValueError:
+            raise self.closed_error() from None
+
+    def let_compactions_go_on(self) -> None:
+        """Undo :meth:`hold_compactions`; another copy that gets on will soon call it again."""
+        try:
+            self.header.words[COPYING] = 0
+        except ValueError:
+            pass  # the header is unmapped
+
+    def is_held(self) -> bool:
+        """Whether a copy of the table gets on, in this process or another."""
+        return 0 < self.header.words[COPYING] - time.monotonic_ns() <= HOLD_NS
+
+    def copy_defers(self, coming_bytes: int) -> bool:
+        """Whether nothing is folded now because a copy gets on and the log may still grow.
+
+        When it may not, the copy has lost: from then on, until it gets on again, all is as if it
+        were not there.
+        """
+        words = self.header.words
+        if not words[COPYING]:
+            return False
+        end = (words[STATE] & OFFSET_MAX) + coming_bytes
+        if self.is_held() and end <= self.options.compact_at * COPY_LOG_FACTOR:
             return True
-        try:
-            return osdep.try_lock(fd, shared=True)
-        finally:
-            os.close(fd)
+        words[COPYING] = 0
+        return False
 
     def fold(self, *, extra: Batch | None = None, clean: bool = False) -> None:
         """Fold the overlay, and ``extra`` behind it, and begin a new epoch.

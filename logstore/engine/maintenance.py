@@ -16,7 +16,7 @@ from logstore.engine import osdep, vacuum
 from logstore.engine.commit import Flush
 from logstore.engine.engine import Engine
 from logstore.engine.frames import OFFSET_MAX
-from logstore.engine.header import LOG_FAILED, STATE, SYNCED, VACUUM, WRITING
+from logstore.engine.header import LOG_FAILED, STATE, SYNCED, WRITING
 from logstore.engine.log import FIRST_OFFSET
 
 IDLE_S = 1.0
@@ -61,7 +61,7 @@ class Maintenance:
                         pass  # a peer died or failed amid a write: taking the lock recovers
                     continue
                 idle = now - since >= IDLE_S
-                if committed > FIRST_OFFSET and idle and not words[VACUUM]:
+                if committed > FIRST_OFFSET and idle and not engine.copy_defers(0):
                     engine.compact()
                 elif words[SYNCED] < committed:
                     engine.committer.run([Flush()])

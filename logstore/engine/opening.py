@@ -209,7 +209,7 @@ class _TryAgainError(Exception):
 
 def _remove_leftovers(path: str) -> None:
     """What processes that died may have left; only for whoever is alone."""
-    for suffix in ("-lock", "-new", "-new-lock", "-vacuum", "-vacuum-lock", "-log-new"):
+    for suffix in ("-lock", "-new", "-new-lock", "-vacuum", "-vacuum-lock", "-check", "-log-new"):
         osdep.remove(path + suffix)
 
 

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import lmdb
 
 from logstore.engine import osdep, records
-from logstore.engine.failures import raise_write_error
 from logstore.engine.frames import FORMAT_VERSION, RESULT, TIME_MAX, Entry, checksum_seed
 from logstore.engine.lmdbfile import (
     DATA_FORMAT,
@@ -27,6 +26,7 @@ from logstore.engine.lmdbfile import (
     open_environment,
     translate,
 )
+from logstore.engine.pages import OvertakenError, copy_pages
 from logstore.engine.records import TIME, Mark, Meta, Record
 from logstore.errors import (
     CorruptRecordError,
@@ -344,7 +344,7 @@ class Table:
         return max(times)
 
     def snapshot(self, visit: Callable[[Txn], T]) -> T:
-        """Run ``visit`` in one read transaction, for checks that need a whole view."""
+        """Run ``visit`` in one read transaction.  Only on a file at rest may it take long."""
         with self.reading() as txn:
             return visit(txn)
 
@@ -443,13 +443,17 @@ class Table:
         with self._gate:
             return self.env.reader_check()
 
-    def copy_to(self, fd: int) -> None:
-        """Copy a snapshot without its free pages to an open, empty file; it is not synced."""
-        try:
-            with self._copying:
-                self.env.copyfd(fd, compact=True)
-        except lmdb.Error as exc:
-            raise_write_error(self.path, exc)
+    def copy_to(self, fd: int, pulse: Callable[[int], None]) -> None:
+        """Copy the newest snapshot without its free pages to an empty file; it is not synced.
+
+        No transaction is open meanwhile: see pages.py, also for ``pulse``.  Raises OvertakenError,
+        CorruptTableError, StoreClosedError and OSError.
+        """
+        with self._copying, open(self.path, "rb", buffering=0) as file:
+            if os.fstat(file.fileno()).st_ino != self.inode:
+                raise OvertakenError(f"{self.path}: replaced by another file")
+            transaction = self.snapshot(lambda txn: txn.id())
+            copy_pages(file.fileno(), self.path, transaction, fd, pulse)
 
     # -- fork -------------------------------------------------------------------------------
 

@@ -1,31 +1,33 @@
 """Vacuum and backup: copying the table without its free pages, beside running writers.
 
-Rules: the copy is made from a read snapshot, with compactions put off and no lock held; what the
-log has gathered meanwhile is folded into the copy in rounds, the last one, of what is left, under
-the writer lock.  The file is renamed over the table only when it is complete and on the disk, and
-published before the lock is given back.  Until then the old file is the table.
+Rules: the copy is made with compactions put off and no lock held; what the log has gathered
+meanwhile is folded into a vacuum's copy in rounds, the last one, of what is left, under the writer
+lock.  The file is renamed over the table only when it is complete and on the disk, and published
+before the lock is given back.  Until then the old file is the table.
 """
 
 from __future__ import annotations
 
 import os
+from io import FileIO
 from typing import NamedTuple
 
 import lmdb
 
 from logstore.engine import osdep
 from logstore.engine.compaction import fold_into
+from logstore.engine.copying import copy_table, is_at, is_taken, make_copy, new_file, take
 from logstore.engine.engine import Engine
 from logstore.engine.failures import raise_write_error
-from logstore.engine.header import INCARNATION, TABLE_INODE, VACUUM, WRITING
+from logstore.engine.header import INCARNATION, TABLE_INODE, WRITING
 from logstore.engine.overlay import Overlay
+from logstore.engine.pages import OvertakenError
 from logstore.engine.table import Table
-from logstore.errors import LogstoreError, OpenError, StoreBusyError
+from logstore.errors import OpenError, StoreBusyError
 
-MODE = 0o600
-ATTEMPTS = 3
 ROUNDS_MAX = 8
 LAST_ROUND_KEYS = 100  # how many changed keys may be left for the round under the lock
+SYNC_BYTES = 32 << 20  # how much of a copy is flushed at once: other flushes wait for it
 AUTO_FILE_BYTES = 16 << 20
 
 
@@ -37,9 +39,13 @@ class VacuumReport(NamedTuple):
 
 
 def is_due(engine: Engine) -> bool:
-    """Whether more than half of a file over 16 MiB is free."""
+    """Whether more than half of a file over 16 MiB is free, and no thread is copying it."""
     counts = engine.table.counts()
-    return counts.file_bytes > AUTO_FILE_BYTES and counts.free_bytes * 2 > counts.file_bytes
+    return (
+        counts.file_bytes > AUTO_FILE_BYTES
+        and counts.free_bytes * 2 > counts.file_bytes
+        and not engine.copy_lock.locked()
+    )
 
 
 def vacuum(engine: Engine) -> VacuumReport:
@@ -50,63 +56,69 @@ def vacuum(engine: Engine) -> VacuumReport:
     store is then as it was.
     """
     before = os.stat(engine.path).st_size
-    for _ in range(ATTEMPTS):
-        try:
-            with engine.copy_lock:
-                done = _attempt(engine)
-        except StoreBusyError:
-            raise
-        except (OSError, lmdb.Error, OpenError) as exc:
-            raise_write_error(engine.path, exc)
-        if done:
-            engine.counters.vacuums += 1
-            return VacuumReport(before, os.stat(engine.path).st_size)
-    raise StoreBusyError(
-        f"{engine.path}: the vacuum was overtaken by compactions {ATTEMPTS} times; try again "
-        f"when there are fewer large results"
-    )
-
-
-def _attempt(engine: Engine) -> bool:
-    temporary = engine.path + "-vacuum"
-    words = engine.header.words
-    with engine.exclusive():
-        if words[VACUUM] and not engine.vacuum_is_dead():
-            raise StoreBusyError(f"{engine.path}: another vacuum is running")
-        engine.fold()  # so that the copy begins with an empty log
-        osdep.remove(temporary)
-        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
-        osdep.try_lock(fd)
-        words[VACUUM] = 1
-    copy: Table | None = None
-    done = False
     try:
-        engine.table.copy_to(fd)
-        osdep.sync_file(fd)
-        copy = Table(temporary, lock=False)
+        make_copy(engine, "vacuum", lambda: _attempt(engine))
+    except StoreBusyError:
+        raise
+    except (OSError, lmdb.Error, OpenError) as exc:
+        if engine.closed:
+            raise engine.closed_error() from exc
+        raise_write_error(engine.path, exc)
+    engine.counters.vacuums += 1
+    return VacuumReport(before, os.stat(engine.path).st_size)
+
+
+def _attempt(engine: Engine) -> None:
+    """Copy and exchange the table.  Raises OvertakenError if it must be tried again."""
+    temporary = engine.path + "-vacuum"
+    with engine.exclusive():
+        file = _begin(engine, temporary)
+    with file:
+        try:
+            _copy_and_exchange(engine, temporary, file)
+        finally:
+            engine.let_compactions_go_on()
+            if is_at(file, temporary):  # else it is the table, or another vacuum's is there
+                osdep.remove(temporary)
+
+
+def _begin(engine: Engine, temporary: str) -> FileIO:
+    """The file for the copy, locked, with an empty log; writer lock held."""
+    if is_taken(engine, temporary):
+        raise StoreBusyError(f"{engine.path}: another vacuum is running")
+    engine.fold()  # so that the copy begins with an empty log
+    engine.hold_compactions()
+    return take(temporary)
+
+
+def _copy_and_exchange(engine: Engine, temporary: str, file: FileIO) -> None:
+    fd = file.fileno()
+    epoch = engine.log_state()[0] >> 32
+    synced = 0
+
+    def pulse(written: int) -> None:
+        nonlocal synced
+        if engine.closed:
+            raise engine.closed_error()
+        if engine.log_state()[0] >> 32 != epoch:
+            raise OvertakenError(f"{engine.path}: compacted during a vacuum")
+        if written - synced >= SYNC_BYTES:
+            synced = written
+            osdep.sync_data(fd)
+
+    copy_table(engine, fd, pulse)
+    osdep.sync_file(fd)
+    engine.hold_compactions()
+    copy = Table(temporary, lock=False)
+    try:
         folded = _fold_rounds(engine, copy)
         with engine.exclusive():
             view = engine.view()
-            if view.epoch == copy.meta.epoch:
-                _finish(engine, copy, view, folded)
-                done = True
-        return done
+            if view.epoch != copy.meta.epoch or not is_at(file, temporary):
+                raise OvertakenError(f"{engine.path}: compacted during a vacuum")
+            _finish(engine, copy, view, folded)
     finally:
-        if copy is not None:
-            copy.close()
-        if not done:
-            _give_up(engine, temporary)
-        os.close(fd)
-
-
-def _give_up(engine: Engine, temporary: str) -> None:
-    """Let compactions go on; if even that fails, others find out by the lock on the copy."""
-    try:
-        with engine.exclusive(recover=False):
-            engine.header.words[VACUUM] = 0
-            osdep.remove(temporary)
-    except LogstoreError:
-        pass
+        copy.close()
 
 
 def _fold_rounds(engine: Engine, copy: Table) -> int:
@@ -119,6 +131,7 @@ def _fold_rounds(engine: Engine, copy: Table) -> int:
             break
         _fold_changes(copy, view, folded, count, copy.meta.epoch, copy.meta.incarnation)
         folded = count
+        engine.hold_compactions()
     return folded
 
 
@@ -154,7 +167,6 @@ def _finish(engine: Engine, copy: Table, view: Overlay, folded: int) -> None:
     engine.replace_table(table)
     words[INCARNATION] = engine.incarnation = incarnation
     words[TABLE_INODE] = table.inode
-    words[VACUUM] = 0
     engine.begin_epoch(epoch)
 
 
@@ -162,44 +174,50 @@ def backup(engine: Engine, destination: str) -> None:
     """Copy the store, as of a moment during the call, to a new file, durably.
 
     The copy is a closed store of its own.  Raises FileExistsError if something is there already,
-    WriteError or DiskFullError if it cannot be written.
+    WriteError or DiskFullError if it cannot be written, StoreBusyError if compactions that could
+    not wait kept coming.
     """
     if os.path.lexists(destination):
         raise FileExistsError(f"{destination}: already there; a backup never overwrites")
-    engine.compact()
     try:
-        with engine.copy_lock:
-            _copy_closed(engine.table, destination)
-    except FileExistsError:
+        make_copy(engine, "backup", lambda: _copy_closed(engine, destination))
+    except (FileExistsError, StoreBusyError):
         raise
     except (OSError, lmdb.Error, OpenError) as exc:
         raise_write_error(destination, exc)
 
 
-def _copy_closed(table: Table, destination: str) -> None:
-    """Put a copy of a table, marked as closed cleanly, at a path where nothing is."""
+def _copy_closed(engine: Engine, destination: str) -> None:
+    """Put a copy of the table, marked as closed cleanly, at a path where nothing is."""
+    engine.compact()
     temporary = f"{destination}-partial-{os.urandom(4).hex()}"
-    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
     try:
-        table.copy_to(fd)
-        copy = Table(temporary, lock=False)
-        try:
-            fold_into(
-                copy,
-                [],
-                None,
-                now_us=0,
-                last_time_us=0,
-                epoch=copy.meta.epoch,
-                incarnation=copy.meta.incarnation,
-                clean=True,
-            )
-        finally:
-            copy.close()
-        osdep.sync_file(fd)
-        os.link(temporary, destination)  # fails where a rename would overwrite
-        os.unlink(temporary)
-        osdep.sync_directory(os.path.dirname(destination))
+        with new_file(temporary) as file:
+            try:
+                copy_table(engine, file.fileno())
+            finally:
+                engine.let_compactions_go_on()
+            _mark_clean(temporary)
+            osdep.sync_file(file.fileno())
+            os.link(temporary, destination)  # fails where a rename would overwrite
+            os.unlink(temporary)
+            osdep.sync_directory(os.path.dirname(destination))
     finally:
-        os.close(fd)
         osdep.remove(temporary)
+
+
+def _mark_clean(path: str) -> None:
+    copy = Table(path, lock=False)
+    try:
+        fold_into(
+            copy,
+            [],
+            None,
+            now_us=0,
+            last_time_us=0,
+            epoch=copy.meta.epoch,
+            incarnation=copy.meta.incarnation,
+            clean=True,
+        )
+    finally:
+        copy.close()

@@ -15,7 +15,7 @@ import pytest
 import logstore
 from logstore import TaskProgress
 from logstore.engine import osdep
-from logstore.engine.header import LOG_FAILED, STATE, SYNCED, VACUUM, WRITING
+from logstore.engine.header import LOG_FAILED, STATE, SYNCED, WRITING
 from logstore.engine.log import FIRST_OFFSET
 from logstore.engine.maintenance import IDLE_S, STILL_S, Maintenance
 
@@ -59,7 +59,7 @@ def test_a_write_that_is_under_way_is_left_alone_and_one_that_stands_still_recov
 ) -> None:
     now_s = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now_s)
-    words = dict.fromkeys((STATE, SYNCED, VACUUM, WRITING, LOG_FAILED), 0)
+    words = dict.fromkeys((STATE, SYNCED, WRITING, LOG_FAILED), 0)
     words[word] = 1
     words[SYNCED] = FIRST_OFFSET + 10  # nothing waits for a flush
     calls: list[str] = []
@@ -83,6 +83,7 @@ def test_a_write_that_is_under_way_is_left_alone_and_one_that_stands_still_recov
         header=SimpleNamespace(words=words),
         options=SimpleNamespace(sync_interval_s=IDLE_S),
         close_retired=lambda: None,
+        copy_defers=lambda coming_bytes: False,
         exclusive=exclusive,
     )
     maintenance: Any = Maintenance.__new__(Maintenance)

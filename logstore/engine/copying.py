@@ -1,0 +1,94 @@
+"""Copies of the table beside writers: what a vacuum, a backup and a check have in common.
+
+Rules: while a copy gets on, compactions are put off, so that its snapshot holds; it says so from
+step to step, and never waits for a lock that others need.  A process that is stopped in the middle
+of a copy puts compactions off for HOLD_NS, and until the log has reached COPY_LOG_FACTOR times its
+limit, at most.  When it goes on it finds its copy void, if it is, and begins again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from io import FileIO
+from typing import TypeVar
+
+from logstore.engine import osdep
+from logstore.engine.engine import Engine
+from logstore.engine.pages import OvertakenError
+from logstore.errors import StoreBusyError
+
+T = TypeVar("T")
+
+MODE = 0o600
+ATTEMPTS = 3
+
+
+def make_copy(engine: Engine, what: str, attempt: Callable[[], T]) -> T:
+    """Do what copies the table, again if it was overtaken; one at a time in a process.
+
+    Raises StoreBusyError if it always was, and what ``attempt`` raises.
+    """
+    for _ in range(ATTEMPTS):
+        try:
+            with engine.copy_lock:
+                return attempt()
+        except OvertakenError:
+            continue
+    raise StoreBusyError(
+        f"{engine.path}: the {what} was overtaken by compactions {ATTEMPTS} times; try again when "
+        f"less is written"
+    )
+
+
+def new_file(path: str) -> FileIO:
+    """A new, empty file where nothing is; closed when nothing refers to it any more."""
+    return FileIO(path, "xb+", opener=partial(os.open, mode=MODE))
+
+
+def is_taken(engine: Engine, path: str) -> bool:
+    """Whether a process that gets on with its copy has made the file at ``path``."""
+    if not engine.is_held():
+        return False
+    try:
+        with open(path, "rb") as file:
+            return not osdep.try_lock(file.fileno(), shared=True)
+    except FileNotFoundError:
+        return False
+    except PermissionError:
+        return True  # another user's
+
+
+def take(path: str) -> FileIO:
+    """A new, empty file that is taken, in place of what another process has left."""
+    osdep.remove(path)
+    file = new_file(path)
+    osdep.try_lock(file.fileno())
+    return file
+
+
+def is_at(file: FileIO, path: str) -> bool:
+    """Whether the file at ``path`` is this one: another process takes it if a copy is stopped."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def copy_table(
+    engine: Engine, fd: int, pulse: Callable[[int], None] = lambda written: None
+) -> None:
+    """Copy the table, as of a moment during the call, to an empty file, with compactions put off.
+
+    They still are when this returns.  ``pulse`` is called at each step with the number of bytes
+    written so far.  The file is not synced.  Raises OvertakenError, StoreClosedError,
+    CorruptTableError and OSError.
+    """
+
+    def get_on(written: int) -> None:
+        engine.hold_compactions()
+        pulse(written)
+
+    engine.hold_compactions()
+    engine.from_table(lambda table: table.copy_to(fd, get_on))
