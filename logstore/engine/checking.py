@@ -14,14 +14,14 @@ import time
 from typing import NamedTuple
 
 from logstore.engine import frames, osdep, records
-from logstore.engine.copying import copy_table, is_at, is_taken, make_copy, take
+from logstore.engine.copying import copy_table, is_at, is_taken, make_copy, open_copy, take
 from logstore.engine.engine import Engine
 from logstore.engine.failures import raise_write_error
 from logstore.engine.frames import DELETED, EXPIRED, RESULT
 from logstore.engine.frames import PROGRESS as PROGRESS_KIND
+from logstore.engine.header import HELD_BY_CHECK
 from logstore.engine.log import FIRST_OFFSET
 from logstore.engine.overlay import Overlay
-from logstore.engine.pages import OvertakenError
 from logstore.engine.reading import Reading
 from logstore.engine.records import TIME, Mark
 from logstore.engine.table import (
@@ -37,7 +37,6 @@ from logstore.engine.table import (
 )
 from logstore.errors import (
     CorruptionError,
-    CorruptLogError,
     CorruptRecordError,
     LogstoreError,
     StoreBusyError,
@@ -112,21 +111,15 @@ def _check_copy(engine: Engine, problems: list[str]) -> tuple[int, int, int]:
 
 
 def _copy_and_check(engine: Engine, problems: list[str]) -> tuple[int, int, int]:
-    try:
-        engine.view()  # goes over to the file that a vacuum has put in the table's place
-    except CorruptLogError:
-        pass  # said already
     temporary = engine.path + "-check"
-    if is_taken(engine, temporary):
+    if is_taken(engine, HELD_BY_CHECK, temporary):
         raise _TakenError
     with take(temporary) as file:
         try:
-            copy_table(engine, file.fileno())
-            if not is_at(file, temporary):
-                raise OvertakenError(f"{engine.path}: another process began a check")
-            copy = Table(temporary, readonly=True, lock=False)
+            copy_table(engine, HELD_BY_CHECK, file.fileno())
+            copy = open_copy(file, temporary, readonly=True)
         finally:
-            engine.let_compactions_go_on()
+            engine.let_compactions_go_on(HELD_BY_CHECK)
             if is_at(file, temporary):
                 osdep.remove(temporary)
     copy.path = engine.path  # for what is said of it

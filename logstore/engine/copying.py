@@ -17,7 +17,8 @@ from typing import TypeVar
 from logstore.engine import osdep
 from logstore.engine.engine import Engine
 from logstore.engine.pages import OvertakenError
-from logstore.errors import StoreBusyError
+from logstore.engine.table import Table
+from logstore.errors import LogstoreError, StoreBusyError
 
 T = TypeVar("T")
 
@@ -47,9 +48,9 @@ def new_file(path: str) -> FileIO:
     return FileIO(path, "xb+", opener=partial(os.open, mode=MODE))
 
 
-def is_taken(engine: Engine, path: str) -> bool:
+def is_taken(engine: Engine, by: int, path: str) -> bool:
     """Whether a process that gets on with its copy has made the file at ``path``."""
-    if not engine.is_held():
+    if not engine.is_held(by):
         return False
     try:
         with open(path, "rb") as file:
@@ -76,19 +77,33 @@ def is_at(file: FileIO, path: str) -> bool:
         return False
 
 
+def open_copy(file: FileIO, path: str, *, readonly: bool = False) -> Table:
+    """Open a copy that has been made.  Raises OvertakenError if its place has been taken."""
+    try:
+        table = Table(path, readonly=readonly, lock=False)
+    except (LogstoreError, OSError):
+        if is_at(file, path):
+            raise
+        raise OvertakenError(f"{path}: taken away by another process") from None
+    if table.inode != os.fstat(file.fileno()).st_ino:
+        table.close()
+        raise OvertakenError(f"{path}: replaced by another process")
+    return table
+
+
 def copy_table(
-    engine: Engine, fd: int, pulse: Callable[[int], None] = lambda written: None
+    engine: Engine, by: int, fd: int, pulse: Callable[[int], None] = lambda written: None
 ) -> None:
     """Copy the table, as of a moment during the call, to an empty file, with compactions put off.
 
-    They still are when this returns.  ``pulse`` is called at each step with the number of bytes
-    written so far.  The file is not synced.  Raises OvertakenError, StoreClosedError,
-    CorruptTableError and OSError.
+    They still are when this returns.  ``by`` is the header's word for it.  ``pulse`` is called at
+    each step with the number of bytes written so far.  The file is not synced.  Raises
+    OvertakenError, StoreClosedError, CorruptTableError and OSError.
     """
 
     def get_on(written: int) -> None:
-        engine.hold_compactions()
-        pulse(written)
+        pulse(written)  # if it finds the copy void, it is another one that gets on
+        engine.hold_compactions(by)
 
-    engine.hold_compactions()
+    engine.hold_compactions(by)
     engine.from_table(lambda table: table.copy_to(fd, get_on))

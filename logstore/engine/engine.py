@@ -30,7 +30,7 @@ from logstore.engine.failures import raise_write_error
 from logstore.engine.frames import OFFSET_MAX, PROGRESS, Entry
 from logstore.engine.groups import GroupCommit
 from logstore.engine.header import (
-    COPYING,
+    HOLDS,
     INCARNATION,
     LAST_TIME,
     LOG_FAILED,
@@ -85,6 +85,7 @@ class Engine(Reading):
         self._retired: list[Table] = []
         self.view_lock = threading.Lock()
         self.copy_lock = threading.Lock()  # held while there is a copy of the table
+        self._held_until_ns = 0  # what this process last wrote into one of HOLDS
         self._leader = 0  # the thread that holds commit_lock
         self._holder: FrameType | None = None  # of the call that holds it
         self._writer_lock = WriterLock(header)
@@ -319,40 +320,46 @@ class Engine(Reading):
             self.counters.compaction_errors += 1
             self.counters.last_compaction_error = str(exc)
 
-    def hold_compactions(self) -> None:
+    def hold_compactions(self, by: int) -> None:
         """Put compactions off for a copy of the table that gets on; again within HOLD_NS.
 
-        A copy that is stopped or dead does not, and the others go on.  Raises StoreClosedError.
+        ``by`` is the word of the header for its kind.  A copy that is stopped or dead does not call
+        it again, and the others go on.  Raises StoreClosedError.
         """
+        self._held_until_ns = time.monotonic_ns() + HOLD_NS
         try:
-            self.header.words[COPYING] = time.monotonic_ns() + HOLD_NS
+            self.header.words[by] = self._held_until_ns
         except ValueError:
             raise self.closed_error() from None
 
-    def let_compactions_go_on(self) -> None:
-        """Undo :meth:`hold_compactions`; another copy that gets on will soon call it again."""
+    def let_compactions_go_on(self, by: int) -> None:
+        """Undo :meth:`hold_compactions`, unless another process has called it since."""
         try:
-            self.header.words[COPYING] = 0
+            if self.header.words[by] == self._held_until_ns:
+                self.header.words[by] = 0
         except ValueError:
             pass  # the header is unmapped
 
-    def is_held(self) -> bool:
-        """Whether a copy of the table gets on, in this process or another."""
-        return 0 < self.header.words[COPYING] - time.monotonic_ns() <= HOLD_NS
+    def is_held(self, by: int | None = None) -> bool:
+        """Whether a copy of this kind, or of any, gets on in this process or another."""
+        words = self.header.words
+        now_ns = time.monotonic_ns()
+        return any(0 < words[n] - now_ns <= HOLD_NS for n in (HOLDS if by is None else (by,)))
 
     def copy_defers(self, coming_bytes: int) -> bool:
         """Whether nothing is folded now because a copy gets on and the log may still grow.
 
-        When it may not, the copy has lost: from then on, until it gets on again, all is as if it
-        were not there.
+        When it may not, the copies have lost: from then on, until they get on again, all is as if
+        they were not there.
         """
         words = self.header.words
-        if not words[COPYING]:
-            return False
         end = (words[STATE] & OFFSET_MAX) + coming_bytes
-        if self.is_held() and end <= self.options.compact_at * COPY_LOG_FACTOR:
+        if not self.is_held():
+            return False
+        if end <= self.options.compact_at * COPY_LOG_FACTOR:
             return True
-        words[COPYING] = 0
+        for word in HOLDS:
+            words[word] = 0
         return False
 
     def fold(self, *, extra: Batch | None = None, clean: bool = False) -> None:

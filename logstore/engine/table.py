@@ -13,6 +13,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import FileIO
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import lmdb
@@ -26,7 +27,7 @@ from logstore.engine.lmdbfile import (
     open_environment,
     translate,
 )
-from logstore.engine.pages import OvertakenError, copy_pages
+from logstore.engine.pages import copy_pages
 from logstore.engine.records import TIME, Mark, Meta, Record
 from logstore.errors import (
     CorruptRecordError,
@@ -115,8 +116,10 @@ class Table:
 
     def _open(self) -> None:
         env = open_environment(self.path, readonly=self._readonly, lock=self._lock, create=False)
+        file: FileIO | None = None
         try:
-            self.inode = os.stat(self.path).st_ino
+            file = FileIO(self.path)  # for copies: a vacuum may take its name away
+            self.inode = os.fstat(file.fileno()).st_ino
             # Each handle is opened in an empty write transaction, hence only under the writer
             # lock: those opened in a read transaction would go with it.
             self._meta_db = self._open_database(env, b"meta")
@@ -124,13 +127,14 @@ class Table:
             with env.begin() as txn:
                 self.meta = self.read_meta_in(txn)
             self.seed = checksum_seed(self.meta.uuid)
-        except lmdb.Error as exc:
+        except BaseException as exc:
             env.close()
-            raise translate(exc, self.path) from exc
-        except BaseException:
-            env.close()
+            if file is not None:
+                file.close()
+            if isinstance(exc, lmdb.Error):
+                raise translate(exc, self.path) from exc
             raise
-        self._env = env
+        self._env, self._file = env, file
 
     def _open_database(self, env: lmdb.Environment, name: bytes) -> lmdb._Database:
         try:
@@ -147,6 +151,7 @@ class Table:
             if self._env is not None:
                 self._env.close()
                 self._env = None
+            self._file.close()
             self._open()
 
     def ensure_open(self) -> None:
@@ -166,6 +171,7 @@ class Table:
         with self._copying, self._gate:
             if self._env is not None:
                 self._env.close()
+            self._file.close()
 
     # -- reading ----------------------------------------------------------------------------
 
@@ -449,11 +455,9 @@ class Table:
         No transaction is open meanwhile: see pages.py, also for ``pulse``.  Raises OvertakenError,
         CorruptTableError, StoreClosedError and OSError.
         """
-        with self._copying, open(self.path, "rb", buffering=0) as file:
-            if os.fstat(file.fileno()).st_ino != self.inode:
-                raise OvertakenError(f"{self.path}: replaced by another file")
+        with self._copying:
             transaction = self.snapshot(lambda txn: txn.id())
-            copy_pages(file.fileno(), self.path, transaction, fd, pulse)
+            copy_pages(self._file.fileno(), self.path, transaction, fd, pulse)
 
     # -- fork -------------------------------------------------------------------------------
 
@@ -473,6 +477,7 @@ class Table:
         self._copying = threading.Lock()
         if self._env is not None:
             self._env.close()
+        self._file.close()
 
 
 def _place(mark: Mark, progress: bool) -> tuple[bytes, int]:

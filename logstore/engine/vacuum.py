@@ -1,9 +1,10 @@
 """Vacuum and backup: copying the table without its free pages, beside running writers.
 
-Rules: the copy is made with compactions put off and no lock held; what the log has gathered
-meanwhile is folded into a vacuum's copy in rounds, the last one, of what is left, under the writer
-lock.  The file is renamed over the table only when it is complete and on the disk, and published
-before the lock is given back.  Until then the old file is the table.
+Rules: the copy is made with compactions put off and no lock held; what is in the log is folded
+into the copy.  A backup has what was in it at its start, and changes nothing in the store.  A
+vacuum folds in rounds, the last one, of what is left, under the writer lock.  Its file is renamed
+over the table only when it is complete and on the disk, and published before the lock is given
+back.  Until then the old file is the table.
 """
 
 from __future__ import annotations
@@ -16,10 +17,26 @@ import lmdb
 
 from logstore.engine import osdep
 from logstore.engine.compaction import fold_into
-from logstore.engine.copying import copy_table, is_at, is_taken, make_copy, new_file, take
+from logstore.engine.copying import (
+    copy_table,
+    is_at,
+    is_taken,
+    make_copy,
+    new_file,
+    open_copy,
+    take,
+)
 from logstore.engine.engine import Engine
 from logstore.engine.failures import raise_write_error
-from logstore.engine.header import INCARNATION, TABLE_INODE, WRITING
+from logstore.engine.frames import Entry
+from logstore.engine.header import (
+    HELD_BY_BACKUP,
+    HELD_BY_VACUUM,
+    INCARNATION,
+    TABLE_INODE,
+    WRITING,
+)
+from logstore.engine.log import FIRST_OFFSET
 from logstore.engine.overlay import Overlay
 from logstore.engine.pages import OvertakenError
 from logstore.engine.table import Table
@@ -77,17 +94,18 @@ def _attempt(engine: Engine) -> None:
         try:
             _copy_and_exchange(engine, temporary, file)
         finally:
-            engine.let_compactions_go_on()
+            engine.let_compactions_go_on(HELD_BY_VACUUM)
             if is_at(file, temporary):  # else it is the table, or another vacuum's is there
                 osdep.remove(temporary)
 
 
 def _begin(engine: Engine, temporary: str) -> FileIO:
-    """The file for the copy, locked, with an empty log; writer lock held."""
-    if is_taken(engine, temporary):
+    """The file for the copy; writer lock held."""
+    if is_taken(engine, HELD_BY_VACUUM, temporary):
         raise StoreBusyError(f"{engine.path}: another vacuum is running")
-    engine.fold()  # so that the copy begins with an empty log
-    engine.hold_compactions()
+    if not engine.is_held():  # else another copy would begin again
+        engine.fold()  # so that the copy begins with an empty log
+    engine.hold_compactions(HELD_BY_VACUUM)
     return take(temporary)
 
 
@@ -98,18 +116,16 @@ def _copy_and_exchange(engine: Engine, temporary: str, file: FileIO) -> None:
 
     def pulse(written: int) -> None:
         nonlocal synced
-        if engine.closed:
-            raise engine.closed_error()
-        if engine.log_state()[0] >> 32 != epoch:
-            raise OvertakenError(f"{engine.path}: compacted during a vacuum")
+        _check(engine, epoch)
         if written - synced >= SYNC_BYTES:
             synced = written
             osdep.sync_data(fd)
 
-    copy_table(engine, fd, pulse)
+    copy_table(engine, HELD_BY_VACUUM, fd, pulse)
     osdep.sync_file(fd)
-    engine.hold_compactions()
-    copy = Table(temporary, lock=False)
+    _check(engine, epoch)
+    engine.hold_compactions(HELD_BY_VACUUM)
+    copy = open_copy(file, temporary)
     try:
         folded = _fold_rounds(engine, copy)
         with engine.exclusive():
@@ -119,6 +135,14 @@ def _copy_and_exchange(engine: Engine, temporary: str, file: FileIO) -> None:
             _finish(engine, copy, view, folded)
     finally:
         copy.close()
+
+
+def _check(engine: Engine, epoch: int) -> None:
+    """Raise OvertakenError if there has been a compaction, StoreClosedError."""
+    if engine.closed:
+        raise engine.closed_error()
+    if engine.log_state()[0] >> 32 != epoch:
+        raise OvertakenError(f"{engine.path}: compacted during a vacuum")
 
 
 def _fold_rounds(engine: Engine, copy: Table) -> int:
@@ -131,7 +155,7 @@ def _fold_rounds(engine: Engine, copy: Table) -> int:
             break
         _fold_changes(copy, view, folded, count, copy.meta.epoch, copy.meta.incarnation)
         folded = count
-        engine.hold_compactions()
+        engine.hold_compactions(HELD_BY_VACUUM)
     return folded
 
 
@@ -189,15 +213,16 @@ def backup(engine: Engine, destination: str) -> None:
 
 def _copy_closed(engine: Engine, destination: str) -> None:
     """Put a copy of the table, marked as closed cleanly, at a path where nothing is."""
-    engine.compact()
+    view = engine.view()
+    log = list(view.changed)
     temporary = f"{destination}-partial-{os.urandom(4).hex()}"
     try:
         with new_file(temporary) as file:
             try:
-                copy_table(engine, file.fileno())
+                copy_table(engine, HELD_BY_BACKUP, file.fileno())
             finally:
-                engine.let_compactions_go_on()
-            _mark_clean(temporary)
+                engine.let_compactions_go_on(HELD_BY_BACKUP)
+            _fold_and_close(temporary, view.epoch, log)
             osdep.sync_file(file.fileno())
             os.link(temporary, destination)  # fails where a rename would overwrite
             os.unlink(temporary)
@@ -206,16 +231,20 @@ def _copy_closed(engine: Engine, destination: str) -> None:
         osdep.remove(temporary)
 
 
-def _mark_clean(path: str) -> None:
+def _fold_and_close(path: str, epoch: int, log: list[tuple[bytes, Entry]]) -> None:
+    """Fold the log of an epoch into a copy, if the table had not been, and mark it as closed."""
     copy = Table(path, lock=False)
     try:
+        overlay = Overlay(epoch)
+        if copy.meta.epoch <= epoch:
+            overlay.apply(log, FIRST_OFFSET)
         fold_into(
             copy,
-            [],
+            [(overlay.results, overlay.progress)],
             None,
             now_us=0,
             last_time_us=0,
-            epoch=copy.meta.epoch,
+            epoch=max(copy.meta.epoch, epoch + 1),
             incarnation=copy.meta.incarnation,
             clean=True,
         )
