@@ -19,7 +19,6 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import lmdb
 
 from logstore.engine import files, osdep, records
-from logstore.engine.failures import raise_write_error
 from logstore.engine.frames import FORMAT_VERSION, RESULT, TIME_MAX, Entry, checksum_seed
 from logstore.engine.lmdbfile import (
     DATA_FORMAT,
@@ -31,6 +30,7 @@ from logstore.engine.lmdbfile import (
     refuse_link,
     translate,
 )
+from logstore.engine.pages import copy_pages
 from logstore.engine.records import TIME, Mark, Meta, Record
 from logstore.errors import (
     CorruptRecordError,
@@ -554,13 +554,19 @@ class Table:
         with self._gate:
             return self.env.reader_check()
 
-    def copy_to(self, fd: int) -> None:
-        """Copy a snapshot without its free pages to an open, empty file; it is not synced."""
+    def copy_to(self, fd: int, pulse: Callable[[int], None] = lambda written: None) -> None:
+        """Copy the newest snapshot without its free pages to an empty file; it is not synced.
+
+        No transaction is open meanwhile: see pages.py, also for ``pulse``.  Raises OvertakenError,
+        CorruptTableError, StoreClosedError and OSError.
+        """
+        with self._gate:
+            transaction = self.read(lambda txn: txn.id())
+            mine = files.duplicate(self.fd)  # the table may be closed meanwhile
         try:
-            with self._writing:
-                self.env.copyfd(fd, compact=True)
-        except lmdb.Error as exc:
-            raise_write_error(self.path, exc)
+            copy_pages(mine, self.path, transaction, fd, pulse)
+        finally:
+            files.close(mine)
 
 
 def _place_behind(cursor: Any, after: bytes | None, newest_first: bool) -> bool:

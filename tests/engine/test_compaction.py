@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,9 +30,10 @@ HALF = TaskProgress(0.5)
 
 
 @pytest.fixture
-def table(path: Path) -> Table:
+def table(path: Path) -> Iterator[Table]:
     Table.create(str(path), bytes(range(16)))
-    return Table(str(path), lock=False)
+    with closing(Table(str(path), lock=False)) as table:
+        yield table
 
 
 def fold(
@@ -253,10 +255,10 @@ def test_a_compaction_that_fills_the_map_grows_it(
 ) -> None:
     monkeypatch.setattr(lmdbfile, "MAP_BYTES", 1 << 17)
     Table.create(str(path), bytes(range(16)))
-    table = Table(str(path), lock=False)
-    fold(table, {b"a": a_result(10, bytes(1 << 20))}, {})
-    assert table.get_result(b"a") == a_result(10, bytes(1 << 20))
-    assert table.env.info()["map_size"] >= 1 << 20
+    with closing(Table(str(path), lock=False)) as table:
+        fold(table, {b"a": a_result(10, bytes(1 << 20))}, {})
+        assert table.get_result(b"a") == a_result(10, bytes(1 << 20))
+        assert table.env.info()["map_size"] >= 1 << 20
 
 
 def with_small_maps(

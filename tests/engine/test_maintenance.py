@@ -14,7 +14,7 @@ import pytest
 import logstore
 from logstore import TaskProgress
 from logstore.engine import identity, osdep
-from logstore.engine.header import LOG_FAILED, REPLACED, STATE, SYNCED, VACUUM, WRITING
+from logstore.engine.header import LOG_FAILED, REPLACED, STATE, SYNCED, WRITING
 from logstore.engine.log import FIRST_OFFSET
 from logstore.engine.maintenance import IDLE_S, STILL_S, Maintenance
 
@@ -58,7 +58,7 @@ def test_a_write_that_is_under_way_is_left_alone_and_one_that_stands_still_recov
 ) -> None:
     now_s = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now_s)
-    words = dict.fromkeys((STATE, SYNCED, VACUUM, WRITING, LOG_FAILED, REPLACED), 0)
+    words = dict.fromkeys((STATE, SYNCED, WRITING, LOG_FAILED, REPLACED), 0)
     monkeypatch.setattr(identity, "is_suspect", lambda engine: False)
     words[word] = 1
     words[SYNCED] = FIRST_OFFSET + 10  # nothing waits for a flush
@@ -83,6 +83,7 @@ def test_a_write_that_is_under_way_is_left_alone_and_one_that_stands_still_recov
         options=SimpleNamespace(sync_interval_s=IDLE_S, write_timeout_s=1.0),
         close_retired=lambda: None,
         exclusively=exclusively,
+        copy_defers=lambda coming_bytes: False,
     )
     maintenance: Any = Maintenance.__new__(Maintenance)
     maintenance._engine, maintenance._processors = engine, None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ UUID = bytes(range(16))
 
 
 @pytest.fixture
-def table(path: Path) -> Table:
+def table(path: Path) -> Iterator[Table]:
     """A table with 20 results of the times 100, 101 and so on, and three running tasks."""
     Table.create(str(path), UUID)
     table = Table(str(path), lock=False)
@@ -35,14 +36,16 @@ def table(path: Path) -> Table:
         f"run-{i}".encode(): Entry(PROGRESS, 0, 200 + i, 0, b"p") for i in range(3)
     }
     fold_into(table, [(results, running)], None, now_us=0, last_time_us=0, epoch=5, incarnation=3)
-    return table
+    yield table
+    table.close()
 
 
 def test_a_new_table_is_clean_private_and_at_its_beginning(path: Path) -> None:
     Table.create(str(path), UUID)
     assert os.listdir(path.parent) == ["app.db"]
     assert path.stat().st_mode & 0o777 == 0o600
-    meta = Table(str(path), lock=False).meta
+    with closing(Table(str(path), lock=False)) as table:
+        meta = table.meta
     assert (meta.uuid, meta.epoch, meta.incarnation, meta.clean) == (UUID, 1, 1, True)
 
 
@@ -87,7 +90,8 @@ def test_a_mark_leads_to_its_records(table: Table) -> None:
 def test_the_newest_time_is_that_of_all_databases(table: Table, tmp_path: Path) -> None:
     assert table.newest_time_us() == 202
     Table.create(str(tmp_path / "empty.db"), UUID)
-    assert Table(str(tmp_path / "empty.db"), lock=False).newest_time_us() == 0
+    with closing(Table(str(tmp_path / "empty.db"), lock=False)) as empty:
+        assert empty.newest_time_us() == 0
 
 
 def test_a_closed_table_answers_with_a_typed_error(table: Table) -> None:
