@@ -95,7 +95,7 @@ def copy_to(table, fd, pulse, real=Table.copy_to):
         pulse(written)
         if left:
             left.clear()
-            os.kill(os.getpid(), signal.SIGSTOP)
+            signal.raise_signal(signal.SIGSTOP)
     real(table, fd, stop)
 Table.copy_to = copy_to
 """
