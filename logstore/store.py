@@ -359,21 +359,28 @@ class Store:
         self.writable_engine.compact()
 
     def vacuum(self) -> vacuum.VacuumReport:
-        """Give free pages of the file back to the file system, beside running writers."""
+        """Give free pages of the file back to the file system, beside running writers.
+
+        Raises StoreBusyError if another process is at it, or if so much is written meanwhile that
+        it had to begin again three times.
+        """
         return vacuum.vacuum(self.writable_engine)
 
     def backup(self, destination: str | os.PathLike[str]) -> None:
         """Copy the store, with everything acked before this call, to a new file, durably.
 
-        Writers go on meanwhile.  Raises FileExistsError if ``destination`` exists.
+        Writers go on meanwhile.  Raises FileExistsError if ``destination`` exists, StoreBusyError
+        if so much is written meanwhile that it had to begin again three times.
         """
         vacuum.backup(self.writable_engine, os.path.abspath(os.fsdecode(destination)))
 
     def check(self, *, salvage: bool = False) -> CheckReport:
-        """Verify every record, index and frame.
+        """Verify every record, index and frame, as of a moment during the call.
 
-        With ``salvage`` a damaged log's whole frames are folded into the table, and the log is
-        kept aside.  Reads of this process that go to the table wait meanwhile.
+        Of a store that is open for writing, in any process, a private copy is verified, which needs
+        space on the disk; readers and writers go on meanwhile.  With ``salvage`` a damaged log's
+        whole frames are folded into the table, and the log is kept aside.  Raises StoreBusyError if
+        so much is written meanwhile that the copy had to begin again three times, DiskFullError.
         """
         if salvage:
             return checking.salvage_live(self.writable_engine)

@@ -45,6 +45,7 @@ _META_KEY = b"header"
 # How much is looked up in one transaction at most, but for the last record.
 BATCH_KEYS = 64
 BATCH_BYTES = 1 << 20
+LISTING_KEYS = 256  # the same for records without their payloads
 
 # Databases: task id -> mark; time -> record; time of the progress of unfinished tasks -> nothing;
 # expiry, kind and time of a record -> nothing.
@@ -244,6 +245,11 @@ class Table:
         name, time_us = _place(mark, progress)
         return self.record_in(txn, name, time_us, key).entry if time_us else None
 
+    def marks(self, keys: list[bytes]) -> list[Mark]:
+        """The marks of some tasks, empty for those that are not there; in one transaction."""
+        with self.reading() as txn:
+            return [self.mark_in(txn, key) or Mark() for key in keys]
+
     def mark_in(self, txn: Txn, key: bytes) -> Mark | None:
         """A task's mark as a transaction sees it."""
         raw = txn.get(key, db=self.db[IDS])
@@ -310,31 +316,39 @@ class Table:
     def changes_since(self, time_us: int) -> list[tuple[bytes, Entry]]:
         """Keys and entries, without payloads, of results and their ends newer than a time."""
         found: list[tuple[bytes, Entry]] = []
-        with self.reading() as txn:
-            for name in (RESULTS, GONE):
-                with txn.cursor(db=self.db[name]) as cursor:
-                    placed = cursor.set_range(TIME.pack(time_us + 1))
-                    while placed:
-                        record = self._listed(txn, name, TIME.unpack(cursor.key())[0])
-                        if record is not None:
-                            found.append((record.key, record.entry))
-                        placed = cursor.next()
+        for name in (RESULTS, GONE):  # a result that goes meanwhile is found in both
+            after_us: int | None = time_us
+            while after_us is not None:
+                records_read, after_us = self.listing(
+                    name, newest_first=False, after_us=after_us, limit=LISTING_KEYS
+                )
+                found += [(record.key, record.entry) for record in records_read]
         return found
 
     def expired_results(self, now_us: int) -> list[Record]:
         """Results whose time to live is over and that no compaction has taken away yet."""
         found: list[Record] = []
+        after: bytes | None = b""
+        while after is not None:
+            after = self._read_expired(now_us, after, found)
+        return found
+
+    def _read_expired(self, now_us: int, after: bytes, found: list[Record]) -> bytes | None:
+        """A part of them, and where to go on; None at the end."""
         with self.reading() as txn, txn.cursor(db=self.db[EXPIRIES]) as cursor:
-            placed = cursor.first()
-            while placed:
-                expires_us, kind, time_us = records.EXPIRY.unpack(cursor.key())
+            placed = cursor.set_range(after + b"\0")
+            for _ in range(LISTING_KEYS):
+                if not placed:
+                    return None
+                after = bytes(cursor.key())
+                expires_us, kind, time_us = records.EXPIRY.unpack(after)
                 if expires_us > now_us:
-                    break
+                    return None
                 record = self._listed(txn, RESULTS, time_us) if kind == RESULT else None
                 if record is not None:
                     found.append(record)
                 placed = cursor.next()
-        return found
+        return after
 
     def newest_time_us(self) -> int:
         """The time of the newest record, 0 for an empty table; past keys that are damaged."""
