@@ -409,7 +409,11 @@ class Store:
         sheltered(engine.compact)
 
     def vacuum(self) -> vacuum.VacuumReport:
-        """Give free pages of the file back to the file system, beside running writers."""
+        """Give free pages of the file back to the file system, beside running writers.
+
+        Raises StoreBusyError if another process is at it, or if so much is written meanwhile that
+        it had to begin again three times.
+        """
         engine = self.writable_engine
         engine.refuse_nested()
         return sheltered(lambda: vacuum.vacuum(engine))
@@ -417,7 +421,8 @@ class Store:
     def backup(self, destination: FilePath) -> None:
         """Copy the store, with everything acked before this call, to a new file, durably.
 
-        Writers go on meanwhile.  Raises FileExistsError if ``destination`` exists.
+        Writers go on meanwhile.  Raises FileExistsError if ``destination`` exists, StoreBusyError
+        if so much is written meanwhile that it had to begin again three times.
         """
         engine = self.writable_engine
         engine.refuse_nested()
@@ -425,10 +430,12 @@ class Store:
         sheltered(lambda: vacuum.backup(engine, absolute))
 
     def check(self, *, salvage: bool = False) -> CheckReport:
-        """Verify every record, index and frame.
+        """Verify every record, index and frame, as of a moment during the call.
 
-        With ``salvage`` a damaged log's whole frames are folded into the table, and the log is
-        kept aside.  Reads of this process that go to the table wait meanwhile.
+        Of a store that is open for writing, in any process, a private copy is verified, which needs
+        space on the disk; readers and writers go on meanwhile.  With ``salvage`` a damaged log's
+        whole frames are folded into the table, and the log is kept aside.  Raises StoreBusyError if
+        so much is written meanwhile that the copy had to begin again three times, DiskFullError.
         """
         engine = self.writable_engine if salvage else self.engine
         engine.refuse_nested()

@@ -10,6 +10,7 @@ and says what lay between them.
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import NamedTuple
 
 from logstore.engine import files, frames, osdep, records, shelter
@@ -29,6 +30,7 @@ from logstore.engine.table import (
     EXPIRIES,
     GONE,
     IDS,
+    LISTING_KEYS,
     PROGRESS,
     RESULTS,
     RUNNING,
@@ -212,24 +214,17 @@ def _check_record(
 
 def overlay_difference(engine: Reading, view: Overlay) -> tuple[int, int]:
     """How many results and progress records the log adds to the table's, or takes from them."""
+    in_log = {key: entry.kind == RESULT for key, entry in list(view.results.items())}
+    running = {key: entry is not None for key, entry in list(view.progress.items())}
+    keys = list(in_log.keys() | running.keys())
     results = progress = 0
-    if view.changed:
-
-        def count(table: Table) -> tuple[int, int]:
-            return table.read(lambda txn: _difference(table, txn, view))
-
-        results, progress = engine.from_table(count)
-    return results, progress
-
-
-def _difference(table: Table, txn: Txn, view: Overlay) -> tuple[int, int]:
-    results = progress = 0
-    for key, entry in list(view.results.items()):
-        mark = table.mark_in(txn, key) or Mark()
-        results += (entry.kind == RESULT) - bool(mark.result_us)
-    for key, newest in list(view.progress.items()):
-        mark = table.mark_in(txn, key) or Mark()
-        progress += (newest is not None) - bool(mark.progress_us)
+    for at in range(0, len(keys), LISTING_KEYS):
+        part = keys[at : at + LISTING_KEYS]
+        for key, mark in zip(part, engine.from_table(partial(Table.marks, keys=part)), strict=True):
+            if key in in_log:
+                results += in_log[key] - bool(mark.result_us)
+            if key in running:
+                progress += running[key] - bool(mark.progress_us)
     return results, progress
 
 

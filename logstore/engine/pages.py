@@ -110,6 +110,8 @@ class Snapshot:
             raise OvertakenError(f"{path}: written to while its header was read")
         if (self.meta.magic, self.meta.version) != (_MAGIC, _VERSION):
             raise self.damage("no header of the known format")
+        if self.meta.page_bytes != self.page_bytes:
+            raise self.damage(f"page sizes of {self.page_bytes} and {self.meta.page_bytes}")
         file_pages = os.fstat(fd).st_size // self.page_bytes
         if not _META_PAGES <= self.meta.last_page + 1 <= 2 * file_pages + _SLACK_PAGES:
             raise self.damage(f"a last page of {self.meta.last_page} in {file_pages}")

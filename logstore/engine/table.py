@@ -50,6 +50,7 @@ _META_KEY = b"header"
 BATCH_KEYS = 64
 BATCH_BYTES = 1 << 20
 LOOKED_AT_MAX = 2048  # records, in a listing; most of those that are left out take a microsecond
+LISTING_KEYS = 256  # the same for records without their payloads
 
 # Databases: task id -> mark; time -> record; time of the progress of unfinished tasks -> nothing;
 # expiry, kind and time of a record -> nothing.
@@ -301,6 +302,10 @@ class Table:
         name, time_us = _place(mark, progress)
         return self.record_in(txn, name, time_us, key).entry if time_us else None
 
+    def marks(self, keys: list[bytes]) -> list[Mark]:
+        """The marks of some tasks, empty for those that are not there; in one transaction."""
+        return self.read(lambda txn: [self.mark_in(txn, key) or Mark() for key in keys])
+
     def mark_in(self, txn: Txn, key: bytes) -> Mark | None:
         """A task's mark as a transaction sees it."""
         raw = txn.get(key, db=self.db[IDS])
@@ -391,18 +396,13 @@ class Table:
     def changes_since(self, time_us: int) -> list[tuple[bytes, Entry]]:
         """Keys and entries, without payloads, of results and their ends newer than a time."""
         found: list[tuple[bytes, Entry]] = []
-
-        def newer(txn: Txn) -> None:
-            for name in (RESULTS, GONE):
-                with txn.cursor(db=self.db[name]) as cursor:
-                    placed = cursor.set_range(TIME.pack(time_us + 1))
-                    while placed:
-                        record = self._listed(txn, name, TIME.unpack(cursor.key())[0])
-                        if record is not None:
-                            found.append((record.key, record.entry))
-                        placed = cursor.next()
-
-        self.read(newer)
+        for name in (RESULTS, GONE):  # a result that goes meanwhile is found in both
+            after_us: int | None = time_us
+            while after_us is not None:
+                records_read, after_us = self.listing(
+                    name, newest_first=False, after_us=after_us, limit=LISTING_KEYS
+                )
+                found += [(record.key, record.entry) for record in records_read]
         return found
 
     def expired_results(

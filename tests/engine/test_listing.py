@@ -27,7 +27,7 @@ def ids_of(store: logstore.Store, status: Status) -> set[str]:
 def test_every_list_agrees_with_every_status(
     store: logstore.Store, clock: Clock, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "LISTING_BATCH", 3)
+    monkeypatch.setattr(reading, "LISTING_KEYS", 3)
     rng = random.Random(seed)
     names = [f"task-{i}" for i in range(15)]
     for _ in range(25):

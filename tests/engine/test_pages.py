@@ -308,7 +308,8 @@ def newest_meta(data: bytes | bytearray) -> tuple[int, int]:
 def copy_at_rest(path: Path) -> None:
     """Copy a file as its newest meta page has it."""
     number, _ = newest_meta(path.read_bytes())
-    with open(path, "rb") as source, open(path.with_name("copy"), "wb") as target:
+    path.with_name("copy").unlink(missing_ok=True)
+    with open(path, "rb") as source, open(path.with_name("copy"), "xb") as target:
         copy_pages(source.fileno(), str(path), number, target.fileno(), lambda _: None)
 
 
@@ -392,6 +393,12 @@ def break_page_size(path: Path, data: bytearray) -> None:
     struct.pack_into("<I", data, 40, 5000)
 
 
+def break_other_page_size(path: Path, data: bytearray) -> None:
+    _, at = newest_meta(data)
+    assert at  # the first one says what counts
+    struct.pack_into("<I", data, at + 40, 1 << 31)
+
+
 def break_list_of_free_pages(path: Path, data: bytearray) -> None:
     page = roots(data)[0] * 4096
     data[page + struct.unpack_from("<H", data, page + 16)[0] + 16] ^= 1
@@ -417,6 +424,7 @@ def break_kind_of_a_value(path: Path, data: bytearray) -> None:
 DAMAGES: dict[Callable[[Path, bytearray], None], str] = {
     break_header: "no header of the known format",
     break_page_size: "a page size of 5000",
+    break_other_page_size: "page sizes of 4096 and 2147483648",
     break_list_of_free_pages: "of the list of free pages .* said to be",
     break_length_of_a_value: "flags 0x4",
     lengthen_a_value: "is free and part of a value",
@@ -458,7 +466,10 @@ def test_no_damage_makes_a_copy_fail_in_another_way(at_rest: Path, seed: int) ->
                 struct.pack_into("<Q", changed, at, number)
             else:
                 changed[at : at + 64] = rng.randbytes(len(changed[at : at + 64]))
-        at_rest.write_bytes(changed)
+        with open(
+            at_rest, "r+b"
+        ) as file:  # a file system may flush one that it has to cut off first
+            file.write(changed)
         try:
             copy_at_rest(at_rest)
         except LogstoreError as exc:

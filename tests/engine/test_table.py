@@ -21,7 +21,7 @@ from logstore.engine.table import RESULTS, RUNNING, Table
 from .support import live
 
 if TYPE_CHECKING:
-    from tests.conftest import Peer
+    from tests.conftest import Clock, Peer, Stores
 
 UUID = bytes(range(16))
 
@@ -195,3 +195,34 @@ def test_many_results_are_looked_up_in_short_transactions(
         begun.clear()
         assert table.get_results(keys) == expected
         assert transactions <= len(begun) <= transactions + 1
+
+
+def test_no_read_of_many_records_is_one_long_transaction(
+    open_store: Stores, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    """A process that is stopped in one keeps all pages from being used again."""
+    store = open_store(sync="interval")
+    count = 3 * table_module.LISTING_KEYS
+    for number in range(count):
+        store.set_result(f"task-{number}", number, ttl_s=10)
+    store.compact()
+    for number in range(count):
+        store.set_result(f"task-{number}", number, ttl_s=10)
+    looked: list[int] = []
+    begin_read, mark_in = Table._begin_read, Table.mark_in
+
+    def begin(table: Table) -> Any:
+        looked.append(0)
+        return begin_read(table)
+
+    def look(table: Table, txn: Any, key: bytes) -> Mark | None:
+        looked[-1] += 1
+        return mark_in(table, txn, key)
+
+    monkeypatch.setattr(Table, "_begin_read", begin)
+    monkeypatch.setattr(Table, "mark_in", look)
+    table = live(store).table
+    assert store.stats().results == count
+    assert len(table.changes_since(0)) == count
+    assert max(looked) == table_module.LISTING_KEYS
+    assert sum(looked) >= 2 * count
