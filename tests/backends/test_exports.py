@@ -91,9 +91,14 @@ def test_an_error_is_taskiqs_and_the_stores(name: str, taskiq_error: type[Except
 
 
 def test_each_error_without_a_message_has_one_of_its_own() -> None:
-    kinds = [kind for kind in vars(errors).values() if hasattr(kind, "__template__")]
-    own = [kind for kind in kinds if kind.__module__ == errors.__name__ and kind.__name__[0] != "_"]
-    assert len({kind.__template__ for kind in own}) == len(own) > 5
+    kinds = [
+        kind
+        for name, kind in vars(errors).items()
+        if getattr(kind, "__module__", "") == errors.__name__ and name[0] != "_"
+    ]
+    with_message = [kind for kind in kinds if hasattr(kind, "__template__")]
+    assert all("__template__" in vars(kind) for kind in with_message)
+    assert len({kind.__template__ for kind in with_message}) == len(with_message) > 5
 
 
 def test_a_remote_error_can_be_pickled() -> None:

@@ -119,6 +119,23 @@ def test_a_model_with_aliases_serializers_and_extras_is_rebuilt() -> None:
     assert parse_obj_as(Odd, found) == model
 
 
+class Aliased(pydantic.BaseModel):
+    plain: int = pydantic.Field(alias="a")
+    own: int = pydantic.Field(alias="not", validation_alias="b")
+    path: int = pydantic.Field(validation_alias=pydantic.AliasPath("c"))
+    choice: int = pydantic.Field(
+        validation_alias=pydantic.AliasChoices(
+            pydantic.AliasPath("d", "e"), pydantic.AliasPath("f"), "g"
+        )
+    )
+    named: int
+
+
+def test_a_field_is_stored_under_the_name_that_validation_takes() -> None:
+    data = {"a": 1, "b": 2, "c": 3, "f": 4, "named": 5}
+    assert to_plain(Aliased.model_validate(data)) == data
+
+
 def test_a_root_model_is_what_it_holds() -> None:
     model = Wrapped({"a": Node("n", Kind.B)})
     assert parse_obj_as(Wrapped, to_plain(model)) == model
