@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from taskiq import ResultGetError
 
 from logstore.backends import FileResultBackend, ResultDamagedError, ResultIsReadyError
+from logstore.backends.json_file import parse, render
 from logstore.progress import TaskProgress
 from logstore.testing.conformance_cases.comparing import assert_same
 from logstore.testing.conformance_cases.runner import failed, ok
@@ -45,6 +46,14 @@ def test_a_result_file_is_readable_by_people(backend: Backend) -> None:
     }
     assert "Ünïcödé" in text
     assert len(text.splitlines()) > 10
+
+
+@pytest.mark.parametrize("excess", [0, 1])
+def test_a_large_file_is_in_one_line(excess: int) -> None:
+    content = {"a": "x" * ((1 << 16) - len('{"a":""}') + excess)}
+    data = render("result", "t", content)
+    assert len(data.splitlines()) == (1 if excess else 9)
+    assert parse(data, "result", "t", "here") == content
 
 
 def test_a_progress_file_is_readable_by_people(backend: Backend) -> None:
