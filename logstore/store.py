@@ -113,8 +113,8 @@ def open(
     msgspec.  The first is called with an object of a type that is not stored, and returns one that
     is; the second is called on reading, with the class of that object and what was made of it, and
     returns the value.  ``NotImplementedError`` says "not supported".  ``type`` is the class if its
-    module is imported, and else its dotted name; without ``dec_hook`` the value is what
-    ``enc_hook`` made.  Any thread may call them.
+    module is imported, and else its dotted name; without ``dec_hook``, or if that does not support
+    the type, the value is what ``enc_hook`` made.  Any thread may call them.
 
     A second ``open`` of the same file in a process shares the first one's engine, and with it
     ``compact_at``, ``write_timeout_s``, ``sync_interval_s``, ``max_results`` and ``max_bytes``.
