@@ -115,8 +115,8 @@ MUTANTS = [
     Mutant(
         "nobody flushes progress",
         "engine/maintenance.py",
-        "elif words[SYNCED] < committed:",
-        "elif False:",
+        "                if words[SYNCED] < words[STATE] & OFFSET_MAX:",
+        "                if False:",
         G + "g2_progress_is_flushed_within_the_interval",
     ),
     Mutant(
