@@ -14,6 +14,7 @@ import faulthandler
 import gc
 import json
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,7 +27,7 @@ from tests.support.interrupts import Interrupt, Outcome, Place, find_places, int
 from .world import PEER_CODE, TIMEOUT_S, World
 
 KINDS: tuple[type[BaseException], ...] = (Interrupt, TimeoutError)
-ATTEMPTS = 3  # where threads meet, a call may go another way than before
+ATTEMPTS_S = 1.5  # where threads meet, a call may go another way than before
 
 
 @dataclass
@@ -40,6 +41,7 @@ class Scenario:
     after: Callable[[World], object] = field(default=lambda world: None)
     here: bool = True  # whether this process has the store open all the time
     there: bool = True  # whether another process has
+    watched: bool = False  # whether somebody always wants to be told of changes
     first_self: bool = False  # whether ``after`` comes first every other time
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -50,6 +52,7 @@ class Report:
 
     places: int = 0
     reached: int = 0
+    unreached: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
 
@@ -76,6 +79,8 @@ def run(scenario: Scenario, *, failures_max: int) -> Report:
                 now = words[0]
             elif kind == "reached":
                 report.reached += 1
+            elif kind == "unreached":
+                report.unreached.append(now)
             else:
                 report.failures.append(f"{now}\n    {words[0]}")
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -90,6 +95,8 @@ class _Campaign:
     def __init__(self, scenario: Scenario, tell: Callable[..., None]) -> None:
         self._scenario = scenario
         self._tell = tell
+        gc.collect()
+        gc.freeze()  # what is here already is not looked through again and again
         self._limit_time()
         self._peer = self._new_peer()
         self._abandoned: list[World] = []
@@ -115,6 +122,8 @@ class _Campaign:
         self._world = World(
             self._peer, here=scenario.here, there=scenario.there, **scenario.options
         )
+        if scenario.watched:
+            self._world.watch()
         self._work()
         return self._world
 
@@ -138,8 +147,6 @@ class _Campaign:
 
     def run(self, failures_max: int) -> None:
         """Interrupt the call everywhere."""
-        gc.collect()
-        gc.freeze()  # what is here already is not looked through again and again
         self._before = self._usual_holdings()
         places = self._find_places()
         self._tell("places", len(places))
@@ -164,7 +171,8 @@ class _Campaign:
     def _try(self, place: Place, kind: type[BaseException], turn: int) -> int:
         """Interrupt the call at one place; the number of failures."""
         self._limit_time()
-        for _ in range(ATTEMPTS):
+        end = time.monotonic() + ATTEMPTS_S
+        while time.monotonic() < end:
             self._scenario.prepare(self._world)
             error = kind()
             outcome = interrupt(self._call, place, error)
@@ -182,6 +190,7 @@ class _Campaign:
                 problems.append(f"afterwards: {type(exc).__name__}: {exc}")
                 abandoned = True
             if abandoned:
+                error.__traceback__ = error.__context__ = error.__cause__ = None
                 self._begin_again()
             for problem in problems:
                 self._tell("failure", problem)
@@ -189,6 +198,7 @@ class _Campaign:
                 self._tell("reached")
             if fired or problems:
                 return len(problems)
+        self._tell("unreached")
         return 0
 
     def _begin_again(self) -> None:
@@ -222,11 +232,12 @@ class _Campaign:
         for one in asked:
             one()
         world.ask_self()
+        if error is not None:  # nobody can have a handle any longer that the call has made
+            error.__traceback__ = error.__context__ = error.__cause__ = None
+            gc.collect()
         if not (scenario.first_self and turn):
             scenario.after(world)
         world.decide()
-        if error is not None:
-            error.__traceback__ = error.__context__ = error.__cause__ = None
         before = self._before
         if before is not None:
             until(lambda: not self._holdings().beyond(before), TIMEOUT_S)

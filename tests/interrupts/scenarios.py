@@ -42,7 +42,7 @@ def writing(prepare: Callable[[World], object], **rest: Any) -> Scenario:
         prepare(world)
         next_value(world)
 
-    return Scenario(write, prepared, wrote, **rest)
+    return Scenario(write, prepared, wrote, watched=True, **rest)
 
 
 def fill_log(world: World) -> None:
@@ -164,7 +164,7 @@ def meeting(how: Callable[[Meeting], object]) -> Scenario:
         how(world.meeting)
         next_value(world)
 
-    return Scenario(write, prepare, wrote, settle=lambda world: world.meeting.end())
+    return Scenario(write, prepare, wrote, settle=lambda world: world.meeting.end(), watched=True)
 
 
 # -- reads -------------------------------------------------------------------------------------
@@ -410,11 +410,12 @@ ALONE: dict[str, Any] = {"there": False}
 WRITES: dict[str, Scenario] = {
     "set": writing(lambda world: None),
     "set, alone": writing(lambda world: None, **ALONE),
-    "set, large": Scenario(write, next_large_value, wrote),
+    "set, large": Scenario(write, next_large_value, wrote, watched=True),
     "set, a compaction is due": Scenario(
         write,
         fill_log_and_go_on,
         wrote,
+        watched=True,
         options={"compact_at": COMPACT_AT},
     ),
     "set, another process has vacuumed": writing(after_peers("store.vacuum()"), **CLOSES_SOON),
@@ -424,10 +425,14 @@ WRITES: dict[str, Scenario] = {
     ),
     "set, led by another thread": meeting(Meeting.lead),
     "set, followed by another thread": meeting(Meeting.follow),
-    "set_progress": Scenario(write_progress, next_progress, wrote_progress),
-    "pop": Scenario(lambda world: world.store.pop_result("k"), write_one_to_take_away, popped),
-    "delete": Scenario(lambda world: world.store.delete_result("k"), write_one_to_take_away, gone),
-    "sync": Scenario(lambda world: world.store.sync()),
+    "set_progress": Scenario(write_progress, next_progress, wrote_progress, watched=True),
+    "pop": Scenario(
+        lambda world: world.store.pop_result("k"), write_one_to_take_away, popped, watched=True
+    ),
+    "delete": Scenario(
+        lambda world: world.store.delete_result("k"), write_one_to_take_away, gone, watched=True
+    ),
+    "sync": Scenario(lambda world: world.store.sync(), watched=True),
 }
 
 READS: dict[str, Scenario] = {
