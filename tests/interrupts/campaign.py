@@ -22,12 +22,23 @@ from typing import Any
 from fuzz.processes import run_and_leave
 from tests.conftest import Peer
 from tests.support.bystanders import DEADLINE_S, Holdings, ask, until
-from tests.support.interrupts import Interrupt, Outcome, Place, find_places, interrupt
+from tests.support.interrupts import (
+    Interrupt,
+    Outcome,
+    Place,
+    find_moments,
+    find_places,
+    interrupt,
+    interrupt_meanwhile,
+)
 
 from .world import PEER_CODE, TIMEOUT_S, World
 
 KINDS: tuple[type[BaseException], ...] = (Interrupt, TimeoutError)
 ATTEMPTS_S = 1.5  # where threads meet, a call may go another way than before
+
+
+Interrupting = Callable[[Callable[[], object], Place, BaseException], Outcome]
 
 
 @dataclass
@@ -41,6 +52,7 @@ class Scenario:
     after: Callable[[World], object] = field(default=lambda world: None)
     here: bool = True  # whether this process has the store open all the time
     there: bool = True  # whether another process has
+    waits: bool = False  # whether the others wait for results, too
     watched: bool = False  # whether somebody always wants to be told of changes
     first_self: bool = False  # whether ``after`` comes first every other time
     options: dict[str, Any] = field(default_factory=dict)
@@ -50,7 +62,8 @@ class Scenario:
 class Report:
     """What a campaign has found."""
 
-    places: int = 0
+    places: int = 0  # of the main thread
+    moments: int = 0  # of threads that it waits for
     reached: int = 0
     unreached: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
@@ -74,7 +87,7 @@ def run(scenario: Scenario, *, failures_max: int) -> Report:
         for line in lines:
             kind, *words = json.loads(line)
             if kind == "places":
-                report.places = words[0]
+                report.places, report.moments = words
             elif kind == "begin":
                 now = words[0]
             elif kind == "reached":
@@ -122,6 +135,7 @@ class _Campaign:
         self._world = World(
             self._peer, here=scenario.here, there=scenario.there, **scenario.options
         )
+        self._world.waits = scenario.waits
         if scenario.watched:
             self._world.watch()
         self._work()
@@ -148,34 +162,42 @@ class _Campaign:
     def run(self, failures_max: int) -> None:
         """Interrupt the call everywhere."""
         self._before = self._usual_holdings()
-        places = self._find_places()
-        self._tell("places", len(places))
+        places, moments = self._find(find_places), self._find(find_moments)
+        self._tell("places", len(places), len(moments))
+        tries = [
+            (interrupt, place, kind, (number + turn) % 2)
+            for number, place in enumerate(places)
+            for turn, kind in enumerate(KINDS)
+        ]
+        tries += [
+            (interrupt_meanwhile, place, KINDS[number % 2], number // 2 % 2)
+            for number, place in enumerate(moments)
+        ]
         failures = 0
-        for number, place in enumerate(places):
-            for turn, kind in enumerate(KINDS):
-                self._tell("begin", f"{kind.__name__} at {place}")
-                failures += self._try(place, kind, (number + turn) % 2)
-                if failures >= failures_max:
-                    return
+        for how, place, kind, turn in tries:
+            self._tell("begin", f"{how.__name__} {kind.__name__} at {place}")
+            failures += self._try(how, place, kind, turn)
+            if failures >= failures_max:
+                return
         self._world.close()
         self._peer.close()
 
-    def _find_places(self) -> list[Place]:
+    def _find(self, find: Callable[[Callable[[], object]], list[Place]]) -> list[Place]:
         values: list[object] = []
         self._scenario.prepare(self._world)
-        places = find_places(lambda: values.append(self._call()))
+        places = find(lambda: values.append(self._call()))
         self._judge(Outcome(False, None, values.pop(), []), Interrupt())
         self._look(turn=0)
         return places
 
-    def _try(self, place: Place, kind: type[BaseException], turn: int) -> int:
+    def _try(self, how: Interrupting, place: Place, kind: type[BaseException], turn: int) -> int:
         """Interrupt the call at one place; the number of failures."""
         self._limit_time()
         end = time.monotonic() + ATTEMPTS_S
         while time.monotonic() < end:
             self._scenario.prepare(self._world)
             error = kind()
-            outcome = interrupt(self._call, place, error)
+            outcome = how(self._call, place, error)
             fired = outcome.fired
             problems: list[str] = []
             try:

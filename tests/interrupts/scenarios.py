@@ -42,7 +42,7 @@ def writing(prepare: Callable[[World], object], **rest: Any) -> Scenario:
         prepare(world)
         next_value(world)
 
-    return Scenario(write, prepared, wrote, watched=True, **rest)
+    return Scenario(write, prepared, wrote, **rest)
 
 
 def fill_log(world: World) -> None:
@@ -164,7 +164,7 @@ def meeting(how: Callable[[Meeting], object]) -> Scenario:
         how(world.meeting)
         next_value(world)
 
-    return Scenario(write, prepare, wrote, settle=lambda world: world.meeting.end(), watched=True)
+    return Scenario(write, prepare, wrote, settle=lambda world: world.meeting.end())
 
 
 # -- reads -------------------------------------------------------------------------------------
@@ -410,12 +410,12 @@ ALONE: dict[str, Any] = {"there": False}
 WRITES: dict[str, Scenario] = {
     "set": writing(lambda world: None),
     "set, alone": writing(lambda world: None, **ALONE),
-    "set, large": Scenario(write, next_large_value, wrote, watched=True),
+    "set, watched": writing(lambda world: None, watched=True, waits=True),
+    "set, large": Scenario(write, next_large_value, wrote),
     "set, a compaction is due": Scenario(
         write,
         fill_log_and_go_on,
         wrote,
-        watched=True,
         options={"compact_at": COMPACT_AT},
     ),
     "set, another process has vacuumed": writing(after_peers("store.vacuum()"), **CLOSES_SOON),
@@ -425,14 +425,14 @@ WRITES: dict[str, Scenario] = {
     ),
     "set, led by another thread": meeting(Meeting.lead),
     "set, followed by another thread": meeting(Meeting.follow),
-    "set_progress": Scenario(write_progress, next_progress, wrote_progress, watched=True),
+    "set_progress": Scenario(write_progress, next_progress, wrote_progress),
     "pop": Scenario(
         lambda world: world.store.pop_result("k"), write_one_to_take_away, popped, watched=True
     ),
     "delete": Scenario(
         lambda world: world.store.delete_result("k"), write_one_to_take_away, gone, watched=True
     ),
-    "sync": Scenario(lambda world: world.store.sync(), watched=True),
+    "sync": Scenario(lambda world: world.store.sync()),
 }
 
 READS: dict[str, Scenario] = {
@@ -452,11 +452,11 @@ READS: dict[str, Scenario] = {
     "tasks": Scenario(lambda world: list(world.store.tasks()), in_table, listed),
     "stats": Scenario(lambda world: world.store.stats().path, complete=equals_path),
     "wait, for what is there": Scenario(
-        lambda world: world.store.wait_result("k"), in_log, read_it
+        lambda world: world.store.wait_result("k"), in_log, read_it, waits=True
     ),
-    "wait, for what comes": Scenario(wait_for_it, comes_later, settle=came),
-    "wait, in vain": Scenario(wait_in_vain, complete=equals(MISSING)),
-    "watch": Scenario(watch, comes_later, watched, settle=came),
+    "wait, for what comes": Scenario(wait_for_it, comes_later, settle=came, waits=True),
+    "wait, in vain": Scenario(wait_in_vain, complete=equals(MISSING), waits=True),
+    "watch": Scenario(watch, comes_later, watched, settle=came, waits=True),
 }
 
 WHOLE: dict[str, Scenario] = {

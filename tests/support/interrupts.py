@@ -204,6 +204,93 @@ def interrupt(call: Callable[[], object], place: Place, error: BaseException) ->
     return Outcome(fired, raised, value, unraisable)
 
 
+class _OtherTracer:
+    """Stops other threads where functions of the package begin and end: everywhere, or at one."""
+
+    def __init__(self, look: Callable[[FrameType, Event, int], None]) -> None:
+        self._look = look
+        self._seen: Counter[Event] = Counter()
+
+    def begin(self, frame: FrameType, kind: str, _arg: object) -> Trace | None:
+        """For ``threading.settrace``."""
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        frame.f_trace_lines = False
+        self.step(frame, kind, None)
+        return self.step
+
+    def step(self, frame: FrameType, kind: str, _arg: object) -> Trace:
+        """For a frame's other events."""
+        if kind in ("call", "return"):
+            event = frame.f_code, frame.f_lasti, kind
+            self._seen[event] += 1
+            self._look(frame, event, self._seen[event])
+        return self.step
+
+
+def find_moments(call: Callable[[], object]) -> list[Place]:
+    """Run ``call`` and return the places of threads that it starts and waits for.
+
+    Where a function of the package begins or ends: once for each stack.
+    """
+    found: list[tuple[threading.Thread, Place]] = []
+    stacks: set[tuple[object, ...]] = set()
+
+    def look(frame: FrameType, event: Event, occurrence: int) -> None:
+        key = event, *((f.f_code, f.f_lasti) for f in _stack(frame))
+        if key not in stacks:
+            stacks.add(key)
+            stack = tuple(_described(f) for f in _stack(frame))
+            place = Place(*event[:2], frame.f_lineno, stack, event, occurrence)
+            found.append((threading.current_thread(), place))
+
+    before = threading.gettrace()
+    threading.settrace(_OtherTracer(look).begin)
+    try:
+        call()
+    finally:
+        threading.settrace(before)
+    return [place for thread, place in found if not thread.is_alive()]
+
+
+def interrupt_meanwhile(
+    call: Callable[[], object], place: Place, error: BaseException, deadline_s: float = 1.0
+) -> Outcome:
+    """Run ``call``; the signal comes while another thread is at ``place``, and stops it there.
+
+    The main thread's handler raises ``error`` where that thread is, most often in its wait.
+    """
+    fired = threading.Event()
+    main = threading.main_thread().ident
+    assert main is not None
+    raised: BaseException | None = None
+    value: object = None
+
+    def look(_frame: FrameType, event: Event, occurrence: int) -> None:
+        if event == place.trigger and occurrence == place.occurrence:
+            signal.pthread_kill(main, SIGNAL)
+            fired.wait(deadline_s)
+
+    def fire(_number: int, _frame: FrameType | None) -> None:
+        if not fired.is_set():
+            fired.set()
+            raise error
+
+    before_tracer = threading.gettrace()
+    before = signal.signal(SIGNAL, fire)
+    threading.settrace(_OtherTracer(look).begin)
+    try:
+        with _unraisable() as unraisable:
+            try:
+                value = call()
+            except BaseException as exc:
+                raised = exc
+    finally:
+        threading.settrace(before_tracer)
+        signal.signal(SIGNAL, before)
+    return Outcome(fired.is_set(), raised, value, unraisable)
+
+
 def _counts(frame: FrameType) -> bool:
     """Whether a frame is the package's, or called by one that counts."""
     name, back = frame.f_code.co_filename, frame.f_back
