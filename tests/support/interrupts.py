@@ -37,6 +37,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -46,6 +47,7 @@ from typing import Any, NamedTuple
 import logstore
 
 SIGNAL = signal.SIGUSR1
+AGAIN_S = 0.01
 PACKAGE = os.path.dirname(os.path.abspath(logstore.__file__)) + os.sep
 TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 MONITORED = sys.version_info >= (3, 13)  # instructions, by sys.monitoring
@@ -256,9 +258,9 @@ def find_moments(call: Callable[[], object]) -> list[Place]:
 def interrupt_meanwhile(
     call: Callable[[], object], place: Place, error: BaseException, deadline_s: float = 1.0
 ) -> Outcome:
-    """Run ``call``; the signal comes while another thread is at ``place``, and stops it there.
+    """Run ``call``; the signal comes while another thread is at ``place`` and waits there.
 
-    The main thread's handler raises ``error`` where that thread is, most often in its wait.
+    The handler raises ``error`` wherever the main thread is, most often in a wait.
     """
     fired = threading.Event()
     main = threading.main_thread().ident
@@ -268,8 +270,11 @@ def interrupt_meanwhile(
 
     def look(_frame: FrameType, event: Event, occurrence: int) -> None:
         if event == place.trigger and occurrence == place.occurrence:
-            signal.pthread_kill(main, SIGNAL)
-            fired.wait(deadline_s)
+            # A signal that comes just before a wait does not end it: so it comes again.
+            end = time.monotonic() + deadline_s
+            while not fired.is_set() and time.monotonic() < end:
+                signal.pthread_kill(main, SIGNAL)
+                fired.wait(AGAIN_S)
 
     def fire(_number: int, _frame: FrameType | None) -> None:
         if not fired.is_set():
