@@ -94,8 +94,8 @@ MUTANTS = [
     Mutant(
         "a joiner does not sync a dead vacuum's rename",
         "engine/opening.py",
-        "            osdep.sync_directory(os.path.dirname(path))\n        table = Table(",
-        "            pass\n        table = Table(",
+        "osdep.sync_directory(os.path.dirname(table.path))",
+        "pass",
         TAKEOVER + "[a joiner]",
     ),
     Mutant(
@@ -107,16 +107,16 @@ MUTANTS = [
     ),
     Mutant(
         "a backup's name is not synced",
-        "engine/vacuum.py",
+        "engine/copying.py",
         "        osdep.sync_directory(os.path.dirname(destination))\n",
         "",
         DURABLE,
     ),
     Mutant(
-        "nobody flushes progress",
+        "no thread flushes progress",
         "engine/maintenance.py",
-        "elif words[SYNCED] < committed:",
-        "elif False:",
+        "if words[SYNCED] < words[STATE] & OFFSET_MAX:",
+        "if False:",
         G + "g2_progress_is_flushed_within_the_interval",
     ),
     Mutant(
@@ -193,8 +193,8 @@ MUTANTS = [
     Mutant(
         "a leader commits one caller's writes at a time",
         "engine/commit.py",
-        "group[1:], self._queue = self._queue, []",
-        "pass",
+        "while queue:",
+        "while False:",
         G + "g7_callers_that_wait_share_a_flush",
     ),
     Mutant(
@@ -407,8 +407,8 @@ MUTANTS = [
     Mutant(
         "a vacuum does not notice a compaction",
         "engine/vacuum.py",
-        "            if view.epoch == copy.meta.epoch:\n",
-        "            if True:\n",
+        "if view.epoch != copy.meta.epoch:\n",
+        "if False:\n",
         VACUUM + "writes_during_the_copy_are_kept[20-True]",
     ),
     Mutant(
@@ -451,7 +451,7 @@ MUTANTS = [
     Mutant(
         "the maintenance thread stands in the way of writers that get on",
         "engine/maintenance.py",
-        "(words[WRITING] and now - since >= STILL_S)",
+        "(words[WRITING] and now - self._since >= STILL_S)",
         "words[WRITING]",
         "engine/test_maintenance.py::"
         "test_a_write_that_is_under_way_is_left_alone_and_one_that_stands_still_recovered",
@@ -459,15 +459,15 @@ MUTANTS = [
     Mutant(
         "two vacuums at a time",
         "engine/vacuum.py",
-        "        if words[VACUUM] and not engine.vacuum_is_dead():\n",
-        "        if False:\n",
+        "if words[VACUUM] and not engine.vacuum_is_dead():",
+        "if False:",
         VACUUM + "one_vacuum_at_a_time",
     ),
     Mutant(
-        "whoever closes takes itself for the last one",
+        "a process that closes takes itself for the last one",
         "engine/opening.py",
-        '            alone = osdep.try_lock(fd) and _is_at(fd, path + "-shm")\n',
-        "            alone = True\n",
+        "        if alone:\n            engine.fold(clean=True)",
+        "        alone = True\n        if alone:\n            engine.fold(clean=True)",
         G + "g9_one_file_at_rest_and_known_files_while_open",
     ),
     Mutant(
@@ -478,18 +478,18 @@ MUTANTS = [
         PROCESSES + "an_opener_that_is_overtaken_begins_again",
     ),
     Mutant(
-        "who opens alone keeps no presence lock",
+        "a process that opens alone keeps no presence lock on the header",
         "engine/opening.py",
-        "                osdep.try_lock(fd, shared=True)\n                and _is_at",
-        "                not osdep.unlock(fd)\n                and _is_at",
+        "                and osdep.try_lock(fd, shared=True)\n",
+        "                and not osdep.unlock(fd)\n",
         G + "g9_one_file_at_rest_and_known_files_while_open",
     ),
     # -- forks
     Mutant(
         "a child goes on with its parent's handles",
         "engine/registry.py",
-        "        shared.engine.after_fork_in_child()\n",
-        "        pass\n",
+        "slot.shared.engine.after_fork_in_child()",
+        "pass",
         FORKS + "fork_while_threads_commit_read_and_compact",
     ),
     Mutant(
@@ -500,11 +500,10 @@ MUTANTS = [
         FORKS + "a_closed_handle_in_the_child_leaves_the_parents_locks",
     ),
     Mutant(
-        "a fork does not wait for a commit",
-        "engine/registry.py",
-        "    for shared in _open.values():\n        shared.engine.before_fork()\n",
-        "    for shared in _open.values():\n        shared.engine.commit_lock.acquire(timeout=0)\n"
-        "        shared.engine.view_lock.acquire()\n        shared.engine.table.hold_reads()\n",
+        "a fork does not wait for threads that are inside LMDB",
+        "engine/table.py",
+        "    while True:\n        for table in [table",
+        "    while not environments.acquire():\n        for table in [table",
         FORKS + "fork_while_threads_commit_read_and_compact",
     ),
     # -- files, errors, the event loop, bounds
@@ -516,8 +515,8 @@ MUTANTS = [
         G + "g9_what_a_dead_peer_left_goes_too",
     ),
     Mutant(
-        "everybody may read the files",
-        "engine/log.py",
+        "all users may read the files",
+        "engine/files.py",
         "MODE = 0o600\n",
         "MODE = 0o644\n",
         G + "g9_one_file_at_rest_and_known_files_while_open",
