@@ -191,3 +191,34 @@ def test_many_results_are_looked_up_in_short_transactions(
         begun.clear()
         assert table.get_results(keys) == expected
         assert transactions <= len(begun) <= transactions + 1
+
+
+def test_one_environment_at_a_time_is_opened_or_closed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LMDB's registry goes by inode, which a file system gives to the next file at once."""
+    held: list[tuple[str, bool]] = []
+
+    class Environment:
+        def __init__(self, env: Any) -> None:
+            self._env = env
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._env, name)
+
+        def close(self) -> None:
+            held.append(("close", table_module.environments.locked()))
+            self._env.close()
+
+    real = table_module.open_environment
+
+    def open_environment(*arguments: Any, **options: Any) -> Any:
+        held.append(("open", table_module.environments.locked()))
+        return Environment(real(*arguments, **options))
+
+    monkeypatch.setattr(table_module, "open_environment", open_environment)
+    Table.create(str(path), UUID)
+    table = Table(str(path), lock=False)
+    table.reopen()
+    table.close()
+    assert held == [("open", True), ("close", True)] * 3
