@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,12 +34,12 @@ def unwatched(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def other(path: Path) -> Iterator[Path]:
+def other(path: Path) -> Path:
     """A file that is put in the table's place."""
     other = path.with_name("other.db")
     with logstore.open(other) as store:
         store.set_result("other", 1)
-    yield other
+    return other
 
 
 def quietly(path: Path) -> logstore.Store:
@@ -119,6 +119,20 @@ def test_a_read_that_goes_past_the_log_says_that_the_table_was_replaced(
         store.compact()
     with pytest.raises(logstore.StoreReplacedError):
         live(store).from_table(Table.read_meta)
+    with pytest.raises(logstore.StoreReplacedError):
+        store.close()
+
+
+def test_a_process_that_lost_its_table_lets_others_open_the_path(
+    path: Path, start_peer: Callable[..., Peer]
+) -> None:
+    store = quietly(path)
+    store.set_result("a", 1)
+    os.unlink(path)
+    with pytest.raises(logstore.StoreReplacedError):
+        store.compact()
+    peer = start_peer(path)
+    peer.run("store.set_result('b', 2)\nstore.close()")
     with pytest.raises(logstore.StoreReplacedError):
         store.close()
 
