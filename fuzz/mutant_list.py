@@ -568,7 +568,7 @@ MUTANTS = [
         "engine/maintenance.py",
         "if identity.is_suspect(engine):",
         "if False:",
-        REPLACED + "a_table_that_was_renamed_gets_everything_folded_into_it",
+        REPLACED + "a_process_that_only_reads_notices_too",
     ),
     Mutant(
         "the header's identity is not compared",
