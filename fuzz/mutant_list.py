@@ -575,14 +575,14 @@ MUTANTS = [
         "engine/identity.py",
         'if files.identity(path + "-shm") != files.identity(engine.presence_fd):',
         "if False:",
-        REPLACED + "a_side_file_that_goes_costs_nothing_and_ends_all_calls[-shm-removed]",
+        IDENTITY + "a_compaction_finds_that_a_side_file_was_removed[-shm]",
     ),
     Mutant(
         "the lock file's identity is not compared",
         "engine/identity.py",
         'elif files.identity(path + "-lock") != table.lock_identity:',
         "elif False:",
-        REPLACED + "a_side_file_that_goes_costs_nothing_and_ends_all_calls[-lock-removed]",
+        IDENTITY + "a_compaction_finds_that_a_side_file_was_removed[-lock]",
     ),
     Mutant(
         "a log that is gone is written further",

@@ -90,11 +90,15 @@ def test_a_process_that_only_reads_notices_too(path: Path) -> None:
     store.set_result("a", 1)
     store.compact()
     os.unlink(path)
-    deadline = time.monotonic() + WAIT_S
-    with pytest.raises(logstore.StoreReplacedError):
+
+    def read() -> None:
+        deadline = time.monotonic() + WAIT_S
         while time.monotonic() < deadline:
             store.get_result("a")
             time.sleep(0.005)
+
+    with pytest.raises(logstore.StoreReplacedError):
+        read()
     with pytest.raises(logstore.StoreReplacedError):
         store.close()
 

@@ -59,6 +59,18 @@ def test_a_compaction_finds_that_the_table_was_replaced(path: Path, other: Path)
         store.close()
 
 
+@pytest.mark.parametrize("suffix", ["-shm", "-lock"])
+def test_a_compaction_finds_that_a_side_file_was_removed(path: Path, suffix: str) -> None:
+    store = quietly(path)
+    store.set_result("a", 1)
+    os.unlink(f"{path}{suffix}")
+    with pytest.raises(logstore.StoreReplacedError):
+        store.compact()
+    store.close()
+    with logstore.open(path) as found:
+        assert found.get_result("a") == 1
+
+
 def test_a_recovery_finds_that_the_table_was_replaced(path: Path, other: Path) -> None:
     store = quietly(path)
     store.set_result("a", 1)
