@@ -185,13 +185,13 @@ def test_a_batch_that_was_taken_is_not_committed_again_though_its_leader_never_s
     assert disk.begun.acquire(timeout=LONG_S)
     interrupted: list[object] = []
 
-    def wake(batch: object) -> None:
+    def wake(batch: commit_module._Batch) -> None:
         if len(disk.groups) == 2 and len(interrupted) < 2:
             interrupted.append(batch)
             raise KeyboardInterrupt
         real(batch)
 
-    real: Callable[[object], None] = commit_module._wake
+    real = commit_module._wake
     monkeypatch.setattr(commit_module, "_wake", wake)
     for number, name in enumerate("abc"):
         threads.append(start(committer, name, outcomes))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import logstore
+from logstore.engine import lmdbfile
 from logstore.engine import table as table_module
 from logstore.engine.compaction import fold_into
 from logstore.engine.frames import PROGRESS, RESULT, Entry
@@ -210,7 +211,7 @@ def test_one_environment_at_a_time_is_opened_or_closed(
             held.append(("close", table_module.environments.locked()))
             self._env.close()
 
-    real = table_module.open_environment
+    real = lmdbfile.open_environment
 
     def open_environment(*arguments: Any, **options: Any) -> Any:
         held.append(("open", table_module.environments.locked()))
