@@ -132,7 +132,15 @@ MUTANTS = [
         "engine/copying.py",
         "        osdep.sync_file(fd)\n",
         "",
-        DURABLE,
+        "engine/test_copying.py::"
+        "test_a_copy_is_on_the_disk_before_it_gets_its_name_and_its_name_after",
+    ),
+    Mutant(
+        "a copy overwrites a file",
+        "engine/copying.py",
+        "os.link(temporary, destination)",
+        "os.replace(temporary, destination), os.link(destination, temporary)",
+        "engine/test_copying.py::test_a_copy_never_overwrites_a_file",
     ),
     Mutant(
         "a rescue forgets what is in the log only",
@@ -172,8 +180,9 @@ MUTANTS = [
     Mutant(
         "a process whose files were replaced keeps its presence locks",
         "engine/identity.py",
-        "    let_go(engine)\n",
-        "",
+        "    osdep.unlock(engine.presence_fd)\n    if engine.table.fd >= 0:\n"
+        "        osdep.unlock(engine.table.fd)\n",
+        "    pass\n",
         IDENTITY + "a_process_that_lost_its_table_lets_others_open_the_path",
     ),
     Mutant(
