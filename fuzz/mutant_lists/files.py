@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from fuzz.mutant_lists.mutant import Mutant
 
-G = "test_guarantees.py::test_"
 REPLACED = "test_replaced_files.py::test_"
 IDENTITY = "engine/test_identity.py::test_"
 FILES = "engine/test_files.py::test_"
 PRESENT = IDENTITY + "a_process_that_has_the_table_open_is_present_on_it"
 NAMELESS = REPLACED + "a_table_without_a_name_is_rescued"
-DURABLE = G + "g1_whatever_is_acked_is_on_the_disk"
 
 MUTANTS = [
     # -- the presence lock on the table
@@ -250,7 +248,7 @@ MUTANTS = [
         "engine/files.py",
         " | os.O_NOFOLLOW",
         "",
-        REPLACED + "a_side_files_name_that_leads_elsewhere_is_never_followed[-shm-a link]",
+        FILES + "a_symbolic_link_is_not_opened",
     ),
     Mutant(
         "LMDB follows a symbolic link",

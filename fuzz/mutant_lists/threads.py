@@ -80,6 +80,27 @@ MUTANTS = [
         "                and not osdep.unlock(fd)\n",
         G + "g9_one_file_at_rest_and_known_files_while_open",
     ),
+    Mutant(
+        "each handle of a file has an engine of its own",
+        "engine/registry.py",
+        "            shared.handles += 1\n            return shared\n",
+        "            shared.handles += 1\n",
+        "engine/test_registry.py::test_a_store_is_opened_once_however_many_handles_there_are",
+    ),
+    Mutant(
+        "the first of two handles that is closed closes the engine",
+        "engine/registry.py",
+        "if shared.handles > 1:",
+        "if False:",
+        "test_store.py::test_one_of_two_handles_may_close_first",
+    ),
+    Mutant(
+        "a store that could not be closed is forgotten",
+        "engine/registry.py",
+        "if shared.engine.closed:",
+        "if True:",
+        "test_replaced_files.py::test_a_rescue_that_finds_no_space_is_tried_again",
+    ),
     # -- the committer
     Mutant(
         "a lone writer whose commit raises keeps the lead",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -46,6 +47,16 @@ def test_a_file_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
     )
     assert stat.S_IMODE(os.fstat(fd).st_mode) == 0o600
     files.close(fd)
+
+
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR | os.O_CREAT])
+def test_a_symbolic_link_is_not_opened(tmp_path: Path, flags: int) -> None:
+    victim = tmp_path / "victim"
+    victim.touch()
+    (tmp_path / "app.db-log").symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic links") as caught:
+        files.open_file(str(tmp_path / "app.db-log"), flags)
+    assert caught.value.errno == errno.ELOOP
 
 
 def test_the_name_of_a_file_that_is_kept_is_on_the_disk(
