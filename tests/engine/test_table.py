@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import logstore
+from logstore.engine import lmdbfile
 from logstore.engine import table as table_module
 from logstore.engine.compaction import fold_into
 from logstore.engine.frames import PROGRESS, RESULT, Entry
@@ -226,3 +227,34 @@ def test_no_read_of_many_records_is_one_long_transaction(
     assert len(table.changes_since(0)) == count
     assert max(looked) == table_module.LISTING_KEYS
     assert sum(looked) >= 2 * count
+
+
+def test_one_environment_at_a_time_is_opened_or_closed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LMDB's registry goes by inode, which a file system gives to the next file at once."""
+    held: list[tuple[str, bool]] = []
+
+    class Environment:
+        def __init__(self, env: Any) -> None:
+            self._env = env
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._env, name)
+
+        def close(self) -> None:
+            held.append(("close", table_module.environments.locked()))
+            self._env.close()
+
+    real = lmdbfile.open_environment
+
+    def open_environment(*arguments: Any, **options: Any) -> Any:
+        held.append(("open", table_module.environments.locked()))
+        return Environment(real(*arguments, **options))
+
+    monkeypatch.setattr(table_module, "open_environment", open_environment)
+    Table.create(str(path), UUID)
+    table = Table(str(path), lock=False)
+    table.reopen()
+    table.close()
+    assert held == [("open", True), ("close", True)] * 3
