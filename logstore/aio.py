@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, 
 from functools import partial
 from itertools import islice
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from logstore import store as sync_store
 from logstore.arguments import now_us, task_key
@@ -29,19 +29,19 @@ from logstore.engine.overlay import Overlay
 from logstore.engine.states import is_live_progress, is_live_result
 from logstore.engine.vacuum import VacuumReport
 from logstore.errors import WaitTimeoutError
-from logstore.handover import Outcome, Worker, call_soon
+from logstore.handover import Bell, Outcome, Worker, call_soon
 from logstore.progress import TaskProgress, decode_progress, encode_small_progress
 from logstore.store import Store
 from logstore.types import CheckReport, Event, Status, StoreStats, TaskInfo
-from logstore.waiters import Waiters, set_once, subscribe_in_thread
-from logstore.watching import PendingEvents
+from logstore.waiters import Waiters, Woken
+from logstore.watching import PendingEvents, watched_keys
 
 INLINE_BYTES = 1 << 14  # a payload up to this size is decoded on the loop
 INLINE_NODES = 64  # a value with up to this many parts is encoded on the loop
 TASKS_BATCH = 256
 
 T = TypeVar("T")
-_Job = tuple["Callable[[], Any] | bytes", "asyncio.Future[Any]"]  # a call, or whose result
+_Job = tuple["Callable[[], Any] | bytes | _Look", "asyncio.Future[Any]"]  # a call, whose result
 _WriteJob = tuple[Write, "asyncio.Future[None]"]
 
 
@@ -268,22 +268,27 @@ class AsyncStore:
         if self._is_in_memory(key):
             return await self.get_result(task_id) if get else True
         waiters = self._waiters_here()
-        future = waiters.enter(key)
-        timer = None
-        if timeout_s is not None:
-            timer = waiters.loop.call_later(timeout_s, set_once, future, False)
+        loop = waiters.loop
+        future: Woken = loop.create_future()
+        bell, timer = Bell(future), None
         try:
+            waiters.enter(key, future)
+            if timeout_s is not None:
+                timer = self._reader.ring_at(loop, loop.time() + timeout_s, bell)
+            self._reader.ask(loop, (_Look(waiters, key), future))
             woken = True
             while woken:  # and at the time-out it is looked once more
                 woken = await future
-                if woken:
-                    future = waiters.renew(key, future)
-                    if timer is not None:
-                        timer.cancel()
-                        timer = waiters.loop.call_at(timer.when(), set_once, future, False)
+                if woken and not self._is_in_memory(key):
+                    # Enter again, then look at the state: nothing is missed.
+                    waiters.leave(key, future)
+                    bell.future = future = loop.create_future()
+                    waiters.enter(key, future)
+                    woken = not bell.rung
                 if await self._is_settled(key):
                     return await self.get_result(task_id) if get else True
         finally:
+            waiters.live.discard(future)  # first, and in one call: see the rules of the waiters
             waiters.leave(key, future)
             if timer is not None:
                 timer.cancel()
@@ -296,9 +301,9 @@ class AsyncStore:
         waiters = self._waiters.get(loop)
         if waiters is None:
             for other in list(self._waiters):  # a copy: other loops' threads do this too
-                if other.is_closed() and (gone := self._waiters.pop(other, None)) is not None:
-                    gone.leave_closed_loop()
-            waiters = self._waiters[loop] = Waiters(loop, self._store, self._read)
+                if other.is_closed():
+                    self._waiters.pop(other, None)
+            waiters = self._waiters[loop] = Waiters(loop, self._store)
         return waiters
 
     def _is_in_memory(self, key: bytes) -> bool:
@@ -316,30 +321,20 @@ class AsyncStore:
         An asynchronous generator: it begins to watch at its first step and ends with ``aclose()``
         or when the store is closed.
         """
-        loop, store = asyncio.get_running_loop(), self._store
-        pending, changed = PendingEvents(), asyncio.Event()
-
-        def tell(changes: list[Change] | None) -> None:
-            if loop.is_closed():
-                store.unsubscribe(subscription)
-                return
-            if changes:
-                pending.add(changes)
-            call_soon(loop, changed.set)
-
-        keys = None if task_id is None else frozenset((task_key(task_id),))
-        subscription = Subscription(keys, tell)
-        await subscribe_in_thread(store, subscription, self._read)
+        following = _Following(asyncio.get_running_loop(), self._store, task_id)
+        pending, changed = following.pending, following.changed
         try:
+            await self._read(partial(self._store.subscribe, following))
             while True:
                 changed.clear()
-                while (event := pending.take()) is not None:
+                while (event := pending.first()) is not None:
                     yield event
-                if store.closed:
+                    pending.drop(event)
+                if self._store.closed:
                     return
                 await changed.wait()
         finally:
-            store.unsubscribe(subscription)
+            self._store.unsubscribe(following)
 
     async def tasks(
         self,
@@ -371,9 +366,17 @@ class AsyncStore:
         return self._reader.ask(loop, (key, loop.create_future()))
 
     def _run_reads(self, jobs: list[_Job]) -> list[Outcome]:
-        """Look up the results that are asked for together, then make the calls."""
+        """Look up the results that are asked for together, then look for waiters, then call."""
         outcomes: list[Outcome] = []
-        wanted = [(job, future) for job, future in jobs if isinstance(job, bytes)]
+        wanted: list[tuple[bytes, asyncio.Future[Any]]] = []
+        looks: list[tuple[bytes, asyncio.Future[Any]]] = []
+        waiters: Waiters | None = None  # those of the one loop whose batch this is
+        for job, future in jobs:
+            if isinstance(job, bytes):
+                wanted.append((job, future))
+            elif isinstance(job, _Look):
+                waiters = job.waiters
+                looks.append((job.key, future))
         if wanted:
             try:
                 found = self._store.result_entries([key for key, _ in wanted])
@@ -384,8 +387,10 @@ class AsyncStore:
                     outcomes.append((future, entry, None))
                 else:
                     outcomes.append((future, None, entry))
+        if waiters is not None:
+            outcomes += waiters.look(looks)
         for job, future in jobs:
-            if not isinstance(job, bytes):
+            if not isinstance(job, bytes | _Look):
                 try:
                     outcomes.append((future, job(), None))
                 except BaseException as exc:
@@ -422,6 +427,38 @@ class AsyncStore:
         self._writer.stop()
         self._reader.stop()
         self._store.close()
+
+
+class _Look(NamedTuple):
+    """A job of the reader's: whether a waiter has to wait."""
+
+    waiters: Waiters
+    key: bytes
+
+
+class _Following(Subscription):
+    """What a watch on a loop is told."""
+
+    __slots__ = ("_loop", "_store", "changed", "pending")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, store: Store, task_id: str | None) -> None:
+        super().__init__(watched_keys(task_id))
+        self._loop = loop
+        self._store = store
+        self.pending = PendingEvents()
+        self.changed = asyncio.Event()
+
+    def tell(self, changes: list[Change] | None) -> None:
+        if changes:
+            self.pending.add(changes)
+        if not call_soon(self._loop, self.changed.set):
+            self._store.unsubscribe(self)
+
+    def again(self) -> None:
+        if self._loop.is_closed():
+            self._store.unsubscribe(self)
+        elif self._loop.is_running() and (self._store.closed or self.pending.first() is not None):
+            call_soon(self._loop, self.changed.set)
 
 
 def _is_small(value: object) -> bool:

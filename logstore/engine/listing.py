@@ -117,7 +117,9 @@ class _Listing:
         in_table = (
             record
             for record in self._in_table(GONE)
-            if record.key not in self._results and record.entry.kind == kind
+            if record.key not in self._results
+            and record.entry.kind == kind
+            and record.entry.flags & HAD_RESULT
         )
         return [filter(self._rests, stream) for stream in (self._ordered(found), in_table)]
 

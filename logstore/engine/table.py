@@ -20,6 +20,7 @@ import lmdb
 from logstore.engine import osdep, records
 from logstore.engine.failures import raise_write_error
 from logstore.engine.frames import FORMAT_VERSION, RESULT, TIME_MAX, Entry, checksum_seed
+from logstore.engine.frames import PROGRESS as PROGRESS_KIND
 from logstore.engine.lmdbfile import (
     DATA_FORMAT,
     inspect_file,
@@ -302,18 +303,31 @@ class Table:
         return record if mark is not None and time_us in mark else None
 
     def changes_since(self, time_us: int) -> list[tuple[bytes, Entry]]:
-        """Keys and entries, without payloads, of results and their ends newer than a time."""
+        """Keys and entries, without results' payloads, of what is newer than a time.
+
+        Behind the end of a result there is progress of the same time if the task runs again: its
+        progress is older than the compaction that has taken the expired result away.
+        """
         found: list[tuple[bytes, Entry]] = []
         with self.reading() as txn:
-            for name in (RESULTS, GONE):
+            for name in (RESULTS, GONE, PROGRESS):
                 with txn.cursor(db=self.db[name]) as cursor:
                     placed = cursor.set_range(TIME.pack(time_us + 1))
                     while placed:
-                        record = self._listed(txn, name, TIME.unpack(cursor.key())[0])
+                        at_us = TIME.unpack(cursor.key())[0]
+                        record = self._listed(txn, name, at_us)
                         if record is not None:
                             found.append((record.key, record.entry))
+                            if name == GONE and self._runs_again(txn, record.key, at_us):
+                                again = Entry(PROGRESS_KIND, 0, at_us, 0, b"")
+                                found.append((record.key, again))
                         placed = cursor.next()
         return found
+
+    def _runs_again(self, txn: Txn, key: bytes, gone_us: int) -> bool:
+        """Whether a task has progress that was there before the end of its result was noted."""
+        mark = self.mark_in(txn, key)
+        return mark is not None and 0 < mark.progress_us < gone_us
 
     def expired_results(self, now_us: int) -> list[Record]:
         """Results whose time to live is over and that no compaction has taken away yet."""
