@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 from logstore import store as sync_store
 from logstore.arguments import now_us, task_key
 from logstore.codec import decode_value, encode_small
+from logstore.engine import threads
 from logstore.engine.commit import Flush, Write
 from logstore.engine.failures import raisable
 from logstore.engine.frames import Entry
@@ -29,7 +30,7 @@ from logstore.engine.overlay import Overlay
 from logstore.engine.states import is_live_progress, is_live_result
 from logstore.engine.vacuum import VacuumReport
 from logstore.errors import WaitTimeoutError
-from logstore.handover import Bell, Outcome, Worker, call_soon
+from logstore.handover import Bell, Outcome, Worker, call_soon, in_thread
 from logstore.progress import TaskProgress, decode_progress, encode_small_progress
 from logstore.store import Store
 from logstore.types import CheckReport, Event, Status, StoreStats, TaskInfo
@@ -63,8 +64,22 @@ class _Opening:
         self._opened: AsyncStore | None = None
 
     async def _open(self) -> AsyncStore:
-        opened = await asyncio.to_thread(sync_store.open, self._path, **self._options)
-        return AsyncStore(opened)
+        opened: list[Store] = []
+        given_up: list[bool] = []
+
+        def open_store() -> None:
+            opened.append(sync_store.open(self._path, **self._options))
+            if given_up:
+                opened[0].close()
+
+        try:
+            await in_thread(open_store, "logstore-open")
+            return AsyncStore(opened[0])
+        except BaseException:
+            given_up.append(True)
+            if opened:  # and if not yet, its thread closes it
+                threads.start(opened[0].close, "logstore-close")
+            raise
 
     def __await__(self) -> Generator[Any, None, AsyncStore]:
         return self._open().__await__()
@@ -334,6 +349,7 @@ class AsyncStore:
                     return
                 await changed.wait()
         finally:
+            following.left = True
             self._store.unsubscribe(following)
 
     async def tasks(
@@ -401,19 +417,19 @@ class AsyncStore:
 
     async def compact(self) -> None:
         """Fold the log into the table now."""
-        await asyncio.to_thread(self._store.compact)
+        await in_thread(self._store.compact, "logstore-compact")
 
     async def vacuum(self) -> VacuumReport:
         """Give free pages of the file back to the file system."""
-        return await asyncio.to_thread(self._store.vacuum)
+        return await in_thread(self._store.vacuum, "logstore-vacuum")
 
     async def backup(self, destination: str | os.PathLike[str]) -> None:
         """Copy the store to a new file."""
-        await asyncio.to_thread(self._store.backup, destination)
+        await in_thread(partial(self._store.backup, destination), "logstore-backup")
 
     async def check(self, *, salvage: bool = False) -> CheckReport:
         """Verify every record, index and frame."""
-        return await asyncio.to_thread(self._store.check, salvage=salvage)
+        return await in_thread(partial(self._store.check, salvage=salvage), "logstore-check")
 
     async def stats(self) -> StoreStats:
         """Sizes and counters."""
@@ -421,7 +437,7 @@ class AsyncStore:
 
     async def close(self) -> None:
         """Close the store, after the writes under way; later calls get StoreClosedError."""
-        await asyncio.to_thread(self._close)
+        await in_thread(self._close, "logstore-close")
 
     def _close(self) -> None:
         self._writer.stop()

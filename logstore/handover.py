@@ -34,17 +34,19 @@ SWITCH_S = (
 PATIENCE_S, PATIENCE_S_MAX = 0.05, 0.5  # how long a loop may say nothing before it is looked after
 
 Outcome = tuple["asyncio.Future[Any]", Any, "BaseException | None"]  # future, value, error
+T = TypeVar("T")
 J = TypeVar("J", bound=tuple[Any, "asyncio.Future[Any]"])
 
 
 class Inbox:
     """Outcomes for one loop: any thread brings them, they wait until the loop has taken them."""
 
-    __slots__ = ("__weakref__", "loop", "outcomes")
+    __slots__ = ("__weakref__", "_called", "loop", "outcomes")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = weakref.ref(loop)
         self.outcomes: deque[list[Outcome]] = deque()
+        self._called = False  # again, while the loop does not run
 
     def bring(self, outcomes: list[Outcome]) -> None:
         """Have the loop resolve these futures."""
@@ -52,10 +54,21 @@ class Inbox:
         self.ring()
 
     def ring(self) -> None:
-        """Call the loop, again if it seems to have missed that; a closed one needs nothing more."""
+        """Call the loop; one that is closed needs nothing any more."""
         loop = self.loop()
         if loop is None or not call_soon(loop, self.open):
             self.outcomes.clear()
+
+    def ring_again(self) -> None:
+        """Call the loop again if it has missed that.
+
+        One that does not run misses nothing: it is called once, and will come to that.
+        """
+        loop = self.loop()
+        runs = loop is not None and loop.is_running()
+        if self.outcomes and (runs or not self._called):
+            self._called = not runs
+            self.ring()
 
     def open(self) -> None:
         """Take what there is, on the loop.  If an exception cuts it short, the rest stays."""
@@ -239,9 +252,7 @@ class Worker(Generic[J]):
             except queue.Empty:
                 if not lane.outcomes:
                     return lane
-            loop = lane.loop()
-            if loop is None or loop.is_running() or loop.is_closed():
-                lane.ring()
+            lane.ring_again()
             patience_s = min(2 * patience_s, PATIENCE_S_MAX)
             away[lane] = monotonic() + patience_s, patience_s
 
@@ -253,11 +264,12 @@ class Worker(Generic[J]):
             lane, outcomes = token.lane, [(token.future, False, None)]
         else:
             lane = token
-            away.pop(lane, None)
             outcomes = self._outcomes_of(lane)
         if outcomes:
             away[lane] = monotonic() + PATIENCE_S, PATIENCE_S
             lane.bring(outcomes)
+        elif not lane.outcomes:
+            away.pop(lane, None)
 
     def _outcomes_of(self, lane: _Lane[J]) -> list[Outcome]:
         """Run what a loop asks for until there are outcomes, or nothing is left: then park it."""
@@ -277,6 +289,45 @@ class Worker(Generic[J]):
                     lane.parked = True  # and look once more, for what has just been asked
         except BaseException as exc:
             return [(job[1], None, raisable(exc)) for job in jobs]
+
+
+class _Parcel(Inbox):
+    """The outcome of one job, which has a thread of its own."""
+
+    __slots__ = ("taken",)
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.taken = threads.Signal()
+
+    def open(self) -> None:
+        super().open()
+        self.taken.set()
+
+
+def in_thread(job: Callable[[], T], name: str) -> asyncio.Future[T]:
+    """Run a long job in a thread of its own; the future is the running loop's.
+
+    Not in the loop's executor, whose locks are Python's, and which other jobs may keep busy.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+    parcel = _Parcel(loop)
+
+    def run() -> None:
+        try:
+            outcome: Outcome = future, job(), None
+        except BaseException as exc:
+            outcome = future, None, exc
+        parcel.bring([outcome])
+        patience_s = PATIENCE_S
+        while parcel.outcomes:
+            parcel.taken.wait(patience_s)
+            parcel.ring_again()
+            patience_s = min(2 * patience_s, PATIENCE_S_MAX)
+
+    threads.start(run, name)
+    return future
 
 
 def _withdraw(lane: _Lane[J], job: J) -> None:

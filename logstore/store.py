@@ -312,6 +312,7 @@ class Store:
                     return False
                 waiter.news.wait(left)
         finally:
+            waiter.left = True
             self.unsubscribe(waiter)
         return True
 

@@ -79,9 +79,11 @@ class Waiters(Subscription):
     def _sweep(self) -> None:
         """Leave for those who could not."""
         for key in list(self._futures):
-            for future in self._futures_of(key):
-                if future not in self.live:
-                    self.leave(key, future)
+            living = [future for future in self._futures_of(key) if future in self.live]
+            if living:
+                self._futures[key] = living
+            else:
+                del self._futures[key]
         self._sweep_at = max(SWEEP_MIN, 2 * len(self._futures))
 
     # -- in other threads -------------------------------------------------------------------------
@@ -118,8 +120,7 @@ class Waiters(Subscription):
         if self.loop.is_closed():
             self._leave_for_good()
             return
-        if self._inbox.outcomes and self.loop.is_running():
-            self._inbox.ring()
+        self._inbox.ring_again()
         if self._lock.acquire(blocking=False):  # else somebody is just about to wait
             try:
                 if self.live:

@@ -51,7 +51,7 @@ class Watch:
 
     def close(self) -> None:
         """End the iteration; a thread that waits in it gets StopIteration."""
-        self._ended = True
+        self._ended = self._following.left = True
         self._following.news.set()
         self._store.unsubscribe(self._following)
 

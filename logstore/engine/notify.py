@@ -5,9 +5,10 @@ It sleeps on the shared header's sequence word, which every publication of any p
 nobody polls.  Waiting for a result is level-triggered: whatever was missed, the state itself is
 asked again.  Watchers get every result and deletion; of progress they may get only the newest.
 
-A subscription lasts as long as its subscriber keeps it: the notifier does not, so that none is
-left behind, wherever an exception has cut its subscriber short.  To unsubscribe ends it sooner.
-What is told may be lost on the way for the same reason, and so is made up for after half a second.
+A subscription lasts as long as its subscriber keeps it, and until that says that it has left: the
+notifier does not keep it, so that none is left behind wherever an exception has cut its subscriber
+short.  What is told may be lost on the way for the same reason, and so is made up for after half a
+second.
 """
 
 from __future__ import annotations
@@ -35,13 +36,15 @@ class Subscription:
 
     A frozenset of keys is looked up by key; another container is asked at each change and may grow
     and shrink while it is subscribed, so one subscription can serve many waiters.  The methods are
-    called on the notifier's thread, and must not block.
+    called on the notifier's thread, and must not block.  A subscriber sets ``left`` before it
+    unsubscribes, in case that is cut short.
     """
 
-    __slots__ = ("__weakref__", "keys", "since_us")
+    __slots__ = ("__weakref__", "keys", "left", "since_us")
 
     def __init__(self, keys: Container[bytes] | None) -> None:
         self.keys = keys
+        self.left = False
         self.since_us = 0  # only what is newer is told
 
     def tell(self, changes: list[Change] | None) -> None:
@@ -114,7 +117,7 @@ class Notifier:
                 self._to_all.append(reference)
             else:
                 for key in reference.keys:
-                    self._by_key.setdefault(key, []).append(reference)
+                    self._by_key[key] = [*self._by_key.get(key, ()), reference]
             if self._position is None:
                 self._position = now
         self._wanted.set()
@@ -146,17 +149,19 @@ class Notifier:
             self._forget(weakref.ref(subscription), keys if isinstance(keys, frozenset) else None)
 
     def _forget(self, reference: weakref.ref[Subscription], keys: frozenset[bytes] | None) -> None:
-        """Take a subscription away; a reference equals another one of the same, while it lives."""
+        """Take a subscription away; a reference equals another one of the same, while it lives.
+
+        Whatever moment this is cut short at, no list stays that is empty.
+        """
         if keys is None:
-            if reference in self._to_all:
-                self._to_all.remove(reference)  # type: ignore[arg-type]
+            self._to_all = [other for other in self._to_all if other != reference]
         else:
             for key in keys:
-                others = self._by_key.get(key, [])
-                if reference in others:
-                    others.remove(reference)  # type: ignore[arg-type]
-                    if not others:
-                        del self._by_key[key]
+                rest = [other for other in self._by_key.get(key, ()) if other != reference]
+                if rest:
+                    self._by_key[key] = rest
+                elif key in self._by_key:
+                    del self._by_key[key]
         if not self._to_all and not self._by_key:
             self._position = None
 
@@ -226,7 +231,10 @@ class Notifier:
 
     def _make_up(self) -> None:
         for subscription in self._everybody():
-            _call(subscription.again)
+            if subscription.left:
+                self.unsubscribe(subscription)
+            else:
+                _call(subscription.again)
 
     def _is_wanted(self) -> bool:
         """Whether there are subscribers, without those that have gone."""
