@@ -525,8 +525,8 @@ MUTANTS = [
     Mutant(
         "a full disk is an error like any other",
         "engine/failures.py",
-        "if code in (errno.ENOSPC, errno.EDQUOT) or (code == errno.EIO and _is_full(path)):",
-        "if False:",
+        "    if kind is _FULL:\n        return DiskFullError(\n",
+        "    if False:\n        return DiskFullError(\n",
         FAULTS + "a_failing_call[commits-ENOSPC from then on]",
     ),
     Mutant(

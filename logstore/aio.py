@@ -14,13 +14,14 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterable
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from types import TracebackType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from logstore import store as sync_store
 from logstore.arguments import now_us, task_key
 from logstore.codec import decode_value, encode_small
+from logstore.codec_tags import HOOKED_HEAD, STORED
 from logstore.engine import threads
 from logstore.engine.commit import Flush, Write
 from logstore.engine.failures import raisable
@@ -78,7 +79,7 @@ class _Opening:
         except BaseException:
             given_up.append(True)
             if opened:  # and if not yet, its thread closes it
-                threads.start(opened[0].close, "logstore-close")
+                threads.start(opened[0].close, "logstore-close", opened[0].path)
             raise
 
     def __await__(self) -> Generator[Any, None, AsyncStore]:
@@ -121,6 +122,12 @@ class AsyncStore:
         """Whether :meth:`close` has been called."""
         return self._store.closed
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"an AsyncStore can be neither pickled nor copied; open it where it is needed:"
+            f" logstore.open_async({self.path!r})"
+        )
+
     async def __aenter__(self) -> AsyncStore:
         return self
 
@@ -142,14 +149,8 @@ class AsyncStore:
         if payload is not None:
             await self.set_encoded_result(task_id, payload, ttl_s=ttl_s, failed=failed)
             return
-        store = self._store
-        if _is_small(value):
-            write = store.result_write(task_id, value, ttl_s=ttl_s, failed=failed)
-        else:
-            write = await self._read(
-                lambda: store.result_write(task_id, value, ttl_s=ttl_s, failed=failed)
-            )
-        await self._write(write)
+        encode = partial(self._store.result_write, task_id, value, ttl_s=ttl_s, failed=failed)
+        await self._write(encode() if _is_small(value) else await self._encode(encode))
 
     def set_encoded_result(
         self, task_id: str, payload: bytes, *, ttl_s: float | None = None, failed: bool = False
@@ -167,12 +168,9 @@ class AsyncStore:
         if payload is not None:
             await self.set_encoded_progress(task_id, payload, ttl_s=ttl_s)
             return
-        store = self._store
-        if _is_small([getattr(progress, "status", None), getattr(progress, "meta", None)]):
-            write = store.progress_write(task_id, progress, ttl_s=ttl_s)
-        else:
-            write = await self._read(lambda: store.progress_write(task_id, progress, ttl_s=ttl_s))
-        await self._write(write)
+        encode = partial(self._store.progress_write, task_id, progress, ttl_s=ttl_s)
+        parts = [getattr(progress, "status", None), getattr(progress, "meta", None)]
+        await self._write(encode() if _is_small(parts) else await self._encode(encode))
 
     def set_encoded_progress(
         self, task_id: str, payload: bytes, *, ttl_s: float | None = None
@@ -192,13 +190,25 @@ class AsyncStore:
         await self._write(write)
         entry = write.outcome
         assert isinstance(entry, Entry)
-        if len(entry.payload) <= INLINE_BYTES:
-            return decode_value(entry.payload)
-        return await self._read(partial(decode_value, entry.payload))
+        return await self._decode(entry.payload)
 
     async def sync(self) -> None:
         """Put everything acked so far, progress included, on the disk."""
         await self._write(Flush())
+
+    async def _encode(self, encode: Callable[[], Write]) -> Write:
+        """The write of a value that is large, or has types whose own code may run."""
+        if self._store.enc_hook is not None:
+            return await asyncio.to_thread(encode)  # it may block, and reads must not wait for it
+        return await self._read(encode)
+
+    async def _decode(self, payload: bytes) -> Any:
+        dec_hook = self._store.dec_hook
+        if dec_hook is not None and HOOKED_HEAD in payload:
+            return await asyncio.to_thread(decode_value, payload, dec_hook)
+        if len(payload) <= INLINE_BYTES:
+            return decode_value(payload, dec_hook)
+        return await self._read(partial(decode_value, payload, dec_hook))
 
     async def _write(self, write: Write) -> None:
         loop = asyncio.get_running_loop()
@@ -219,9 +229,9 @@ class AsyncStore:
         entry = self._in_memory(key)
         if entry is None or not is_live_result(entry, now_us()):
             entry = await self._found(key)
-        if len(entry.payload) <= INLINE_BYTES:
+        if len(entry.payload) <= INLINE_BYTES and self._store.dec_hook is None:
             return decode_value(entry.payload)
-        return await self._read(partial(decode_value, entry.payload))
+        return await self._decode(entry.payload)
 
     async def is_result_ready(self, task_id: str) -> bool:
         """Whether there is a result to get."""
@@ -240,7 +250,7 @@ class AsyncStore:
             entry = view.progress[key]
             if entry is None or not is_live_progress(entry, now_us()):
                 return None
-            if len(entry.payload) <= INLINE_BYTES:
+            if len(entry.payload) <= INLINE_BYTES and store.dec_hook is None:
                 return decode_progress(entry.payload)
         return await self._read(lambda: store.get_progress(task_id))
 
@@ -479,23 +489,36 @@ class _Following(Subscription):
 
 def _is_small(value: object) -> bool:
     """Whether encoding a value is short work, seen from a bounded look at it."""
-    return _weigh(value, INLINE_NODES) >= 0
+    try:
+        return _weigh(value, INLINE_NODES) >= 0
+    except Exception:  # of a metaclass without a hash
+        return False
 
 
-def _weigh(value: object, left: int) -> int:
-    """What is left of a budget of parts after a value; below zero if it is too much."""
-    if isinstance(value, str | bytes) and len(value) > INLINE_BYTES:
+def _weigh(value: Any, left: int) -> int:
+    """What is left of a budget of parts after a value; below zero if it is too much.
+
+    A value of a type that is not stored is too much: its own code may run.
+    """
+    kind = type(value)
+    if (kind is str or kind is bytes) and len(value) > INLINE_BYTES:
         return -1
-    if isinstance(value, int) and value.bit_length() > 8 * INLINE_BYTES:
+    if kind is int and value.bit_length() > 8 * INLINE_BYTES:
+        return -1
+    if kind not in STORED:
         return -1
     left -= 1
     parts: Iterable[object] = ()
-    if isinstance(value, dict):
-        parts = value.values()  # keys are small, or there are few of them
-    elif isinstance(value, list | tuple | set | frozenset):
+    if kind is dict:
+        # Keys behind the values, so that they are looked at only if there are few.
+        parts = chain(value.values(), (key for key in value if type(key) is not str))
+    elif kind in _CONTAINERS:
         parts = value
     for part in parts:
         if left < 0:
             break
         left = _weigh(part, left)
     return left
+
+
+_CONTAINERS = (list, tuple, set, frozenset)

@@ -1,13 +1,44 @@
-"""What callers pass in, checked: task ids, times to live.
+"""What callers pass in, checked: paths, task ids, times to live.
 
 Rules: nothing is written when one of these raises; times are microseconds since 1970.
 """
 
 from __future__ import annotations
 
+import os
 import time
+from typing import TypeAlias
 
+from logstore.engine.failures import open_error
 from logstore.engine.frames import KEY_BYTES_MAX
+from logstore.errors import NotAStoreError
+
+FilePath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
+
+
+def file_path(path: FilePath) -> str:
+    """The absolute path of a file that a caller names; one that is not UTF-8 has surrogates.
+
+    Raises ValueError for what is no path, NotAStoreError for one that names a directory.
+    """
+    name = os.fsdecode(path)
+    if not name or "\0" in name:
+        raise ValueError(f"a path must have characters, and no zeros among them, unlike {name!r}")
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError as exc:
+        raise ValueError(f"the path {name!r} is none of this file system: {exc}") from None
+    if os.path.basename(name) in ("", os.curdir, os.pardir):
+        raise NotAStoreError(f"{name}: a directory, expected a logstore file")
+    try:
+        return os.path.abspath(name)
+    except OSError as exc:  # the current directory is gone
+        raise open_error(name, exc) from exc
+
+
+def store_path(path: FilePath) -> str:
+    """As :func:`file_path`, with the symbolic links in it resolved."""
+    return os.path.realpath(file_path(path))
 
 
 def task_key(task_id: str) -> bytes:

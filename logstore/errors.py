@@ -7,9 +7,15 @@ subclasses of :class:`LogstoreError`; where a built-in exception says the same, 
 
 from __future__ import annotations
 
+from typing import Literal
+
 
 class LogstoreError(Exception):
     """The base of all errors of this package."""
+
+    def __str__(self) -> str:
+        # A path that is not text would leave something in it that no terminal or log can take.
+        return super().__str__().encode(errors="backslashreplace").decode()
 
 
 # -- opening ---------------------------------------------------------------------------------
@@ -35,12 +41,20 @@ class MissingLogError(OpenError):
     """The store was not closed cleanly and its log is gone: acked writes would be lost."""
 
 
+class StaleTableError(OpenError):
+    """The table is an older copy than the log beside it: acked writes between them are missing."""
+
+
 class NetworkFilesystemError(OpenError):
     """The path is on a network file system, where locks and shared memory do not hold."""
 
 
 class StorePermissionError(OpenError, PermissionError):
     """The operating system does not let this process use the store's files."""
+
+
+class ResourceLimitError(OpenError, OSError):
+    """A limit of this process or machine is reached: descriptors, threads, memory, addresses."""
 
 
 class StoreBusyError(OpenError):
@@ -67,7 +81,9 @@ class CorruptTableError(CorruptionError):
 
 
 class DecodeError(CorruptionError):
-    """The bytes of a value are not what the encoder of this version writes."""
+    """The bytes of a value are not what the encoder of this version writes, or dec_hook failed."""
+
+    plain: object = None  # the value without dec_hook, if nothing but that has failed
 
 
 # -- using -----------------------------------------------------------------------------------
@@ -75,6 +91,12 @@ class DecodeError(CorruptionError):
 
 class StoreClosedError(LogstoreError):
     """The store has been closed."""
+
+
+class StoreReplacedError(LogstoreError):
+    """A file of the open store was removed or replaced; the message says where the data is."""
+
+    rescued: str | None = None  # the path of the file that holds everything acked
 
 
 class ReadOnlyError(LogstoreError):
@@ -109,17 +131,25 @@ class ResultError(LogstoreError):
 
 
 class ResultIsMissingError(ResultError, KeyError):
-    """No result was ever stored under this task id, as far as the store remembers."""
+    """There is no result under this task id: none was ever stored, or it has gone."""
+
+    status: Literal["unknown", "expired", "deleted"] = "unknown"
+    """Which of the two, in the words of ``Store.status``: ``"unknown"`` if no result was ever
+    stored, as far as the store remembers; ``"expired"`` or ``"deleted"`` in the subclasses."""
 
     __str__ = Exception.__str__  # KeyError would show the repr of the message
 
 
-class ResultExpiredError(ResultError):
+class ResultExpiredError(ResultIsMissingError):
     """The result was there and its time to live is over, or it was evicted."""
 
+    status = "expired"
 
-class ResultDeletedError(ResultError):
+
+class ResultDeletedError(ResultIsMissingError):
     """The result was there and has been deleted or popped."""
+
+    status = "deleted"
 
 
 class WaitTimeoutError(ResultError, TimeoutError):

@@ -200,7 +200,7 @@ class Worker(Generic[J]):
         """Have the thread ready for a batch of a loop, on that loop's thread."""
         lane.due = monotonic() + SWITCH_S
         if not self._serving.locked() and not self._stopped:
-            threads.start(self._serve, self._name)
+            threads.start(self._serve, self._name, self._name)
         if self._near and self._thread is not None and not self._stopped:
             self._companion.come(self._thread)
 
@@ -326,7 +326,7 @@ def in_thread(job: Callable[[], T], name: str) -> asyncio.Future[T]:
             parcel.ring_again()
             patience_s = min(2 * patience_s, PATIENCE_S_MAX)
 
-    threads.start(run, name)
+    threads.start(run, name, name)
     return future
 
 

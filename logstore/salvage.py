@@ -13,7 +13,8 @@ import time
 import lmdb
 
 from logstore import store
-from logstore.engine import checking, frames, osdep
+from logstore.arguments import FilePath, store_path
+from logstore.engine import checking, files, frames, osdep
 from logstore.engine.compaction import fold_into
 from logstore.engine.failures import raise_write_error
 from logstore.engine.frozen import is_in_use
@@ -21,12 +22,13 @@ from logstore.engine.lmdbfile import verify_pages
 from logstore.engine.log import FIRST_OFFSET, check_header
 from logstore.engine.opening import check_place, hold_alone
 from logstore.engine.overlay import Overlay
+from logstore.engine.shelter import sheltered
 from logstore.engine.table import Table
-from logstore.errors import CorruptionError, LogstoreError
+from logstore.errors import CorruptionError, LogstoreError, StaleTableError
 from logstore.types import CheckReport
 
 
-def check(path: str | os.PathLike[str], *, salvage: bool = False) -> CheckReport:
+def check(path: FilePath, *, salvage: bool = False) -> CheckReport:
     """Verify the store at ``path``: beside live processes, or at rest, writing nothing.
 
     At rest every page of the table is verified before LMDB is let near it, so no damage can
@@ -41,7 +43,11 @@ def check(path: str | os.PathLike[str], *, salvage: bool = False) -> CheckReport
     or is of another format version.  A salvage raises one if the store is in use, too, and
     :class:`~logstore.errors.WriteError` if it could not be written; it can then be tried again.
     """
-    real_path = os.path.realpath(os.fsdecode(path))
+    real_path = store_path(path)
+    return sheltered(lambda: _check(real_path, salvage))
+
+
+def _check(real_path: str, salvage: bool) -> CheckReport:
     saved: checking.Salvaged | None = None
     try:
         check_place(real_path, force=True, create=False)
@@ -51,7 +57,7 @@ def check(path: str | os.PathLike[str], *, salvage: bool = False) -> CheckReport
             verify_pages(real_path)
         with store.open(real_path, mode="r") as opened:
             report = opened.check()
-    except CorruptionError as exc:
+    except (CorruptionError, StaleTableError) as exc:
         report = CheckReport(real_path, problems=(str(exc),))
     return report if saved is None else report._replace(**saved._asdict())
 
@@ -61,7 +67,7 @@ def _salvage(path: str) -> checking.Salvaged | None:
     try:
         with hold_alone(path):
             verify_pages(path)
-            table = Table(path)
+            table = Table(path, lock=False)
             try:
                 if table.meta.clean or not os.path.lexists(path + "-log"):
                     return None
@@ -84,7 +90,7 @@ def _fold_whole_frames(path: str, table: Table) -> checking.Salvaged:
     found, lost = checking.whole_frames(data, 0, table.seed, epoch)
     overlay = Overlay(epoch)
     overlay.apply([(frame.key, frame.entry) for frame in found], FIRST_OFFSET)
-    kept = checking.keep_aside(log_path)
+    kept = files.keep_aside(log_path, "damaged")
     fold_into(
         table,
         [(overlay.results, overlay.progress)],

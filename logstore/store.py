@@ -11,12 +11,22 @@ from __future__ import annotations
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
-from logstore.arguments import expiry_us, now_us, positive, task_key
+from logstore.arguments import (
+    FilePath,
+    expiry_us,
+    file_path,
+    now_us,
+    positive,
+    store_path,
+    task_key,
+)
 from logstore.codec import decode_value, encode_value
+from logstore.codec_hooks import DecHook, EncHook, check_hook
 from logstore.codec_lower import too_large
 from logstore.engine import checking, registry, vacuum
 from logstore.engine.commit import (
@@ -26,7 +36,7 @@ from logstore.engine.commit import (
     Write,
 )
 from logstore.engine.engine import Engine
-from logstore.engine.failures import raisable
+from logstore.engine.failures import raisable, raise_open_error
 from logstore.engine.frames import (
     DELETED,
     FAILED,
@@ -43,6 +53,7 @@ from logstore.engine.opening import check_place, open_engine
 from logstore.engine.options import Options, Retention
 from logstore.engine.overlay import Overlay
 from logstore.engine.reading import Reading
+from logstore.engine.shelter import sheltered
 from logstore.engine.states import (
     is_known,
     is_live_progress,
@@ -54,6 +65,7 @@ from logstore.engine.threads import Signal
 from logstore.errors import (
     ReadOnlyError,
     StoreClosedError,
+    StoreReplacedError,
     WaitTimeoutError,
 )
 from logstore.progress import TaskProgress, decode_progress, encode_progress
@@ -68,7 +80,7 @@ COMPACT_AT_RANGE = (1 << 14, 1 << 28)
 
 
 def open(
-    path: str | os.PathLike[str],
+    path: FilePath,
     *,
     mode: Mode = "rw",
     sync: Sync = "always",
@@ -83,6 +95,8 @@ def open(
     max_value_bytes: int = VALUE_BYTES_MAX,
     accept_log_loss: bool = False,
     force: bool = False,
+    enc_hook: EncHook | None = None,
+    dec_hook: DecHook | None = None,
 ) -> Store:
     """Open the store in the file ``path``, which is created if it is not there.
 
@@ -96,13 +110,22 @@ def open(
     oldest results go at each compaction.  ``accept_log_loss=True`` opens a store whose log has
     been lost, without what was in it; ``force=True`` opens one on a network file system.
 
+    ``enc_hook(obj)`` and ``dec_hook(type, obj)`` let an application keep its own types, as with
+    msgspec.  The first is called with an object of a type that is not stored, and returns one that
+    is; the second is called on reading, with the class of that object and what was made of it, and
+    returns the value.  ``NotImplementedError`` says "not supported".  ``type`` is the class if its
+    module is imported, and else its dotted name; without ``dec_hook`` the value is what
+    ``enc_hook`` made.  Any thread may call them.
+
     A second ``open`` of the same file in a process shares the first one's engine, and with it
     ``compact_at``, ``write_timeout_s``, ``sync_interval_s``, ``max_results`` and ``max_bytes``.
 
-    Raises an :class:`~logstore.errors.OpenError`, CorruptLogError, CorruptTableError, or
-    ValueError for an option out of its range; the files are then as they were.
+    Raises an :class:`~logstore.errors.OpenError`, CorruptLogError, CorruptTableError, DiskFullError
+    (an open store needs some space beside its file), ValueError for a path that is none or an
+    option out of its range, or TypeError for a hook that is no function; the files are then as
+    they were.
     """
-    real_path = os.path.realpath(os.fsdecode(path))
+    real_path = store_path(path)
     if mode not in ("rw", "r"):
         raise ValueError(f"mode must be 'rw' or 'r', not {mode!r}")
     if sync not in ("always", "interval"):
@@ -122,6 +145,8 @@ def open(
     ):
         if seconds is not None:
             positive(name, seconds)
+    check_hook("enc_hook", enc_hook)
+    check_hook("dec_hook", dec_hook)
     options = Options(
         compact_at=compact_at,
         write_timeout_s=write_timeout_s,
@@ -130,27 +155,38 @@ def open(
     )
 
     def open_shared() -> registry.Shared:
-        if mode == "r" and not is_in_use(real_path):
-            check_place(real_path, force=force, create=False)
-            return registry.acquire_frozen(real_path, lambda: FrozenEngine(real_path, options))
-        return registry.acquire(
-            real_path,
-            lambda: open_engine(
+        try:
+            if mode == "r" and not is_in_use(real_path):
+                check_place(real_path, force=force, create=False)
+                return registry.acquire_frozen(
+                    real_path, lambda: FrozenEngine(real_path, options), write_timeout_s
+                )
+            return registry.acquire(
                 real_path,
-                options,
-                create=mode == "rw",
-                force=force,
-                accept_log_loss=accept_log_loss,
-            ),
-        )
+                lambda: open_engine(
+                    real_path,
+                    options,
+                    create=mode == "rw",
+                    force=force,
+                    accept_log_loss=accept_log_loss,
+                ),
+                write_timeout_s,
+            )
+        except Exception as exc:
+            raise_open_error(real_path, exc)
 
-    return Store(
-        real_path,
-        open_shared,
-        writable=mode == "rw",
-        sync=sync == "always",
-        ttls_s=(result_ttl_s, failure_ttl_s, progress_ttl_s),
-        max_value_bytes=max_value_bytes,
+    return sheltered(
+        lambda: Store(
+            real_path,
+            open_shared,
+            writable=mode == "rw",
+            sync=sync == "always",
+            ttls_s=(result_ttl_s, failure_ttl_s, progress_ttl_s),
+            max_value_bytes=max_value_bytes,
+            enc_hook=enc_hook,
+            dec_hook=dec_hook,
+        ),
+        discard=Store.close,
     )
 
 
@@ -166,6 +202,8 @@ class Store:
         sync: bool,
         ttls_s: tuple[float | None, float | None, float | None],
         max_value_bytes: int,
+        enc_hook: EncHook | None,
+        dec_hook: DecHook | None,
     ) -> None:
         self._path = path
         self._open_shared = open_shared
@@ -173,10 +211,12 @@ class Store:
         self._sync = sync
         self._result_ttl_s, self._failure_ttl_s, self._progress_ttl_s = ttls_s
         self._max_value_bytes = max_value_bytes
+        self.enc_hook, self.dec_hook = enc_hook, dec_hook
         self._closed = False
-        self._reopening = threading.Lock()
+        self._closing = threading.Lock()  # held while the handle is opened again or closed
         self._shared = open_shared()
         self._engine = self._shared.engine
+        _stores.add(self)
 
     @property
     def path(self) -> str:
@@ -191,6 +231,12 @@ class Store:
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
         return f"<logstore.Store {self._path!r} {state}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"a Store can be neither pickled nor copied; open it where it is needed:"
+            f" logstore.open({self._path!r})"
+        )
 
     def __enter__(self) -> Store:
         return self
@@ -224,7 +270,7 @@ class Store:
         Raises ResultIsMissingError, ResultExpiredError or ResultDeletedError if there is none,
         CorruptRecordError if it is damaged.
         """
-        return decode_value(self.result_entry(task_key(task_id)).payload)
+        return decode_value(self.result_entry(task_key(task_id)).payload, self.dec_hook)
 
     def is_result_ready(self, task_id: str) -> bool:
         """Whether there is a result to get."""
@@ -267,7 +313,7 @@ class Store:
         entry = self.engine.find_progress(task_key(task_id))
         if entry is None or not is_live_progress(entry, now_us()):
             return None
-        return decode_progress(entry.payload)
+        return decode_progress(entry.payload, self.dec_hook)
 
     # -- states -------------------------------------------------------------------------------
 
@@ -350,24 +396,33 @@ class Store:
             raise ValueError(f"status must be running, ready, expired or deleted, not {status!r}")
         if limit is not None and limit < 0:
             raise ValueError(f"limit must not be negative, not {limit}")
-        return list_tasks(self.engine, status, newest_first=newest_first, limit=limit)
+        return list_tasks(
+            self.engine, status, newest_first=newest_first, limit=limit, dec_hook=self.dec_hook
+        )
 
     # -- the whole store ----------------------------------------------------------------------
 
     def compact(self) -> None:
         """Fold the log into the table now.  On the disk when this returns."""
-        self.writable_engine.compact()
+        engine = self.writable_engine
+        engine.refuse_nested()
+        sheltered(engine.compact)
 
     def vacuum(self) -> vacuum.VacuumReport:
         """Give free pages of the file back to the file system, beside running writers."""
-        return vacuum.vacuum(self.writable_engine)
+        engine = self.writable_engine
+        engine.refuse_nested()
+        return sheltered(lambda: vacuum.vacuum(engine))
 
-    def backup(self, destination: str | os.PathLike[str]) -> None:
+    def backup(self, destination: FilePath) -> None:
         """Copy the store, with everything acked before this call, to a new file, durably.
 
         Writers go on meanwhile.  Raises FileExistsError if ``destination`` exists.
         """
-        vacuum.backup(self.writable_engine, os.path.abspath(os.fsdecode(destination)))
+        engine = self.writable_engine
+        engine.refuse_nested()
+        absolute = file_path(destination)
+        sheltered(lambda: vacuum.backup(engine, absolute))
 
     def check(self, *, salvage: bool = False) -> CheckReport:
         """Verify every record, index and frame.
@@ -375,9 +430,11 @@ class Store:
         With ``salvage`` a damaged log's whole frames are folded into the table, and the log is
         kept aside.  Reads of this process that go to the table wait meanwhile.
         """
-        if salvage:
-            return checking.salvage_live(self.writable_engine)
-        return checking.check(self.engine)
+        engine = self.writable_engine if salvage else self.engine
+        engine.refuse_nested()
+        if isinstance(engine, Engine) and salvage:
+            return sheltered(lambda: checking.salvage_live(engine))
+        return sheltered(lambda: checking.check(engine))
 
     def stats(self) -> StoreStats:
         """Sizes and counters; costs at most some milliseconds."""
@@ -427,19 +484,29 @@ class Store:
         """Close this handle; the last one of the last process leaves a single file.
 
         Closing again does nothing.  Raises WriteError if the last compaction failed: nothing is
-        lost then, and the log stays beside the table.
+        lost then, and the log stays beside the table.  Raises StoreReplacedError if the file at
+        the path is not this store any more.
         """
-        with self._reopening:
+        if not self._closed:
+            self._engine.refuse_nested()
+            sheltered(self._close)
+
+    def _close(self) -> None:
+        with self._closing:
             if self._closed:
                 return
             self._closed = True
-        registry.release(self._shared)
+            try:
+                registry.release(self._shared)
+            except StoreReplacedError:
+                self._closed = self._engine.closed
+                raise
 
     # -- for AsyncStore and the backends --------------------------------------------------------
 
     @property
     def engine(self) -> Reading:
-        """The engine, opened anew in a forked child.  Raises StoreClosedError."""
+        """The engine, opened again in a forked child.  Raises StoreClosedError."""
         engine = self._engine
         if engine.closed or self._closed:
             return self._revive()
@@ -454,7 +521,7 @@ class Store:
         if not engine.closed and not self._closed:
             return engine.current_view()
         if engine.forked and not self._closed:
-            return None  # :attr:`engine` opens it anew, which is not for an event loop
+            return None  # :attr:`engine` opens it again, which is not for an event loop
         raise engine.closed_error()
 
     @property
@@ -467,21 +534,24 @@ class Store:
         return engine
 
     def _revive(self) -> Reading:
-        with self._reopening:
+        """Open again in a forked child.  Raises StoreClosedError if the store was closed."""
+        return sheltered(self._open_again)
+
+    def _open_again(self) -> Reading:
+        with self._closing:
             engine = self._engine
             if self._closed or (engine.closed and not engine.forked):
                 raise StoreClosedError(f"{self._path}: the store is closed")
-            if not engine.forked:
-                return engine
-            self._shared = self._open_shared()
-            self._engine = self._shared.engine
+            if engine.forked:
+                self._shared = self._open_shared()
+                self._engine = self._shared.engine
             return self._engine
 
     def result_write(
         self, task_id: str, value: object, *, ttl_s: float | None = None, failed: bool = False
     ) -> Write:
         """The write of a result, encoded and not yet committed."""
-        payload = encode_value(value, max_bytes=self._max_value_bytes)
+        payload = encode_value(value, max_bytes=self._max_value_bytes, enc_hook=self.enc_hook)
         return self.encoded_result_write(task_id, payload, ttl_s=ttl_s, failed=failed)
 
     def encoded_result_write(
@@ -506,7 +576,7 @@ class Store:
         """The write of a progress, encoded and not yet committed."""
         if not isinstance(progress, TaskProgress):
             raise TypeError(f"progress must be a TaskProgress, not {type(progress).__name__}")
-        payload = encode_progress(progress, max_bytes=self._max_value_bytes)
+        payload = encode_progress(progress, max_bytes=self._max_value_bytes, enc_hook=self.enc_hook)
         return self.encoded_progress_write(task_id, payload, ttl_s=ttl_s)
 
     def encoded_progress_write(
@@ -533,7 +603,7 @@ class Store:
     def popped_value(self, write: Write) -> Any:
         """The value that a committed pop took away."""
         assert isinstance(write.outcome, Entry)
-        return decode_value(write.outcome.payload)
+        return decode_value(write.outcome.payload, self.dec_hook)
 
     def commit(self, writes: list[Write]) -> None:
         """Commit writes together and raise the first error among them."""
@@ -586,3 +656,15 @@ class _Waiter(Subscription):
     def again(self) -> None:
         if self._store.closed:
             self.news.set()
+
+
+_stores: weakref.WeakSet[Store] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for store in _stores:
+        store._closing = threading.Lock()  # another thread of the parent may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -8,7 +8,7 @@ of a signal handler loses none.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from logstore.arguments import task_key
 from logstore.engine.frames import DELETED, EXPIRED, FAILED, PROGRESS, RESULT, Entry
@@ -30,6 +30,9 @@ class Watch:
         self._returned: Event | None = None  # the last one, which may still be pending
         self._following = _Following(store, task_id)
         store.subscribe(self._following)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Watch can be neither pickled nor copied; begin one where it is needed")
 
     def __iter__(self) -> Watch:
         return self

@@ -14,6 +14,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -26,6 +27,7 @@ import logstore
 from logstore import TaskProgress
 from logstore.engine import frames, osdep, records
 from logstore.engine.log import FIRST_OFFSET
+from tests.support.forked import run_in_fork
 
 if TYPE_CHECKING:
     from tests.conftest import Peer, Stores
@@ -365,7 +367,7 @@ def test_salvage_beside_a_damaged_table_touches_nothing(crashed: Path) -> None:
     overwrite(crashed, 2 * 4096, b"\xff" * (crashed.stat().st_size - 2 * 4096))
     before = {name: crashed.with_name(name).read_bytes() for name in names_in(crashed.parent)}
     report = logstore.check(crashed, salvage=True)
-    assert "damaged pages" in report.problems[0]
+    assert "app.db: damaged: a root" in report.problems[0]
     after = {name: crashed.with_name(name).read_bytes() for name in names_in(crashed.parent)}
     assert after == before
 
@@ -1060,13 +1062,67 @@ def test_a_writer_lock_held_too_long_is_a_time_out_that_says_the_outcome_is_unkn
     assert store.get_result("after") == 1
 
 
-def test_opening_beside_a_stopped_writer_ends_with_its_time_out(
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_stopped_writer_stops_writes_and_nothing_else(
+    path: Path, start_peer: Callable[..., Peer]
+) -> None:
+    """Neither reads nor an opening nor another store nor a fork waits for it."""
+    peer = start_peer(path)
+    peer.run("store.set_result('before', 1)")
+    peer.begin("store.engine.exclusively(lambda: os.kill(os.getpid(), signal.SIGSTOP))")
+    os.waitid(os.P_PID, peer.pid, os.WSTOPPED | os.WNOWAIT)
+    store = logstore.open(path, write_timeout_s=100)
+    assert store.get_result("before") == 1
+    waiting: list[threading.Thread] = []
+    for work in (store.compact, store.close):
+        waiting.append(threading.Thread(target=work))
+        waiting[-1].start()
+        with logstore.open(path.with_name("other.db")) as other:
+            other.set_result("a", 1)
+        assert run_in_fork(lambda: None) == 0
+    assert all(thread.is_alive() for thread in waiting)
+    peer.resume()
+    peer.end()
+    for thread in waiting:
+        thread.join()
+    peer.run("store.close()")
+    assert logstore.check(path).ok
+
+
+def test_closing_beside_a_stopped_writer_ends_with_one_time_out(
     path: Path, start_peer: Callable[..., Peer]
 ) -> None:
     peer = start_peer(path)
-    peer.run("held = store.engine.exclusive()\nheld.__enter__()")
-    with pytest.raises(logstore.StoreBusyError, match="look for one that is stopped"):
-        logstore.open(path, write_timeout_s=0.2)
-    peer.run("held.__exit__(None, None, None)")
+    peer.run("store.set_result('before', 1)")
+    store = logstore.open(path, write_timeout_s=0.2)
+    store.set_result("a", 1)
+    peer.begin("store.engine.exclusively(lambda: os.kill(os.getpid(), signal.SIGSTOP))")
+    os.waitid(os.P_PID, peer.pid, os.WSTOPPED | os.WNOWAIT)
+    with pytest.raises(logstore.WriteTimeoutError):
+        store.close()
+    store.close()
+    peer.resume()
+    peer.end()
+    peer.run("store.close()")
     with logstore.open(path) as store:
+        assert (store.get_result("before"), store.get_result("a")) == (1, 1)
+
+
+def test_a_read_behind_a_peers_vacuum_does_not_wait_for_a_stopped_writer(
+    path: Path, start_peer: Callable[..., Peer]
+) -> None:
+    with logstore.open(path, write_timeout_s=0.2) as store:
         store.set_result("a", 1)
+        peer = start_peer(path)
+        peer.run("store.vacuum()")
+        peer.run("store.set_result('b', 2)")
+        peer.begin("store.engine.exclusively(lambda: os.kill(os.getpid(), signal.SIGSTOP))")
+        os.waitid(os.P_PID, peer.pid, os.WSTOPPED | os.WNOWAIT)
+        assert [store.get_result(key) for key in "ab"] == [1, 2]
+        with pytest.raises(logstore.WriteTimeoutError):
+            store.set_result("c", 3)
+        peer.resume()
+        peer.end()
+        peer.run("store.close()")
+        store.set_result("c", 3)
+        assert [store.get_result(key) for key in "abc"] == [1, 2, 3]

@@ -15,9 +15,10 @@ NAMES = {
     *("AsyncStore", "CheckReport", "CorruptLogError", "CorruptRecordError", "CorruptTableError"),
     *("CorruptionError", "DecodeError", "DiskFullError", "Event", "FormatVersionError"),
     *("LogstoreError", "MissingLogError", "NetworkFilesystemError", "NotAStoreError"),
-    *("OpenError", "ReadOnlyError", "ResultDeletedError", "ResultError", "ResultExpiredError"),
-    *("ResultIsMissingError", "Store", "StoreBusyError", "StoreClosedError"),
-    *("StorePermissionError", "StoreStats", "TaskInfo", "TaskProgress", "TruncatedFileError"),
+    *("OpenError", "ReadOnlyError", "ResourceLimitError", "ResultDeletedError", "ResultError"),
+    *("ResultExpiredError", "ResultIsMissingError", "StaleTableError", "Store", "StoreBusyError"),
+    *("StoreClosedError", "StorePermissionError", "StoreReplacedError", "StoreStats"),
+    *("TaskInfo", "TaskProgress", "TruncatedFileError"),
     *("UnserializableValueError", "ValueTooLargeError", "WaitTimeoutError", "Watch"),
     *("WriteError", "WriteTimeoutError", "check", "open", "open_async"),
 }

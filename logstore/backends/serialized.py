@@ -70,11 +70,12 @@ def _forms(result: TaskiqResult[Any]) -> Iterator[dict[str, Any]]:
     outcome = outcome_around(result, result.return_value)
     yield outcome
     try:
-        yield {**outcome, "return_value": to_plain(result.return_value)}
+        plain = {**outcome, "return_value": to_plain(result.return_value)}
     except UnserializableValueError:
-        pass
+        return  # of the value itself, pydantic would drop in silence what it does not find
+    yield plain
     try:
-        yield pydantic_core.to_jsonable_python(outcome, bytes_mode="base64")
+        yield pydantic_core.to_jsonable_python(plain, bytes_mode="base64")
     except (ValueError, RecursionError):
         pass
 

@@ -69,6 +69,14 @@ def _serializer(text: str) -> Any:
     return getattr(import_module("taskiq.serializers"), name)()
 
 
+def _function(text: str) -> Any:
+    module, _, name = text.partition(":")
+    function = getattr(import_module(module), name, None) if module and name else None
+    if not callable(function):
+        raise ValueError(f"expected a function as module:name, found {text!r}")
+    return function
+
+
 @dataclass(frozen=True)
 class Scheme:
     """How the URLs of one backend are read."""
@@ -109,7 +117,6 @@ SCHEMES: dict[str, Scheme] = {
             "max_results": int,
             "serializer": _serializer,
             "prefix_str": str,
-            "long_poll": float,
             "exceptions": _exceptions,
             "sync": _choice("always", "interval"),
             "sync_interval_s": float,
@@ -119,6 +126,8 @@ SCHEMES: dict[str, Scheme] = {
             "max_value_bytes": int,
             "accept_log_loss": _boolean,
             "force": _boolean,
+            "enc_hook": _function,
+            "dec_hook": _function,
         },
     ),
 }

@@ -7,11 +7,9 @@ another name; it folds every whole frame in the order of the log and says what l
 
 from __future__ import annotations
 
-import os
-import time
 from typing import NamedTuple
 
-from logstore.engine import frames, osdep, records
+from logstore.engine import files, frames, records
 from logstore.engine.engine import Engine
 from logstore.engine.frames import DELETED, EXPIRED, RESULT
 from logstore.engine.frames import PROGRESS as PROGRESS_KIND
@@ -48,7 +46,7 @@ def check(engine: Reading) -> CheckReport:
     counts = (0, 0, 0)
     try:
         counts = engine.from_table(
-            lambda table: table.snapshot(lambda txn: _check_table(table, txn, problems))
+            lambda table: table.read(lambda txn: _check_table(table, txn, problems))
         )
     except CorruptionError as exc:
         problems.append(str(exc))
@@ -145,7 +143,7 @@ def overlay_difference(engine: Reading, view: Overlay) -> tuple[int, int]:
     if view.changed:
 
         def count(table: Table) -> tuple[int, int]:
-            return table.snapshot(lambda txn: _difference(table, txn, view))
+            return table.read(lambda txn: _difference(table, txn, view))
 
         results, progress = engine.from_table(count)
     return results, progress
@@ -178,8 +176,8 @@ def salvage_live(engine: Engine) -> CheckReport:
 
     What this process has in memory of the log counts as whole.  Raises WriteError.
     """
-    saved: Salvaged | None = None
-    with engine.exclusive(recover=False):
+
+    def salvage() -> Salvaged | None:
         overlay = engine.overlay
         epoch = engine.log_state()[0] >> 32
         salvaged = Overlay(epoch)
@@ -187,10 +185,14 @@ def salvage_live(engine: Engine) -> CheckReport:
             salvaged.apply(overlay.changed, overlay.applied)
         data = engine.read_log()
         found, lost = whole_frames(data, salvaged.applied - FIRST_OFFSET, engine.seed, epoch)
-        if frames.scan(data, FIRST_OFFSET, engine.seed, epoch)[1] < engine.log_end():
-            salvaged.apply([(frame.key, frame.entry) for frame in found], engine.log_end())
-            saved = Salvaged(len(found), lost, keep_aside(engine.log.path))
-            engine.adopt_salvaged(salvaged)
+        if frames.scan(data, FIRST_OFFSET, engine.seed, epoch)[1] >= engine.log_end():
+            return None
+        salvaged.apply([(frame.key, frame.entry) for frame in found], engine.log_end())
+        saved = Salvaged(len(found), lost, files.keep_aside(engine.log.path, "damaged"))
+        engine.adopt_salvaged(salvaged)
+        return saved
+
+    saved = engine.exclusively(salvage, recover=False)
     report = check(engine)
     return report if saved is None else report._replace(**saved._asdict())
 
@@ -203,15 +205,3 @@ def whole_frames(data: bytes, start: int, seed: int, epoch: int) -> tuple[list[f
         lost += frame.offset - position
         position = frame.end
     return found, lost
-
-
-def keep_aside(log_path: str) -> str:
-    """Give the damaged log a second name under which it stays, on the disk; that name."""
-    kept = f"{log_path}.damaged-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
-    try:
-        os.link(log_path, kept)
-    except FileExistsError:
-        if not os.path.samefile(log_path, kept):  # else it was kept a moment ago
-            raise
-    osdep.sync_directory(os.path.dirname(log_path))
-    return kept

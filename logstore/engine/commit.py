@@ -1,24 +1,32 @@
-"""Group commit: whoever comes first commits for everybody who has come since.
+"""Group commit: the first waiting thread commits for all that have queued behind it.
 
-Rules: at most one thread of a process leads.  A leader takes the whole queue, commits it as one
-group, wakes the followers, and hands the lead to the first of those who came meanwhile.  There
-is no timer: a lone writer commits on its own thread at once, and groups form while the disk is
-busy.  A batch that has been taken is carried to its end whatever happens to its caller.  Nothing is
-committed by a call within another one of the same thread, as of a signal handler that writes.
+Rules: a thread queues its batch, and commits if it gets the lead, which is a lock.  The leader
+takes the whole queue, commits it as one group, wakes the followers, gives the lead back, and then
+wakes the first batch that has been queued meanwhile.  There is no timer in front of a commit: a
+lone writer commits on its own thread at once, and groups form while the disk is busy.  A batch
+that has been taken is carried to its end whatever happens to its caller.
+
+Nothing here depends on a thread reaching the end of its work, because a signal handler may raise
+at any point of it.  The lead is given back by one call of C; each batch says for itself whether it
+has been taken and whether it is done; and a follower that was not woken looks again after a
+moment.  A commit within another one of the same thread, as of a handler that writes, is refused.
 """
 
 from __future__ import annotations
 
 import errno
-import sys
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from logstore.engine.frames import DELETED, HAD_RESULT, Entry
 from logstore.engine.states import is_known, is_live_result, missing_result
 from logstore.errors import CorruptRecordError, WriteError, WriteTimeoutError
 
-REFUSED = object()  # the outcome of a write whose condition did not hold: its error stands
+RECHECK_S = 0.05  # how long a follower sleeps at most before it looks again
+
+REFUSED = object()  # the outcome of a write whose condition did not hold: its error is final
 _INTERRUPTED = WriteTimeoutError("the commit was interrupted; the write's outcome is unknown")
 
 
@@ -100,111 +108,135 @@ class Flush(Write):
 class _Batch:
     """Writes that one caller waits for together."""
 
-    __slots__ = ("done", "thread", "wake", "writes")
+    __slots__ = ("done", "taken", "wake", "writes")
 
     def __init__(self, writes: Sequence[Write]) -> None:
         self.writes = writes
-        self.thread = threading.get_ident()
-        self.wake: threading.Lock | None = None  # held until there is news
-        self.done = False
+        self.wake: threading.Lock | None = None  # a follower's: held until there is news
+        self.taken = False  # a leader has it: its writes may have been committed
+        self.done = False  # each of its writes has an outcome or an error
 
 
-def amid_error() -> WriteError:
-    """What a signal handler or finalizer gets that writes while its thread is writing."""
+def nested_error() -> WriteError:
+    """The error for a call from a signal handler or finalizer within a call of the same thread."""
     return WriteError(
         errno.EDEADLK,
-        "the store was called amid a write of the same thread, by a signal handler or a "
+        "the store was called within another call of the same thread, by a signal handler or a "
         "finalizer; nothing was written",
     )
 
 
 class Committer:
-    """The queue in front of the log, without its leader.  ``commit`` is called by that only."""
+    """The queue in front of the log.  ``commit`` is called by one thread at a time."""
 
     def __init__(
         self, commit: Callable[[list[Write], Callable[[], None]], None], timeout_s: float
     ) -> None:
         self._commit = commit
         self._timeout_s = timeout_s
-        self._lock = threading.Lock()
-        self._queue: list[_Batch] = []
-        self._leader: _Batch | None = None
-        self._inside: set[int] = set()  # the threads that are in here, and those left by a signal
+        self._lead = threading.RLock()
+        self._queue: deque[_Batch] = deque()
+
+    def is_led_here(self) -> bool:
+        """Whether the calling thread is committing."""
+        return self._lead._is_owned()  # type: ignore[attr-defined, no-any-return]
 
     def run(self, writes: Sequence[Write]) -> None:
         """Commit the writes in their order and return when each has an outcome or an error.
 
         Raises WriteTimeoutError if that takes longer than the time-out; their outcome is then
-        unknown, as it is after a KeyboardInterrupt.  Raises WriteError amid another call of the
+        unknown, as it is after a KeyboardInterrupt.  Raises WriteError within another call of the
         same thread: nothing is written then.
         """
+        if self.is_led_here():
+            raise nested_error()
         batch = _Batch(writes)
-        leader = self._leader
-        leads = leader is not None and leader.thread == batch.thread
-        if leads or batch.thread in self._inside:
-            if self._is_amid():
-                raise amid_error()
-            if leader is not None and leads:
-                self._resign(leader)  # what a signal handler that raised has left behind
+        lead, queue = self._lead, self._queue
         try:
-            self._inside.add(batch.thread)
-            with self._lock:
-                if self._leader is None:
-                    self._leader = batch
-                else:
-                    self._queue.append(batch)
-                    batch.wake = threading.Lock()
-                    batch.wake.acquire()
-            if batch.wake is not None and not batch.wake.acquire(timeout=self._timeout_s):
-                raise WriteTimeoutError(
-                    f"the write was not committed within {self._timeout_s} s, because the one "
-                    f"before it has not ended; its outcome is unknown"
-                )
+            try:
+                if lead.acquire(blocking=False):
+                    self._lead_with(batch)
+            finally:
+                try:
+                    lead.release()  # the first call, so that no signal handler comes before it
+                except RuntimeError:
+                    pass  # another thread has the lead
             if not batch.done:
-                self._lead(batch)
+                self._follow(batch)
         finally:
-            if not batch.done or self._leader is batch:
-                self._resign(batch)
-            self._inside.discard(batch.thread)
+            if queue:
+                self._wake_next()
 
-    def _is_amid(self) -> bool:
-        """Whether :meth:`run` has been called by something that it called itself."""
-        code, frame = Committer.run.__code__, sys._getframe(1).f_back
-        while frame is not None:
-            if frame.f_code is code and frame.f_locals.get("self") is self:
-                return True
-            frame = frame.f_back
-        return False
-
-    def _lead(self, leader: _Batch) -> None:
-        group = [leader]
-        acked = False
-
-        def ack() -> None:
-            nonlocal acked
-            for batch in group:
-                batch.done = True
-                if batch.wake is not None and batch.wake.locked():
-                    batch.wake.release()
-            acked = True  # at the end: it begins anew if a signal handler has raised amid it
-
+    def _follow(self, batch: _Batch) -> None:
+        """Wait until a leader has committed the batch, or lead."""
+        lead, queue = self._lead, self._queue
+        batch.wake = wake = threading.Lock()
+        wake.acquire()
+        deadline = time.monotonic() + self._timeout_s
         try:
-            if self._queue:
-                with self._lock:
-                    group[1:], self._queue = self._queue, []
-            self._commit([write for batch in group for write in batch.writes], ack)
+            queue.append(batch)
+            while not batch.done:
+                try:
+                    if lead.acquire(blocking=False) and not batch.done:
+                        if batch.taken:
+                            return  # by a leader that was interrupted: the writes say so
+                        self._lead_with(batch)
+                        continue
+                finally:
+                    try:
+                        lead.release()
+                    except RuntimeError:
+                        pass
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise WriteTimeoutError(
+                        f"the write was not committed within {self._timeout_s} s, because the one "
+                        f"before it has not ended; its outcome is unknown"
+                    )
+                if not batch.done:
+                    wake.acquire(timeout=min(left, RECHECK_S))
         finally:
-            if not acked:
-                ack()
+            try:
+                queue.remove(batch)
+            except ValueError:
+                pass  # a leader has taken it
 
-    def _resign(self, batch: _Batch) -> None:
-        """Wait no longer; a leader hands the lead to the first in the queue."""
-        with self._lock:
-            if batch in self._queue:
-                self._queue.remove(batch)
-            if self._leader is batch:
-                # Without a call, after which a signal could come between the two.
-                self._leader = self._queue[0] if self._queue else None
-                del self._queue[:1]
-                if self._leader is not None and self._leader.wake is not None:
-                    self._leader.wake.release()
+    def _lead_with(self, own: _Batch) -> None:
+        """Commit a batch and all that are queued, as one group.  The caller has the lead."""
+        own.taken = True
+        group = [own]
+        queue = self._queue
+        try:
+            while queue:
+                batch = queue.popleft()
+                if batch is not own:
+                    group.append(batch)
+                    batch.taken = True
+            self._commit(
+                [write for batch in group for write in batch.writes], lambda: _acknowledge(group)
+            )
+        finally:
+            if not group[-1].done:
+                _acknowledge(group)
+
+    def _wake_next(self) -> None:
+        """Wake the first in the queue, which then leads or looks again."""
+        try:
+            _wake(self._queue[0])
+        except IndexError:
+            pass  # the queue has been taken meanwhile
+
+
+def _acknowledge(group: list[_Batch]) -> None:
+    for batch in group:
+        batch.done = True
+        _wake(batch)
+
+
+def _wake(batch: _Batch) -> None:
+    wake = batch.wake
+    if wake is not None and wake.locked():
+        try:
+            wake.release()
+        except RuntimeError:
+            pass  # another thread was faster

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import lmdb
 
 from logstore.engine import records
+from logstore.engine.failures import blame_space
 from logstore.engine.frames import EXPIRED, HAD_RESULT, RESULT, Entry
 from logstore.engine.frames import PROGRESS as PROGRESS_KIND
 from logstore.engine.options import Retention
@@ -296,24 +297,25 @@ def fold_into(
     """
     batches = list(batches)
     table.reader_check()
+
+    def fill(txn: Txn) -> int:
+        fold = Fold(table, txn, max(last_time_us, now_us))
+        for results, progress in batches:
+            fold.apply(results, progress)
+        if retention is None:
+            fold.write_meta(epoch, incarnation, clean)
+        else:
+            fold.finish(retention, now_us=now_us, epoch=epoch, incarnation=incarnation, clean=clean)
+        return fold.last_time_us
+
     while True:
         try:
-            with table.writing() as txn:
-                fold = Fold(table, txn, max(last_time_us, now_us))
-                for results, progress in batches:
-                    fold.apply(results, progress)
-                if retention is None:
-                    fold.write_meta(epoch, incarnation, clean)
-                else:
-                    fold.finish(
-                        retention,
-                        now_us=now_us,
-                        epoch=epoch,
-                        incarnation=incarnation,
-                        clean=clean,
-                    )
-            return fold.last_time_us
+            return table.write(fill)
         except lmdb.MapFullError:
             table.grow_map()
         except lmdb.MapResizedError:
             table.adopt_map_size()
+        except lmdb.Error as exc:
+            sizes = [len(e.payload) for b in batches for side in b for e in side.values() if e]
+            blame_space(table.path, exc, sum(sizes))
+            raise

@@ -1,29 +1,29 @@
 """The engine: one per store file and process; ties log, table, shared header and overlay together.
 
-Rules, in the order of the locks: ``copy_lock`` (one vacuum or backup), ``commit_lock`` (one
-thread), the writer lock (one process), the view lock (one thread, for microseconds), the table's
-gate (one thread, for one short read).
-Whoever finds the WRITING word set under the writer lock recovers first: it folds what had been
-published into the table and begins a new epoch, so that the tail of an interrupted append is never
-appended to.  An error that leaves open what has reached the disk leaves WRITING set.
+Rules, in the order of the locks: ``commit_lock`` (one thread), the writer lock (one process), the
+view lock (one thread, for microseconds), the table's gate (one thread, for one short read).  Reads
+take the last two only, so they wait for no writer.
+A process that finds the WRITING word set under the writer lock recovers first: it folds what had
+been published into the table and begins a new epoch, so that the tail of an interrupted append is
+never appended to.  An error that leaves open what has reached the disk leaves WRITING set.
+What a signal handler may interrupt is in :mod:`logstore.engine.shelter`: here the append runs in
+the caller's thread, everything that replaces a file, a map or an epoch is sheltered.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from types import FrameType
+from contextlib import ExitStack
 from typing import TypeVar
 
 import lmdb
 
-from logstore.engine import frames, osdep
-from logstore.engine.commit import Committer, amid_error
+from logstore.engine import files, frames, identity, osdep
+from logstore.engine.commit import Committer, nested_error
 from logstore.engine.compaction import Batch, fold_into
 from logstore.engine.counters import Counters
 from logstore.engine.failures import raise_write_error
@@ -34,6 +34,7 @@ from logstore.engine.header import (
     LAST_TIME,
     LOG_FAILED,
     LOG_ID,
+    REPLACED,
     STATE,
     SYNCED,
     TABLE_INODE,
@@ -47,6 +48,7 @@ from logstore.engine.log import FIRST_OFFSET, Log, new_log_id
 from logstore.engine.options import Options, arena_bytes
 from logstore.engine.overlay import Overlay
 from logstore.engine.reading import Reading
+from logstore.engine.shelter import acquire, is_interrupt, sheltered
 from logstore.engine.table import Table
 from logstore.errors import (
     CorruptLogError,
@@ -82,10 +84,9 @@ class Engine(Reading):
         self.overlay = Overlay(header.words[STATE] >> 32)
         self.commit_lock = threading.RLock()  # held by the one thread that may write
         self._retired: list[Table] = []
-        self.view_lock = threading.Lock()
+        self.lost_files: list[str] = []  # those that this process has found replaced
+        self.view_lock = threading.RLock()
         self.copy_lock = threading.Lock()  # held while there is a copy of the table
-        self._leader = 0  # the thread that holds commit_lock
-        self._holder: FrameType | None = None  # of the call that holds it
         self._writer_lock = WriterLock(header)
         self.groups = GroupCommit(self)
         self.committer = Committer(self.groups.commit, options.write_timeout_s)
@@ -95,7 +96,8 @@ class Engine(Reading):
     def view(self) -> Overlay:
         """An overlay that holds everything published before this call.
 
-        Raises CorruptLogError if the published part of the log is damaged.
+        Raises CorruptLogError if the published part of the log is damaged, StoreReplacedError if
+        the files are not those at the path any more.
         """
         overlay = self.overlay
         try:
@@ -115,15 +117,19 @@ class Engine(Reading):
 
     def _refresh(self) -> Overlay:
         """Catch the overlay up with the log, after other processes' writes."""
+        if self.view_lock._is_owned():  # type: ignore[attr-defined]
+            raise nested_error()
         while True:
             if self.closed:
                 raise self.closed_error()
             words = self.header.words
-            if words[INCARNATION] != self.incarnation or words[LOG_ID] != self.log.log_id:
-                with self._leading():
-                    pass  # taking the writer lock reopens what has been replaced
-                continue
+            if words[REPLACED]:
+                raise identity.replaced_error(self)
             with self.view_lock:
+                if words[LOG_ID] != self.log.log_id:
+                    self._open_sheltered(self._reopen_log)
+                if words[INCARNATION] != self.incarnation:
+                    self._open_sheltered(self._follow_table)
                 state = words[STATE]
                 if (
                     words[INCARNATION] == self.incarnation
@@ -159,87 +165,100 @@ class Engine(Reading):
         while True:
             table = self.table
             try:
+                if self.header.words[REPLACED]:
+                    raise identity.replaced_error(self)
                 return read(table)
             except MapResizedError:
-                with self._leading():
-                    table.adopt_map_size()
+                sheltered(table.adopt_map_size)
+            except ValueError:
+                if self.closed:  # the header is unmapped
+                    raise self.closed_error() from None
+                raise
             except StoreClosedError:
                 if self.closed:
                     raise self.closed_error() from None
                 if table is self.table:
-                    with self._leading():  # a failed compaction could not open it again
-                        table.ensure_open()
+                    # A failed compaction could not open it again.
+                    self._open_sheltered(table.ensure_open)
 
-    # -- the writer lock --------------------------------------------------------------------
-
-    def exclusive(self, *, recover: bool = True) -> _Exclusive:
-        """A context that holds ``commit_lock`` and the writer lock, recovered and caught up.
-
-        With ``recover`` False the log is not looked at, for it may be damaged.  Entering raises
-        WriteTimeoutError, StoreClosedError, and what a recovery meets.
-        """
-        return _Exclusive(self, recover)
-
-    def _leading(self) -> AbstractContextManager[None]:
-        """As :meth:`exclusive`, also for a thread that leads already."""
-        return nullcontext() if self._leader == threading.get_ident() else self.exclusive()
-
-    def begin_exclusive(self, recover: bool) -> None:
-        """Take both locks; :meth:`end_exclusive` is owed only if this returns."""
-        if self._leader == threading.get_ident():
-            if self._is_amid():
-                raise amid_error()
-            self.end_exclusive()  # what a signal handler that raised has left behind
-        timeout_s = self.options.write_timeout_s
-        deadline = time.monotonic() + timeout_s
+    def _open_sheltered(self, open_it: Callable[[], object]) -> None:
         try:
-            if not self.commit_lock.acquire(timeout=timeout_s):
-                raise self._timeout_error()
-            self._leader = threading.get_ident()
-            if self.closed:
-                raise self.closed_error()
-            if not self._writer_lock.acquire(self.log, deadline, self._reopen_log):
-                raise self._timeout_error()
-            self._prepare(recover=recover)
-        except BaseException as exc:
-            self.end_exclusive()
-            if isinstance(exc, OSError | lmdb.Error | OpenError):
+            sheltered(open_it)
+        except Exception as exc:
+            if isinstance(exc, OSError | lmdb.Error | OpenError) and not is_interrupt(exc):
                 raise_write_error(self.path, exc)
             raise
 
-    def end_exclusive(self) -> None:
-        """Give both locks back, as far as this thread has them."""
-        leads = self._leader == threading.get_ident()
+    # -- the writer lock --------------------------------------------------------------------
+
+    def exclusively(
+        self, work: Callable[[], T], *, recover: bool = True, timeout_s: float | None = None
+    ) -> T:
+        """Run ``work`` holding ``commit_lock`` and the writer lock, recovered and caught up.
+
+        With ``recover`` False the log is not looked at, for it may be damaged.  Raises
+        WriteTimeoutError after ``timeout_s`` (the store's ``write_timeout_s``), StoreClosedError,
+        StoreReplacedError, what a recovery meets, and what ``work`` raises.  Both locks are given
+        back whatever raises, a signal handler at any moment included.
+        """
+        lock = self.commit_lock
+        if lock._is_owned():  # type: ignore[attr-defined]
+            raise nested_error()
+        if timeout_s is None:
+            timeout_s = self.options.write_timeout_s
+        deadline = time.monotonic() + timeout_s
         try:
-            if leads and not self.closed:
-                self._writer_lock.release(self.log)
-                self.header.announce()
+            if not acquire(lock, timeout_s):
+                raise self._timeout_error(timeout_s)
+            if self.closed:
+                raise self.closed_error()
+            return self._with_writer_lock(work, recover, timeout_s, deadline)
         finally:
-            if leads:
-                self._leader = 0
-                self._holder = None
             try:
-                self.commit_lock.release()
+                lock.release()  # the first call, so that no signal handler comes before it
             except RuntimeError:
                 pass  # not held: the wait for it was interrupted, or too long
 
-    def _is_amid(self) -> bool:
-        """Whether the thread holds the locks further up its stack."""
-        taking = Engine.begin_exclusive.__code__, Engine.end_exclusive.__code__
-        frame = sys._getframe(1).f_back
-        while frame is not None:
-            if frame is self._holder:
-                return True
-            if frame.f_code in taking and frame.f_locals.get("self") is self:
-                return True
-            frame = frame.f_back
-        return False
+    def _with_writer_lock(
+        self, work: Callable[[], T], recover: bool, timeout_s: float, deadline: float
+    ) -> T:
+        writer_lock = self._writer_lock
+        try:
+            try:
+                if not writer_lock.acquire(self.log, deadline, self._reopen_log_sheltered):
+                    raise self._timeout_error(timeout_s)
+                self._prepare(recover=recover)
+            except Exception as exc:
+                if isinstance(exc, OSError | lmdb.Error | OpenError) and not is_interrupt(exc):
+                    raise_write_error(self.path, exc)
+                raise
+            value = work()
+            writer_lock.about_to_release()
+            return value
+        finally:
+            try:
+                osdep.flock(self.log.fd, osdep.LOCK_UN)  # the first call, as above
+            finally:
+                writer_lock.released()
+                self.header.announce()
+
+    def refuse_nested(self) -> None:
+        """Raise WriteError if the thread is inside a call of this store, as a signal handler is."""
+        if (
+            self.commit_lock._is_owned()  # type: ignore[attr-defined]
+            or self.view_lock._is_owned()  # type: ignore[attr-defined]
+            or self.committer.is_led_here()
+        ):
+            raise nested_error()
+        super().refuse_nested()
 
     def _prepare(self, *, recover: bool) -> None:
-        """Under the writer lock: recover if somebody died or failed, and catch up."""
+        """Under the writer lock: recover if a process died or failed, and catch up."""
         words = self.header.words
-        if words[INCARNATION] != self.incarnation:
-            self._reopen_table()
+        if words[REPLACED]:
+            raise identity.replaced_error(self)
+        if words[INCARNATION] != self.incarnation or self.table.readonly:
+            sheltered(self._reopen_table)
         if not recover:
             return
         if self.overlay.state != words[STATE]:
@@ -247,22 +266,49 @@ class Engine(Reading):
                 if not self._catch_up(words[STATE]):
                     raise AssertionError("the epoch moved under the writer lock")
         if words[WRITING] or words[LOG_FAILED]:
-            self.recover()
+            sheltered(self.recover)
+
+    def _reopen_log_sheltered(self) -> Log:
+        with self.view_lock:
+            return sheltered(self._reopen_log)
 
     def _reopen_log(self) -> Log:
-        with self.view_lock:
-            old, self.log = self.log, Log.open(self.log.path, self.log.uuid)
-            old.close()
-            return self.log
+        """Take over the log that another process has put in the place of a failed one."""
+        old, self.log = self.log, Log.open(self.log.path, self.log.uuid)
+        old.close()
+        return self.log
+
+    def _follow_table(self) -> None:
+        """Take over, for reading, the file that a vacuum has put in the table's place.
+
+        The vacuum publishes last, so a file that is found while its incarnation is the published
+        one is complete.  If another vacuum comes meanwhile, the caller tries again.
+        """
+        incarnation = self.header.words[INCARNATION]
+        try:
+            table = Table(self.path, readonly=True)
+        except (OpenError, OSError):
+            if self.header.words[INCARNATION] == incarnation:
+                raise
+            return
+        if table.meta.incarnation == incarnation == self.header.words[INCARNATION]:
+            self.replace_table(table)
+            self.incarnation = incarnation
+        else:
+            table.close()
 
     def _reopen_table(self) -> None:
-        """Take over the file that a vacuum has put in the table's place."""
+        """Take over, for writing, the file that is the table now."""
         words = self.header.words
-        if os.stat(self.path).st_ino != words[TABLE_INODE]:
+        at_path = files.identity(self.path)
+        if at_path is None or at_path[1] != words[TABLE_INODE]:
             # A vacuum died between its rename and its publication: the lock file may still be
             # the old table's, whose readers' slots say nothing of the new file.
             osdep.sync_directory(os.path.dirname(self.path))
             table = Table(self.path, new_lock=True)
+        elif at_path == self.table.identity:
+            self.table.reopen()
+            return
         else:
             table = Table(self.path)
         self.replace_table(table)
@@ -277,6 +323,15 @@ class Engine(Reading):
         self._retired.append(self.table)
         self.table = table
 
+    def verify_files(self) -> None:
+        """Put right, or in safety, what others have done to the files; under the writer lock.
+
+        Raises StoreReplacedError.
+        """
+        identity.verify(self)
+        if self.header.words[LOG_FAILED]:
+            self.recover()
+
     def close_retired(self) -> None:
         """Close the tables that have been replaced; a reader still in one tries again."""
         while self._retired:
@@ -284,12 +339,15 @@ class Engine(Reading):
 
     # -- compaction and recovery ------------------------------------------------------------
 
-    def compact(self) -> None:
+    def compact(self, *, timeout_s: float | None = None) -> None:
         """Fold the log into the table.  On the disk when this returns.  Raises WriteError."""
+
+        def fold() -> None:
+            if self.overlay or self.expiry_due():
+                self.fold()
+
         try:
-            with self.exclusive():
-                if self.overlay or self.expiry_due():
-                    self.fold()
+            self.exclusively(fold, timeout_s=timeout_s)
         except (OSError, lmdb.Error, OpenError) as exc:
             raise_write_error(self.path, exc)
 
@@ -326,7 +384,7 @@ class Engine(Reading):
         committed = words[STATE] & OFFSET_MAX
         if committed + coming_bytes > self.options.compact_at * VACUUM_LOG_FACTOR:
             return False
-        if self.vacuum_is_dead():
+        if sheltered(self.vacuum_is_dead):
             words[VACUUM] = 0
             return False
         return True
@@ -334,20 +392,29 @@ class Engine(Reading):
     def vacuum_is_dead(self) -> bool:
         """Whether the process that put off compactions is gone."""
         try:
-            fd = os.open(self.path + "-vacuum", os.O_RDONLY | os.O_CLOEXEC)
+            fd = files.open_file(self.path + "-vacuum", os.O_RDONLY)
         except FileNotFoundError:
             return True
         try:
             return osdep.try_lock(fd, shared=True)
         finally:
-            os.close(fd)
+            files.close(fd)
 
     def fold(self, *, extra: Batch | None = None, clean: bool = False) -> None:
         """Fold the overlay, and ``extra`` behind it, and begin a new epoch.
 
-        ``clean`` marks the table as closed cleanly, for whoever is alone and leaves.  Under the
-        writer lock, caught up.  An error leaves WRITING set.
+        ``clean`` marks the table as closed cleanly, for a process that is alone and leaves.  Under
+        the writer lock, caught up.  An error leaves WRITING set.  Raises StoreReplacedError if the
+        files are not those at the path any more: what they hold has been put in safety then.
         """
+        sheltered(lambda: self._fold(extra, clean))
+
+    def _fold(self, extra: Batch | None, clean: bool) -> None:
+        identity.verify(self)
+        self.fold_unverified(extra=extra, clean=clean)
+
+    def fold_unverified(self, *, extra: Batch | None = None, clean: bool = False) -> None:
+        """As :meth:`fold`, into the table that this process has open, wherever it is."""
         started = time.perf_counter()
         words = self.header.words
         words[WRITING] = 1
@@ -377,6 +444,8 @@ class Engine(Reading):
             raise
         self.begin_epoch(epoch)
         self.counters.count_compaction(time.perf_counter() - started)
+        if words[LOG_FAILED]:
+            self._replace_log()
 
     def begin_epoch(self, epoch: int) -> None:
         """Publish that the table holds everything and the log starts over; writer lock held."""
@@ -388,36 +457,41 @@ class Engine(Reading):
         words[WRITING] = 0
 
     def recover(self) -> None:
-        """Somebody died or failed amid a write: keep what was published, nothing else."""
-        words = self.header.words
-        if os.stat(self.path).st_ino != self.table.inode:
-            self._reopen_table()
-        else:
-            self.table.ensure_open()
-        self.fold()
-        if words[LOG_FAILED]:
-            words[WRITING] = 1
-            self._replace_log()
-            words[LOG_FAILED] = 0
-            words[WRITING] = 0
+        """After a death or failure within a write: keep what was published, nothing else."""
+        identity.verify(self)
+        if files.identity(self.path) != self.table.identity:
+            self._reopen_table()  # a vacuum died behind its rename
+        elif self.table.readonly or not self.table.is_open:
+            self.table.reopen()
+        self.fold_unverified()
         self.counters.recoveries += 1
 
     def recover_quietly(self) -> None:
         """Try at once to :meth:`recover`; if it fails, the next writer tries again."""
         try:
-            self.recover()
+            sheltered(self.recover)
         except (OSError, lmdb.Error, LogstoreError) as exc:
             self.counters.last_compaction_error = str(exc)
 
     def _replace_log(self) -> None:
-        """After a failed write: what the page cache holds of the old file is no evidence."""
+        """Begin a new file, after a failed write or when the old one has been removed.
+
+        What the page cache holds of the old file is no evidence.
+        """
         words = self.header.words
+        words[WRITING] = 1
         log_id = new_log_id()
-        new = Log.create(self.log.path, self.log.uuid, log_id, arena_bytes(self.options))
+        if os.path.lexists(self.log.path) and not identity.has_log(self):
+            files.keep_aside(self.log.path, "replaced")  # what lies there is not ours to remove
+        new = Log.create(
+            self.log.path, self.log.uuid, log_id, arena_bytes(self.options), like=self.path
+        )
         with self.view_lock:
             old, self.log = self.log, new
             words[LOG_ID] = log_id
         old.close()
+        words[LOG_FAILED] = 0
+        words[WRITING] = 0
 
     # -- salvage ----------------------------------------------------------------------------
 
@@ -454,62 +528,32 @@ class Engine(Reading):
         """Let no operation begin any more."""
         self.closed = True
 
-    def release(self, *, keep_presence: bool = False) -> None:
-        """Close all handles.  Nobody may be inside the engine."""
-        self.close_retired()
-        self.table.close()
-        self.log.close()
+    def release(self) -> None:
+        """Close all handles but the presence lock's.  No thread may be inside the engine."""
+        with ExitStack() as stack:  # each is closed, whatever happens to the others
+            stack.callback(self._close_header)
+            stack.callback(self.log.close)
+            stack.callback(self.table.close)
+            stack.callback(self.close_retired)
+
+    def _close_header(self) -> None:
         with self.view_lock:
             self.header.close()
-        if not keep_presence:
-            os.close(self.presence_fd)
 
     # -- fork -------------------------------------------------------------------------------
-
-    def before_fork(self) -> None:
-        """Wait until no thread is inside a commit, the view or a table read."""
-        self.copy_lock.acquire()
-        self.commit_lock.acquire()
-        self.view_lock.acquire()
-        self.table.hold_reads()
-
-    def after_fork_in_parent(self) -> None:
-        """Undo :meth:`before_fork`."""
-        self.table.resume_reads()
-        self.view_lock.release()
-        self.commit_lock.release()
-        self.copy_lock.release()
 
     def after_fork_in_child(self) -> None:
         """Drop what was inherited: closed, never unlocked, for the locks are the parent's too."""
         self.closed = self.forked = True
-        self.view_lock = threading.Lock()
-        for table in (self.table, *self._retired):
-            table.abandon()
-        self.log.close()
-        self.header.close()
-        os.close(self.presence_fd)
+        self.log.fd = -1  # closed with all others
+        try:
+            self.header.close()
+        except BufferError:
+            pass  # another thread of the parent was using it; nothing here does any more
 
-    def _timeout_error(self) -> WriteTimeoutError:
+    def _timeout_error(self, timeout_s: float) -> WriteTimeoutError:
         return WriteTimeoutError(
             f"{self.path}: another process or thread has held the writer lock for more than "
-            f"{self.options.write_timeout_s} s; the outcome of this write is unknown; look for a "
-            f"stopped process that has the store open"
+            f"{timeout_s} s; the outcome of this write is unknown; look for a stopped process "
+            f"that has the store open"
         )
-
-
-class _Exclusive:
-    """The context of :meth:`Engine.exclusive`; not a generator, so that a signal has less room."""
-
-    __slots__ = ("_engine", "_recover")
-
-    def __init__(self, engine: Engine, recover: bool) -> None:
-        self._engine = engine
-        self._recover = recover
-
-    def __enter__(self) -> None:
-        self._engine.begin_exclusive(self._recover)
-        self._engine._holder = sys._getframe(1)
-
-    def __exit__(self, *_: object) -> None:
-        self._engine.end_exclusive()

@@ -168,6 +168,19 @@ def decode_epoch(data: bytes, at: int) -> int:
     return STAMP.unpack_from(data, at + 4)[1] if at + FRAME.size <= len(data) else 0
 
 
+def newest_epoch(data: bytes, base: int, seed: int) -> int:
+    """The epoch of the newest whole frame in a log whose frames begin with ``data[0]``, or 0.
+
+    Each epoch overwrites the one before it from the beginning, so its first frame is the newest;
+    only if that is torn is it looked for frames of the epoch that it claims, and the one before.
+    """
+    claimed = decode_epoch(data, 0)
+    for epoch in (claimed, claimed - 1):
+        if 0 < epoch <= EPOCH_MAX and next(find_frames(data, 0, base, seed, epoch), None):
+            return epoch
+    return 0
+
+
 def scan(data: bytes, base: int, seed: int, epoch: int) -> tuple[list[Frame], int]:
     """All whole frames from ``data[0]`` on, and the offset at which they end."""
     frames: list[Frame] = []

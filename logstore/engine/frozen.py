@@ -8,33 +8,45 @@ comes instead of the value.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from typing import TypeVar
 
-from logstore.engine import osdep
+from logstore.engine import files, osdep
 from logstore.engine.counters import Counters
 from logstore.engine.log import FIRST_OFFSET, Log
-from logstore.engine.opening import recover_frames
+from logstore.engine.opening import log_counts, recover_frames
 from logstore.engine.options import Options
 from logstore.engine.overlay import Overlay
 from logstore.engine.reading import Reading
 from logstore.engine.table import Table
-from logstore.errors import StoreBusyError
+from logstore.errors import NotAStoreError, StoreBusyError
 
 T = TypeVar("T")
 
 
 def is_in_use(path: str) -> bool:
-    """Whether some process has the store open."""
+    """Whether some process has the store open.  Raises OSError if that cannot be found out.
+
+    It says no where a file may not be read: then nor may those that it is asked for.
+    """
+    return _is_locked(path + "-shm") or _is_locked(path)
+
+
+def _is_locked(path: str) -> bool:
     try:
-        fd = os.open(path + "-shm", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+        fd = files.open_file(path, os.O_RDONLY)
+    except OSError as exc:
+        if exc.errno in (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR):
+            return False
+        raise
+    except NotAStoreError:
         return False
     try:
         return not osdep.try_lock(fd)
     finally:
-        os.close(fd)
+        files.close(fd)
 
 
 class FrozenEngine(Reading):
@@ -47,12 +59,12 @@ class FrozenEngine(Reading):
         meta = self.table.meta
         self._overlay = Overlay(meta.epoch)
         self._log_bytes = 0
-        if not meta.clean:
-            try:
+        try:
+            if log_counts(path, meta):
                 self._scan_log()
-            except BaseException:
-                self.table.close()
-                raise
+        except BaseException:
+            self.table.close()
+            raise
 
     def _scan_log(self) -> None:
         meta = self.table.meta
@@ -106,18 +118,9 @@ class FrozenEngine(Reading):
         self.closed = True
         self.table.close()
 
-    def before_fork(self) -> None:
-        """Wait until no thread is inside a table read."""
-        self.table.hold_reads()
-
-    def after_fork_in_parent(self) -> None:
-        """Undo :meth:`before_fork`."""
-        self.table.resume_reads()
-
     def after_fork_in_child(self) -> None:
         """Drop the inherited handle."""
         self.closed = self.forked = True
-        self.table.abandon()
 
     def _look(self) -> tuple[object, ...]:
         return tuple(map(_identity, self._files))

@@ -1,7 +1,7 @@
 """Committing a group: the only place that appends to the log.
 
 Rules: called by the committer's leader, under the writer lock.  Frames are written and flushed
-before they are published, and published before anyone is told.  The WRITING word is set while
+before they are published, and published before a caller is told.  The WRITING word is set while
 the log's tail is not to be trusted; an error leaves it set, and nothing more is appended before
 a recovery.  Each write meets the store as the writes before it in the group leave it.
 """
@@ -20,6 +20,7 @@ from logstore.engine.frames import DELETED, OFFSET_MAX, PROGRESS, TIME_MAX, Entr
 from logstore.engine.header import LAST_TIME, LOG_FAILED, STATE, SYNCED, WRITING
 from logstore.engine.log import FIRST_OFFSET
 from logstore.engine.options import LARGE_BYTES
+from logstore.engine.shelter import is_interrupt, sheltered
 from logstore.errors import WriteError
 
 if TYPE_CHECKING:
@@ -40,14 +41,19 @@ class GroupCommit:
         ``ack`` is called as soon as these stand; a compaction that is due comes after it.
         """
         engine = self._engine
+
+        def commit() -> None:
+            for segment in _segments(group):
+                self._commit_segment(segment)
+            ack()
+            if engine.header.words[STATE] & OFFSET_MAX >= engine.options.compact_at:
+                engine.compact_if_due()
+
         try:
-            with engine.exclusive():
-                for segment in _segments(group):
-                    self._commit_segment(segment)
-                ack()
-                if engine.header.words[STATE] & OFFSET_MAX >= engine.options.compact_at:
-                    engine.compact_if_due()
+            engine.exclusively(commit)
         except Exception as exc:
+            if is_interrupt(exc):
+                raise
             _fail(group, write_error(engine.path, exc))
 
     def _commit_segment(self, writes: list[Write]) -> None:
@@ -55,13 +61,15 @@ class GroupCommit:
         words = engine.header.words
         try:
             if words[WRITING] or words[LOG_FAILED]:
-                engine.recover()  # the segment before this one failed
+                sheltered(engine.recover)  # the segment before this one failed
             resolved = self._resolve(writes)
             if resolved and self._goes_to_table(writes, resolved[0][1]):
                 engine.fold_large(*resolved[0])
             else:
                 self.append(resolved, must_sync=any(write.sync for write in writes))
         except Exception as exc:
+            if is_interrupt(exc):
+                raise
             _fail(writes, write_error(engine.path, exc))
         else:
             for write in writes:
@@ -83,6 +91,8 @@ class GroupCommit:
                 try:
                     entry = write.resolve(pending, now_us)
                 except Exception as exc:
+                    if is_interrupt(exc):
+                        raise
                     write.error, write.outcome = exc, REFUSED
                     continue
             if entry is not None:
@@ -127,9 +137,10 @@ class GroupCommit:
             if must_sync:
                 log.sync()
                 engine.counters.flushes += 1
-        except OSError:
-            words[LOG_FAILED] = 1
-            engine.recover_quietly()
+        except OSError as exc:
+            if not is_interrupt(exc):
+                words[LOG_FAILED] = 1
+                engine.recover_quietly()
             raise
         with engine.view_lock:
             if must_sync:

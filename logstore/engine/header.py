@@ -33,6 +33,7 @@ LOG_FAILED = 11  # nonzero: the log must be replaced before the next append
 VACUUM = 12  # nonzero: a vacuum is copying, compactions are put off
 W_UUID = 13  # and 14: the store's UUID
 LAST_HOLDER = 15  # the process that last released the writer lock
+REPLACED = 17  # nonzero: the store's files were removed or replaced, its processes write no more
 LAST_TIME = 16  # the time of the newest record, in microseconds: times only grow
 
 # Indexes of 32-bit words, in cache lines of their own; processes sleep on three of them.

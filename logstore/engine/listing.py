@@ -14,6 +14,7 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from itertools import islice
 
+from logstore.codec_hooks import DecHook
 from logstore.engine.frames import DELETED, EXPIRED, FAILED, HAD_RESULT, RESULT, Entry
 from logstore.engine.reading import Reading
 from logstore.engine.records import Record
@@ -24,7 +25,12 @@ from logstore.types import Status, TaskInfo
 
 
 def list_tasks(
-    engine: Reading, status: Status | None, *, newest_first: bool, limit: int | None
+    engine: Reading,
+    status: Status | None,
+    *,
+    newest_first: bool,
+    limit: int | None,
+    dec_hook: DecHook | None = None,
 ) -> Iterator[TaskInfo]:
     """The tasks of one status, or finished and running ones, by time."""
     listing = _Listing(engine, newest_first, limit)
@@ -36,7 +42,7 @@ def list_tasks(
     if status in ("deleted", "expired"):
         streams += listing.gone(DELETED if status == "deleted" else EXPIRED)
     merged = heapq.merge(*streams, key=_time_us, reverse=newest_first)
-    return map(_info, islice(merged, limit))
+    return map(partial(_info, dec_hook), islice(merged, limit))
 
 
 class _Listing:
@@ -153,7 +159,7 @@ def _time_us(record: Record) -> int:
 _STATUS: dict[int, Status] = {RESULT: "ready", DELETED: "deleted", EXPIRED: "expired"}
 
 
-def _info(record: Record) -> TaskInfo:
+def _info(dec_hook: DecHook | None, record: Record) -> TaskInfo:
     key, entry, size = record
     status = _STATUS.get(entry.kind, "running")
     return TaskInfo(
@@ -163,7 +169,7 @@ def _info(record: Record) -> TaskInfo:
         expires_at=utc(entry.expires_us) if entry.expires_us and status != "expired" else None,
         failed=bool(entry.flags & FAILED) and status == "ready",
         size_bytes=size,
-        progress=decode_progress(entry.payload) if status == "running" else None,
+        progress=decode_progress(entry.payload, dec_hook) if status == "running" else None,
     )
 
 

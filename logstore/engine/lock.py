@@ -4,7 +4,7 @@ Rules: the kernel gives the lock back when its holder dies.  A waiter sleeps on 
 shared header, which every release changes, and looks again after 10 ms at the latest.  The last
 holder lets a waiting process go first, once, for as long as it held the lock itself: that process
 may have to be woken on a busy machine, and who misses its turn waits for another whole flush.  The
-lock counts only on the log that the header names: one that has been replaced is opened anew.
+lock counts only on the log that the header names: one that has been replaced is opened again.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable
 
+from logstore.engine import shelter
 from logstore.engine.header import LAST_HOLDER, LOG_ID, RELEASES, WANTED, SharedHeader
 from logstore.engine.log import Log
 
@@ -26,7 +27,7 @@ class WriterLock:
     def __init__(self, header: SharedHeader) -> None:
         self._header = header
         self._member = int.from_bytes(os.urandom(3), "little") | 1
-        self._taken_at = 0.0  # zero while the lock is not held
+        self._taken_at = 0.0
         self._held_s = 0.0  # the last time
 
     def acquire(self, log: Log, deadline: float, reopen: Callable[[], Log]) -> bool:
@@ -52,6 +53,7 @@ class WriterLock:
                 if words32[WANTED] == member:
                     words32[WANTED] = 0
                 return False
+            shelter.check()
             words32[WANTED] = member
             header.releases.wait(seen, min(left, RECHECK_S))
         if words32[WANTED] == member:
@@ -69,15 +71,14 @@ class WriterLock:
             if words32[WANTED] == wanted:
                 words32[WANTED] = 0  # it may be dead: do not wait for it again
 
-    def release(self, log: Log) -> None:
-        """Give the lock back, if it is held, and wake a process that waits for it."""
+    def about_to_release(self) -> None:
+        """Note who held the lock and how long; call it while the lock is still held."""
+        self._header.words[LAST_HOLDER] = self._member
+        self._held_s = time.monotonic() - self._taken_at
+
+    def released(self) -> None:
+        """Wake a process that waits for the lock; call it when the lock has been given back."""
         header = self._header
-        if not self._taken_at:
-            log.unlock()  # a signal may have come between the lock and the note of it
-            return
-        header.words[LAST_HOLDER] = self._member
-        self._held_s, self._taken_at = time.monotonic() - self._taken_at, 0.0
-        log.unlock()
         header.count(RELEASES)
         if header.words32[WANTED]:
             header.releases.wake()

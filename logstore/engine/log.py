@@ -8,17 +8,14 @@ is complete and on the disk before it is renamed into place.
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
 
-from logstore.engine import frames, osdep
-from logstore.engine.lmdbfile import no_permission
+from logstore.engine import files, frames, osdep
+from logstore.engine.failures import open_error
 from logstore.errors import CorruptLogError, FormatVersionError, MissingLogError
 
 FIRST_OFFSET = frames.HEADER_BYTES
 GROW_BYTES = 1 << 18
-MODE = 0o600
 
 
 class Log:
@@ -30,19 +27,22 @@ class Log:
         self.uuid = header.uuid
         self.log_id = header.log_id
         self.size = size  # as last seen; another process may have grown the file since
+        self.identity = files.identity(fd)
 
     @classmethod
-    def create(cls, path: str, uuid: bytes, log_id: int, size: int) -> Log:
+    def create(
+        cls, path: str, uuid: bytes, log_id: int, size: int, *, like: str | None = None
+    ) -> Log:
         """Make a new log, zero-filled, locked by the caller, and put it at ``path``.
 
-        It is on the disk, its name included, when this returns.  Raises OSError; then whatever
-        stood at ``path`` still does.
+        It gets the owner and mode of the file ``like``, and is on the disk, its name included,
+        when this returns.  Raises OSError; the file that was at ``path`` is then still there.
         """
         temporary = path + "-new"
-        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, MODE)
+        osdep.remove(temporary)
+        fd = files.open_file(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, like=like)
         try:
-            if not osdep.try_lock(fd):
-                raise OSError(errno.EBUSY, "a new log is locked by somebody else", temporary)
+            osdep.try_lock(fd)
             osdep.pwrite_all(fd, frames.encode_log_header(uuid, log_id), 0)
             _fill(fd, FIRST_OFFSET, size)
             osdep.sync_file(fd)
@@ -50,7 +50,7 @@ class Log:
             osdep.sync_directory(os.path.dirname(path))
             return cls(path, fd, frames.LogHeader(frames.FORMAT_VERSION, uuid, log_id), size)
         except BaseException:
-            os.close(fd)
+            files.close(fd)
             osdep.remove(temporary)
             raise
 
@@ -58,24 +58,24 @@ class Log:
     def open(cls, path: str, uuid: bytes, *, writable: bool = True) -> Log:
         """Open the log of the store with this UUID.
 
-        Raises MissingLogError, FormatVersionError, or CorruptLogError if page 0 is damaged or
-        another store's.
+        Raises MissingLogError, FormatVersionError, CorruptLogError if page 0 is damaged or
+        another store's, or another :class:`~logstore.errors.OpenError`.
         """
         try:
-            fd = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+            fd = files.open_file(path, os.O_RDWR if writable else os.O_RDONLY)
         except FileNotFoundError:
             raise MissingLogError(
                 f"{path}: the store was not closed cleanly and its log is missing, so writes "
                 f"acked since the last compaction are lost; put the file back, or open with "
                 f"accept_log_loss=True to go on without them"
             ) from None
-        except PermissionError as exc:
-            raise no_permission(path) from exc
+        except OSError as exc:
+            raise open_error(path, exc) from exc
         try:
             info = os.fstat(fd)
             page = os.pread(fd, frames.HEADER_BYTES, 0)
             header = frames.decode_log_header(page)
-            if header is None or not stat.S_ISREG(info.st_mode):
+            if header is None:
                 raise CorruptLogError(
                     f"{path}: expected the header page of a log, found {page[:16]!r}; the file "
                     f"is kept as it is; check(salvage=True) recovers every whole frame"
@@ -83,7 +83,7 @@ class Log:
             check_header(path, header, uuid)
             return cls(path, fd, header, info.st_size)
         except BaseException:
-            os.close(fd)
+            files.close(fd)
             raise
 
     def reserve(self, end: int) -> None:
@@ -131,7 +131,20 @@ class Log:
         """Close the file; this gives the writer lock back if it was held."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
-            os.close(fd)
+            files.close(fd)
+
+
+def read_whole(path: str) -> bytes:
+    """The contents of a log, whatever they are.  Raises an :class:`OpenError` or OSError."""
+    try:
+        fd = files.open_file(path, os.O_RDONLY)
+    except OSError as exc:
+        raise open_error(path, exc) from exc
+    try:
+        with os.fdopen(os.dup(fd), "rb") as file:
+            return file.read()
+    finally:
+        files.close(fd)
 
 
 def check_header(path: str, header: frames.LogHeader, uuid: bytes) -> None:

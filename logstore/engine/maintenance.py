@@ -1,10 +1,12 @@
 """The background thread of an open store: bounded loss of progress, and tidying up when idle.
 
 Rules: one daemon thread per engine.  Every ``sync_interval_s`` it puts on the disk what no commit
-has flushed, also for processes that have died meanwhile.  When nothing has been published for a
-second it compacts, so that a store at rest is one small file and an empty log.  It vacuums a file
-that is more than half free.  It stays out of the way of writers that get on, keeps no lock while
-it waits, and an error of its own never ends it: the next commit meets the same error.
+has flushed, also for processes that have died meanwhile.  Once a second it looks whether the files
+at the paths are still those of the store.  When nothing has been published for a second it
+compacts, so that a store at rest is one small file and an empty log.  It vacuums a file that is
+more than half free.  It stays out of the way of writers that make progress, waits for a lock only
+briefly, keeps none while it waits, and an error of its own never ends it: the next commit meets
+the same error.  It ends when the store is closed, or its files were replaced.
 """
 
 from __future__ import annotations
@@ -12,15 +14,17 @@ from __future__ import annotations
 import threading
 import time
 
-from logstore.engine import osdep, vacuum
-from logstore.engine.commit import Flush
+from logstore.engine import identity, osdep, vacuum
 from logstore.engine.engine import Engine
+from logstore.engine.failures import start_thread
 from logstore.engine.frames import OFFSET_MAX
-from logstore.engine.header import LOG_FAILED, STATE, SYNCED, VACUUM, WRITING
+from logstore.engine.header import LOG_FAILED, REPLACED, STATE, SYNCED, VACUUM, WRITING
 from logstore.engine.log import FIRST_OFFSET
 
 IDLE_S = 1.0
 STILL_S = 0.1  # a write that is not done in that time may be a dead process's
+LOCK_S = 1.0  # how long it waits for a lock, which bounds how long closing waits for the thread
+FILES_S = 1.0  # how often the files' identity is looked at
 CHECK_S = 5.0  # how often it is looked whether records have expired or a vacuum is due
 
 
@@ -32,45 +36,58 @@ class Maintenance:
         self._stop = threading.Event()
         self._processors = osdep.unbound()
         self._thread = threading.Thread(target=self._run, name="logstore-maintenance", daemon=True)
-        self._thread.start()
+        start_thread(engine.path, self._thread)
 
     def stop(self) -> None:
         """End the thread and wait for it, unless it is the caller."""
         self._stop.set()
-        if threading.current_thread() is not self._thread:
+        if threading.get_ident() != self._thread.ident:
             self._thread.join()
 
     def _run(self) -> None:
         osdep.run_on(self._processors)
         engine = self._engine
-        words = engine.header.words
-        last_state, since = words[STATE], time.monotonic()
-        checked = since
-        while not self._stop.is_set():
+        self._last_state = engine.header.words[STATE]
+        self._since = self._checked = self._looked = time.monotonic()
+        while True:
             try:
                 if self._stop.wait(min(engine.options.sync_interval_s, IDLE_S)):
                     break
-                engine.close_retired()
-                now = time.monotonic()
-                state = words[STATE]
-                committed = state & OFFSET_MAX
-                if state != last_state:
-                    last_state, since = state, now
-                if words[LOG_FAILED] or (words[WRITING] and now - since >= STILL_S):
-                    with engine.exclusive():
-                        pass  # a peer died or failed amid a write: taking the lock recovers
-                    continue
-                idle = now - since >= IDLE_S
-                if committed > FIRST_OFFSET and idle and not words[VACUUM]:
-                    engine.compact()
-                elif words[SYNCED] < committed:
-                    engine.committer.run([Flush()])
-                elif now - checked >= CHECK_S:
-                    checked = now
-                    if engine.expiry_due():
-                        engine.compact()
-                    if vacuum.is_due(engine):
-                        vacuum.vacuum(engine)
+                if engine.header.words[REPLACED]:
+                    identity.let_go(engine)
+                    break
+                self._tick(engine, time.monotonic())
             except Exception as exc:
-                # Whoever writes next meets it as well; the thread goes on for the others.
+                # The next writer meets it as well; the thread goes on for the others.
                 engine.counters.last_compaction_error = str(exc)
+
+    def _tick(self, engine: Engine, now: float) -> None:
+        """Do the most urgent of what is due."""
+        engine.close_retired()
+        words = engine.header.words
+        state = words[STATE]
+        committed = state & OFFSET_MAX
+        if state != self._last_state:
+            self._last_state, self._since = state, now
+        if now - self._looked >= FILES_S:
+            self._looked = now
+            if identity.is_suspect(engine):
+                engine.exclusively(engine.verify_files, timeout_s=self._lock_s())
+        if words[LOG_FAILED] or (words[WRITING] and now - self._since >= STILL_S):
+            # A peer died or failed in a write: taking the lock recovers.
+            engine.exclusively(lambda: None, timeout_s=self._lock_s())
+            return
+        idle = now - self._since >= IDLE_S
+        if committed > FIRST_OFFSET and idle and not words[VACUUM]:
+            engine.compact(timeout_s=self._lock_s())
+        elif words[SYNCED] < committed:
+            engine.exclusively(engine.flush, timeout_s=self._lock_s())
+        elif now - self._checked >= CHECK_S:
+            self._checked = now
+            if engine.expiry_due():
+                engine.compact(timeout_s=self._lock_s())
+            if vacuum.is_due(engine):
+                vacuum.vacuum(engine)
+
+    def _lock_s(self) -> float:
+        return min(LOCK_S, self._engine.options.write_timeout_s)

@@ -110,7 +110,7 @@ class Notifier:
         now = self._newest_position()
         subscription.since_us = now.time_us
         if not self._serving.locked() and not self._stopped:
-            threads.start(self._serve, "logstore-notifier")
+            threads.start(self._serve, "logstore-notifier", self._engine.path)
         with self._lock:
             reference = _Reference(subscription, self._ended.append)
             if reference.keys is None:

@@ -1,53 +1,58 @@
-"""Opening and closing: who is alone with a store, who joins, who tidies up.
+"""Opening and closing: which process is alone with a store, which joins, which tidies up.
 
-Rules: a store that is open holds a shared lock on its ``-shm`` file.  Whoever gets that lock
-exclusively is alone: only then is the header rebuilt, the log scanned, the side files removed.
-A lock counts only if the file it is on is still the one at its path.  The header is void from the
-moment a process alone begins until it has ended well, so a death in between leaves it void.
+Rules: a store that is open holds two shared locks, on its ``-shm`` file and on the table itself.
+A process that gets both exclusively is alone: only then is the header rebuilt, the log scanned,
+the side files removed.  So a removed side file lets no process believe that it is alone.  A lock
+counts only if the file it is on is still the one at its path.  The header is void from the moment
+a process alone begins until it has ended well, so a death in between leaves it void.
+Everything here runs sheltered from signal handlers.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import lmdb
 
-from logstore.engine import frames, osdep
+from logstore.engine import files, frames, identity, osdep, shelter
 from logstore.engine.compaction import fold_into
 from logstore.engine.counters import Counters
 from logstore.engine.engine import Engine
-from logstore.engine.failures import raise_write_error
+from logstore.engine.failures import raise_open_error, raise_write_error
 from logstore.engine.header import (
     INCARNATION,
     LAST_TIME,
     LOG_ID,
+    REPLACED,
     SYNCED,
     TABLE_INODE,
     WRITING,
     SharedHeader,
 )
-from logstore.engine.lmdbfile import inspect_file
-from logstore.engine.log import FIRST_OFFSET, Log, new_log_id
+from logstore.engine.lmdbfile import inspect_file, make_lock_file
+from logstore.engine.log import FIRST_OFFSET, Log, new_log_id, read_whole
 from logstore.engine.options import Options, arena_bytes
 from logstore.engine.overlay import Overlay
+from logstore.engine.places import check_directory
 from logstore.engine.records import Meta
-from logstore.engine.table import Table
+from logstore.engine.table import HeldAloneError, Table
 from logstore.errors import (
     CorruptLogError,
     CorruptTableError,
-    LogstoreError,
     MissingLogError,
     NetworkFilesystemError,
-    NotAStoreError,
     OpenError,
+    StaleTableError,
     StoreBusyError,
-    StorePermissionError,
+    StoreReplacedError,
 )
 
-MODE = 0o600
+T = TypeVar("T")
+
 _RETRY_S = 0.001
 
 
@@ -66,31 +71,29 @@ def open_engine(
         try:
             engine = _try_open(path, fd, options, accept_log_loss=accept_log_loss)
         except BaseException as exc:
-            os.close(fd)
-            if isinstance(exc, LogstoreError) or not isinstance(exc, OSError | lmdb.Error):
-                raise
-            raise_write_error(path, exc)
+            _close_presence(fd)
+            raise_open_error(path, exc)
         if engine is not None:
             return engine
-        os.close(fd)
+        _close_presence(fd)
         if time.monotonic() > deadline:
             raise StoreBusyError(
-                f"{path}: another process has been opening or closing the store for more than "
-                f"{options.write_timeout_s} s; look for one that is stopped"
+                f"{path}: for more than {options.write_timeout_s} s another process has been "
+                f"opening or closing the store, or has kept it open although one of its files was "
+                f"removed or replaced; look for one that is stopped"
             )
+        shelter.check()
         time.sleep(_RETRY_S)
 
 
 def check_place(path: str, *, force: bool, create: bool) -> None:
     """Refuse a path at which no store can be, before anything is touched."""
-    directory = os.path.dirname(path)
-    if not os.path.isdir(directory):
-        raise OpenError(f"{directory}: no such directory; create it first")
+    check_directory(path, create=create)
     if os.path.lexists(path):
         inspect_file(path)
     elif not create:
         raise OpenError(f"{path}: no such store")
-    kind = osdep.filesystem_type(directory)
+    kind = osdep.filesystem_type(os.path.dirname(path))
     if kind in osdep.NETWORK_FILESYSTEMS and not force:
         raise NetworkFilesystemError(
             f"{path}: on a network file system ({kind}), where locks and shared memory do not "
@@ -100,22 +103,44 @@ def check_place(path: str, *, force: bool, create: bool) -> None:
 
 def _open_presence(path: str) -> int:
     try:
-        return os.open(path + "-shm", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE)
+        return files.open_file(path + "-shm", os.O_RDWR | os.O_CREAT, like=path)
     except OSError as exc:
-        raise StorePermissionError(
-            f"{path}-shm: cannot be opened for writing ({exc.strerror}); the store needs to "
-            f"create files beside {os.path.basename(path)!r}; use mode='r' to read only"
-        ) from exc
+        raise_open_error(path + "-shm", exc)
 
 
 def _try_open(path: str, fd: int, options: Options, *, accept_log_loss: bool) -> Engine | None:
-    """One attempt; None if the files changed underfoot and it must be made again."""
+    """One attempt; None if the files changed meanwhile and it must be made again."""
     if osdep.try_lock(fd):
         if not _is_at(fd, path + "-shm"):
             return None
-        return _open_alone(path, fd, options, accept_log_loss=accept_log_loss)
-    if osdep.try_lock(fd, shared=True) and _is_at(fd, path + "-shm"):
+        try:
+            table_fd = _open_table_alone(path)
+            if table_fd is not None:
+                return _open_alone(path, fd, table_fd, options, accept_log_loss=accept_log_loss)
+        except BaseException:
+            _remove_header(path)
+            raise
+        _remove_header(path)  # processes have the store open whose own header was removed
+    elif osdep.try_lock(fd, shared=True) and _is_at(fd, path + "-shm"):
         return _join(path, fd, options)
+    return None
+
+
+def _open_table_alone(path: str) -> int | None:
+    """The table's file, exclusively locked; None if a process has it open.
+
+    It is created if there is none.  The caller has the other half of the presence lock.
+    """
+    if not os.path.lexists(path):
+        _create(path)
+    fd = files.open_file(path, os.O_RDONLY)
+    try:
+        if osdep.try_lock(fd) and _is_at(fd, path):
+            return fd
+    except BaseException:
+        files.close(fd)
+        raise
+    files.close(fd)
     return None
 
 
@@ -127,8 +152,11 @@ def hold_alone(path: str) -> Iterator[None]:
     """
     had_header = os.path.lexists(path + "-shm")
     fd = _open_presence(path)
+    table_fd: int | None = None
     try:
-        if not osdep.try_lock(fd) or not _is_at(fd, path + "-shm"):
+        if osdep.try_lock(fd) and _is_at(fd, path + "-shm"):
+            table_fd = _open_table_alone(path)
+        if table_fd is None:
             raise StoreBusyError(f"{path}: the store is in use; close it everywhere first")
         osdep.remove(path + "-lock")
         try:
@@ -138,31 +166,32 @@ def hold_alone(path: str) -> Iterator[None]:
             if not had_header or not os.path.lexists(path + "-log"):
                 osdep.remove(path + "-shm")
     finally:
-        os.close(fd)
+        if table_fd is not None:
+            files.close(table_fd)
+        files.close(fd)
 
 
 def _is_at(fd: int, path: str) -> bool:
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return False
-    mine = os.fstat(fd)
-    return (mine.st_ino, mine.st_dev) == (found.st_ino, found.st_dev)
+    return files.identity(fd) == files.identity(path)
 
 
 # -- alone -------------------------------------------------------------------------------------
 
 
-def _open_alone(path: str, fd: int, options: Options, *, accept_log_loss: bool) -> Engine | None:
-    header = SharedHeader(fd)
+def _open_alone(
+    path: str, fd: int, table_fd: int, options: Options, *, accept_log_loss: bool
+) -> Engine | None:
+    try:
+        header = SharedHeader(fd)
+    except BaseException:
+        files.close(table_fd)
+        raise
     try:
         header.begin_rebuild()
         nonce = header.nonce
         _remove_leftovers(path)
-        if not os.path.lexists(path):
-            _create(path)
         counters = Counters()
-        table = Table(path, new_lock=True)
+        table = Table(path, new_lock=True, fd=table_fd)
         log: Log | None = None
         try:
             log, epoch, last_time_us = _recover_alone(
@@ -176,9 +205,11 @@ def _open_alone(path: str, fd: int, options: Options, *, accept_log_loss: bool) 
             words[LAST_TIME] = last_time_us
             header.publish(epoch, FIRST_OFFSET)
             header.end_rebuild(table.meta.uuid)
-            # A conversion gives the lock up for a moment: somebody else may have been alone.
+            # A conversion gives the lock up for a moment: another process may have been alone.
             if (
-                osdep.try_lock(fd, shared=True)
+                osdep.try_lock(table_fd, shared=True)
+                and osdep.try_lock(fd, shared=True)
+                and _is_at(table_fd, path)
                 and _is_at(fd, path + "-shm")
                 and header.is_live()
                 and header.nonce == nonce
@@ -196,19 +227,23 @@ def _open_alone(path: str, fd: int, options: Options, *, accept_log_loss: bool) 
     except BaseException:
         header.close()
         osdep.remove(path + "-lock")
-        if not os.path.lexists(path + "-log"):
-            osdep.remove(path + "-shm")
         raise
     header.close()
     return None
 
 
+def _remove_header(path: str) -> None:
+    """Remove a header that no process uses, unless a log shows that there was a crash."""
+    if not os.path.lexists(path + "-log"):
+        osdep.remove(path + "-shm")
+
+
 class _TryAgainError(Exception):
-    """Somebody is just leaving: begin again."""
+    """Another process is just leaving: begin again."""
 
 
 def _remove_leftovers(path: str) -> None:
-    """What processes that died may have left; only for whoever is alone."""
+    """Remove what processes that died may have left; only for a process that is alone."""
     for suffix in ("-lock", "-new", "-new-lock", "-vacuum", "-vacuum-lock", "-log-new"):
         osdep.remove(path + suffix)
 
@@ -217,8 +252,7 @@ def _create(path: str) -> None:
     """A new, empty table; refused where the log of a lost one lies."""
     log_path = path + "-log"
     if os.path.lexists(log_path):
-        with open(log_path, "rb") as file:
-            header = frames.decode_log_header(file.read(frames.HEADER_BYTES))
+        header = frames.decode_log_header(read_whole(log_path)[: frames.HEADER_BYTES])
         raise CorruptTableError(
             f"{path}: the table is missing but its log is there"
             f"{f' (store {header.uuid.hex()})' if header else ''}; put the table back, or remove "
@@ -235,7 +269,9 @@ def _recover_alone(
     meta = table.meta
     overlay = Overlay(meta.epoch)
     log_path = path + "-log"
-    if meta.clean or (accept_log_loss and not os.path.lexists(log_path)):
+    without_log = _set_log_aside(path, meta, accept_log_loss=accept_log_loss)
+    needs_log = not without_log and log_counts(path, meta)
+    if not needs_log:
         log = _new_log(path, meta.uuid, options)
     else:
         # A vacuum may have died after its rename, a log's replacement after its own.
@@ -245,7 +281,7 @@ def _recover_alone(
         if not log.try_lock():
             raise _TryAgainError  # a process on its way out still holds the writer lock
         log.unlock()
-        if not meta.clean:
+        if needs_log:
             recover_frames(log, meta, overlay, counters)
         epoch = meta.epoch + 1
         last_time_us = fold_into(
@@ -264,9 +300,47 @@ def _recover_alone(
 
 
 def _new_log(path: str, uuid: bytes, options: Options) -> Log:
-    log = Log.create(path + "-log", uuid, new_log_id(), arena_bytes(options))
+    log = Log.create(path + "-log", uuid, new_log_id(), arena_bytes(options), like=path)
     log.unlock()
     return log
+
+
+def log_counts(path: str, meta: Meta) -> bool:
+    """Whether the table needs the log beside it.
+
+    Raises StaleTableError if the log has frames of a later epoch: the table is an older copy.
+    """
+    if os.path.lexists(path + "-log"):
+        newest = _newest_epoch(path, meta)
+        if newest > meta.epoch - meta.clean:
+            raise StaleTableError(
+                f"{path}: a table of epoch {meta.epoch}, but {path}-log has writes of epoch "
+                f"{newest}: this is an older copy of the table; put the one back that belongs to "
+                f"the log, or open with accept_log_loss=True to go on without the log, which is "
+                f"kept under another name then"
+            )
+    return not meta.clean
+
+
+def _newest_epoch(path: str, meta: Meta) -> int:
+    data = read_whole(path + "-log")[FIRST_OFFSET:]
+    return frames.newest_epoch(data, FIRST_OFFSET, frames.checksum_seed(meta.uuid))
+
+
+def _set_log_aside(path: str, meta: Meta, *, accept_log_loss: bool) -> bool:
+    """Keep a log that the table does not need, but that may be the last copy of something.
+
+    Returns whether the table is to go on without a log.
+    """
+    log_path = path + "-log"
+    if not os.path.lexists(log_path):
+        return meta.clean or accept_log_loss
+    header = frames.decode_log_header(read_whole(log_path)[: frames.HEADER_BYTES])
+    is_others = meta.clean and header is not None and header.uuid != meta.uuid
+    is_newer = accept_log_loss and _newest_epoch(path, meta) > meta.epoch - meta.clean
+    if is_others or is_newer:
+        files.keep_aside(log_path, "replaced")
+    return is_others or is_newer
 
 
 def recover_frames(log: Log, meta: Meta, overlay: Overlay, counters: Counters) -> None:
@@ -296,61 +370,71 @@ def recover_frames(log: Log, meta: Meta, overlay: Overlay, counters: Counters) -
 
 
 def _join(path: str, fd: int, options: Options) -> Engine | None:
+    """Open the store beside others, without waiting for any of them; None to try again.
+
+    The table is opened for reading: the first write opens it again, under the writer lock.
+    """
     if os.fstat(fd).st_size == 0:
         return None
     header = SharedHeader(fd)
     log: Log | None = None
+    table: Table | None = None
     try:
-        if header.is_live():
-            try:
-                log = Log.open(path + "-log", header.uuid)
-            except MissingLogError:
-                pass  # the last process out is just taking it away
-        table = None if log is None else _join_table(path, header, log, options)
-        if log is not None and table is not None:
-            return Engine(path, options, header, fd, log, table, Counters())
+        words = header.words
+        if header.is_live() and not words[REPLACED]:
+            incarnation = words[INCARNATION]
+            log = _if_there(lambda: Log.open(path + "-log", header.uuid))
+            if log is not None and log.log_id == words[LOG_ID] and _has_files(path):
+                table = _if_there(lambda: Table(path, readonly=True))
+            if log is not None and table is not None and table.meta.uuid == header.uuid:
+                if table.inode != words[TABLE_INODE]:
+                    _publish_vacuumed(table, header, log)
+                if (table.inode, table.meta.incarnation, incarnation) == (
+                    words[TABLE_INODE],
+                    words[INCARNATION],
+                    words[INCARNATION],
+                ):
+                    return Engine(path, options, header, fd, log, table, Counters())
     except BaseException:
-        if log is not None:
-            log.close()
-        header.close()
+        _close_all(header, log, table)
         raise
-    if log is not None:
-        log.close()
-    header.close()
+    _close_all(header, log, table)
     return None
 
 
-def _join_table(path: str, header: SharedHeader, log: Log, options: Options) -> Table | None:
-    """Open the table under the writer lock, so that no vacuum is replacing it meanwhile."""
+def _has_files(path: str) -> bool:
+    return os.path.lexists(path) and os.path.lexists(path + "-lock")
+
+
+def _publish_vacuumed(table: Table, header: SharedHeader, log: Log) -> None:
+    """Publish the table that a vacuum has renamed before it died, unless a process is at work."""
     words = header.words
-    deadline = time.monotonic() + options.write_timeout_s
-    while not log.try_lock():
-        if time.monotonic() > deadline:
-            raise StoreBusyError(
-                f"{path}: another process has held the writer lock for more than "
-                f"{options.write_timeout_s} s; look for one that is stopped"
-            )
-        time.sleep(_RETRY_S)
+    if not log.try_lock():
+        return
     try:
-        if words[LOG_ID] != log.log_id or not header.is_live():
-            return None
-        replaced = os.stat(path).st_ino != words[TABLE_INODE]
-        # A vacuum died after its rename: the lock file may still be the old table's.
-        taken_over = replaced and bool(words[WRITING])
-        if taken_over:
-            osdep.sync_directory(os.path.dirname(path))
-        table = Table(path, new_lock=taken_over)
-        if table.meta.uuid != header.uuid or (replaced and not taken_over):
-            table.close()
-            raise NotAStoreError(
-                f"{path}: replaced by another file while in use; put the right one back"
-            )
-        if replaced:
-            words[INCARNATION] = table.meta.incarnation
+        if words[WRITING] and table.meta.incarnation == words[INCARNATION] + 1:
+            osdep.sync_directory(os.path.dirname(table.path))
+            make_lock_file(table.path)  # the one that is there is the old table's
             words[TABLE_INODE] = table.inode
-        return table
+            words[INCARNATION] = table.meta.incarnation
     finally:
         log.unlock()
+
+
+def _if_there(open_it: Callable[[], T]) -> T | None:
+    """What is opened, None if the file is just being replaced or taken away."""
+    try:
+        return open_it()
+    except (MissingLogError, FileNotFoundError, HeldAloneError):
+        return None
+
+
+def _close_all(header: SharedHeader, log: Log | None, table: Table | None) -> None:
+    if table is not None:
+        table.close()
+    if log is not None:
+        log.close()
+    header.close()
 
 
 # -- closing -----------------------------------------------------------------------------------
@@ -360,28 +444,40 @@ def close_engine(engine: Engine) -> None:
     """Close a store for this process; the last process out leaves one file.
 
     Raises WriteError if the last compaction failed: the side files then stay, and nothing is
-    lost.
+    lost.  Raises StoreReplacedError if what was acked is not in the file at the path; if it could
+    not be put in safety, the store stays open.
     """
-    path, fd = engine.path, engine.presence_fd
-    alone = False
+    path = engine.path
+
+    def leave() -> bool:
+        identity.verify(engine)
+        # Conversion may drop our shared lock if others hold theirs; we are leaving anyway.
+        alone = (
+            osdep.try_lock(engine.presence_fd)
+            and _is_at(engine.presence_fd, path + "-shm")
+            and osdep.try_lock(engine.table.fd)
+        )
+        if alone:
+            engine.fold(clean=True)
+            engine.header.begin_rebuild()
+        else:
+            engine.flush()
+        engine.stop()
+        return alone
+
     try:
-        with engine.exclusive():
-            # Conversion may drop our shared lock if others hold theirs; we are leaving anyway.
-            alone = osdep.try_lock(fd) and _is_at(fd, path + "-shm")
-            if alone:
-                engine.fold(clean=True)
-                engine.header.begin_rebuild()
-            else:
-                engine.flush()
-            engine.stop()
+        alone = engine.exclusively(leave)
+    except StoreReplacedError as exc:
+        _close_replaced(engine, exc)
+        return
     except BaseException as exc:
         engine.stop()
-        engine.release()
+        _release(engine)
         if not isinstance(exc, OSError | lmdb.Error | OpenError):
             raise
         raise_write_error(path, exc)
     try:
-        engine.release(keep_presence=True)
+        engine.release()
         if alone:
             osdep.remove(path + "-log")
             _remove_leftovers(path)
@@ -389,4 +485,28 @@ def close_engine(engine: Engine) -> None:
     except OSError:
         pass  # the table is complete and marked so: whoever opens it next tidies up
     finally:
-        os.close(fd)
+        _close_presence(engine.presence_fd)
+
+
+def _release(engine: Engine) -> None:
+    try:
+        engine.release()
+    finally:
+        _close_presence(engine.presence_fd)
+
+
+def _close_presence(fd: int) -> None:
+    osdep.unlock(
+        fd
+    )  # the mapping of the header has a descriptor of its own, and may still be there
+    files.close(fd)
+
+
+def _close_replaced(engine: Engine, error: StoreReplacedError) -> None:
+    replaced = engine.header.words[REPLACED]
+    if not replaced:
+        raise error  # it could not be put in safety: this process has the last copy
+    engine.stop()
+    _release(engine)
+    if replaced == identity.ELSEWHERE:
+        raise error

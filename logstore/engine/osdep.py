@@ -1,7 +1,8 @@
 """Everything that is specific to an operating system, in one place.
 
-Rules: no other module calls ``fcntl``, ``ctypes`` or a Linux-only path.  Each function says what
-it falls back to where the system lacks the facility.  Run and tested on Linux only.
+Rules: no other module but ``oslimits`` calls ``fcntl``, ``ctypes`` or a Linux-only path.  Each
+function says what it falls back to where the system lacks the facility.  Run and tested on Linux
+only.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import functools
 import mmap
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +22,13 @@ try:
     _sched_getcpu: Callable[[], int] | None = ctypes.CDLL(None).sched_getcpu
 except (AttributeError, OSError):  # not a system with glibc or musl
     _sched_getcpu = None
+
+# What a call ends with that a sandbox forbids, or that the file system does not have.
+_FORBIDDEN = frozenset((errno.ENOSYS, errno.EPERM, errno.EACCES))
+_REFUSED = _FORBIDDEN | {errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV}
+_EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
+
+_GET_FLAGS, _SET_FLAGS, _NO_COPY_ON_WRITE = 0x80086601, 0x40086602, 0x00800000  # linux/fs.h
 
 NETWORK_FILESYSTEMS = frozenset(
     (
@@ -30,6 +40,10 @@ NETWORK_FILESYSTEMS = frozenset(
 
 
 # -- locks on whole files (flock: owned by the open file, freed by the kernel on death) ------
+
+# The system call itself, for a ``finally`` that no signal handler may come before.
+flock = fcntl.flock
+LOCK_UN = fcntl.LOCK_UN
 
 
 def try_lock(fd: int, *, shared: bool = False) -> bool:
@@ -85,15 +99,35 @@ def pwrite_all(fd: int, data: bytes | memoryview, offset: int) -> None:
 def allocate(fd: int, size: int) -> None:
     """Give a file all its blocks, so that writing it through a mapping cannot fail.
 
-    Raises OSError (ENOSPC, EDQUOT).  What is in the file stays.
+    Raises OSError (ENOSPC, EDQUOT).  No byte that is in the file is written, not even with what
+    it holds: another process may be changing it.  Where blocks cannot be asked for, zeros are
+    written behind the file's end; blocks that are missing before it stay so.
     """
+    info = os.fstat(fd)
+    if info.st_size >= size and info.st_blocks * 512 >= size:
+        return  # and no library emulates what the system lacks by writing into it
+    if not info.st_size:
+        _write_in_place(fd)
     try:
         os.posix_fallocate(fd, 0, size)
     except OSError as exc:
-        if exc.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+        if exc.errno not in _REFUSED:
             raise
-        held = os.pread(fd, size, 0)
-        pwrite_all(fd, held + bytes(size - len(held)), 0)
+        end = os.fstat(fd).st_size
+        if end < size:
+            pwrite_all(fd, bytes(size - end), end)
+
+
+def _write_in_place(fd: int) -> None:
+    """Have an empty file changed in its own blocks by a file system that copies on write.
+
+    Else a change needs new blocks, and through a mapping a full disk ends the process.
+    """
+    try:
+        flags = int.from_bytes(fcntl.ioctl(fd, _GET_FLAGS, bytes(8))[:4], sys.byteorder)
+        fcntl.ioctl(fd, _SET_FLAGS, (flags | _NO_COPY_ON_WRITE).to_bytes(8, sys.byteorder))
+    except OSError:  # most file systems have no such thing and need none
+        pass
 
 
 def remove(path: str) -> None:
@@ -107,28 +141,46 @@ def remove(path: str) -> None:
 # -- facts about the machine -----------------------------------------------------------------
 
 
+@functools.cache
 def boot_id() -> bytes:
-    """16 bytes that change with every boot of the machine; zeros where it cannot be told."""
+    """16 bytes that change with every boot of the machine; zeros where it cannot be told.
+
+    Raises OSError if no descriptor is left: processes must not disagree about the boot.
+    """
     try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return bytes.fromhex(file.read().strip().replace("-", ""))
-    except (OSError, ValueError):
-        return bytes(16)
+        found = bytes.fromhex(_read_text("/proc/sys/kernel/random/boot_id", "").replace("-", ""))
+    except ValueError:
+        found = b""
+    return found.ljust(16, b"\0")
 
 
 def filesystem_type(path: str) -> str:
-    """The type of the file system that holds ``path`` ("ext4", "nfs4"), "" if unknown."""
+    """The type of the file system that holds ``path`` ("ext4", "nfs4"), "" if unknown.
+
+    Raises OSError if no descriptor is left.
+    """
+    mounts = _read_text("/proc/self/mountinfo", "")
     try:
         device = os.stat(path).st_dev
         wanted = f"{os.major(device)}:{os.minor(device)}"
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-            for line in file:
-                left, _, right = line.partition(" - ")
-                if left.split()[2] == wanted:
-                    return right.split()[0]
-    except (OSError, IndexError, ValueError):
+        for line in mounts.splitlines():
+            left, _, right = line.partition(" - ")
+            if left.split()[2] == wanted:
+                return right.split()[0]
+    except (OSError, IndexError):
         pass
     return ""
+
+
+def _read_text(path: str, default: str) -> str:
+    """What a file of the system says; the default where it is not there or not to be read."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read().strip()
+    except OSError as exc:
+        if exc.errno in _EXHAUSTED:
+            raise
+        return default
 
 
 # -- processors --------------------------------------------------------------------------------
@@ -152,7 +204,9 @@ class Companion:
             return
         assert _sched_getcpu is not None
         processor = _sched_getcpu()
-        if processor != self._processor and thread.native_id is not None:
+        if processor < 0:  # the system call is refused
+            self._usable = False
+        elif processor != self._processor and thread.native_id is not None:
             self._processor = processor
             try:
                 if thread.native_id not in _before:
@@ -205,8 +259,9 @@ class _Timespec(ctypes.Structure):
 class SharedWord:
     """A 32-bit word of a shared mapping on which processes can sleep and be woken.
 
-    Uses a futex where the system call is known; elsewhere :meth:`wait` polls every 2 ms and
-    :meth:`wake` does nothing.  The mapping must outlive the word: :meth:`release` it first.
+    Uses a futex where the system call is known and allowed; elsewhere :meth:`wait` polls every
+    2 ms and :meth:`wake` does nothing.  The mapping must outlive the word: :meth:`release` it
+    first.
     """
 
     def __init__(self, mapping: mmap.mmap, offset: int) -> None:
@@ -228,13 +283,11 @@ class SharedWord:
     def wait(self, seen: int, timeout_s: float) -> None:
         """Sleep while the word is ``seen``, at most ``timeout_s``; may return early."""
         if self._syscall is None:
-            end = time.monotonic() + timeout_s
-            while self.value == seen and (left := end - time.monotonic()) > 0:
-                time.sleep(min(_POLL_S, left))
+            self._poll(seen, timeout_s)
             return
         seconds = int(timeout_s)
         spec = _Timespec(seconds, int((timeout_s - seconds) * 1e9))
-        self._syscall(
+        result = self._syscall(
             ctypes.c_long(_FUTEX_SYSCALL or 0),
             ctypes.c_void_p(self._address),
             ctypes.c_int(_FUTEX_WAIT),
@@ -243,6 +296,14 @@ class SharedWord:
             None,
             ctypes.c_int(0),
         )
+        if result == -1 and ctypes.get_errno() in _FORBIDDEN:
+            self._syscall = None
+            self._poll(seen, timeout_s)
+
+    def _poll(self, seen: int, timeout_s: float) -> None:
+        end = time.monotonic() + timeout_s
+        while self.value == seen and (left := end - time.monotonic()) > 0:
+            time.sleep(min(_POLL_S, left))
 
     def wake(self) -> None:
         """Wake every process that sleeps on the word."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TypeVar
 
+from logstore.engine.commit import nested_error
 from logstore.engine.counters import Counters
 from logstore.engine.frames import DELETED, HAD_RESULT, OFFSET_MAX, RESULT, Entry
 from logstore.engine.options import Options
@@ -67,16 +68,13 @@ class Reading(ABC):
         """Close all handles.  Nobody may be inside."""
 
     @abstractmethod
-    def before_fork(self) -> None:
-        """Wait until no thread is inside anything that a fork must not meet."""
-
-    @abstractmethod
-    def after_fork_in_parent(self) -> None:
-        """Undo :meth:`before_fork`."""
-
-    @abstractmethod
     def after_fork_in_child(self) -> None:
         """Drop what was inherited: closed, never unlocked, for the locks are the parent's too."""
+
+    def refuse_nested(self) -> None:
+        """Raise WriteError if the thread is inside a call of this store, as a signal handler is."""
+        if self.table.is_read_here():
+            raise nested_error()
 
     # -- one task ---------------------------------------------------------------------------
 

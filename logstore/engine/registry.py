@@ -1,9 +1,10 @@
 """One engine per store file and process, and what becomes of it across a fork.
 
 Rules: LMDB must not be opened twice in a process, so a second ``open`` of a file shares the
-engine of the first, counted.  The fork hooks hold every engine still while the process forks; in
-the child the inherited handles are dropped and each store opens anew on its first use.  Stores
-that are still open when the interpreter ends are closed.
+engine of the first, counted.  Each file has a lock of its own for opening and closing, so that a
+store in trouble stops no other.  In a forked child the inherited handles are dropped and each
+store opens again on its first use.  Stores that are still open when the interpreter ends are
+closed.  What is called here by a store is sheltered from signal handlers.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import threading
 from collections.abc import Callable
 
+from logstore.engine import shelter
 from logstore.engine.engine import Engine
 from logstore.engine.maintenance import Maintenance
 from logstore.engine.notify import Notifier
@@ -33,7 +35,7 @@ class Shared:
         self._maintenance = Maintenance(live) if live else None
 
     def close(self) -> None:
-        """End the threads and close the engine.  Raises WriteError."""
+        """End the threads and close the engine.  Raises WriteError or StoreReplacedError."""
         try:
             if self._maintenance is not None:
                 self._maintenance.stop()
@@ -42,41 +44,85 @@ class Shared:
             _close(self.engine)
 
 
+class _Slot:
+    """The place of one file: held while it is being opened or closed."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.users = 0  # threads that hold or want the lock
+        self.shared: Shared | None = None
+
+
 _FROZEN = "\0r"  # behind the path in the key of an engine that only reads files at rest
 
-_lock = threading.RLock()
-_open: dict[str, Shared] = {}
+_lock = threading.Lock()  # of the dictionary, never held while anything is opened or closed
+_slots: dict[str, _Slot] = {}
 
 
-def acquire(path: str, open_engine: Callable[[], Engine]) -> Shared:
-    """The engine of the file at a real path, opened if this process has not yet."""
-    with _lock:
-        if path + _FROZEN in _open:
-            raise StoreBusyError(
-                f"{path}: this process has the store open with mode='r' as it was at rest; close "
-                f"that handle before opening it for writing"
-            )
-        return _acquire(path, open_engine)
+def acquire(path: str, open_engine: Callable[[], Engine], timeout_s: float) -> Shared:
+    """The engine of the file at a real path, opened if this process has not yet.
+
+    Raises StoreBusyError if another thread has been opening or closing it for ``timeout_s``.
+    """
+    frozen = _slots.get(path + _FROZEN)
+    if frozen is not None and frozen.shared is not None:
+        raise StoreBusyError(
+            f"{path}: this process has the store open with mode='r' as it was at rest; close "
+            f"that handle before opening it for writing"
+        )
+    return _acquire(path, open_engine, timeout_s)
 
 
-def acquire_frozen(path: str, open_engine: Callable[[], Reading]) -> Shared:
-    """The engine that reads the file at a real path while nobody writes it."""
-    with _lock:
-        return _acquire(path + _FROZEN, open_engine)
+def acquire_frozen(path: str, open_engine: Callable[[], Reading], timeout_s: float) -> Shared:
+    """The engine that reads the file at a real path while no process writes it."""
+    return _acquire(path + _FROZEN, open_engine, timeout_s)
 
 
-def _acquire(key: str, open_engine: Callable[[], Reading]) -> Shared:
-    shared = _open.get(key)
-    if shared is not None:
-        shared.handles += 1
-        return shared
-    engine = open_engine()
+def _acquire(key: str, open_engine: Callable[[], Reading], timeout_s: float) -> Shared:
+    slot = _enter(key, timeout_s)
     try:
-        shared = _open[key] = Shared(key, engine)
-    except BaseException:  # no thread can be started, no memory is left
-        _close(engine)
+        shared = slot.shared
+        if shared is not None:
+            shared.handles += 1
+            return shared
+        engine = open_engine()
+        try:
+            shared = slot.shared = Shared(key, engine)
+        except BaseException:  # no thread can be started, no memory is left
+            _close(engine)
+            raise
+        return shared
+    finally:
+        _leave(key, slot)
+
+
+def _enter(key: str, timeout_s: float) -> _Slot:
+    with _lock:
+        slot = _slots.setdefault(key, _Slot())
+        slot.users += 1
+    try:
+        if shelter.acquire(slot.lock, timeout_s):
+            return slot
+    except BaseException:
+        _forget(key, slot)
         raise
-    return shared
+    _forget(key, slot)
+    raise StoreBusyError(
+        f"{key.removesuffix(_FROZEN)}: another thread has been opening or closing the store for "
+        f"more than {timeout_s} s"
+    )
+
+
+def _leave(key: str, slot: _Slot) -> None:
+    slot.lock.release()
+    _forget(key, slot)
+
+
+def _forget(key: str, slot: _Slot) -> None:
+    with _lock:
+        slot.users -= 1
+        if not slot.users and slot.shared is None and _slots.get(key) is slot:
+            del _slots[key]
 
 
 def _close(engine: Reading) -> None:
@@ -87,50 +133,55 @@ def _close(engine: Reading) -> None:
 
 
 def release(shared: Shared) -> None:
-    """Give one handle back; the last one closes the engine.  Raises WriteError."""
-    with _lock:
-        if shared.engine.forked:
+    """Give one handle back; the last one closes the engine.
+
+    Raises WriteError, StoreReplacedError, or StoreBusyError as :func:`acquire` does.
+    """
+    if shared.engine.forked:
+        return
+    slot = _enter(shared.key, shared.engine.options.write_timeout_s)
+    try:
+        if shared.handles > 1:
+            shared.handles -= 1
             return
-        shared.handles -= 1
-        if shared.handles:
-            shared.notifier.tell_all_to_look()  # the waiters of this handle find it closed
-            return
-        if _open.get(shared.key) is shared:
-            del _open[shared.key]
         try:
             shared.close()
         finally:
-            shared.notifier.tell_all_to_look()
+            if shared.engine.closed:  # else the handle is still needed
+                shared.handles = 0
+                slot.shared = None
+    finally:
+        _leave(shared.key, slot)
+        shared.notifier.tell_all_to_look()  # waiters find that their handle is closed
 
 
 def _close_all() -> None:
-    for shared in list(_open.values()):
-        shared.handles = 1
-        try:
-            release(shared)
-        except Exception:
-            # The interpreter ends: what was acked is in the log and is recovered on opening.
-            continue
+    for slot in list(_slots.values()):
+        shared = slot.shared
+        if shared is not None:
+            shared.handles = 1
+            try:
+                release(shared)
+            except Exception:
+                # The interpreter ends: what was acked is in the log and is recovered on opening.
+                continue
 
 
 def _before_fork() -> None:
     _lock.acquire()
-    for shared in _open.values():
-        shared.engine.before_fork()
 
 
 def _after_fork_in_parent() -> None:
-    for shared in _open.values():
-        shared.engine.after_fork_in_parent()
     _lock.release()
 
 
 def _after_fork_in_child() -> None:
     global _lock
-    for shared in _open.values():
-        shared.engine.after_fork_in_child()
-    _open.clear()
-    _lock = threading.RLock()
+    _lock = threading.Lock()
+    for slot in _slots.values():
+        if slot.shared is not None:
+            slot.shared.engine.after_fork_in_child()
+    _slots.clear()
 
 
 atexit.register(_close_all)

@@ -3,7 +3,8 @@
 Rules: a write transaction is begun only under the writer lock and ended on the thread that began
 it.  All reads of one process go through ``_gate``, hold it for one short transaction, and copy
 what they return, so that a fork, a resize and a close find no transaction open.  Nothing here
-ever opens the ``-lock`` file: a plain open and close of it would drop LMDB's locks.
+ever opens the ``-lock`` file: a plain open and close of it would drop LMDB's locks.  An open table
+of a store holds a shared lock on its file, which is half of the presence lock.
 """
 
 from __future__ import annotations
@@ -11,21 +12,24 @@ from __future__ import annotations
 import os
 import struct
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import weakref
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import lmdb
 
-from logstore.engine import osdep, records
+from logstore.engine import files, osdep, records
 from logstore.engine.failures import raise_write_error
 from logstore.engine.frames import FORMAT_VERSION, RESULT, TIME_MAX, Entry, checksum_seed
 from logstore.engine.frames import PROGRESS as PROGRESS_KIND
 from logstore.engine.lmdbfile import (
     DATA_FORMAT,
+    adopt_map,
+    grow_map,
     inspect_file,
     make_lock_file,
     open_environment,
+    refuse_link,
     translate,
 )
 from logstore.engine.records import TIME, Mark, Meta, Record
@@ -34,6 +38,7 @@ from logstore.errors import (
     CorruptTableError,
     FormatVersionError,
     NotAStoreError,
+    StoreBusyError,
     StoreClosedError,
 )
 
@@ -72,27 +77,55 @@ class TableCounts(NamedTuple):
     oldest_reader: int | None
 
 
+class HeldAloneError(StoreBusyError):
+    """A process that is alone with the store is opening, closing or repairing it."""
+
+
 class Table:
     """An open table file."""
 
     def __init__(
-        self, path: str, *, readonly: bool = False, lock: bool = True, new_lock: bool = False
+        self,
+        path: str,
+        *,
+        readonly: bool = False,
+        lock: bool = True,
+        new_lock: bool = False,
+        fd: int | None = None,
     ) -> None:
         """Open an existing file, after checking that opening it is safe.
 
-        ``new_lock`` makes LMDB's lock file anew, for a caller who knows that nobody has this
+        ``lock`` is for the file of a store, which others may use too: its presence is shown by a
+        lock on the descriptor ``fd``, which is taken over, or on one that is opened here.
+        ``new_lock`` makes LMDB's lock file, for a caller who knows that no other process has this
         table file open.  Raises an :class:`OpenError` or CorruptTableError that names the file
-        and what was found, or OSError.
+        and what was found, StoreBusyError if a process is alone with the file, or OSError.
         """
-        inspect_file(path)
-        if new_lock:
-            make_lock_file(path)
         self.path = path
-        self._readonly, self._lock = readonly, lock
-        self._gate = threading.Lock()
-        self._copying = threading.Lock()
+        self.readonly, self._lock = readonly, lock
+        self._gate = threading.RLock()  # held for each read
+        self._writing = threading.Lock()  # held for each write
         self._env: lmdb.Environment | None = None
-        self._open()
+        self.fd = -1 if fd is None else fd
+        try:
+            inspect_file(path)
+            if lock and fd is None:
+                self.fd = files.open_file(path, os.O_RDONLY)
+                if not osdep.try_lock(self.fd, shared=True):
+                    raise HeldAloneError(f"{path}: a process is alone with this file")
+            if new_lock:
+                make_lock_file(path)
+            elif lock:
+                refuse_link(path + "-lock")  # LMDB would follow it
+            self._open()
+        except BaseException:
+            if self.fd >= 0:
+                files.close(self.fd)
+            raise
+        self.identity = files.identity(path if self.fd < 0 else self.fd)
+        self.inode = self.identity[1] if self.identity is not None else 0
+        self.lock_identity = files.identity(path + "-lock") if lock else None
+        _tables.add(self)
 
     @classmethod
     def create(cls, path: str, uuid: bytes) -> None:
@@ -102,36 +135,41 @@ class Table:
         """
         temporary = path + "-new"
         osdep.remove(temporary)
-        env = open_environment(temporary, readonly=False, lock=False, create=True)
         try:
-            with env.begin(write=True) as txn:
-                for name in DATABASES:
-                    env.open_db(name, txn=txn)
-                meta_db = env.open_db(b"meta", txn=txn)
-                meta = Meta(FORMAT_VERSION, DATA_FORMAT, uuid, 1, 1, 0, True)
-                txn.put(_META_KEY, records.encode_meta(meta), db=meta_db)
-        finally:
-            env.close()
-        os.rename(temporary, path)
+            with environments:
+                env = open_environment(temporary, readonly=False, lock=False, create=True)
+                try:
+                    with env.begin(write=True) as txn:
+                        for name in DATABASES:
+                            env.open_db(name, txn=txn)
+                        meta_db = env.open_db(b"meta", txn=txn)
+                        meta = Meta(FORMAT_VERSION, DATA_FORMAT, uuid, 1, 1, 0, True)
+                        txn.put(_META_KEY, records.encode_meta(meta), db=meta_db)
+                finally:
+                    env.close()
+            os.rename(temporary, path)
+        except BaseException:
+            osdep.remove(temporary)
+            raise
 
     def _open(self) -> None:
-        env = open_environment(self.path, readonly=self._readonly, lock=self._lock, create=False)
-        try:
-            self.inode = os.stat(self.path).st_ino
-            # Each handle is opened in an empty write transaction, hence only under the writer
-            # lock: those opened in a read transaction would go with it.
-            self._meta_db = self._open_database(env, b"meta")
-            self.db = {name: self._open_database(env, name) for name in DATABASES}
-            with env.begin() as txn:
-                self.meta = self.read_meta_in(txn)
-            self.seed = checksum_seed(self.meta.uuid)
-        except lmdb.Error as exc:
-            env.close()
-            raise translate(exc, self.path) from exc
-        except BaseException:
-            env.close()
-            raise
-        self._env = env
+        with environments:
+            env = open_environment(self.path, readonly=self.readonly, lock=self._lock, create=False)
+            try:
+                # Each handle is opened in an empty transaction of its own: those opened in a read
+                # transaction would go with it.  Only a writable table needs the writer lock then.
+                self._meta_db = self._open_database(env, b"meta")
+                self.db = {name: self._open_database(env, name) for name in DATABASES}
+                with env.begin() as txn:
+                    self.meta = self.read_meta_in(txn)
+                self.seed = checksum_seed(self.meta.uuid)
+            except lmdb.Error as exc:
+                env.close()
+                raise translate(exc, self.path) from exc
+            except BaseException:
+                env.close()
+                raise
+            self._env = env
 
     def _open_database(self, env: lmdb.Environment, name: bytes) -> lmdb._Database:
         try:
@@ -142,18 +180,26 @@ class Table:
                 f"{name.decode()!r}"
             ) from exc
 
-    def reopen(self) -> None:
-        """Begin anew with the same file; readers wait.  After an error they get one as well."""
-        with self._copying, self._gate:
-            if self._env is not None:
-                self._env.close()
-                self._env = None
+    def reopen(self, *, readonly: bool = False) -> None:
+        """Open the same file again; readers wait.  After an error they get one as well."""
+        with self._writing, self._gate:
+            self._close_environment()
+            self.readonly = readonly
             self._open()
 
     def ensure_open(self) -> None:
-        """Open the file again if :meth:`reopen` has failed."""
+        """Open the file again, for reading, if :meth:`reopen` has failed."""
         if self._env is None:
-            self.reopen()
+            self.reopen(readonly=True)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is an LMDB handle: :meth:`reopen` may have failed."""
+        return self._env is not None
+
+    def is_read_here(self) -> bool:
+        """Whether the calling thread is inside a read."""
+        return self._gate._is_owned()  # type: ignore[attr-defined, no-any-return]
 
     @property
     def env(self) -> lmdb.Environment:
@@ -163,24 +209,37 @@ class Table:
         return self._env
 
     def close(self) -> None:
-        """Close the file; readers that come later get StoreClosedError, a copy is waited for."""
-        with self._copying, self._gate:
-            if self._env is not None:
+        """Close the file; readers that come later get StoreClosedError.
+
+        Closing a file that has been replaced frees its blocks, which takes a while.
+        """
+        with self._writing, self._gate:
+            self._close_environment()
+            fd, self.fd = self.fd, -1
+        _tables.discard(self)
+        if fd >= 0:
+            files.close(fd)
+
+    def _close_environment(self) -> None:
+        # LMDB's registry of open files goes by inode: while ``fd`` is open, no other file can get
+        # this inode before the registry has forgotten it.
+        if self._env is not None:
+            with environments:
                 self._env.close()
+            self._env = None
 
     # -- reading ----------------------------------------------------------------------------
 
-    @contextmanager
-    def reading(self) -> Iterator[Txn]:
-        """A read transaction; no other of this process is open meanwhile.
+    def read(self, visit: Callable[[Txn], T]) -> T:
+        """Run ``visit`` in a read transaction; no other of this process is open meanwhile.
 
-        Values are memoryviews of the map: copy what is to outlive the block.
+        Values are memoryviews of the map: copy what is to outlive the call.
         """
         with self._gate:
             try:
                 txn = self._begin_read()
                 try:
-                    yield txn
+                    return visit(txn)
                 finally:
                     txn.abort()
             except lmdb.Error as exc:
@@ -206,19 +265,22 @@ class Table:
     def get_results(self, keys: list[bytes]) -> list[Entry | CorruptRecordError | None]:
         """As :meth:`get_result` for each key, with few transactions, all of them short."""
         found: list[Entry | CorruptRecordError | None] = []
+
+        def some(txn: Txn) -> None:
+            size = 0
+            for key in keys[len(found) :][:BATCH_KEYS]:
+                try:
+                    entry = self._get_in(txn, key, False)
+                except CorruptRecordError as exc:
+                    found.append(exc)
+                    continue
+                found.append(entry)
+                size += 0 if entry is None else len(entry.payload)
+                if size > BATCH_BYTES:
+                    break
+
         while len(found) < len(keys):
-            with self.reading() as txn:
-                size = 0
-                for key in keys[len(found) :][:BATCH_KEYS]:
-                    try:
-                        entry = self._get_in(txn, key, False)
-                    except CorruptRecordError as exc:
-                        found.append(exc)
-                        continue
-                    found.append(entry)
-                    size += 0 if entry is None else len(entry.payload)
-                    if size > BATCH_BYTES:
-                        break
+            self.read(some)
         return found
 
     def _get(self, key: bytes, *, progress: bool) -> Entry | None:
@@ -272,23 +334,28 @@ class Table:
         """
         found: list[Record] = []
         records_of = PROGRESS if name == RUNNING else name
-        with self.reading() as txn, txn.cursor(db=self.db[name]) as cursor:
-            if after_us is None:
-                placed = cursor.last() if newest_first else cursor.first()
-            elif newest_first:
-                placed = cursor.prev() if cursor.set_range(TIME.pack(after_us)) else cursor.last()
-            else:
-                placed = cursor.set_range(TIME.pack(after_us + 1))
-            step = cursor.prev if newest_first else cursor.next
-            for _ in range(limit):
-                if not placed:
-                    return found, None
-                after_us = TIME.unpack(cursor.key())[0]
-                record = self._listed(txn, records_of, after_us)
-                if record is not None:
-                    found.append(record)
-                placed = step()
-        return found, after_us
+
+        def some(txn: Txn) -> int | None:
+            at_us = after_us
+            with txn.cursor(db=self.db[name]) as cursor:
+                if at_us is None:
+                    placed = cursor.last() if newest_first else cursor.first()
+                elif newest_first:
+                    placed = cursor.prev() if cursor.set_range(TIME.pack(at_us)) else cursor.last()
+                else:
+                    placed = cursor.set_range(TIME.pack(at_us + 1))
+                step = cursor.prev if newest_first else cursor.next
+                for _ in range(limit):
+                    if not placed:
+                        return None
+                    at_us = TIME.unpack(cursor.key())[0]
+                    record = self._listed(txn, records_of, at_us)
+                    if record is not None:
+                        found.append(record)
+                    placed = step()
+            return at_us
+
+        return found, self.read(some)
 
     def _listed(self, txn: Txn, name: bytes, time_us: int) -> Record | None:
         """A record without a result's payload; None if it is damaged or nobody's."""
@@ -309,7 +376,8 @@ class Table:
         progress is older than the compaction that has taken the expired result away.
         """
         found: list[tuple[bytes, Entry]] = []
-        with self.reading() as txn:
+
+        def newer(txn: Txn) -> None:
             for name in (RESULTS, GONE, PROGRESS):
                 with txn.cursor(db=self.db[name]) as cursor:
                     placed = cursor.set_range(TIME.pack(time_us + 1))
@@ -322,6 +390,8 @@ class Table:
                                 again = Entry(PROGRESS_KIND, 0, at_us, 0, b"")
                                 found.append((record.key, again))
                         placed = cursor.next()
+
+        self.read(newer)
         return found
 
     def _runs_again(self, txn: Txn, key: bytes, gone_us: int) -> bool:
@@ -332,22 +402,27 @@ class Table:
     def expired_results(self, now_us: int) -> list[Record]:
         """Results whose time to live is over and that no compaction has taken away yet."""
         found: list[Record] = []
-        with self.reading() as txn, txn.cursor(db=self.db[EXPIRIES]) as cursor:
-            placed = cursor.first()
-            while placed:
-                expires_us, kind, time_us = records.EXPIRY.unpack(cursor.key())
-                if expires_us > now_us:
-                    break
-                record = self._listed(txn, RESULTS, time_us) if kind == RESULT else None
-                if record is not None:
-                    found.append(record)
-                placed = cursor.next()
+
+        def expired(txn: Txn) -> None:
+            with txn.cursor(db=self.db[EXPIRIES]) as cursor:
+                placed = cursor.first()
+                while placed:
+                    expires_us, kind, time_us = records.EXPIRY.unpack(cursor.key())
+                    if expires_us > now_us:
+                        break
+                    record = self._listed(txn, RESULTS, time_us) if kind == RESULT else None
+                    if record is not None:
+                        found.append(record)
+                    placed = cursor.next()
+
+        self.read(expired)
         return found
 
     def newest_time_us(self) -> int:
         """The time of the newest record, 0 for an empty table; past keys that are damaged."""
         times = [0]
-        with self.reading() as txn:
+
+        def newest(txn: Txn) -> None:
             for name in (RESULTS, PROGRESS, GONE):
                 with txn.cursor(db=self.db[name]) as cursor:
                     placed = cursor.last()
@@ -355,20 +430,19 @@ class Table:
                         placed = cursor.prev()
                     if placed:
                         times.append(TIME.unpack(cursor.key())[0])
-        return max(times)
 
-    def snapshot(self, visit: Callable[[Txn], T]) -> T:
-        """Run ``visit`` in one read transaction, for checks that need a whole view."""
-        with self.reading() as txn:
-            return visit(txn)
+        self.read(newest)
+        return max(times)
 
     def counts(self) -> TableCounts:
         """Sizes, in a few microseconds."""
-        with self.reading() as txn:
+
+        def look(txn: Txn) -> tuple[Any, ...]:
             stats = {name: txn.stat(db) for name, db in self.db.items()}
             others = [txn.stat(self._meta_db), self.env.stat()]
-            info = self.env.info()
-            meta = self.read_meta_in(txn)
+            return stats, others, self.env.info(), self.read_meta_in(txn)
+
+        stats, others, info, meta = self.read(look)
         try:
             with self._gate:  # behind the transaction, which would be among them
                 readers = self.env.readers()
@@ -391,13 +465,16 @@ class Table:
 
     def expiry_due(self, now_us: int) -> bool:
         """Whether there is something to take away because its time to live is over."""
-        with self.reading() as txn, txn.cursor(db=self.db[EXPIRIES]) as cursor:
-            return cursor.first() and records.EXPIRY.unpack(cursor.key())[0] <= now_us
+
+        def look(txn: Txn) -> bool:
+            with txn.cursor(db=self.db[EXPIRIES]) as cursor:
+                return cursor.first() and records.EXPIRY.unpack(cursor.key())[0] <= now_us
+
+        return self.read(look)
 
     def read_meta(self) -> Meta:
         """The meta record as it is on the disk now."""
-        with self.reading() as txn:
-            return self.read_meta_in(txn)
+        return self.read(self.read_meta_in)
 
     def read_meta_in(self, txn: Txn) -> Meta:
         """The meta record as a transaction sees it."""
@@ -414,23 +491,22 @@ class Table:
 
     # -- writing ----------------------------------------------------------------------------
 
-    @contextmanager
-    def writing(self) -> Iterator[Txn]:
-        """A write transaction: committed, and on the disk, when the block ends well.
+    def write(self, fill: Callable[[Txn], T]) -> T:
+        """Run ``fill`` in a write transaction; committed, and on the disk, when this returns.
 
         After an error in the commit itself, what is on the disk is either the state before or
         the state after: the caller finds out by reading the meta record.
         """
-        txn = self.env.begin(write=True, buffers=True)
-        try:
-            yield txn
-        except struct.error as exc:
-            txn.abort()
-            raise self._damaged_index(exc) from exc
-        except BaseException:
-            txn.abort()
-            raise
-        txn.commit()
+        with self._writing:
+            txn = self.env.begin(write=True, buffers=True)
+            try:
+                value = fill(txn)
+                txn.commit()
+                return value
+            except struct.error as exc:
+                raise self._damaged_index(exc) from exc
+            finally:
+                txn.abort()  # nothing once it is committed
 
     def _damaged_index(self, exc: struct.error) -> CorruptTableError:
         return CorruptTableError(
@@ -443,14 +519,23 @@ class Table:
         txn.put(_META_KEY, records.encode_meta(meta), db=self._meta_db)
 
     def grow_map(self) -> None:
-        """Double the map.  Only under the writer lock, with no transaction open."""
-        with self._gate:
-            self.env.set_mapsize(self.env.info()["map_size"] * 2)
+        """Enlarge a map that is full; under the writer lock, with no transaction open.
+
+        Raises ResourceLimitError if there is no room for a larger one.
+        """
+        self._resize_map(grow_map)
 
     def adopt_map_size(self) -> None:
-        """Take over the size that another process gave the map; under the writer lock."""
-        with self._gate:
-            self.env.set_mapsize(0)
+        """Enlarge the map as far as another process has grown the file; as :meth:`grow_map`."""
+        self._resize_map(adopt_map)
+
+    def _resize_map(self, resize: Callable[[lmdb.Environment, str], None]) -> None:
+        with self._writing, self._gate:
+            try:
+                resize(self.env, self.path)
+            except lmdb.Error as exc:  # the old map is gone, and the new one does not fit
+                self._close_environment()
+                raise translate(exc, self.path) from exc
 
     def reader_check(self) -> int:
         """Free the slots of dead readers; how many there were."""
@@ -460,29 +545,10 @@ class Table:
     def copy_to(self, fd: int) -> None:
         """Copy a snapshot without its free pages to an open, empty file; it is not synced."""
         try:
-            with self._copying:
+            with self._writing:
                 self.env.copyfd(fd, compact=True)
         except lmdb.Error as exc:
             raise_write_error(self.path, exc)
-
-    # -- fork -------------------------------------------------------------------------------
-
-    def hold_reads(self) -> None:
-        """Wait for open reads to end and let no other begin, before a fork."""
-        self._copying.acquire()
-        self._gate.acquire()
-
-    def resume_reads(self) -> None:
-        """Undo :meth:`hold_reads`."""
-        self._gate.release()
-        self._copying.release()
-
-    def abandon(self) -> None:
-        """In a forked child: drop the inherited handle."""
-        self._gate = threading.Lock()
-        self._copying = threading.Lock()
-        if self._env is not None:
-            self._env.close()
 
 
 def _place(mark: Mark, progress: bool) -> tuple[bytes, int]:
@@ -498,3 +564,59 @@ def _oldest_reader(printed: str) -> int | None:
     """The lowest transaction number in LMDB's printed reader table."""
     numbers = [line.split()[-1] for line in printed.splitlines()[1:] if line.strip()]
     return min((int(number) for number in numbers if number.isdigit()), default=None)
+
+
+# -- fork --------------------------------------------------------------------------------------
+
+# One environment at a time is opened or closed, because LMDB's registry of those that are open in
+# this process goes by inode, and a file system gives the inode of a removed file to the next one.
+environments = threading.Lock()
+
+_tables: weakref.WeakSet[Table] = weakref.WeakSet()
+_held: list[Table] = []
+
+
+def _before_fork() -> None:
+    """Wait until no thread is inside LMDB: a child could never close what it has open there.
+
+    Reads take microseconds and writes as long as a compaction; none of them waits for a process.
+    """
+    while True:
+        for table in [table for table in _tables if table not in _held]:
+            table._writing.acquire()
+            table._gate.acquire()
+            _held.append(table)
+        # Behind the tables' locks, as where a table is closed.
+        environments.acquire()
+        if all(table in _held for table in _tables):
+            return
+        environments.release()
+
+
+def _after_fork_in_parent() -> None:
+    while _held:
+        table = _held.pop()
+        table._gate.release()
+        table._writing.release()
+    environments.release()
+
+
+def _after_fork_in_child() -> None:
+    """Close the inherited handles: this process has to open the files for itself."""
+    for table in _held:
+        table._gate, table._writing = threading.RLock(), threading.Lock()
+        table.fd = -1  # closed with all others
+        env, table._env = table._env, None
+        if env is not None:
+            env.close()
+    _held.clear()
+    _tables.clear()
+    environments.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )

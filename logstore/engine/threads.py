@@ -1,47 +1,35 @@
-"""Starting the threads of the package.
+"""Threads of the package's own, and what a thread of the application waits on for them.
 
-Rules: whatever moment a signal handler chooses to raise an exception in the thread that asks for
-another one, the new thread runs or does not, and no lock stays behind.  ``Thread.start`` cannot
-promise that: it waits for an Event, which is Python code under a lock, and the new thread would
-wait for that lock for ever.  So it is called where no signal handler runs, in a thread that is
-begun by one call of C.  Who needs to know whether a thread runs has it hold a lock while it does.
+Rules: a thread is started under shelter, because ``Thread.start`` waits for an Event, and a signal
+handler that raises amid that would leave the Event's lock held: the new thread waits for the same
+lock.  Who needs to know whether a thread runs has it hold a lock of C's while it does.
 """
 
 from __future__ import annotations
 
-import _thread
 import threading
 from collections.abc import Callable
 
 from logstore.engine import osdep
+from logstore.engine.failures import start_thread
+from logstore.engine.shelter import sheltered
 
 
-def start(run: Callable[[], object], name: str) -> None:
+def start(run: Callable[[], object], name: str, where: str) -> None:
     """Run a function in a daemon thread, on the processors that the caller was given.
 
-    Raises what starting a thread raises; after another exception it may run or not.
+    Raises ResourceLimitError, which begins with ``where``, if no thread can be started.
     """
     processors = osdep.unbound()
-    failed: list[BaseException] = []
-    begun = threading.Lock()
-    begun.acquire()
 
     def serve() -> None:
         osdep.run_on(processors)
         run()
 
     def begin() -> None:
-        try:
-            threading.Thread(target=serve, name=name, daemon=True).start()
-        except BaseException as exc:
-            failed.append(exc)
-        finally:
-            begun.release()
+        start_thread(where, threading.Thread(target=serve, name=name, daemon=True))
 
-    _thread.start_new_thread(begin, ())
-    begun.acquire()
-    if failed:
-        raise failed[0]
+    sheltered(begin)
 
 
 class Signal:

@@ -13,16 +13,16 @@ from typing import NamedTuple
 
 import lmdb
 
-from logstore.engine import osdep
+from logstore.engine import files, identity, osdep
 from logstore.engine.compaction import fold_into
+from logstore.engine.copying import copy_closed
 from logstore.engine.engine import Engine
 from logstore.engine.failures import raise_write_error
-from logstore.engine.header import INCARNATION, TABLE_INODE, VACUUM, WRITING
+from logstore.engine.header import INCARNATION, LOG_FAILED, TABLE_INODE, VACUUM, WRITING
 from logstore.engine.overlay import Overlay
 from logstore.engine.table import Table
 from logstore.errors import LogstoreError, OpenError, StoreBusyError
 
-MODE = 0o600
 ATTEMPTS = 3
 ROUNDS_MAX = 8
 LAST_ROUND_KEYS = 100  # how many changed keys may be left for the round under the lock
@@ -69,15 +69,7 @@ def vacuum(engine: Engine) -> VacuumReport:
 
 def _attempt(engine: Engine) -> bool:
     temporary = engine.path + "-vacuum"
-    words = engine.header.words
-    with engine.exclusive():
-        if words[VACUUM] and not engine.vacuum_is_dead():
-            raise StoreBusyError(f"{engine.path}: another vacuum is running")
-        engine.fold()  # so that the copy begins with an empty log
-        osdep.remove(temporary)
-        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
-        osdep.try_lock(fd)
-        words[VACUUM] = 1
+    fd = engine.exclusively(lambda: _begin(engine, temporary))
     copy: Table | None = None
     done = False
     try:
@@ -85,26 +77,38 @@ def _attempt(engine: Engine) -> bool:
         osdep.sync_file(fd)
         copy = Table(temporary, lock=False)
         folded = _fold_rounds(engine, copy)
-        with engine.exclusive():
-            view = engine.view()
-            if view.epoch == copy.meta.epoch:
-                _finish(engine, copy, view, folded)
-                done = True
+        done = engine.exclusively(lambda: _finish(engine, copy, fd, folded))
         return done
     finally:
         if copy is not None:
             copy.close()
         if not done:
             _give_up(engine, temporary)
-        os.close(fd)
+        files.close(fd)
+
+
+def _begin(engine: Engine, temporary: str) -> int:
+    """Put compactions off; the file for the copy, locked for as long as it is being made."""
+    words = engine.header.words
+    if words[VACUUM] and not engine.vacuum_is_dead():
+        raise StoreBusyError(f"{engine.path}: another vacuum is running")
+    engine.fold()  # so that the copy begins with an empty log
+    osdep.remove(temporary)
+    fd = files.open_file(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, like=engine.table.fd)
+    osdep.try_lock(fd)
+    words[VACUUM] = 1
+    return fd
 
 
 def _give_up(engine: Engine, temporary: str) -> None:
     """Let compactions go on; if even that fails, others find out by the lock on the copy."""
+
+    def give_up() -> None:
+        engine.header.words[VACUUM] = 0
+        osdep.remove(temporary)
+
     try:
-        with engine.exclusive(recover=False):
-            engine.header.words[VACUUM] = 0
-            osdep.remove(temporary)
+        engine.exclusively(give_up, recover=False)
     except LogstoreError:
         pass
 
@@ -139,23 +143,31 @@ def _fold_changes(
     )
 
 
-def _finish(engine: Engine, copy: Table, view: Overlay, folded: int) -> None:
-    """The last round and the exchange; writer lock held."""
+def _finish(engine: Engine, copy: Table, fd: int, folded: int) -> bool:
+    """The last round and the exchange, under the writer lock; False if a fold came first."""
     words = engine.header.words
     path = engine.path
+    view = engine.view()
+    if view.epoch != copy.meta.epoch:
+        return False
+    identity.verify(engine)
+    if words[LOG_FAILED]:
+        return False
     epoch, incarnation = view.epoch + 1, engine.incarnation + 1
     words[WRITING] = 1
     _fold_changes(copy, view, folded, len(view.changed), epoch, incarnation)
     copy.close()
+    osdep.try_lock(fd, shared=True)  # this process is present in the new file before it is there
     os.rename(path + "-vacuum", path)
     osdep.sync_directory(os.path.dirname(path))
-    # The lock file there is belongs to the old table, which others still have open.
+    # The lock file there is of the old table, which others still have open.
     table = Table(path, new_lock=True)
     engine.replace_table(table)
     words[INCARNATION] = engine.incarnation = incarnation
     words[TABLE_INODE] = table.inode
     words[VACUUM] = 0
     engine.begin_epoch(epoch)
+    return True
 
 
 def backup(engine: Engine, destination: str) -> None:
@@ -169,37 +181,8 @@ def backup(engine: Engine, destination: str) -> None:
     engine.compact()
     try:
         with engine.copy_lock:
-            _copy_closed(engine.table, destination)
+            copy_closed(engine.table, destination)
     except FileExistsError:
         raise
     except (OSError, lmdb.Error, OpenError) as exc:
         raise_write_error(destination, exc)
-
-
-def _copy_closed(table: Table, destination: str) -> None:
-    """Put a copy of a table, marked as closed cleanly, at a path where nothing is."""
-    temporary = f"{destination}-partial-{os.urandom(4).hex()}"
-    fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
-    try:
-        table.copy_to(fd)
-        copy = Table(temporary, lock=False)
-        try:
-            fold_into(
-                copy,
-                [],
-                None,
-                now_us=0,
-                last_time_us=0,
-                epoch=copy.meta.epoch,
-                incarnation=copy.meta.incarnation,
-                clean=True,
-            )
-        finally:
-            copy.close()
-        osdep.sync_file(fd)
-        os.link(temporary, destination)  # fails where a rename would overwrite
-        os.unlink(temporary)
-        osdep.sync_directory(os.path.dirname(destination))
-    finally:
-        os.close(fd)
-        osdep.remove(temporary)

@@ -82,6 +82,39 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     assert (tmp_path / "a").read_bytes() == b"old"
 
 
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_a_failed_write_tells_its_first_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    def fail(*_: object) -> None:
+        raise error("the first")
+
+    def fail_too(*_: object) -> None:
+        raise PermissionError("the second")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        patch.setattr(os, "unlink", fail_too)
+        with pytest.raises(error, match="the first"):
+            atomic.write_file(tmp_path / "a", b"new")
+
+
+def test_an_interrupt_of_the_tidying_of_a_failed_write_is_not_swallowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    def interrupt(*_: object) -> None:
+        raise RuntimeError("raised by a signal handler")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        patch.setattr(os, "unlink", interrupt)
+        with pytest.raises(RuntimeError, match="signal handler"):
+            atomic.write_file(tmp_path / "a", b"new")
+
+
 def test_a_missing_directory_is_made(tmp_path: Path) -> None:
     atomic.write_file(tmp_path / "new" / "dir" / "a", b"x")
     assert (tmp_path / "new" / "dir" / "a").read_bytes() == b"x"

@@ -181,6 +181,14 @@ def test_readiness_that_cannot_be_told_is_an_error(tmp_path: Path) -> None:
         run(backend.startup())
 
 
+@pytest.mark.parametrize("read", ["get_result", "get_progress"])
+def test_what_cannot_be_read_is_not_called_missing(backend: Backend, read: str) -> None:
+    for kind in ("result", "progress"):
+        (backend.storage_dir / f"t.{kind}.json").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError):
+        run(getattr(backend, read)("t"))
+
+
 def test_a_relative_directory_is_fixed_when_the_backend_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,7 +34,16 @@ def mount(*command: str) -> None:
         pytest.skip(f"cannot {command[0]}: {exc} {detail.decode(errors='replace').strip()}")
 
 
-@pytest.fixture(params=["tmpfs", "ext4"])
+# The file systems that are made in a file: how, and how large they must be.  XFS refuses a large
+# write while there is some space; btrfs copies on write, also what is written through a mapping.
+MADE_BY = {
+    "ext4": (("mkfs.ext4", "-q", "-m", "0"), 16 * MEGABYTE),
+    "xfs": (("mkfs.xfs", "-q"), 310 * MEGABYTE),
+    "btrfs": (("mkfs.btrfs", "-q"), 120 * MEGABYTE),
+}
+
+
+@pytest.fixture(params=["tmpfs", *MADE_BY])
 def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """A file system with a few megabytes."""
     place = tmp_path / "disk"
@@ -44,8 +53,8 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
     else:
         image = tmp_path / "image"
         with image.open("wb") as file:
-            file.truncate(16 * MEGABYTE)
-        mount("mkfs.ext4", "-q", "-m", "0", str(image))
+            file.truncate(MADE_BY[request.param][1])
+        mount(*MADE_BY[request.param][0], str(image))
         mount("mount", "-o", "loop", str(image), str(place))
     try:
         yield place
@@ -58,7 +67,7 @@ def fill(disk: Path, leave: int) -> Path:
     ballast, reserve = disk / "ballast", disk / "reserve"
     reserve.write_bytes(bytes(leave))
     with ballast.open("wb", buffering=0) as file:
-        for size in (65536, 4096, 512):
+        for size in (MEGABYTE, 65536, 4096, 512):
             with pytest.raises(OSError, match="No space left"):
                 append_for_ever(file, size)
         os.fsync(file.fileno())
@@ -72,7 +81,7 @@ def append_for_ever(file: BinaryIO, size: int) -> NoReturn:
         file.write(bytes(size))
 
 
-@pytest.mark.parametrize("leave", [4096, 100_000, 700_000])
+@pytest.mark.parametrize("leave", [4096, 100_000, 700_000, 3_000_000])
 def test_a_full_disk(small_disk: Path, leave: int) -> None:
     path = small_disk / "store" / "app.db"
     path.parent.mkdir()
@@ -96,13 +105,14 @@ def test_a_full_disk(small_disk: Path, leave: int) -> None:
 
         assert write(40, 1000) == 0
         ballast = fill(small_disk, leave)
-        refused = write(300, 20_000)
+        refused = write(20, 2_900_000) + write(400, 20_000)
         assert refused > 10
         everything_is_there(store)
         with pytest.raises(logstore.DiskFullError):
             store.set_result("large", os.urandom(20 * MEGABYTE))
-        with pytest.raises(logstore.DiskFullError):
-            store.vacuum()
+        if leave < MEGABYTE:
+            with pytest.raises(logstore.DiskFullError):
+                store.vacuum()
         everything_is_there(store)
         ballast.unlink()
         assert write(40, 1000) == 0

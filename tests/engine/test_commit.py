@@ -174,31 +174,6 @@ def test_a_commit_that_raises_wakes_everybody_and_leaves_no_leader_behind() -> N
     assert write.error is None
 
 
-def test_a_lead_that_an_interrupted_thread_has_kept_is_taken_from_it_by_its_next_write(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """As when a signal handler raises after the commit and before the lead is handed on."""
-    committed: list[list[str]] = []
-
-    def commit(group: list[Write], ack: Callable[[], None]) -> None:
-        committed.append([write.key.decode() for write in group])
-        ack()
-
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    committer = Committer(commit, LONG_S)
-    with monkeypatch.context() as patch:
-        patch.setattr(Committer, "_resign", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            committer.run([a_write("interrupted")])
-    committer.run([a_write("after")])
-    outcomes: dict[str, object] = {}
-    start(committer, "another thread", outcomes).join(LONG_S)
-    assert committed == [["interrupted"], ["after"], ["another thread"]]
-    assert len(outcomes) == 1
-
-
 # -- on a store --------------------------------------------------------------------------------
 
 

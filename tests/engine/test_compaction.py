@@ -75,9 +75,9 @@ def test_folding_the_same_twice_changes_nothing(table: Table) -> None:
     }
     progress: dict[bytes, Entry | None] = {b"p": Entry(PROGRESS, 0, 12, 0, b"p"), b"d": None}
     fold(table, results, progress)
-    once = table.snapshot(everything(table))
+    once = table.read(everything(table))
     fold(table, results, progress)
-    assert table.snapshot(everything(table)) == once
+    assert table.read(everything(table)) == once
 
 
 def everything(table: Table) -> Callable[[lmdb.Transaction[bytes]], list[tuple[bytes, ...]]]:
@@ -293,7 +293,8 @@ def test_a_compaction_in_a_map_that_a_peer_has_grown_adopts_its_size_first(
     monkeypatch.setattr(Table, "adopt_map_size", adopt)
     peer.run("store.set_result('large', bytes(1 << 20))")
     engine = live(store)
-    with engine.exclusive():
+
+    def fold() -> None:
         epoch = engine.overlay.epoch
         fold_into(
             engine.table,
@@ -305,6 +306,8 @@ def test_a_compaction_in_a_map_that_a_peer_has_grown_adopts_its_size_first(
             incarnation=engine.incarnation,
         )
         engine.begin_epoch(epoch + 1)
+
+    engine.exclusively(fold)
     assert adopted == [engine.table]
     assert store.get_result("large") == bytes(1 << 20)
     assert engine.find_result(b"own") == a_result(10**9)

@@ -136,10 +136,13 @@ def test_a_group_published_beside_a_view_that_lags_behind_leaves_no_gap_in_it(
 ) -> None:
     engine = live(store)
     store.set_result("a", 1)
-    with engine.exclusive():
+
+    def append() -> None:
         engine.overlay = Overlay(engine.overlay.epoch)
         entry = Entry(RESULT, 0, time.time_ns() // 1000, 0, encode_value(2))
         engine.groups.append([(b"b", entry)], must_sync=True)
+
+    engine.exclusively(append)
     assert (store.get_result("a"), store.get_result("b")) == (1, 2)
 
 
@@ -155,9 +158,11 @@ class Holder:
         self._thread = threading.Thread(target=self._run)
 
     def _run(self) -> None:
-        with self._engine.exclusive():
-            self._holds.set()
-            self.let_go.wait(LONG_S)
+        self._engine.exclusively(self._hold)
+
+    def _hold(self) -> None:
+        self._holds.set()
+        self.let_go.wait(LONG_S)
 
     def __enter__(self) -> Holder:
         self._thread.start()
@@ -206,19 +211,6 @@ def test_a_writer_that_gets_the_lock_of_a_store_closed_meanwhile_is_told_so(
     engine.closed = False
     store.set_result("a", 1)
     assert store.get_result("a") == 1
-
-
-def test_a_lock_that_an_interrupted_thread_has_kept_is_taken_from_it_by_its_next_write(
-    store: logstore.Store,
-) -> None:
-    """As when a signal handler raises between taking the lock and the block that it is for."""
-    live(store).begin_exclusive(recover=True)
-    store.set_result("a", 1)
-    done = threading.Thread(target=store.set_result, args=("b", 2))
-    done.start()
-    done.join(LONG_S)
-    assert not done.is_alive()
-    assert (store.get_result("a"), store.get_result("b")) == (1, 2)
 
 
 # -- recovery ----------------------------------------------------------------------------------

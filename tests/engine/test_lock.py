@@ -48,6 +48,12 @@ def take(lock: WriterLock, log: Log, wait_s: float = LONG_S) -> bool:
     return lock.acquire(log, time.monotonic() + wait_s, refuse)
 
 
+def give_back(lock: WriterLock, log: Log) -> None:
+    lock.about_to_release()
+    log.unlock()
+    lock.released()
+
+
 def test_who_waits_is_woken_by_the_release(
     header: SharedHeader, logs: tuple[Log, Log], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,12 +71,12 @@ def test_who_waits_is_woken_by_the_release(
     while not header.words32[WANTED]:
         time.sleep(0.001)
     assert not taken.is_set()
-    mine.release(logs[0])
+    give_back(mine, logs[0])
     assert taken.wait(LONG_S)
     thread.join()
     assert header.words32[WANTED] == 0
     assert not take(mine, logs[0], 0.02)
-    theirs.release(logs[1])
+    give_back(theirs, logs[1])
 
 
 @pytest.mark.parametrize(
@@ -88,16 +94,16 @@ def test_the_last_holder_lets_a_waiter_go_first_for_as_long_as_it_held_the_lock(
     lock = WriterLock(header)
     assert lock.acquire(logs[0], now_s + 1, refuse)
     now_s += held_s
-    lock.release(logs[0])
+    give_back(lock, logs[0])
     header.words32[WANTED] = 7  # a process that is slow to wake up, or dead
     waits = []
     monkeypatch.setattr(header.wanted, "wait", lambda *asked: waits.append(asked))
     assert lock.acquire(logs[0], now_s + 1, refuse)
     assert waits == [(7, pytest.approx(patience_s))]
     assert header.words32[WANTED] == 0  # it is not waited for again
-    lock.release(logs[0])
+    give_back(lock, logs[0])
     assert lock.acquire(logs[0], now_s + 1, refuse)
-    lock.release(logs[0])
+    give_back(lock, logs[0])
     assert len(waits) == 1
 
 
@@ -121,7 +127,7 @@ def test_who_has_its_turn_ends_the_patience_of_the_last_holder(
     assert woken.wait(LONG_S)
     thread.join()
     assert time.monotonic() - begun < LONG_S
-    lock.release(logs[0])
+    give_back(lock, logs[0])
 
 
 def test_who_gives_up_leaves_no_claim_and_is_not_the_last_holder(
@@ -130,10 +136,9 @@ def test_who_gives_up_leaves_no_claim_and_is_not_the_last_holder(
     mine, theirs = WriterLock(header), WriterLock(header)
     assert take(mine, logs[0])
     assert not take(theirs, logs[1], 0.02)
-    theirs.release(logs[1])  # as whoever cleans up does
     assert (header.words32[WANTED], header.words[LAST_HOLDER]) == (0, 0)
     assert not take(theirs, logs[1], 0.02)
-    mine.release(logs[0])
+    give_back(mine, logs[0])
     assert header.words[LAST_HOLDER] == mine._member
 
 
@@ -145,13 +150,13 @@ def test_the_patience_with_others_ends_at_the_deadline(
     lock = WriterLock(header)
     assert lock.acquire(logs[0], now_s + 1, refuse)
     now_s += 3
-    lock.release(logs[0])
+    give_back(lock, logs[0])
     header.words32[WANTED] = 7
     waits = []
     monkeypatch.setattr(header.wanted, "wait", lambda *asked: waits.append(asked))
     assert lock.acquire(logs[0], now_s + 0.01, refuse)
     assert waits == [(7, pytest.approx(0.01))]
-    lock.release(logs[0])
+    give_back(lock, logs[0])
 
 
 def test_who_has_not_held_the_lock_last_does_not_stand_back(
@@ -164,4 +169,4 @@ def test_who_has_not_held_the_lock_last_does_not_stand_back(
     monkeypatch.setattr(header.wanted, "wait", wait)
     lock = WriterLock(header)
     assert take(lock, logs[0])
-    lock.release(logs[0])
+    give_back(lock, logs[0])

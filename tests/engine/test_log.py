@@ -55,16 +55,6 @@ def test_creating_a_log_that_cannot_be_synced_leaves_the_old_one_in_place(
     reopened.close()
 
 
-def test_creating_a_log_beside_somebody_who_is_at_it_is_refused(log_path: str) -> None:
-    other = os.open(f"{log_path}-new", os.O_RDWR | os.O_CREAT)
-    assert osdep.try_lock(other)
-    with pytest.raises(OSError, match="locked by somebody else"):
-        Log.create(log_path, UUID, 5, SIZE)
-    os.close(other)
-    assert not os.path.exists(log_path)
-    Log.create(log_path, UUID, 5, SIZE).close()
-
-
 def test_a_new_log_is_on_the_disk_before_it_gets_its_name_and_its_name_after(
     log_path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,7 +87,7 @@ def test_opening_a_log_without_permission_says_so(
 
     with monkeypatch.context() as patch:  # root may open any file
         patch.setattr(os, "open", refuse)
-        with pytest.raises(StorePermissionError, match=r"app\.db-log: no permission"):
+        with pytest.raises(StorePermissionError, match=r"app\.db-log: .*no permission"):
             Log.open(log_path, UUID)
 
 

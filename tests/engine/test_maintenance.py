@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +13,8 @@ import pytest
 
 import logstore
 from logstore import TaskProgress
-from logstore.engine import osdep
-from logstore.engine.header import LOG_FAILED, STATE, SYNCED, VACUUM, WRITING
+from logstore.engine import identity, osdep
+from logstore.engine.header import LOG_FAILED, REPLACED, STATE, SYNCED, VACUUM, WRITING
 from logstore.engine.log import FIRST_OFFSET
 from logstore.engine.maintenance import IDLE_S, STILL_S, Maintenance
 
@@ -59,15 +58,15 @@ def test_a_write_that_is_under_way_is_left_alone_and_one_that_stands_still_recov
 ) -> None:
     now_s = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now_s)
-    words = dict.fromkeys((STATE, SYNCED, VACUUM, WRITING, LOG_FAILED), 0)
+    words = dict.fromkeys((STATE, SYNCED, VACUUM, WRITING, LOG_FAILED, REPLACED), 0)
+    monkeypatch.setattr(identity, "is_suspect", lambda engine: False)
     words[word] = 1
     words[SYNCED] = FIRST_OFFSET + 10  # nothing waits for a flush
     calls: list[str] = []
 
-    @contextmanager
-    def exclusive() -> Iterator[None]:
+    def exclusively(work: Callable[[], None], timeout_s: float) -> None:
         calls.append("exclusive")
-        yield
+        work()
 
     ticks = iter(states)
 
@@ -81,9 +80,9 @@ def test_a_write_that_is_under_way_is_left_alone_and_one_that_stands_still_recov
 
     engine: Any = SimpleNamespace(
         header=SimpleNamespace(words=words),
-        options=SimpleNamespace(sync_interval_s=IDLE_S),
+        options=SimpleNamespace(sync_interval_s=IDLE_S, write_timeout_s=1.0),
         close_retired=lambda: None,
-        exclusive=exclusive,
+        exclusively=exclusively,
     )
     maintenance: Any = Maintenance.__new__(Maintenance)
     maintenance._engine, maintenance._processors = engine, None

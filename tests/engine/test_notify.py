@@ -16,6 +16,7 @@ import logstore
 from logstore import TaskProgress
 from logstore.engine import notify
 from tests.support.forked import run_in_fork
+from tests.support.guarded import touched_without
 
 if TYPE_CHECKING:
     from tests.conftest import Peer, Stores
@@ -113,7 +114,7 @@ def test_deletions_are_told_across_a_compaction_that_nobody_saw(
     peer = start_peer(store.path)
     with store.watch() as watch:
         peer.run(
-            "with store.engine.exclusive(): pass\n"
+            "store.engine.exclusively(lambda: None)\n"
             "store.set_result('a', 1)\nstore.set_result('b', 2)\nstore.delete_result('b')\n"
             "store.compact()\nstore.set_result('c', 3)\nstore.compact()\n"
             "store.set_result('end', 4)"
@@ -183,7 +184,7 @@ def test_a_notifier_that_cannot_be_started_is_an_error_and_leaves_no_subscriptio
     for watched in (None, "a"):
         with monkeypatch.context() as patched:
             patched.setattr(threading.Thread, "start", fail)
-            with pytest.raises(RuntimeError, match="can't start new thread"):
+            with pytest.raises(logstore.ResourceLimitError, match="ulimit -u"):
                 store.watch(watched)
     assert not notifier._to_all
     assert not notifier._by_key
@@ -216,3 +217,59 @@ def test_a_waiter_in_a_store_read_at_rest_meets_its_time_out(path: Path) -> None
         with store.watch() as watch:
             watch.close()
             assert list(watch) == []
+
+
+def test_subscriptions_and_how_far_they_are_told_are_touched_under_the_lock_only(
+    store: logstore.Store,
+) -> None:
+    notifier = store._shared.notifier
+    touched = touched_without(notifier._lock, notifier, "_to_all", "_by_key", "_position")
+    with store.watch() as all_tasks, store.watch("a") as one_task:
+        store.set_result("a", 1)
+        store.compact()
+        store.set_result("end", 1)
+        assert [event.task_id for event in take(all_tasks, "end")] == ["a", "end"]
+        assert next(one_task).task_id == "a"
+        notifier.tell_all_to_look()
+    assert touched == []
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_store_that_is_closed_ends_its_notifier_at_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch, waits: bool
+) -> None:
+    monkeypatch.setattr(notify, "TIMEOUT_S", 10 * LONG_S)  # so that only a wake-up can do it
+    store = logstore.open(path)
+    watch = store.watch()
+    if not waits:
+        watch.close()
+    thread = store._shared.notifier._thread
+    assert thread is not None
+    store.close()
+    assert not thread.is_alive()
+
+
+def test_an_error_of_one_subscriber_is_logged_and_an_interrupt_is_not_swallowed(
+    store: logstore.Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    def tell(error: BaseException) -> None:
+        raise error
+
+    told = threading.Event()
+    notifier = store._shared.notifier
+    subscriptions = [
+        notify.Subscription(None, lambda _: tell(ValueError("its own"))),
+        notify.Subscription(None, lambda _: told.set()),
+    ]
+    for subscription in subscriptions:
+        store.subscribe(subscription)
+    notifier.tell_all_to_look()
+    assert told.is_set()
+    assert "a subscriber of the store failed" in caplog.text
+    store.unsubscribe(subscriptions[0])
+    interrupted = notify.Subscription(None, lambda _: tell(KeyboardInterrupt()))
+    store.subscribe(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        notifier.tell_all_to_look()
+    for subscription in (subscriptions[1], interrupted):
+        store.unsubscribe(subscription)

@@ -8,7 +8,9 @@ import fcntl
 import io
 import mmap
 import os
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,20 +54,87 @@ def test_a_write_that_makes_no_progress_is_an_error(monkeypatch: pytest.MonkeyPa
         osdep.pwrite_all(0, b"data", 0)
 
 
-@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EINVAL])
-def test_where_blocks_cannot_be_asked_for_they_are_written_and_what_was_there_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
-) -> None:
+REFUSALS = [errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.ENODEV]
+
+
+@pytest.fixture(params=REFUSALS, ids=errno.errorcode.get)
+def no_fallocate(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with musl, on some file systems, in a sandbox: blocks cannot be asked for."""
+
     def refuse(fd: int, offset: int, size: int) -> None:
-        raise OSError(code, os.strerror(code))
+        raise OSError(request.param, os.strerror(request.param))
 
     monkeypatch.setattr(os, "posix_fallocate", refuse)
+
+
+def test_where_blocks_cannot_be_asked_for_zeros_are_written_behind_the_end(
+    tmp_path: Path, no_fallocate: None
+) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"kept")
     fd = os.open(file, os.O_RDWR)
     osdep.allocate(fd, 100)
     os.close(fd)
     assert file.read_bytes() == b"kept" + bytes(96)
+
+
+@pytest.mark.parametrize("holes", [True, False])
+def test_where_blocks_cannot_be_asked_for_no_byte_of_the_file_is_written(
+    tmp_path: Path, no_fallocate: None, holes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may be changing it: what was read a moment ago is not what is there."""
+
+    def refuse(fd: int, data: bytes, offset: int) -> None:
+        raise AssertionError("written")
+
+    monkeypatch.setattr(os, "pwrite", refuse)
+    fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    if holes:
+        os.truncate(fd, 4096)
+    else:
+        os.write(fd, bytes(5000))
+    osdep.allocate(fd, 4096)
+    os.close(fd)
+
+
+def test_a_file_that_has_its_blocks_is_not_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library may emulate the call by writing into the file."""
+    fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    osdep.allocate(fd, 8192)
+    monkeypatch.delattr(os, "posix_fallocate")
+    osdep.allocate(fd, 8192)
+    os.close(fd)
+
+
+def test_holes_are_filled(tmp_path: Path) -> None:
+    fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+    os.truncate(fd, 8192)
+    osdep.allocate(fd, 8192)
+    assert os.fstat(fd).st_blocks * 512 >= 8192
+    os.close(fd)
+
+
+def test_an_empty_file_is_changed_in_place_where_a_file_system_copies_on_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a change through a mapping needs new blocks, and kills where there are none."""
+    flags: dict[int, int] = {}
+
+    def ioctl(fd: int, request: int, data: bytes) -> bytes:
+        if request == 0x40086602:  # FS_IOC_SETFLAGS
+            flags[fd] = int.from_bytes(data, sys.byteorder)
+        return (0x10).to_bytes(8, sys.byteorder)
+
+    monkeypatch.setattr(fcntl, "ioctl", ioctl)
+    empty, filled = (os.open(tmp_path / name, os.O_RDWR | os.O_CREAT) for name in "ab")
+    os.write(filled, b"x")
+    for fd in (empty, filled):
+        osdep.allocate(fd, 4096)
+    assert flags == {empty: 0x00800010}
+    for fd in (empty, filled):
+        os.close(fd)
 
 
 def test_blocks_for_which_there_is_no_space_are_an_error(
@@ -75,8 +144,10 @@ def test_blocks_for_which_there_is_no_space_are_an_error(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", refuse)
+    fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
     with pytest.raises(OSError, match="No space left"):
-        osdep.allocate(0, 100)
+        osdep.allocate(fd, 100)
+    os.close(fd)
 
 
 def test_removing_what_is_not_there_does_nothing(tmp_path: Path) -> None:
@@ -90,7 +161,7 @@ def test_the_boot_has_an_id_of_16_bytes_that_stays() -> None:
 
 def test_a_boot_that_cannot_be_told_has_an_id_of_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builtins, "open", lambda *_, **__: io.StringIO("not hexadecimal"))
-    assert osdep.boot_id() == bytes(16)
+    assert osdep.boot_id.__wrapped__() == bytes(16)
 
 
 def test_a_file_system_that_is_not_listed_is_unknown(
@@ -129,6 +200,25 @@ def test_a_thread_that_sleeps_on_a_word_wakes_when_it_changes(
     word.wake()
     thread.join(100)
     assert not thread.is_alive()
+    word.release()
+    mapping.close()
+
+
+def test_a_thread_sleeps_also_where_the_call_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its loop would take a whole processor."""
+    sleeps: list[float] = []
+    mapping = mmap.mmap(-1, 4096)
+
+    def sleep(seconds: float) -> None:
+        sleeps.append(seconds)
+        mapping[:4] = b"\1\0\0\0"
+
+    monkeypatch.setattr(osdep, "_FUTEX_SYSCALL", 100_000)  # there is no such call
+    monkeypatch.setattr(time, "sleep", sleep)
+    word = osdep.SharedWord(mapping, 0)
+    for seen in (0, 1):
+        word.wait(seen, 100 * (1 - seen))
+    assert len(sleeps) == 1
     word.release()
     mapping.close()
 
@@ -244,7 +334,7 @@ def test_a_thread_that_can_no_longer_be_moved_is_let_go(
     assert idler.processors() == everywhere
 
 
-@pytest.mark.parametrize("lacking", ["processor", "call", "permission"])
+@pytest.mark.parametrize("lacking", ["processor", "its number", "call", "permission"])
 def test_a_companion_stays_where_it_is_if_it_cannot_be_moved(
     idler: Idler, lacking: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,6 +344,8 @@ def test_a_companion_stays_where_it_is_if_it_cannot_be_moved(
     before = idler.processors()
     if lacking == "processor":
         monkeypatch.setattr(osdep, "_sched_getcpu", None)
+    elif lacking == "its number":  # a sandbox refuses the call
+        monkeypatch.setattr(osdep, "_sched_getcpu", lambda: -1)
     elif lacking == "call":
         monkeypatch.delattr(os, "sched_setaffinity")
     else:

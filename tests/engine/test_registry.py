@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 import logstore
-from logstore.engine import compaction, osdep, registry
+from logstore import store as store_module
+from logstore.engine import compaction, files, osdep, registry
+from logstore.engine import table as table_module
 from logstore.store import Mode
 
 from .support import live
@@ -65,7 +67,7 @@ def test_a_failed_opening_leaves_nothing_behind(path: Path) -> None:
     path.write_text("not a store" * 100)
     with pytest.raises(logstore.NotAStoreError):
         logstore.open(path)
-    assert not registry._open
+    assert not registry._slots
     path.unlink()
     with logstore.open(path) as store:
         store.set_result("a", 1)
@@ -190,7 +192,14 @@ def test_what_a_child_inherits_is_closed_and_its_locks_are_not_given_back(
         parents = [os.dup(fd) for fd in inherited]
         assert osdep.try_lock(parents[1])
     registry._before_fork()
-    registry._after_fork_in_child()
+    table_module._before_fork()
+    for hook in (
+        files.close_inherited,
+        table_module._after_fork_in_child,
+        registry._after_fork_in_child,
+        store_module._after_fork_in_child,
+    ):
+        hook()
     for fd in inherited:
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(fd)

@@ -79,9 +79,9 @@ def test_a_listing_leaves_out_the_payload_of_results_and_says_its_size(table: Ta
 
 
 def test_a_mark_leads_to_its_records(table: Table) -> None:
-    mark = table.snapshot(lambda txn: table.mark_in(txn, b"task-07"))
+    mark = table.read(lambda txn: table.mark_in(txn, b"task-07"))
     assert mark == Mark(107, 0, 0)
-    assert table.snapshot(lambda txn: table.mark_in(txn, b"nobody")) is None
+    assert table.read(lambda txn: table.mark_in(txn, b"nobody")) is None
 
 
 def test_the_newest_time_is_that_of_all_databases(table: Table, tmp_path: Path) -> None:
@@ -141,8 +141,7 @@ def test_reading_while_the_table_is_opened_again_waits_and_succeeds(
     thread.start()
     engine = live(store)
     for _ in range(20):
-        with engine.exclusive():
-            engine.table.reopen()
+        engine.exclusively(engine.table.reopen)
     stop.set()
     thread.join()
     assert wrong == []

@@ -263,7 +263,7 @@ def test_compactions_go_on_when_the_vacuum_that_put_them_off_has_died(
     assert len(list(store.tasks())) == 30
 
 
-@pytest.mark.parametrize("taker", ["a live process", "one that joins", "one alone"])
+@pytest.mark.parametrize("taker", ["a live process", "one alone"])
 def test_whoever_takes_over_a_vacuums_rename_forces_it_to_the_disk_before_it_writes(
     path: Path, start_peer: Callable[..., Peer], taker: str
 ) -> None:
