@@ -8,13 +8,12 @@ anything else is done.
 from __future__ import annotations
 
 import os
-import time
 
 import lmdb
 
 from logstore import store
 from logstore.arguments import FilePath, store_path
-from logstore.engine import checking, files, frames, osdep
+from logstore.engine import checking, clock, files, frames, osdep
 from logstore.engine.compaction import fold_into
 from logstore.engine.failures import raise_write_error
 from logstore.engine.frozen import is_in_use
@@ -95,7 +94,7 @@ def _fold_whole_frames(path: str, table: Table) -> checking.Salvaged:
         table,
         [(overlay.results, overlay.progress)],
         None,
-        now_us=time.time_ns() // 1000,
+        now_us=clock.now_us(),
         last_time_us=0,
         epoch=epoch + 1,
         incarnation=table.meta.incarnation,

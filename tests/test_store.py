@@ -751,9 +751,9 @@ def test_closing_amid_other_threads_gives_them_results_or_a_typed_error(
 
 def test_a_handle_is_closed_under_its_lock(open_store: Stores) -> None:
     store = open_store()
-    touched = touched_without(store._reopening, store, "_closed")
+    touched = touched_without(store._closing, store, "_closed")
     store.close()
-    assert "close touches _closed" not in touched
+    assert "_close touches _closed" not in touched
     assert store.closed
 
 
@@ -780,7 +780,7 @@ def test_of_the_threads_of_a_forked_child_one_opens_the_store_anew(store: logsto
         open_shared = store._open_shared
 
         def open_once() -> registry.Shared:
-            assert store._reopening.locked()
+            assert store._closing.locked()
             return open_shared()
 
         store._open_shared = open_once

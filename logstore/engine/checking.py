@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from logstore.engine import files, frames, records
+from logstore.engine.clock import runs_again
 from logstore.engine.engine import Engine
 from logstore.engine.frames import DELETED, EXPIRED, RESULT
 from logstore.engine.frames import PROGRESS as PROGRESS_KIND
@@ -89,10 +90,7 @@ def _check_table(table: Table, txn: Txn, problems: list[str]) -> tuple[int, int,
                 if time_us:
                     expected[name] += 1
                     data_bytes += _check_record(table, txn, key, name, time_us, expected, problems)
-            if mark.progress_us and not mark.result_us:
-                expected[RUNNING] += 1
-                if txn.get(TIME.pack(mark.progress_us), db=table.db[RUNNING]) is None:
-                    problems.append(f"{table.path}: {key!r} is missing from the running tasks")
+            expected[RUNNING] += _check_running(table, txn, key, mark, problems)
     if not problems:
         for name in DATABASES:
             found = txn.stat(table.db[name])["entries"]
@@ -106,6 +104,19 @@ def _check_table(table: Table, txn: Txn, problems: list[str]) -> tuple[int, int,
                 f"{table.path}: {data_bytes} bytes of data, but the header says {meta.data_bytes}"
             )
     return expected[RESULTS], expected[PROGRESS], expected[GONE]
+
+
+def _check_running(table: Table, txn: Txn, key: bytes, mark: Mark, problems: list[str]) -> bool:
+    """Whether the progress of a task has to be among that of the tasks that run."""
+    if not mark.progress_us:
+        return False
+    if mark.result_us:
+        result = table.head_in(txn, RESULTS, mark.result_us)
+        if result is None or not runs_again(result, mark.progress_us):
+            return False
+    if txn.get(TIME.pack(mark.progress_us), db=table.db[RUNNING]) is None:
+        problems.append(f"{table.path}: {key!r} is missing from the running tasks")
+    return True
 
 
 _KINDS_IN = {RESULTS: (RESULT,), PROGRESS: (PROGRESS_KIND,), GONE: (DELETED, EXPIRED)}

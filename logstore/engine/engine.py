@@ -22,9 +22,9 @@ from typing import TypeVar
 
 import lmdb
 
-from logstore.engine import files, frames, identity, osdep
+from logstore.engine import clock, files, frames, identity, osdep
 from logstore.engine.commit import Committer, nested_error
-from logstore.engine.compaction import Batch, fold_into
+from logstore.engine.compaction import Batch, fold_into, is_due
 from logstore.engine.counters import Counters
 from logstore.engine.failures import raise_write_error
 from logstore.engine.frames import OFFSET_MAX, PROGRESS, Entry
@@ -362,9 +362,11 @@ class Engine(Reading):
         self.fold(extra=({}, {key: entry}) if entry.kind == PROGRESS else ({key: entry}, {}))
 
     def expiry_due(self) -> bool:
-        """Whether the table holds something whose time to live is over."""
-        now_us = time.time_ns() // 1000
-        return self.from_table(lambda table: table.expiry_due(now_us))
+        """Whether a compaction would take away what has expired or is over a limit."""
+        now_us, retention = clock.now_us(), self.options.retention
+        return self.from_table(
+            lambda table: table.read(lambda txn: is_due(table, txn, retention, now_us))
+        )
 
     def compact_if_due(self) -> None:
         """After a commit that has been acked: errors stay here, the next writer recovers."""
@@ -433,7 +435,7 @@ class Engine(Reading):
                 self.table,
                 batches,
                 self.options.retention,
-                now_us=time.time_ns() // 1000,
+                now_us=clock.now_us(),
                 last_time_us=words[LAST_TIME],
                 epoch=epoch,
                 incarnation=self.incarnation,

@@ -95,7 +95,7 @@ class Notifier:
         self._ended: deque[weakref.ref[Subscription]] = deque()  # their subscribers have gone
         self._position: _Position | None = None  # None while nobody subscribes
         self._serving = threading.Lock()  # held by the thread while it runs
-        self._ident = 0
+        self._thread: threading.Thread | None = None
         self._wanted = threads.Signal()
         self._stopped = False
 
@@ -175,7 +175,7 @@ class Notifier:
                 self._header.publications.wake()
             except ValueError:
                 pass  # unmapped, by a call that was cut short: the thread finds that out as well
-        if self._ident != threading.get_ident():
+        if self._thread is None or self._thread.ident != threading.get_ident():
             with self._serving:
                 pass
 
@@ -198,7 +198,7 @@ class Notifier:
         if not self._serving.acquire(blocking=False):
             return  # two were started at once
         try:
-            self._ident = threading.get_ident()
+            self._thread = threading.current_thread()
             self._work()
         finally:
             self._serving.release()

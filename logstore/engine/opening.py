@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import lmdb
 
-from logstore.engine import files, frames, identity, osdep, shelter
+from logstore.engine import clock, files, frames, identity, osdep, shelter
 from logstore.engine.compaction import fold_into
 from logstore.engine.counters import Counters
 from logstore.engine.engine import Engine
@@ -288,7 +288,7 @@ def _recover_alone(
             table,
             [(overlay.results, overlay.progress)],
             options.retention,
-            now_us=time.time_ns() // 1000,
+            now_us=clock.now_us(),
             last_time_us=max(table.newest_time_us(), overlay.last_time_us()),
             epoch=epoch,
             incarnation=meta.incarnation,

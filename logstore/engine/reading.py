@@ -122,11 +122,18 @@ class Reading(ABC):
     # -- many tasks -------------------------------------------------------------------------
 
     def listing(
-        self, name: bytes, *, newest_first: bool = True, first: int | None = None
+        self,
+        name: bytes,
+        *,
+        newest_first: bool = True,
+        first: int | None = None,
+        alive_us: int = 0,
+        kind: int = 0,
     ) -> Iterator[Record]:
         """The records of one of the table's databases by time, in batches of short reads.
 
-        ``first`` is how many are probably wanted: more than that are not read at once.
+        ``first`` is how many are probably wanted: more than that are not read at once.  The rest
+        is as for :meth:`Table.listing`.
         """
         after_us: int | None = None
         size = LISTING_BATCH if first is None else min(max(first, 1), LISTING_BATCH)
@@ -137,6 +144,8 @@ class Reading(ABC):
                 newest_first=newest_first,
                 after_us=after_us,
                 limit=size,
+                alive_us=alive_us,
+                kind=kind,
             )
             size = LISTING_BATCH
             batch, after_us = self.from_table(read)

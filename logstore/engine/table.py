@@ -50,6 +50,7 @@ _META_KEY = b"header"
 # How much is looked up in one transaction at most, but for the last record.
 BATCH_KEYS = 64
 BATCH_BYTES = 1 << 20
+LOOKED_AT_MAX = 2048  # records, in a listing; most of those that are left out take a microsecond
 
 # Databases: task id -> mark; time -> record; time of the progress of unfinished tasks -> nothing;
 # expiry, kind and time of a record -> nothing.
@@ -324,36 +325,55 @@ class Table:
             )
         return record
 
+    def head_in(self, txn: Txn, name: bytes, time_us: int) -> Entry | None:
+        """What the head of a record says, unverified; None if there is none."""
+        raw = txn.get(TIME.pack(time_us), b"", db=self.db[name])
+        if len(raw) < records.RECORD.size:
+            return None
+        _, kind, flags, _, expires_us = records.RECORD.unpack_from(raw)
+        return Entry(kind, flags, time_us, expires_us, b"")
+
     def listing(
-        self, name: bytes, *, newest_first: bool, after_us: int | None, limit: int
+        self,
+        name: bytes,
+        *,
+        newest_first: bool,
+        after_us: int | None,
+        limit: int,
+        alive_us: int = 0,
+        kind: int = 0,
     ) -> tuple[list[Record], int | None]:
         """Some records of a database by time, behind ``after_us``, and where to go on; None: end.
 
-        The payload of a result is left out.  Of RUNNING the records of the progress.  Damaged
-        records are left out: a check names them.
+        The payload of a result is left out.  Of RUNNING the records of the progress.  Left out
+        are damaged records, which a check names, those that have expired at ``alive_us``, and
+        those of another ``kind`` than that, if one is given.
         """
         found: list[Record] = []
         records_of = PROGRESS if name == RUNNING else name
+        looked_at, last = 0, b""
 
         def some(txn: Txn) -> int | None:
-            at_us = after_us
+            nonlocal looked_at, last
+            left = limit
             with txn.cursor(db=self.db[name]) as cursor:
-                if at_us is None:
-                    placed = cursor.last() if newest_first else cursor.first()
-                elif newest_first:
-                    placed = cursor.prev() if cursor.set_range(TIME.pack(at_us)) else cursor.last()
-                else:
-                    placed = cursor.set_range(TIME.pack(at_us + 1))
-                step = cursor.prev if newest_first else cursor.next
-                for _ in range(limit):
-                    if not placed:
-                        return None
-                    at_us = TIME.unpack(cursor.key())[0]
-                    record = self._listed(txn, records_of, at_us)
+                after = None if after_us is None else TIME.pack(after_us)
+                if not _place_behind(cursor, after, newest_first):
+                    return None
+                step = cursor.iterprev if newest_first else cursor.iternext
+                for key, value in step(keys=True, values=True):
+                    if not left or looked_at == LOOKED_AT_MAX:
+                        time_us: int = TIME.unpack(last)[0]
+                        return time_us
+                    last, looked_at = key, looked_at + 1
+                    raw = txn.get(key, b"", db=self.db[PROGRESS]) if name == RUNNING else value
+                    if records.is_left_out(raw, alive_us, kind):
+                        continue
+                    left -= 1
+                    record = self._listed(txn, records_of, TIME.unpack(key)[0])
                     if record is not None:
                         found.append(record)
-                    placed = step()
-            return at_us
+            return None
 
         return found, self.read(some)
 
@@ -399,24 +419,39 @@ class Table:
         mark = self.mark_in(txn, key)
         return mark is not None and 0 < mark.progress_us < gone_us
 
-    def expired_results(self, now_us: int) -> list[Record]:
-        """Results whose time to live is over and that no compaction has taken away yet."""
+    def expired_results(
+        self, now_us: int, *, newest_first: bool, after: bytes | None, limit: int
+    ) -> tuple[list[Record], bytes | None]:
+        """Some results that have expired and that no compaction has taken away yet.
+
+        By the time at which they expired, behind the expiry key ``after``; where to go on, None
+        at the end.
+        """
         found: list[Record] = []
 
-        def expired(txn: Txn) -> None:
+        def expired(txn: Txn) -> bytes | None:
+            at = after
+            if at is None and newest_first:
+                at = records.EXPIRY.pack(now_us + 1, 0, 0)
             with txn.cursor(db=self.db[EXPIRIES]) as cursor:
-                placed = cursor.first()
-                while placed:
-                    expires_us, kind, time_us = records.EXPIRY.unpack(cursor.key())
+                placed = _place_behind(cursor, at, newest_first)
+                step = cursor.prev if newest_first else cursor.next
+                for _ in range(LOOKED_AT_MAX):
+                    if not placed:
+                        return None
+                    at = bytes(cursor.key())
+                    expires_us, kind, time_us = records.EXPIRY.unpack(at)
                     if expires_us > now_us:
-                        break
+                        return None
                     record = self._listed(txn, RESULTS, time_us) if kind == RESULT else None
                     if record is not None:
                         found.append(record)
-                    placed = cursor.next()
+                    placed = step()
+                    if len(found) == limit:
+                        break
+            return at
 
-        self.read(expired)
-        return found
+        return found, self.read(expired)
 
     def newest_time_us(self) -> int:
         """The time of the newest record, 0 for an empty table; past keys that are damaged."""
@@ -462,15 +497,6 @@ class Table:
             info["num_readers"],
             _oldest_reader(readers),
         )
-
-    def expiry_due(self, now_us: int) -> bool:
-        """Whether there is something to take away because its time to live is over."""
-
-        def look(txn: Txn) -> bool:
-            with txn.cursor(db=self.db[EXPIRIES]) as cursor:
-                return cursor.first() and records.EXPIRY.unpack(cursor.key())[0] <= now_us
-
-        return self.read(look)
 
     def read_meta(self) -> Meta:
         """The meta record as it is on the disk now."""
@@ -549,6 +575,16 @@ class Table:
                 self.env.copyfd(fd, compact=True)
         except lmdb.Error as exc:
             raise_write_error(self.path, exc)
+
+
+def _place_behind(cursor: Any, after: bytes | None, newest_first: bool) -> bool:
+    """Move a cursor to the next key behind ``after``, which need not be there."""
+    if after is None:
+        return bool(cursor.last() if newest_first else cursor.first())
+    found = cursor.set_range(after)
+    if newest_first:
+        return bool(cursor.prev() if found else cursor.last())
+    return bool(cursor.next() if found and cursor.key() == after else found)
 
 
 def _place(mark: Mark, progress: bool) -> tuple[bytes, int]:

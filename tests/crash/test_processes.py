@@ -250,9 +250,7 @@ def test_threads_that_use_a_store_while_it_is_closed(tmp_path: Path) -> None:
 
 # -- stopped processes -------------------------------------------------------------------------
 
-STOP_WITH_LOCK = (
-    "with store.writable_engine.exclusive():\n    os.kill(os.getpid(), signal.SIGSTOP)\n"
-)
+STOP_WITH_LOCK = "store.writable_engine.exclusively(lambda: os.kill(os.getpid(), signal.SIGSTOP))\n"
 STOP_IN_WRITE = """
 real = os.pwrite
 def stop(fd, data, at):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 import logstore
-from logstore.engine import checking, records
+from logstore.engine import files, records
 from logstore.engine.frozen import is_in_use
 from logstore.engine.log import Log
 from logstore.engine.reading import Reading
@@ -43,7 +43,7 @@ def raising(error: BaseException) -> Callable[..., NoReturn]:
         (os, "open", lambda path: is_in_use(path)),
         (os, "stat", lambda path: logstore.open(path, mode="r")),
         (os, "open", lambda path: Log.open(path + "-log", UUID)),
-        (os, "link", lambda path: checking.keep_aside(path + "-log")),
+        (os, "link", lambda path: files.keep_aside(path + "-log", "damaged")),
     ],
 )
 def test_an_error_that_a_handler_is_not_for_passes_it(
