@@ -48,7 +48,7 @@ from logstore.engine.frames import (
 from logstore.engine.frozen import FrozenEngine, is_in_use
 from logstore.engine.listing import list_tasks
 from logstore.engine.log import FIRST_OFFSET
-from logstore.engine.notify import Subscription
+from logstore.engine.notify import Change, Subscription
 from logstore.engine.opening import check_place, open_engine
 from logstore.engine.options import Options, Retention
 from logstore.engine.overlay import Overlay
@@ -61,6 +61,7 @@ from logstore.engine.states import (
     is_running,
     missing_result,
 )
+from logstore.engine.threads import Signal
 from logstore.errors import (
     ReadOnlyError,
     StoreClosedError,
@@ -348,18 +349,17 @@ class Store:
         if self.is_settled(task_id):
             return True
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        changed = threading.Event()
-        subscription = Subscription(frozenset((task_key(task_id),)), lambda _: changed.set())
+        waiter = _Waiter(self, task_id)
         try:
-            self.subscribe(subscription)
+            self.subscribe(waiter)
             while not self.is_settled(task_id):
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     return False
-                changed.wait(left)
-                changed.clear()
+                waiter.news.wait(left)
         finally:
-            self.unsubscribe(subscription)
+            waiter.left = True
+            self.unsubscribe(waiter)
         return True
 
     def is_settled(self, task_id: str) -> bool:
@@ -645,6 +645,24 @@ class Store:
     def unsubscribe(self, subscription: Subscription) -> None:
         """Tell it no more; no effect if it is not told."""
         self._shared.notifier.unsubscribe(subscription)
+
+
+class _Waiter(Subscription):
+    """A thread that waits for a task's result."""
+
+    __slots__ = ("_store", "news")
+
+    def __init__(self, store: Store, task_id: str) -> None:
+        super().__init__(frozenset((task_key(task_id),)))
+        self._store = store
+        self.news = Signal()
+
+    def tell(self, changes: list[Change] | None) -> None:
+        self.news.set()
+
+    def again(self) -> None:
+        if self._store.closed:
+            self.news.set()
 
 
 _stores: weakref.WeakSet[Store] = weakref.WeakSet()

@@ -127,24 +127,24 @@ MUTANTS = [
     ),
     Mutant(
         "a copy is not synced",
-        "engine/copying.py",
+        "engine/closedcopy.py",
         "        osdep.sync_file(fd)\n",
         "",
-        "engine/test_copying.py::"
+        "engine/test_closedcopy.py::"
         "test_a_copy_is_on_the_disk_before_it_gets_its_name_and_its_name_after",
     ),
     Mutant(
         "a copy overwrites a file",
-        "engine/copying.py",
+        "engine/closedcopy.py",
         "os.link(temporary, destination)",
         "os.replace(temporary, destination), os.link(destination, temporary)",
-        "engine/test_copying.py::test_a_copy_never_overwrites_a_file",
+        "engine/test_closedcopy.py::test_a_copy_never_overwrites_a_file",
     ),
     Mutant(
         "a rescue forgets what is in the log only",
         "engine/identity.py",
-        "copy_closed(engine.table, destination, [(view.results, view.progress)])",
-        "copy_closed(engine.table, destination)",
+        "engine.table.copy_to, engine.overlay)",
+        "engine.table.copy_to, Overlay(engine.overlay.epoch))",
         NAMELESS + "[removed-closed at once]",
     ),
     Mutant(

@@ -173,7 +173,10 @@ class Fold:
             self._set_mark(key, mark._replace(progress_us=0))
 
     def _remove(self, key: bytes, entry: Entry) -> None:
-        """Take away result and progress; remember a result's id as ``entry`` says."""
+        """Take away result and progress; remember the id as ``entry`` says.
+
+        Also one that had no result: who follows the changes may have seen its progress.
+        """
         mark = self._mark(key)
         progress_us = mark.progress_us
         if entry.kind == EXPIRED and progress_us > entry.expires_us:
@@ -184,14 +187,12 @@ class Fold:
             progress_us = 0
         if mark.result_us:
             self._drop_record(RESULTS, mark.result_us)
-        if mark.result_us or entry.flags & HAD_RESULT:
-            if mark.gone_us:
-                self._drop_record(GONE, mark.gone_us)
-            gone = Entry(entry.kind, HAD_RESULT, entry.time_us, entry.expires_us, b"")
-            self._put_records(GONE, [(gone.time_us, key, gone)])
-            self._set_mark(key, Mark(0, entry.time_us, progress_us))
-        else:
-            self._set_mark(key, Mark(0, mark.gone_us, progress_us))
+        if mark.gone_us:
+            self._drop_record(GONE, mark.gone_us)
+        flags = HAD_RESULT if mark.result_us else entry.flags & HAD_RESULT
+        gone = Entry(entry.kind, flags, entry.time_us, entry.expires_us, b"")
+        self._put_records(GONE, [(gone.time_us, key, gone)])
+        self._set_mark(key, Mark(0, entry.time_us, progress_us))
 
     # -- one record -------------------------------------------------------------------------
 

@@ -100,7 +100,11 @@ class _Listing:
             for key, entry in self._results.items()
             if entry.kind == DELETED and entry.flags & HAD_RESULT
         ]
-        in_table = self._in_table(GONE, kind=DELETED)
+        in_table = (
+            record
+            for record in self._in_table(GONE, kind=DELETED)
+            if record.entry.flags & HAD_RESULT
+        )
         return [self._gone(stream) for stream in (self._ordered(in_log), self._hidden(in_table))]
 
     def expired(self) -> list[Iterator[Record]]:

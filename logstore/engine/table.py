@@ -20,6 +20,7 @@ import lmdb
 
 from logstore.engine import files, osdep, records
 from logstore.engine.frames import FORMAT_VERSION, RESULT, TIME_MAX, Entry, checksum_seed
+from logstore.engine.frames import PROGRESS as PROGRESS_KIND
 from logstore.engine.lmdbfile import (
     DATA_FORMAT,
     adopt_map,
@@ -394,16 +395,31 @@ class Table:
         return record if mark is not None and time_us in mark else None
 
     def changes_since(self, time_us: int) -> list[tuple[bytes, Entry]]:
-        """Keys and entries, without payloads, of results and their ends newer than a time."""
+        """Keys and entries, without results' payloads, of what is newer than a time.
+
+        Behind the end of a result there is progress of the same time if the task runs again: its
+        progress is older than the compaction that has taken the expired result away.
+        """
         found: list[tuple[bytes, Entry]] = []
-        for name in (RESULTS, GONE):  # a result that goes meanwhile is found in both
+        for name in (RESULTS, GONE, PROGRESS):  # a result that goes meanwhile is found in both
             after_us: int | None = time_us
             while after_us is not None:
-                records_read, after_us = self.listing(
+                some, after_us = self.listing(
                     name, newest_first=False, after_us=after_us, limit=LISTING_KEYS
                 )
-                found += [(record.key, record.entry) for record in records_read]
+                found += [(record.key, record.entry) for record in some]
+                if name == GONE:
+                    found += self._running_again(some)
         return found
+
+    def _running_again(self, gone: list[Record]) -> list[tuple[bytes, Entry]]:
+        """The progress that was there before the end of a result was noted."""
+        marks = self.marks([record.key for record in gone])
+        return [
+            (record.key, Entry(PROGRESS_KIND, 0, record.entry.time_us, 0, b""))
+            for record, mark in zip(gone, marks, strict=True)
+            if 0 < mark.progress_us < record.entry.time_us
+        ]
 
     def expired_results(
         self, now_us: int, *, newest_first: bool, after: bytes | None, limit: int

@@ -98,7 +98,7 @@ def everything(table: Table) -> Callable[[lmdb.Transaction[bytes]], list[tuple[b
     return read
 
 
-def test_a_deletion_leaves_its_id_only_if_there_was_a_result(table: Table) -> None:
+def test_a_deletion_leaves_its_id_which_says_whether_there_was_a_result(table: Table) -> None:
     fold(table, {b"a": a_result(10)}, {b"b": Entry(PROGRESS, 0, 11, 0, b"p")})
     fold(
         table,
@@ -107,11 +107,13 @@ def test_a_deletion_leaves_its_id_only_if_there_was_a_result(table: Table) -> No
     )
     gone = table.get_result(b"a")
     assert gone is not None
-    assert gone.kind == DELETED
-    assert table.get_result(b"b") is None
+    assert (gone.kind, gone.flags) == (DELETED, HAD_RESULT)
+    cleared = table.get_result(b"b")
+    assert cleared is not None
+    assert (cleared.kind, cleared.flags) == (DELETED, 0)
     assert table.get_progress(b"b") is None
     counts = table.counts()
-    assert (counts.results, counts.progress, counts.gone, counts.data_bytes) == (0, 0, 1, 0)
+    assert (counts.results, counts.progress, counts.gone, counts.data_bytes) == (0, 0, 2, 0)
 
 
 def test_what_expires_leaves_an_id_of_a_new_time(table: Table) -> None:

@@ -246,28 +246,34 @@ def test_a_store_that_is_closed_ends_its_notifier_at_once(
     thread = store._shared.notifier._thread
     assert thread is not None
     store.close()
+    thread.join(LONG_S)
     assert not thread.is_alive()
+
+
+class Told(notify.Subscription):
+    """A subscriber that does something when it is told."""
+
+    def __init__(self, do: Callable[[], object]) -> None:
+        super().__init__(None)
+        self.tell = lambda _: do()  # type: ignore[method-assign, assignment]
 
 
 def test_an_error_of_one_subscriber_is_logged_and_an_interrupt_is_not_swallowed(
     store: logstore.Store, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def tell(error: BaseException) -> None:
+    def fail(error: BaseException) -> None:
         raise error
 
     told = threading.Event()
     notifier = store._shared.notifier
-    subscriptions = [
-        notify.Subscription(None, lambda _: tell(ValueError("its own"))),
-        notify.Subscription(None, lambda _: told.set()),
-    ]
+    subscriptions = [Told(lambda: fail(ValueError("its own"))), Told(told.set)]
     for subscription in subscriptions:
         store.subscribe(subscription)
     notifier.tell_all_to_look()
     assert told.is_set()
     assert "a subscriber of the store failed" in caplog.text
     store.unsubscribe(subscriptions[0])
-    interrupted = notify.Subscription(None, lambda _: tell(KeyboardInterrupt()))
+    interrupted = Told(lambda: fail(KeyboardInterrupt()))
     store.subscribe(interrupted)
     with pytest.raises(KeyboardInterrupt):
         notifier.tell_all_to_look()
