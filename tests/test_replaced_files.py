@@ -204,6 +204,34 @@ def test_a_table_without_a_name_is_rescued(path: Path, how: str, ending: str) ->
         assert ids_in(path) == ({"other"} if how == "replaced by a store" else set())
 
 
+@pytest.mark.parametrize("how", ["a backup", "an older copy", "another file"])
+def test_a_table_that_is_overwritten_in_place_is_noticed(path: Path, how: str) -> None:
+    """As `cp backup.db app.db` does.  What is in the log survives, the rest is as it was copied."""
+    store = logstore.open(path)
+    store.set_result("a", 1)
+    store.compact()
+    other = path.with_name("other")
+    if how == "a backup":
+        store.backup(other)
+    elif how == "an older copy":
+        shutil.copyfile(path, other)
+    else:
+        other.write_bytes(bytes(1 << 20))
+    store.set_result("b", 2)
+    store.compact()
+    store.set_result("c", 3)
+    with open(path, "r+b") as file:
+        file.write(other.read_bytes())
+    acked, error = write_until_refused(store)
+    assert f"{path}: removed or replaced" in str(error)
+    with pytest.raises(logstore.StoreReplacedError, match="since the last compaction"):
+        store.close()
+    assert error.rescued is not None
+    assert ids_in(error.rescued) == {"c", *acked}
+    if how == "a backup":
+        assert ids_in(path) == {"a"}
+
+
 def test_a_table_that_was_renamed_gets_everything_folded_into_it(path: Path) -> None:
     store = logstore.open(path)
     store.set_result("a", 1)

@@ -36,6 +36,21 @@ def write_closed(destination: str, like: int, fill: Callable[[int], object], log
         osdep.remove(temporary)
 
 
+def write_new(destination: str, like: Table, log: Overlay) -> None:
+    """As :func:`write_closed`, with nothing but ``log`` in it."""
+    temporary = f"{destination}-empty-{os.urandom(4).hex()}"
+
+    def fill(fd: int) -> None:
+        Table.create(temporary, like.meta.uuid)
+        try:
+            with open(temporary, "rb") as empty:
+                osdep.pwrite_all(fd, empty.read(), 0)
+        finally:
+            osdep.remove(temporary)
+
+    write_closed(destination, like.fd, fill, log)
+
+
 def _fold_and_close(path: str, log: Overlay) -> None:
     copy = Table(path, lock=False)
     try:

@@ -39,6 +39,7 @@ from logstore.engine.header import (
     STATE,
     SYNCED,
     TABLE_INODE,
+    TABLE_TXN,
     WRITING,
     SharedHeader,
 )
@@ -314,6 +315,7 @@ class Engine(Reading):
         else:
             table = Table(self.path)
         self.replace_table(table)
+        words[TABLE_TXN] = table.last_transaction()
         words[INCARNATION] = self.incarnation = table.meta.incarnation
         words[TABLE_INODE] = table.inode
 
@@ -472,6 +474,7 @@ class Engine(Reading):
     def begin_epoch(self, epoch: int) -> None:
         """Publish that the table holds everything and the log starts over; writer lock held."""
         words = self.header.words
+        words[TABLE_TXN] = self.table.last_transaction()
         with self.view_lock:
             words[SYNCED] = FIRST_OFFSET
             self.header.publish(epoch, FIRST_OFFSET)

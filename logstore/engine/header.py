@@ -38,6 +38,7 @@ LAST_TIME = 16  # the time of the newest record, in microseconds: times only gro
 HELD_BY_CHECK = 17  # as HELD_BY_VACUUM
 HELD_BY_BACKUP = 18  # as HELD_BY_VACUUM; several at once share it
 REPLACED = 19  # nonzero: the store's files were removed or replaced, its processes write no more
+TABLE_TXN = 20  # the number of the table's newest transaction
 HOLDS = (HELD_BY_VACUUM, HELD_BY_CHECK, HELD_BY_BACKUP)
 
 # Indexes of 32-bit words, in cache lines of their own; processes sleep on three of them.

@@ -6,8 +6,9 @@ Someone may remove, rename or replace any file of a store that is open.  Rules:
   compares the inodes at the paths with those that it has open.
 - A log that is gone is replaced by a new one, after its frames have been folded from memory.  A
   file that lies in its place is kept under another name.
-- If the table, the shared header or LMDB's lock file is another one, all processes of the store
-  stop acking.  What is only in files without a name is copied to a whole store of its own,
+- If the table, the shared header or LMDB's lock file is another one, or the table's contents are
+  (a copy onto the same file), all processes of the store stop acking.
+  What is only in files without a name is copied to a whole store of its own,
   ``app.db-rescued-*``; a table that still has a name gets everything folded into it.  From then
   on every call raises StoreReplacedError, which says where the data is.
 - The presence locks are given back then, so that the path can be opened again at once.
@@ -20,9 +21,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NoReturn
 
+import lmdb
+
 from logstore.engine import files, osdep
-from logstore.engine.closedcopy import write_closed
-from logstore.engine.header import INCARNATION, LOG_FAILED, REPLACED, STATE
+from logstore.engine.closedcopy import write_closed, write_new
+from logstore.engine.header import INCARNATION, LOG_FAILED, REPLACED, STATE, TABLE_TXN, WRITING
 from logstore.engine.table import Table
 from logstore.errors import (
     CorruptTableError,
@@ -86,7 +89,19 @@ def _lost(engine: Engine, *, successor: bool = True) -> list[str]:
             lost.append(path)
     elif files.identity(path + "-lock") != table.lock_identity:
         lost.append(path + "-lock")
+    elif is_overwritten(engine):
+        lost.append(path)
     return lost
+
+
+def is_overwritten(engine: Engine) -> bool:
+    """Whether the table's file is the same and its contents are not, as after a plain copy.
+
+    A compaction that has been cut short may have committed without saying so.
+    """
+    words = engine.header.words
+    found, expected = engine.table.last_transaction(), words[TABLE_TXN]
+    return found < expected or (found > expected and not words[WRITING])
 
 
 def _is_vacuumed(engine: Engine) -> bool:
@@ -113,7 +128,7 @@ def _abandon(engine: Engine, lost: list[str]) -> NoReturn:
     """Put everything acked in safety, stop all processes of the store, and say so."""
     words = engine.header.words
     engine.lost_files = lost
-    named = files.current_path(engine.table.fd)
+    named = None if is_overwritten(engine) else files.current_path(engine.table.fd)
     if named is None:
         _rescue(engine)
     else:
@@ -131,13 +146,20 @@ def _abandon(engine: Engine, lost: list[str]) -> NoReturn:
 
 
 def _rescue(engine: Engine) -> None:
-    """Make a whole store of what has no name any more.  Raises StoreReplacedError if it fails."""
+    """Make a store of what has no name any more.  Raises StoreReplacedError if it fails.
+
+    It is whole, but for a table that has been overwritten: then it has what is in the log only.
+    """
+    overwritten = is_overwritten(engine)
     destination = _rescued_path(engine)
     if os.path.lexists(destination):
         return  # made before, by a process that could not say so
     try:
-        write_closed(destination, engine.table.fd, engine.table.copy_to, engine.overlay)
-    except (OSError, LogstoreError) as exc:
+        if overwritten:
+            write_new(destination, engine.table, engine.overlay)
+        else:
+            write_closed(destination, engine.table.fd, engine.table.copy_to, engine.overlay)
+    except (OSError, LogstoreError, lmdb.Error) as exc:
         raise StoreReplacedError(
             f"{engine.path}: removed or replaced while in use; what was acked since is in this "
             f"process only, and could not be written to {destination} ({exc}); make that possible, "
@@ -162,8 +184,9 @@ def replaced_error(engine: Engine) -> StoreReplacedError:
     what = " and ".join(engine.lost_files) or f"a file of {engine.path}"
     rescued = _rescued_path(engine)
     where = rescued if os.path.lexists(rescued) else files.current_path(engine.table.fd)
+    held = "what was acked since the last compaction" if is_overwritten(engine) else "all acked"
     error = StoreReplacedError(
-        f"{what}: removed or replaced while the store was in use; everything that was acked is in "
+        f"{what}: removed or replaced while the store was in use; {held} is in "
         f"{where or 'no file that can be named'}; close this store and open it again"
     )
     error.rescued = where

@@ -30,6 +30,7 @@ from logstore.engine.header import (
     REPLACED,
     SYNCED,
     TABLE_INODE,
+    TABLE_TXN,
     WRITING,
     SharedHeader,
 )
@@ -199,6 +200,7 @@ def _open_alone(
             )
             words = header.words
             words[INCARNATION] = table.meta.incarnation
+            words[TABLE_TXN] = table.last_transaction()
             words[TABLE_INODE] = table.inode
             words[LOG_ID] = log.log_id
             words[SYNCED] = FIRST_OFFSET
@@ -415,6 +417,7 @@ def _publish_vacuumed(table: Table, header: SharedHeader, log: Log) -> None:
         if words[WRITING] and table.meta.incarnation == words[INCARNATION] + 1:
             osdep.sync_directory(os.path.dirname(table.path))
             make_lock_file(table.path)  # the one that is there is the old table's
+            words[TABLE_TXN] = table.last_transaction()
             words[TABLE_INODE] = table.inode
             words[INCARNATION] = table.meta.incarnation
     finally:

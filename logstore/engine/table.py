@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import lmdb
 
-from logstore.engine import files, osdep, records
+from logstore.engine import files, metapages, osdep, records
 from logstore.engine.frames import FORMAT_VERSION, RESULT, TIME_MAX, Entry, checksum_seed
 from logstore.engine.frames import PROGRESS as PROGRESS_KIND
 from logstore.engine.lmdbfile import (
@@ -516,6 +516,20 @@ class Table:
                 f"reads {FORMAT_VERSION}.{DATA_FORMAT}"
             )
         return meta
+
+    def last_transaction(self) -> int:
+        """The number of the newest transaction in the file, -1 if it is no table any more.
+
+        Read from the file and not from the map, which another program may have cut short.
+        """
+        first = os.pread(self.fd, metapages.META_BYTES, 0)
+        if len(first) < metapages.META_BYTES:
+            return -1
+        page = metapages.decode(first)
+        second = os.pread(self.fd, metapages.META_BYTES, page.page_bytes)
+        if page.magic != metapages.MAGIC or len(second) < metapages.META_BYTES:
+            return -1
+        return max(page.txn_id, metapages.decode(second).txn_id)
 
     # -- writing ----------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ from logstore.engine.header import (
     INCARNATION,
     LOG_FAILED,
     TABLE_INODE,
+    TABLE_TXN,
     WRITING,
 )
 from logstore.engine.log import FIRST_OFFSET
@@ -191,6 +192,7 @@ def _finish(engine: Engine, copy: Table, fd: int, folded: int) -> None:
     # The lock file that is there belongs to the old table, which others still have open.
     table = Table(path, new_lock=True)
     engine.replace_table(table)
+    words[TABLE_TXN] = table.last_transaction()
     words[INCARNATION] = engine.incarnation = incarnation
     words[TABLE_INODE] = table.inode
     engine.begin_epoch(epoch)
