@@ -6,12 +6,12 @@ Names and meaning are msgspec's:
   is, or one for which it will be called again; ``NotImplementedError`` says that it does not
   support the type.
 - ``dec_hook(type, obj)`` is called with the type of that object and with what ``enc_hook`` made of
-  it, and returns the value to be read.  ``NotImplementedError`` says that it does not support it.
+  it, and returns the value to be read.  ``NotImplementedError`` says that it does not support it:
+  what ``enc_hook`` made is then the value, as it is without a ``dec_hook``.
 
 msgspec takes the type from the schema that it decodes for.  A store has none: the name of the class
 stands beside the value.  ``type`` is the class of this name if its module is imported and has it,
-and otherwise the dotted name as a str.  Nothing is imported because of what was read.  Without a
-``dec_hook``, what ``enc_hook`` made is the value.
+and otherwise the dotted name as a str.  Nothing is imported because of what was read.
 
 Rules: hooks are only called here, and in any thread.  Whatever ``Exception`` they raise becomes
 the error of the codec, with the hook's as its cause.
@@ -109,19 +109,15 @@ class Revival:
             made = self._dec_hook(find_class(module, qualname) or name, value)
         except MemoryError:
             raise
-        except NotImplementedError as error:
-            raise self._failed(
-                f"dec_hook does not support {name}; it may return what it gets", error
-            ) from error
+        except NotImplementedError:
+            return value
         except Exception as error:
-            raise self._failed(f"dec_hook raised for {name}: {describe(error)}", error) from error
+            self.failure = DecodeError(
+                f"a value cannot be read: dec_hook raised for {name}: {describe(error)}"
+            )
+            raise self.failure from error
         self._made[id(made)] = made
         return made
-
-    def _failed(self, reason: str, error: Exception) -> DecodeError:
-        self.failure = DecodeError(f"a value cannot be read: {reason}")
-        self.failure.__cause__ = error
-        return self.failure
 
 
 def checked_payload(payload: list[Any]) -> tuple[str, str, Any]:

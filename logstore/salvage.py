@@ -1,6 +1,6 @@
 """Checking a store by its path, also one whose log is too damaged for it to be opened.
 
-Rules: nothing is written unless ``salvage`` is asked for; then the table's pages are verified and
+Rules: nothing is changed unless ``salvage`` is asked for; then the table's pages are verified and
 the log's header is looked at first, and the damaged log is on the disk under another name before
 anything else is done.
 """
@@ -28,10 +28,10 @@ from logstore.types import CheckReport
 
 
 def check(path: FilePath, *, salvage: bool = False) -> CheckReport:
-    """Verify the store at ``path``: beside live processes, or at rest, writing nothing.
+    """Verify the store at ``path``: beside live processes, in a private copy, or at rest.
 
-    At rest every page of the table is verified before LMDB is let near it, so no damage can
-    crash the process.  Damage is in the report, not raised.
+    At rest nothing is written, and every page of the table is verified before LMDB is let near it,
+    so no damage can crash the process.  Damage is in the report, not raised.
 
     With ``salvage``, for a store that nobody has open and whose log is damaged: every whole frame
     of the log is folded into the table, the log is kept as ``...-log.damaged-...``, and the report

@@ -114,8 +114,8 @@ def open(
     msgspec.  The first is called with an object of a type that is not stored, and returns one that
     is; the second is called on reading, with the class of that object and what was made of it, and
     returns the value.  ``NotImplementedError`` says "not supported".  ``type`` is the class if its
-    module is imported, and else its dotted name; without ``dec_hook`` the value is what
-    ``enc_hook`` made.  Any thread may call them.
+    module is imported, and else its dotted name; without ``dec_hook``, or if that does not support
+    the type, the value is what ``enc_hook`` made.  Any thread may call them.
 
     A second ``open`` of the same file in a process shares the first one's engine, and with it
     ``compact_at``, ``write_timeout_s``, ``sync_interval_s``, ``max_results`` and ``max_bytes``.
@@ -409,7 +409,11 @@ class Store:
         sheltered(engine.compact)
 
     def vacuum(self) -> vacuum.VacuumReport:
-        """Give free pages of the file back to the file system, beside running writers."""
+        """Give free pages of the file back to the file system, beside running writers.
+
+        Raises StoreBusyError if another process is at it, or if so much is written meanwhile that
+        it had to begin again three times.
+        """
         engine = self.writable_engine
         engine.refuse_nested()
         return sheltered(lambda: vacuum.vacuum(engine))
@@ -417,7 +421,8 @@ class Store:
     def backup(self, destination: FilePath) -> None:
         """Copy the store, with everything acked before this call, to a new file, durably.
 
-        Writers go on meanwhile.  Raises FileExistsError if ``destination`` exists.
+        Writers go on meanwhile.  Raises FileExistsError if ``destination`` exists, StoreBusyError
+        if so much is written meanwhile that it had to begin again three times.
         """
         engine = self.writable_engine
         engine.refuse_nested()
@@ -425,10 +430,12 @@ class Store:
         sheltered(lambda: vacuum.backup(engine, absolute))
 
     def check(self, *, salvage: bool = False) -> CheckReport:
-        """Verify every record, index and frame.
+        """Verify every record, index and frame, as of a moment during the call.
 
-        With ``salvage`` a damaged log's whole frames are folded into the table, and the log is
-        kept aside.  Reads of this process that go to the table wait meanwhile.
+        Of a store that is open for writing, in any process, a private copy is verified, which needs
+        space on the disk; readers and writers go on meanwhile.  With ``salvage`` a damaged log's
+        whole frames are folded into the table, and the log is kept aside.  Raises StoreBusyError if
+        so much is written meanwhile that the copy had to begin again three times, DiskFullError.
         """
         engine = self.writable_engine if salvage else self.engine
         engine.refuse_nested()

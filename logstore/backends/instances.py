@@ -11,20 +11,21 @@ for what it was, and it prints as it did; ``type(error) is Class`` is false.  Wh
 instead: other arguments, because many classes make their text of attributes; a ``RemoteError``,
 because ``except Class`` misses it; assigning ``__class__`` later, because built-in classes do not
 let it be assigned.  A class that would run code of its own when a subclass is made (a metaclass,
-``__init_subclass__``) gets none.
+``__init_subclass__``) gets none, but for those of the standard library, which do no harm.
 """
 
 from __future__ import annotations
 
 import builtins
 import typing
+from abc import ABCMeta
 from typing import Any, NamedTuple
 
 from logstore.backends.failures import GROUP, c_members, members_of, unicode_fields
 from logstore.codec_text import bases_of, class_names, namespace_of
 
-# Whose __init_subclass__ does no harm.
-_HARMLESS = (object, typing.Generic)
+_METACLASSES = (type, ABCMeta)
+_INIT_SUBCLASSES = (object, typing.Generic)
 
 
 class Contents(NamedTuple):
@@ -80,8 +81,9 @@ def with_text(kind: type[BaseException], text: str, shown: str | None) -> Any:
 
     None if there can be none.  Without ``shown`` the ``repr()`` is that of ``kind``.
     """
+    metaclass: Any = type(kind)
     owner = next(base for base in bases_of(kind) if "__init_subclass__" in namespace_of(base))
-    if type(kind) is not type or owner not in _HARMLESS:
+    if metaclass not in _METACLASSES or owner not in _INIT_SUBCLASSES:
         return None
 
     def reduce(error: BaseException) -> tuple[Any, ...]:
@@ -98,7 +100,7 @@ def with_text(kind: type[BaseException], text: str, shown: str | None) -> Any:
     if shown is not None:
         namespace["__repr__"] = lambda error: shown
     try:
-        return type(kind.__name__, (kind,), namespace)
+        return metaclass(kind.__name__, (kind,), namespace)
     except TypeError:  # a class that lets itself not be subclassed
         return None
 

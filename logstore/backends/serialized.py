@@ -3,8 +3,9 @@
 A serialized result is a dict of ``taskiq`` (1), ``is_err``, ``serializer`` (the name of its class)
 and ``data``, the bytes it made of a result in the form of :mod:`logstore.backends.outcome`.
 
-Rules: the return value is given to the serializer as it is, then as plain data, then as JSON
-types; what it takes first is stored, so that pickle keeps objects and JSON gets what it can hold.
+Rules: the return value is given to the serializer as it is, then as plain data, then as the JSON
+types of that; what it takes first is stored, so that pickle keeps objects and JSON gets what it can
+hold.  What has no plain form, and is not taken as it is, becomes an error result.
 Bytes are only ever read by the serializer that wrote them: nothing reaches ``pickle.loads`` because
 of what stands in a file.
 """

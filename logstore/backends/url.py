@@ -71,7 +71,12 @@ def _serializer(text: str) -> Any:
 
 def _function(text: str) -> Any:
     module, _, name = text.partition(":")
-    function = getattr(import_module(module), name, None) if module and name else None
+    function = None
+    if name.isidentifier() and all(part.isidentifier() for part in module.split(".")):
+        try:
+            function = getattr(import_module(module), name, None)
+        except Exception as error:  # whatever the code of the module raises
+            raise ValueError(f"{module} cannot be imported: {error}") from error
     if not callable(function):
         raise ValueError(f"expected a function as module:name, found {text!r}")
     return function
@@ -138,7 +143,7 @@ def open_backend(url: str) -> AsyncResultBackend[Any]:
 
     ``dummy://``, ``memory://?max_stored_results=500``, ``file:///dir`` and
     ``logstore:///path/app.db?keep_results=false``; the options are the keyword arguments of the
-    backend's class.
+    backend's class.  ``enc_hook=module:name`` imports that module: a URL is trusted as code is.
 
     Raises :class:`~logstore.backends.errors.BackendURLError` for a URL that is none of these,
     with the schemes or options that are known.

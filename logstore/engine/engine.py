@@ -30,6 +30,7 @@ from logstore.engine.failures import raise_write_error
 from logstore.engine.frames import OFFSET_MAX, PROGRESS, Entry
 from logstore.engine.groups import GroupCommit
 from logstore.engine.header import (
+    HOLDS,
     INCARNATION,
     LAST_TIME,
     LOG_FAILED,
@@ -38,7 +39,6 @@ from logstore.engine.header import (
     STATE,
     SYNCED,
     TABLE_INODE,
-    VACUUM,
     WRITING,
     SharedHeader,
 )
@@ -61,7 +61,8 @@ from logstore.errors import (
 
 T = TypeVar("T")
 
-VACUUM_LOG_FACTOR = 64  # while a vacuum copies, the log may grow to this many times its limit
+COPY_LOG_FACTOR = 64  # while a copy gets on, the log may grow to this many times its limit
+HOLD_NS = 10 * 10**9  # a copy that takes longer from one step to the next does not get on
 
 
 class Engine(Reading):
@@ -87,6 +88,7 @@ class Engine(Reading):
         self.lost_files: list[str] = []  # those that this process has found replaced
         self.view_lock = threading.RLock()
         self.copy_lock = threading.Lock()  # held while there is a copy of the table
+        self._held_until_ns = 0  # what this process last wrote into one of HOLDS
         self._writer_lock = WriterLock(header)
         self.groups = GroupCommit(self)
         self.committer = Committer(self.groups.commit, options.write_timeout_s)
@@ -370,7 +372,7 @@ class Engine(Reading):
 
     def compact_if_due(self) -> None:
         """After a commit that has been acked: errors stay here, the next writer recovers."""
-        if self.vacuum_defers(0):
+        if self.copy_defers(0):
             return
         try:
             self.fold()
@@ -378,29 +380,47 @@ class Engine(Reading):
             self.counters.compaction_errors += 1
             self.counters.last_compaction_error = str(exc)
 
-    def vacuum_defers(self, coming_bytes: int) -> bool:
-        """Whether a vacuum is copying and the log may still grow, so that nothing is folded."""
-        words = self.header.words
-        if not words[VACUUM]:
-            return False
-        committed = words[STATE] & OFFSET_MAX
-        if committed + coming_bytes > self.options.compact_at * VACUUM_LOG_FACTOR:
-            return False
-        if sheltered(self.vacuum_is_dead):
-            words[VACUUM] = 0
-            return False
-        return True
+    def hold_compactions(self, by: int) -> None:
+        """Put compactions off for a copy of the table that gets on; again within HOLD_NS.
 
-    def vacuum_is_dead(self) -> bool:
-        """Whether the process that put off compactions is gone."""
+        ``by`` is the word of the header for its kind.  A copy that is stopped or dead does not call
+        it again, and the others go on.  Raises StoreClosedError.
+        """
+        self._held_until_ns = time.monotonic_ns() + HOLD_NS
         try:
-            fd = files.open_file(self.path + "-vacuum", os.O_RDONLY)
-        except FileNotFoundError:
+            self.header.words[by] = self._held_until_ns
+        except ValueError:
+            raise self.closed_error() from None
+
+    def let_compactions_go_on(self, by: int) -> None:
+        """Undo :meth:`hold_compactions`, unless another process has called it since."""
+        try:
+            if self.header.words[by] == self._held_until_ns:
+                self.header.words[by] = 0
+        except ValueError:
+            pass  # the header is unmapped
+
+    def is_held(self, by: int | None = None) -> bool:
+        """Whether a copy of this kind, or of any, gets on in this process or another."""
+        words = self.header.words
+        now_ns = time.monotonic_ns()
+        return any(0 < words[n] - now_ns <= HOLD_NS for n in (HOLDS if by is None else (by,)))
+
+    def copy_defers(self, coming_bytes: int) -> bool:
+        """Whether nothing is folded now because a copy gets on and the log may still grow.
+
+        When it may not, the copies have lost: from then on, until they get on again, all is as if
+        they were not there.
+        """
+        words = self.header.words
+        end = (words[STATE] & OFFSET_MAX) + coming_bytes
+        if not self.is_held():
+            return False
+        if end <= self.options.compact_at * COPY_LOG_FACTOR:
             return True
-        try:
-            return osdep.try_lock(fd, shared=True)
-        finally:
-            files.close(fd)
+        for word in HOLDS:
+            words[word] = 0
+        return False
 
     def fold(self, *, extra: Batch | None = None, clean: bool = False) -> None:
         """Fold the overlay, and ``extra`` behind it, and begin a new epoch.

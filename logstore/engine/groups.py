@@ -107,7 +107,7 @@ class GroupCommit:
 
     def _goes_to_table(self, writes: list[Write], entry: Entry) -> bool:
         size = len(entry.payload)
-        return len(writes) == 1 and size > LARGE_BYTES and not self._engine.vacuum_defers(size)
+        return len(writes) == 1 and size > LARGE_BYTES and not self._engine.copy_defers(size)
 
     def append(self, resolved: list[Keyed], *, must_sync: bool) -> None:
         """Write, flush and publish one group.  Raises OSError; nothing is published then."""

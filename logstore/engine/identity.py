@@ -21,7 +21,7 @@ import os
 from typing import TYPE_CHECKING, NoReturn
 
 from logstore.engine import files, osdep
-from logstore.engine.copying import copy_closed
+from logstore.engine.closedcopy import write_closed
 from logstore.engine.header import INCARNATION, LOG_FAILED, REPLACED, STATE
 from logstore.engine.table import Table
 from logstore.errors import (
@@ -132,12 +132,11 @@ def _abandon(engine: Engine, lost: list[str]) -> NoReturn:
 
 def _rescue(engine: Engine) -> None:
     """Make a whole store of what has no name any more.  Raises StoreReplacedError if it fails."""
-    view = engine.overlay
     destination = _rescued_path(engine)
     if os.path.lexists(destination):
         return  # made before, by a process that could not say so
     try:
-        copy_closed(engine.table, destination, [(view.results, view.progress)])
+        write_closed(destination, engine.table.fd, engine.table.copy_to, engine.overlay)
     except (OSError, LogstoreError) as exc:
         raise StoreReplacedError(
             f"{engine.path}: removed or replaced while in use; what was acked since is in this "

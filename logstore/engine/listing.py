@@ -14,13 +14,12 @@ from functools import partial
 from itertools import chain, islice
 
 from logstore.codec_hooks import DecHook
-from logstore.engine import reading
 from logstore.engine.clock import end_us, now_us
 from logstore.engine.frames import DELETED, EXPIRED, FAILED, HAD_RESULT, RESULT, Entry
 from logstore.engine.reading import Reading
 from logstore.engine.records import Record
 from logstore.engine.states import is_live_progress, is_live_result, is_running
-from logstore.engine.table import GONE, RESULTS, RUNNING, Table
+from logstore.engine.table import GONE, LISTING_KEYS, RESULTS, RUNNING, Table
 from logstore.errors import CorruptRecordError
 from logstore.progress import decode_progress
 from logstore.types import Status, TaskInfo
@@ -159,14 +158,14 @@ class _Listing:
     def _expired_in_table(self) -> Iterator[Record]:
         """Results in the table that have expired and are still there, in batches of short reads."""
         after: bytes | None = None
-        size = reading.LISTING_BATCH if self._limit is None else max(self._limit, 1)
+        size = LISTING_KEYS if self._limit is None else max(self._limit, 1)
         while True:
             read = partial(
                 Table.expired_results,
                 now_us=self._now_us,
                 newest_first=self._newest_first,
                 after=after,
-                limit=min(size, reading.LISTING_BATCH),
+                limit=min(size, LISTING_KEYS),
             )
             batch, after = self._engine.from_table(read)
             yield from batch

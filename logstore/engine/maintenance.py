@@ -19,7 +19,7 @@ from logstore.engine import identity, osdep, vacuum
 from logstore.engine.engine import Engine
 from logstore.engine.failures import start_thread
 from logstore.engine.frames import OFFSET_MAX
-from logstore.engine.header import LOG_FAILED, REPLACED, STATE, SYNCED, VACUUM, WRITING
+from logstore.engine.header import LOG_FAILED, REPLACED, STATE, SYNCED, WRITING
 from logstore.engine.log import FIRST_OFFSET
 
 IDLE_S = 1.0
@@ -82,7 +82,7 @@ class Maintenance:
             engine.exclusively(lambda: None, timeout_s=self._lock_s())
             return
         idle = now - self._since >= IDLE_S
-        if state & OFFSET_MAX > FIRST_OFFSET and idle and not words[VACUUM]:
+        if state & OFFSET_MAX > FIRST_OFFSET and idle and not engine.copy_defers(0):
             engine.compact(timeout_s=self._lock_s())
             self._epoch = words[STATE] >> 32
             return
@@ -114,7 +114,7 @@ class Maintenance:
         this one has taken; 0 if nothing is left.
         """
         engine = self._engine
-        if engine.header.words[VACUUM] or not engine.expiry_due():
+        if engine.copy_defers(0) or not engine.expiry_due():
             return 0.0
         started = time.monotonic()
         engine.compact(timeout_s=self._lock_s())

@@ -244,7 +244,7 @@ class _TryAgainError(Exception):
 
 def _remove_leftovers(path: str) -> None:
     """Remove what processes that died may have left; only for a process that is alone."""
-    for suffix in ("-lock", "-new", "-new-lock", "-vacuum", "-vacuum-lock", "-log-new"):
+    for suffix in ("-lock", "-new", "-new-lock", "-vacuum", "-vacuum-lock", "-check", "-log-new"):
         osdep.remove(path + suffix)
 
 

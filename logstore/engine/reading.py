@@ -18,12 +18,10 @@ from logstore.engine.frames import DELETED, HAD_RESULT, OFFSET_MAX, RESULT, Entr
 from logstore.engine.options import Options
 from logstore.engine.overlay import Overlay
 from logstore.engine.records import Record
-from logstore.engine.table import Table
+from logstore.engine.table import LISTING_KEYS, Table
 from logstore.errors import CorruptRecordError, StoreClosedError
 
 T = TypeVar("T")
-
-LISTING_BATCH = 256
 
 
 class Reading(ABC):
@@ -136,7 +134,7 @@ class Reading(ABC):
         is as for :meth:`Table.listing`.
         """
         after_us: int | None = None
-        size = LISTING_BATCH if first is None else min(max(first, 1), LISTING_BATCH)
+        size = LISTING_KEYS if first is None else min(max(first, 1), LISTING_KEYS)
         while True:
             read = partial(
                 Table.listing,
@@ -147,7 +145,7 @@ class Reading(ABC):
                 alive_us=alive_us,
                 kind=kind,
             )
-            size = LISTING_BATCH
+            size = LISTING_KEYS
             batch, after_us = self.from_table(read)
             yield from batch
             if after_us is None:

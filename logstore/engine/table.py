@@ -19,7 +19,6 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import lmdb
 
 from logstore.engine import files, osdep, records
-from logstore.engine.failures import raise_write_error
 from logstore.engine.frames import FORMAT_VERSION, RESULT, TIME_MAX, Entry, checksum_seed
 from logstore.engine.frames import PROGRESS as PROGRESS_KIND
 from logstore.engine.lmdbfile import (
@@ -32,6 +31,7 @@ from logstore.engine.lmdbfile import (
     refuse_link,
     translate,
 )
+from logstore.engine.pages import copy_pages
 from logstore.engine.records import TIME, Mark, Meta, Record
 from logstore.errors import (
     CorruptRecordError,
@@ -51,6 +51,7 @@ _META_KEY = b"header"
 BATCH_KEYS = 64
 BATCH_BYTES = 1 << 20
 LOOKED_AT_MAX = 2048  # records, in a listing; most of those that are left out take a microsecond
+LISTING_KEYS = 256  # the same for records without their payloads
 
 # Databases: task id -> mark; time -> record; time of the progress of unfinished tasks -> nothing;
 # expiry, kind and time of a record -> nothing.
@@ -302,6 +303,10 @@ class Table:
         name, time_us = _place(mark, progress)
         return self.record_in(txn, name, time_us, key).entry if time_us else None
 
+    def marks(self, keys: list[bytes]) -> list[Mark]:
+        """The marks of some tasks, empty for those that are not there; in one transaction."""
+        return self.read(lambda txn: [self.mark_in(txn, key) or Mark() for key in keys])
+
     def mark_in(self, txn: Txn, key: bytes) -> Mark | None:
         """A task's mark as a transaction sees it."""
         raw = txn.get(key, db=self.db[IDS])
@@ -396,28 +401,25 @@ class Table:
         progress is older than the compaction that has taken the expired result away.
         """
         found: list[tuple[bytes, Entry]] = []
-
-        def newer(txn: Txn) -> None:
-            for name in (RESULTS, GONE, PROGRESS):
-                with txn.cursor(db=self.db[name]) as cursor:
-                    placed = cursor.set_range(TIME.pack(time_us + 1))
-                    while placed:
-                        at_us = TIME.unpack(cursor.key())[0]
-                        record = self._listed(txn, name, at_us)
-                        if record is not None:
-                            found.append((record.key, record.entry))
-                            if name == GONE and self._runs_again(txn, record.key, at_us):
-                                again = Entry(PROGRESS_KIND, 0, at_us, 0, b"")
-                                found.append((record.key, again))
-                        placed = cursor.next()
-
-        self.read(newer)
+        for name in (RESULTS, GONE, PROGRESS):  # a result that goes meanwhile is found in both
+            after_us: int | None = time_us
+            while after_us is not None:
+                some, after_us = self.listing(
+                    name, newest_first=False, after_us=after_us, limit=LISTING_KEYS
+                )
+                found += [(record.key, record.entry) for record in some]
+                if name == GONE:
+                    found += self._running_again(some)
         return found
 
-    def _runs_again(self, txn: Txn, key: bytes, gone_us: int) -> bool:
-        """Whether a task has progress that was there before the end of its result was noted."""
-        mark = self.mark_in(txn, key)
-        return mark is not None and 0 < mark.progress_us < gone_us
+    def _running_again(self, gone: list[Record]) -> list[tuple[bytes, Entry]]:
+        """The progress that was there before the end of a result was noted."""
+        marks = self.marks([record.key for record in gone])
+        return [
+            (record.key, Entry(PROGRESS_KIND, 0, record.entry.time_us, 0, b""))
+            for record, mark in zip(gone, marks, strict=True)
+            if 0 < mark.progress_us < record.entry.time_us
+        ]
 
     def expired_results(
         self, now_us: int, *, newest_first: bool, after: bytes | None, limit: int
@@ -568,13 +570,19 @@ class Table:
         with self._gate:
             return self.env.reader_check()
 
-    def copy_to(self, fd: int) -> None:
-        """Copy a snapshot without its free pages to an open, empty file; it is not synced."""
+    def copy_to(self, fd: int, pulse: Callable[[int], None] = lambda written: None) -> None:
+        """Copy the newest snapshot without its free pages to an empty file; it is not synced.
+
+        No transaction is open meanwhile: see pages.py, also for ``pulse``.  Raises OvertakenError,
+        CorruptTableError, StoreClosedError and OSError.
+        """
+        with self._gate:
+            transaction = self.read(lambda txn: txn.id())
+            mine = files.duplicate(self.fd)  # the table may be closed meanwhile
         try:
-            with self._writing:
-                self.env.copyfd(fd, compact=True)
-        except lmdb.Error as exc:
-            raise_write_error(self.path, exc)
+            copy_pages(mine, self.path, transaction, fd, pulse)
+        finally:
+            files.close(mine)
 
 
 def _place_behind(cursor: Any, after: bytes | None, newest_first: bool) -> bool:

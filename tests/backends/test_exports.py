@@ -126,6 +126,17 @@ def test_an_error_has_the_name_and_the_bases_of_taskiq_redis() -> None:
         assert [base for base in of_taskiq if not issubclass(getattr(errors, name), base)] == []
 
 
+def test_each_error_without_a_message_has_one_of_its_own() -> None:
+    kinds = [
+        kind
+        for name, kind in vars(errors).items()
+        if getattr(kind, "__module__", "") == errors.__name__ and name[0] != "_"
+    ]
+    with_message = [kind for kind in kinds if hasattr(kind, "__template__")]
+    assert all("__template__" in vars(kind) for kind in with_message)
+    assert len({kind.__template__ for kind in with_message}) == len(with_message) > 5
+
+
 def test_a_remote_error_can_be_pickled() -> None:
     error = errors.RemoteError("app.Gone", "message", "traceback")
     again = pickle.loads(pickle.dumps(error))

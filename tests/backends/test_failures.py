@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import builtins
 import copy
@@ -12,7 +13,7 @@ import threading
 import traceback
 import types
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 from zipimport import ZipImportError
 
 import pydantic
@@ -214,6 +215,9 @@ def test_an_error_that_was_never_raised_gets_no_note() -> None:
 # -- what it prints ----------------------------------------------------------------------------
 
 
+T = TypeVar("T")
+
+
 class Code(enum.Enum):
     QUOTA = "quota"
 
@@ -249,6 +253,51 @@ class WithSlotError(Exception):
         return f"{self.where.file}:{self.where.line}"
 
 
+class AbstractError(OwnTextError, abc.ABC):
+    pass
+
+
+class GenericError(OwnTextError, Generic[T]):
+    pass
+
+
+class RegisteredError(OwnTextError):
+    """Takes note of its subclasses."""
+
+    known: list[type] = []  # noqa: RUF012 - shared on purpose
+
+    def __init_subclass__(cls) -> None:
+        RegisteredError.known.append(cls)
+
+
+class Meta(type):
+    pass
+
+
+class WithMetaclassError(OwnTextError, metaclass=Meta):
+    pass
+
+
+class FalsyError(OwnTextError):
+    """Is false, and equal to nothing."""
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("kind", [RegisteredError, WithMetaclassError])
+def test_a_class_that_has_a_say_in_its_subclasses_gets_none(kind: Any) -> None:
+    found = back(kind(Code.QUOTA))
+    assert type(found) is RemoteError
+    assert (found.type, found.message) == (f"{__name__}.{kind.__name__}", "failed with QUOTA")
+    assert RegisteredError.known == []
+
+
 def with_slot() -> WithSlotError:
     error = WithSlotError(1)
     error.where = Where("a.py", 3)
@@ -274,6 +323,9 @@ class Loud:
     "error",
     [
         OwnTextError(Code.QUOTA),
+        AbstractError(Code.QUOTA),
+        GenericError(Code.QUOTA),
+        FalsyError(Code.QUOTA),
         OwnReprError(Code.QUOTA),
         with_slot(),
         ValueError(Loud()),

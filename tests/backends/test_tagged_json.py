@@ -55,25 +55,25 @@ def test_what_cannot_be_written_is_refused_with_its_path(value: Any, path: str) 
     ids=["list", "tuple", "dict", "dict of pairs", "set"],
 )
 def test_nesting_is_bounded_both_ways(wrap: Callable[[Any], Any]) -> None:
-    value: Any = 0
+    value: Any = Fraction(1, 2)
     for _ in range(MAX_DEPTH):
         value = wrap(value)
     assert from_jsonable(to_jsonable(value)) == value
     with pytest.raises(UnserializableValueError, match="nested deeper"):
         to_jsonable(wrap(value))
     with pytest.raises(ValueError, match="nested deeper"):
-        from_jsonable([[to_jsonable(value)]])
+        from_jsonable([to_jsonable(value)])
 
 
 def test_the_nesting_of_a_key_is_bounded_both_ways() -> None:
-    key: Any = 0
+    key: Any = Fraction(1, 2)
     for _ in range(MAX_DEPTH - 1):
         key = (key,)
     assert from_jsonable(to_jsonable({key: 1})) == {key: 1}
     with pytest.raises(UnserializableValueError, match="nested deeper"):
         to_jsonable({(key,): 1})
     with pytest.raises(ValueError, match="nested deeper"):
-        from_jsonable([[to_jsonable({key: 1})]])
+        from_jsonable([to_jsonable({key: 1})])
 
 
 @pytest.mark.parametrize(

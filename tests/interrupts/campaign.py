@@ -14,6 +14,7 @@ import faulthandler
 import gc
 import json
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,12 +22,23 @@ from typing import Any
 from fuzz.processes import run_and_leave
 from tests.conftest import Peer
 from tests.support.bystanders import DEADLINE_S, Holdings, ask, until
-from tests.support.interrupts import Interrupt, Outcome, Place, find_places, interrupt
+from tests.support.interrupts import (
+    Interrupt,
+    Outcome,
+    Place,
+    find_moments,
+    find_places,
+    interrupt,
+    interrupt_meanwhile,
+)
 
 from .world import PEER_CODE, TIMEOUT_S, World
 
 KINDS: tuple[type[BaseException], ...] = (Interrupt, TimeoutError)
-ATTEMPTS = 3  # where threads meet, a call may go another way than before
+ATTEMPTS_S = 1.5  # where threads meet, a call may go another way than before
+
+
+Interrupting = Callable[[Callable[[], object], Place, BaseException], Outcome]
 
 
 @dataclass
@@ -40,6 +52,8 @@ class Scenario:
     after: Callable[[World], object] = field(default=lambda world: None)
     here: bool = True  # whether this process has the store open all the time
     there: bool = True  # whether another process has
+    waits: bool = False  # whether the others wait for results, too
+    watched: bool = False  # whether somebody always wants to be told of changes
     first_self: bool = False  # whether ``after`` comes first every other time
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -48,8 +62,10 @@ class Scenario:
 class Report:
     """What a campaign has found."""
 
-    places: int = 0
+    places: int = 0  # of the main thread
+    moments: int = 0  # of threads that it waits for
     reached: int = 0
+    unreached: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
 
@@ -71,11 +87,13 @@ def run(scenario: Scenario, *, failures_max: int) -> Report:
         for line in lines:
             kind, *words = json.loads(line)
             if kind == "places":
-                report.places = words[0]
+                report.places, report.moments = words
             elif kind == "begin":
                 now = words[0]
             elif kind == "reached":
                 report.reached += 1
+            elif kind == "unreached":
+                report.unreached.append(now)
             else:
                 report.failures.append(f"{now}\n    {words[0]}")
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -90,6 +108,8 @@ class _Campaign:
     def __init__(self, scenario: Scenario, tell: Callable[..., None]) -> None:
         self._scenario = scenario
         self._tell = tell
+        gc.collect()
+        gc.freeze()  # what is here already is not looked through again and again
         self._limit_time()
         self._peer = self._new_peer()
         self._abandoned: list[World] = []
@@ -115,6 +135,9 @@ class _Campaign:
         self._world = World(
             self._peer, here=scenario.here, there=scenario.there, **scenario.options
         )
+        self._world.waits = scenario.waits
+        if scenario.watched:
+            self._world.watch()
         self._work()
         return self._world
 
@@ -138,36 +161,43 @@ class _Campaign:
 
     def run(self, failures_max: int) -> None:
         """Interrupt the call everywhere."""
-        gc.collect()
-        gc.freeze()  # what is here already is not looked through again and again
         self._before = self._usual_holdings()
-        places = self._find_places()
-        self._tell("places", len(places))
+        places, moments = self._find(find_places), self._find(find_moments)
+        self._tell("places", len(places), len(moments))
+        tries = [
+            (interrupt, place, kind, (number + turn) % 2)
+            for number, place in enumerate(places)
+            for turn, kind in enumerate(KINDS)
+        ]
+        tries += [
+            (interrupt_meanwhile, place, KINDS[number % 2], number // 2 % 2)
+            for number, place in enumerate(moments)
+        ]
         failures = 0
-        for number, place in enumerate(places):
-            for turn, kind in enumerate(KINDS):
-                self._tell("begin", f"{kind.__name__} at {place}")
-                failures += self._try(place, kind, (number + turn) % 2)
-                if failures >= failures_max:
-                    return
+        for how, place, kind, turn in tries:
+            self._tell("begin", f"{how.__name__} {kind.__name__} at {place}")
+            failures += self._try(how, place, kind, turn)
+            if failures >= failures_max:
+                return
         self._world.close()
         self._peer.close()
 
-    def _find_places(self) -> list[Place]:
+    def _find(self, find: Callable[[Callable[[], object]], list[Place]]) -> list[Place]:
         values: list[object] = []
         self._scenario.prepare(self._world)
-        places = find_places(lambda: values.append(self._call()))
+        places = find(lambda: values.append(self._call()))
         self._judge(Outcome(False, None, values.pop(), []), Interrupt())
         self._look(turn=0)
         return places
 
-    def _try(self, place: Place, kind: type[BaseException], turn: int) -> int:
+    def _try(self, how: Interrupting, place: Place, kind: type[BaseException], turn: int) -> int:
         """Interrupt the call at one place; the number of failures."""
         self._limit_time()
-        for _ in range(ATTEMPTS):
+        end = time.monotonic() + ATTEMPTS_S
+        while time.monotonic() < end:
             self._scenario.prepare(self._world)
             error = kind()
-            outcome = interrupt(self._call, place, error)
+            outcome = how(self._call, place, error)
             fired = outcome.fired
             problems: list[str] = []
             try:
@@ -182,6 +212,7 @@ class _Campaign:
                 problems.append(f"afterwards: {type(exc).__name__}: {exc}")
                 abandoned = True
             if abandoned:
+                error.__traceback__ = error.__context__ = error.__cause__ = None
                 self._begin_again()
             for problem in problems:
                 self._tell("failure", problem)
@@ -189,6 +220,7 @@ class _Campaign:
                 self._tell("reached")
             if fired or problems:
                 return len(problems)
+        self._tell("unreached")
         return 0
 
     def _begin_again(self) -> None:
@@ -222,11 +254,12 @@ class _Campaign:
         for one in asked:
             one()
         world.ask_self()
+        if error is not None:  # nobody can have a handle any longer that the call has made
+            error.__traceback__ = error.__context__ = error.__cause__ = None
+            gc.collect()
         if not (scenario.first_self and turn):
             scenario.after(world)
         world.decide()
-        if error is not None:
-            error.__traceback__ = error.__context__ = error.__cause__ = None
         before = self._before
         if before is not None:
             until(lambda: not self._holdings().beyond(before), TIMEOUT_S)

@@ -37,6 +37,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -46,6 +47,7 @@ from typing import Any, NamedTuple
 import logstore
 
 SIGNAL = signal.SIGUSR1
+AGAIN_S = 0.01
 PACKAGE = os.path.dirname(os.path.abspath(logstore.__file__)) + os.sep
 TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 MONITORED = sys.version_info >= (3, 13)  # instructions, by sys.monitoring
@@ -202,6 +204,96 @@ def interrupt(call: Callable[[], object], place: Place, error: BaseException) ->
         except BaseException as exc:
             raised = exc
     return Outcome(fired, raised, value, unraisable)
+
+
+class _OtherTracer:
+    """Stops other threads where functions of the package begin and end: everywhere, or at one."""
+
+    def __init__(self, look: Callable[[FrameType, Event, int], None]) -> None:
+        self._look = look
+        self._seen: Counter[Event] = Counter()
+
+    def begin(self, frame: FrameType, kind: str, _arg: object) -> Trace | None:
+        """For ``threading.settrace``."""
+        if not frame.f_code.co_filename.startswith(PACKAGE):
+            return None
+        frame.f_trace_lines = False
+        self.step(frame, kind, None)
+        return self.step
+
+    def step(self, frame: FrameType, kind: str, _arg: object) -> Trace:
+        """For a frame's other events."""
+        if kind in ("call", "return"):
+            event = frame.f_code, frame.f_lasti, kind
+            self._seen[event] += 1
+            self._look(frame, event, self._seen[event])
+        return self.step
+
+
+def find_moments(call: Callable[[], object]) -> list[Place]:
+    """Run ``call`` and return the places of threads that it starts and waits for.
+
+    Where a function of the package begins or ends: once for each stack.
+    """
+    found: list[tuple[threading.Thread, Place]] = []
+    stacks: set[tuple[object, ...]] = set()
+
+    def look(frame: FrameType, event: Event, occurrence: int) -> None:
+        key = event, *((f.f_code, f.f_lasti) for f in _stack(frame))
+        if key not in stacks:
+            stacks.add(key)
+            stack = tuple(_described(f) for f in _stack(frame))
+            place = Place(*event[:2], frame.f_lineno, stack, event, occurrence)
+            found.append((threading.current_thread(), place))
+
+    before = threading.gettrace()
+    threading.settrace(_OtherTracer(look).begin)
+    try:
+        call()
+    finally:
+        threading.settrace(before)
+    return [place for thread, place in found if not thread.is_alive()]
+
+
+def interrupt_meanwhile(
+    call: Callable[[], object], place: Place, error: BaseException, deadline_s: float = 1.0
+) -> Outcome:
+    """Run ``call``; the signal comes while another thread is at ``place`` and waits there.
+
+    The handler raises ``error`` wherever the main thread is, most often in a wait.
+    """
+    fired = threading.Event()
+    main = threading.main_thread().ident
+    assert main is not None
+    raised: BaseException | None = None
+    value: object = None
+
+    def look(_frame: FrameType, event: Event, occurrence: int) -> None:
+        if event == place.trigger and occurrence == place.occurrence:
+            # A signal that comes just before a wait does not end it: so it comes again.
+            end = time.monotonic() + deadline_s
+            while not fired.is_set() and time.monotonic() < end:
+                signal.pthread_kill(main, SIGNAL)
+                fired.wait(AGAIN_S)
+
+    def fire(_number: int, _frame: FrameType | None) -> None:
+        if not fired.is_set():
+            fired.set()
+            raise error
+
+    before_tracer = threading.gettrace()
+    before = signal.signal(SIGNAL, fire)
+    threading.settrace(_OtherTracer(look).begin)
+    try:
+        with _unraisable() as unraisable:
+            try:
+                value = call()
+            except BaseException as exc:
+                raised = exc
+    finally:
+        threading.settrace(before_tracer)
+        signal.signal(SIGNAL, before)
+    return Outcome(fired.is_set(), raised, value, unraisable)
 
 
 def _counts(frame: FrameType) -> bool:

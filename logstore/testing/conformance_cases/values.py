@@ -256,7 +256,7 @@ _SUBCLASSES: dict[str, Any] = {
     "ipv4": type("Host", (IPv4Address,), {})("10.0.0.1"),
     "ipv4-network": type("Net", (IPv4Network,), {})("10.0.0.0/8"),
     "ipv4-interface": type("Port", (IPv4Interface,), {})("10.0.0.1/8"),
-    "ipv6": type("Host6", (IPv6Address,), {})("fe80::1%eth0"),
+    "ipv6": type("Host6", (IPv6Address,), {})("fe80::1"),
     "str": type("Name", (str,), {})("n"),
     "int": type("Count", (int,), {})(5),
     "float": type("Ratio", (float,), {})(0.5),
