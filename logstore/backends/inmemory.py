@@ -34,6 +34,12 @@ _ReturnType = TypeVar("_ReturnType")
 _FAITHFUL = exception_policy("faithful")
 
 
+class _Flag:
+    """Whether a result that waiters have been told of was kept in the end."""
+
+    is_set = False
+
+
 class InmemoryResultBackend(AsyncResultBackend[_ReturnType]):
     """Keeps up to ``max_stored_results`` results in memory; the one written first goes first.
 
@@ -57,7 +63,9 @@ class InmemoryResultBackend(AsyncResultBackend[_ReturnType]):
         self._lock = threading.Lock()
         self._results: OrderedDict[str, TaskiqResult[_ReturnType]] = OrderedDict()
         self._progress: OrderedDict[str, ReportedProgress] = OrderedDict()
-        self._arrivals: dict[str, list[asyncio.Future[None]]] = {}  # what a wait_result() waits for
+        self._arrivals: dict[
+            str, list[asyncio.Future[_Flag]]
+        ] = {}  # what a wait_result() waits for
 
     def __getstate__(self) -> dict[str, Any]:
         left_out = ("_lock", "_results", "_progress", "_arrivals")
@@ -69,15 +77,18 @@ class InmemoryResultBackend(AsyncResultBackend[_ReturnType]):
 
     async def set_result(self, task_id: str, result: TaskiqResult[_ReturnType]) -> None:
         """Keep the result; the oldest one goes when there are too many."""
+        kept, was_kept = result.model_copy(), _Flag()
         with self._lock:
-            self._results[task_id] = result.model_copy()
+            # Before it is kept, in case a signal handler raises behind that: they look for it.
+            for arrival in self._arrivals.get(task_id, ()):
+                call_soon(arrival.get_loop(), partial(arrival.set_result, was_kept))
+            self._results[task_id] = kept
+            was_kept.is_set = True
+            self._arrivals.pop(task_id, None)
             self._results.move_to_end(task_id)
-            if self._is_over(self._results):
+            while self._is_over(self._results):
                 oldest, _ = self._results.popitem(last=False)
                 self._progress.pop(oldest, None)
-            arrivals = self._arrivals.pop(task_id, ())
-        for arrival in arrivals:
-            call_soon(arrival.get_loop(), partial(arrival.set_result, None))
 
     async def get_result(self, task_id: str, with_logs: bool = True) -> TaskiqResult[_ReturnType]:
         """Return the result; ``log`` is None unless ``with_logs``.
@@ -102,18 +113,26 @@ class InmemoryResultBackend(AsyncResultBackend[_ReturnType]):
         the result is there, or its time-out over (:mod:`logstore.backends.waiting`).
         """
         wait = current_wait(self)
-        with self._lock:
-            if task_id in self._results:
-                return True
-            if wait is None:
-                return False
-            arrival: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._arrivals.setdefault(task_id, []).append(arrival)
-        try:
-            await asyncio.wait((arrival,), timeout=wait.timeout_s)
-        finally:
-            self._leave(task_id, arrival)
-        return arrival.done()
+        if wait is None:
+            with self._lock:
+                return task_id in self._results
+        loop = asyncio.get_running_loop()
+        until = None if wait.timeout_s is None else loop.time() + wait.timeout_s
+        while True:
+            arrival: asyncio.Future[_Flag] = loop.create_future()
+            try:
+                with self._lock:
+                    if task_id in self._results:
+                        return True
+                    self._arrivals.setdefault(task_id, []).append(arrival)
+                left = None if until is None else until - loop.time()
+                if left is not None and left <= 0:
+                    return False
+                await asyncio.wait((arrival,), timeout=left)
+                if arrival.done() and arrival.result().is_set:
+                    return True  # also if it is gone again
+            finally:
+                self._leave(task_id, arrival)
 
     async def delete_result(self, task_id: str) -> bool:
         """Forget the result and the progress of a task; return whether there was a result."""
@@ -129,7 +148,7 @@ class InmemoryResultBackend(AsyncResultBackend[_ReturnType]):
         with self._lock:
             self._progress[task_id] = report
             self._progress.move_to_end(task_id)
-            if self._is_over(self._progress):
+            while self._is_over(self._progress):
                 self._progress.popitem(last=False)
 
     async def get_progress(self, task_id: str) -> ReportedProgress | None:
@@ -138,7 +157,7 @@ class InmemoryResultBackend(AsyncResultBackend[_ReturnType]):
             report = self._progress.get(task_id)
         return None if report is None else report.model_copy()
 
-    def _leave(self, task_id: str, arrival: asyncio.Future[None]) -> None:
+    def _leave(self, task_id: str, arrival: asyncio.Future[_Flag]) -> None:
         with self._lock:
             others = self._arrivals.get(task_id, [])
             if arrival in others:

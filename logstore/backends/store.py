@@ -43,6 +43,7 @@ from logstore.backends.serialized import deserialize_outcome, is_serialized, ser
 from logstore.backends.waiting import Wait, current_wait
 from logstore.codec import encode_small
 from logstore.codec_hooks import EncHook, check_hook
+from logstore.engine.shelter import is_interrupt
 
 if TYPE_CHECKING:
     from taskiq.abc.serializer import TaskiqSerializer
@@ -130,10 +131,15 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
 
         A call after this, or :meth:`startup`, opens it again.
         """
+        if self._pid != os.getpid():
+            self._forget()
         with self._lock:
-            store, self._store = self._store, None
-        if store is not None and self._pid == os.getpid():
+            if self._store is not None:
+                self._leaving.add(self._store)
+                self._store = None
+        for store in list(self._leaving):
             await store.close()
+            self._leaving.discard(store)
 
     async def _opened(self) -> AsyncStore:
         store = self._store
@@ -142,12 +148,14 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
         if self._pid != os.getpid():
             self._forget()
         opened = await logstore.open_async(self.path, **self._options)
+        self._leaving.add(opened)  # unless it is kept, also if a signal handler raises here
         with self._lock:
-            if self._store is None:
+            if self._store is None or self._store.closed:
                 self._store = opened
-                return opened
-            store = self._store  # another task or thread was faster
-        await opened.close()
+            store = self._store
+        if store is not opened:  # another task or thread was faster
+            await opened.close()
+        self._leaving.discard(opened)
         return store
 
     def _forget(self) -> None:
@@ -155,9 +163,10 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._store = None
+        self._leaving: set[AsyncStore] = set()  # those that are to be closed
 
     def __getstate__(self) -> dict[str, Any]:
-        left_out = ("_lock", "_store", "_pid")
+        left_out = ("_lock", "_store", "_leaving", "_pid")
         return {name: value for name, value in self.__dict__.items() if name not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -252,6 +261,8 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
             wait = current_wait(self)
             return wait is not None and await _wait_ready(store, key, wait)
         except (store_errors.LogstoreError, OSError) as error:
+            if is_interrupt(error):
+                raise
             raise ResultIsReadyError(f"{self.path}: {error}") from error
 
     async def delete_result(self, task_id: str) -> bool:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
-import logging
 import os
 import threading
 import time
@@ -22,18 +21,23 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from taskiq import AsyncTaskiqTask, TaskiqResult
+from taskiq.exceptions import TaskiqError
 
 import logstore
 from logstore import AsyncStore, Event, TaskProgress, aio, waiters
+from logstore.backends import InmemoryResultBackend, LogStoreResultBackend
 from logstore.engine import maintenance, notify
 from tests.support.bystanders import DEADLINE_S, OtherThread
 from tests.support.interrupts import Place, find_places, interrupt
 
 T = TypeVar("T")
+Backend = LogStoreResultBackend[Any]
 
 OPTIONS: dict[str, Any] = {"sync": "interval", "sync_interval_s": 1e6}
 ASYNCIO = os.path.dirname(asyncio.__file__) + os.sep
 LARGE = ["large"] * 20_000
+RESULT: TaskiqResult[Any] = TaskiqResult(is_err=False, return_value=[1, "a"], execution_time=0.5)
 
 
 class Alarm(TimeoutError):
@@ -66,9 +70,9 @@ class Loop:
         finally:
             late.cancel()
 
-    def settle(self, store: logstore.Store, task_id: str) -> None:
-        """Run until every task has ended by itself; what they wait for is a result."""
-        task = self._loop.create_task(self._ended(store, task_id))
+    def settle(self, arrive: Callable[[], object]) -> None:
+        """Run until every task has ended by itself; what they wait for arrives."""
+        task = self._loop.create_task(self._ended(arrive))
         while not task.done():
             try:
                 self._loop.run_until_complete(task)
@@ -77,12 +81,12 @@ class Loop:
         task.result()
 
     @staticmethod
-    async def _ended(store: logstore.Store, task_id: str) -> None:
+    async def _ended(arrive: Callable[[], object]) -> None:
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             end = time.monotonic() + DEADLINE_S
             while not task.done():
                 assert time.monotonic() < end, f"{task} hangs"
-                store.set_result(task_id, 1)
+                arrive()
                 await asyncio.wait({task}, timeout=0.02)
             if not task.cancelled():
                 task.exception()
@@ -90,12 +94,15 @@ class Loop:
     def until(self, condition: Callable[[], bool]) -> bool:
         """Run until something has come about that gives no sign; whether it has."""
         end = time.monotonic() + DEADLINE_S
-        while not condition():
+        for number in itertools.count():
+            if condition():
+                return True
             if time.monotonic() > end:
                 return False
-            gc.collect()  # watches that were dropped
+            if number % 50 == 20:
+                gc.collect()  # watches that were dropped
             self.run(asyncio.sleep(0.001))
-        return True
+        raise AssertionError("a count ended")
 
     def close(self) -> None:
         """Close it, after what is left in its queue."""
@@ -112,9 +119,13 @@ class World:
         self.loop = Loop()
         self.thread = OtherThread()
         self._numbers = itertools.count()
-        self.task = ""  # that the call is about
+        self.task = "first"  # that the call is about
         self.store = self.loop.run(_opened(path))
-        self.use()
+
+    def reopen(self) -> None:
+        """Go on with a store whose threads have not begun."""
+        self.loop.run(self.store.close())
+        self.store = self.loop.run(_opened(self.path))
 
     def next_task(self) -> str:
         """An id that has not been used."""
@@ -123,10 +134,7 @@ class World:
 
     def use(self) -> None:
         """Write, read and wait: here, on a loop of another thread, and there without a loop."""
-        self.thread.run(
-            lambda: self.store.store.set_result(self.task or "first", "for those who wait")
-        )
-        self.loop.settle(self.store.store, self.task or "first")
+        self.loop.settle(lambda: self.store.store.set_result(self.task, 1))
         self.loop.run(_use(self.store, self.next_task()))
         self.thread.run(lambda: asyncio.run(_use(self.store, self.next_task())))
         self.thread.run(lambda: _use_here(self.store.store, self.next_task()))
@@ -134,7 +142,7 @@ class World:
     def assert_clean(self) -> None:
         """Nothing is left of a call."""
         notifier = self.store.store._shared.notifier
-        assert self.loop.until(lambda: not _extra_threads()), _extra_threads()
+        assert self.loop.until(lambda: not extra_threads()), extra_threads()
         assert self.loop.until(lambda: not notifier._by_key and not notifier._to_all), "told"
         for waiting in self.store._waiters.values():
             assert not waiting.live
@@ -166,12 +174,17 @@ def _use_here(store: logstore.Store, task: str) -> None:
     assert store.wait_result(task, timeout_s=DEADLINE_S) == task
 
 
-def _extra_threads() -> list[str]:
+def extra_threads() -> list[str]:
     """Threads of which there may be only one, but for the first of each."""
-    names = sorted(thread.name for thread in threading.enumerate() if "logstore" in thread.name)
+    names = sorted(name for name in threads() if "logstore" in name)
     for name in set(names):
         names.remove(name)
     return names
+
+
+def threads() -> list[str]:
+    """The names of the threads that there are."""
+    return [thread.name for thread in threading.enumerate()]
 
 
 @pytest.fixture(autouse=True)
@@ -285,12 +298,12 @@ CALLS: dict[str, tuple[Call, Prepare]] = {
 }
 
 
+# -- the tests ---------------------------------------------------------------------------------
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CALLS)
-def test_a_call_that_is_interrupted_anywhere_leaves_nothing_behind(
-    world: World, name: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.CRITICAL)
+def test_a_call_that_is_interrupted_anywhere_leaves_nothing_behind(world: World, name: str) -> None:
     call, prepare = CALLS[name]
 
     def begin() -> Callable[[], object]:
@@ -298,26 +311,172 @@ def test_a_call_that_is_interrupted_anywhere_leaves_nothing_behind(
         world.loop.run(prepare(world.store, task))
         return lambda: world.loop.run(call(world.store, task))
 
+    world.use()
+    interrupt_everywhere(begin, lambda raised: check(world, raised))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["set_result", "get_result, of the table", "wait_result"])
+def test_a_first_call_that_is_interrupted_anywhere_leaves_nothing_behind(
+    world: World, name: str
+) -> None:
+    def begin() -> Callable[[], object]:
+        world.reopen()
+        task = world.next_task()
+        world.store.store.set_result(task, task)
+        world.store.store.compact()
+        return lambda: world.loop.run(CALLS[name][0](world.store, task))
+
+    interrupt_everywhere(begin, lambda raised: check(world, raised))
+
+
+@pytest.mark.slow
+def test_opening_and_closing_interrupted_anywhere_leave_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "app.db"
+    loop, thread = Loop(), OtherThread()
+    opened: list[AsyncStore] = []
+
+    async def open_and_close() -> None:
+        async with logstore.open_async(path, **OPTIONS) as store:
+            opened.append(store)
+            await store.set_result("a", 1)
+        store = await logstore.open_async(path, **OPTIONS)
+        opened.append(store)
+        await store.close()
+
+    def use() -> None:
+        with logstore.open(path) as store:
+            store.set_result("b", 2)
+
+    def check_closed(raised: BaseException | None) -> None:
+        is_the_interrupt(raised)
+        for store in opened:
+            loop.run(store.close())
+        opened.clear()
+        thread.run(use)
+        assert loop.until(lambda: os.listdir(tmp_path) == [path.name])
+        assert loop.until(lambda: not [name for name in threads() if "logstore" in name])
+
+    interrupt_everywhere(lambda: lambda: loop.run(open_and_close()), check_closed)
+    loop.close()
+    thread.stop()
+    assert logstore.check(path).ok
+
+
+BACKEND_CALLS: dict[str, Callable[[Backend, str], Coroutine[Any, Any, object]]] = {
+    "set_result": lambda backend, task: backend.set_result(task, RESULT),
+    "get_result": lambda backend, task: backend.get_result(task),
+    "is_result_ready": lambda backend, task: backend.is_result_ready(task),
+    "delete_result": lambda backend, task: backend.delete_result(task),
+    "set_progress": lambda backend, task: backend.set_progress(task, TaskProgress(0.5)),
+    "get_progress": lambda backend, task: backend.get_progress(task),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*BACKEND_CALLS, "startup and shutdown"])
+def test_a_call_of_the_backend_interrupted_anywhere_leaves_nothing_behind(
+    tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / "app.db"
+    backend: Backend = LogStoreResultBackend(path, **OPTIONS)
+    loop, thread = Loop(), OtherThread()
+
+    async def start_and_stop(*_: object) -> None:
+        await backend.startup()
+        await backend.shutdown()
+
+    async def use() -> None:
+        await backend.set_result("used", RESULT)
+        assert (await backend.get_result("used")).return_value == RESULT.return_value
+
+    def begin() -> Callable[[], object]:
+        if name in BACKEND_CALLS:
+            loop.run(backend.set_result("task", RESULT))
+        call = BACKEND_CALLS.get(name, start_and_stop)
+        return lambda: loop.run(call(backend, "task"))
+
+    def check_backend(raised: BaseException | None) -> None:
+        is_the_interrupt(raised)
+        loop.run(use())
+        thread.run(lambda: asyncio.run(use()))
+        if name not in BACKEND_CALLS:
+            loop.run(backend.shutdown())
+            assert loop.until(lambda: os.listdir(tmp_path) == [path.name])
+        assert loop.until(lambda: not extra_threads()), extra_threads()
+
+    try:
+        begin()()  # so that all threads that are needed have begun
+        interrupt_everywhere(begin, check_backend)
+    finally:
+        loop.run(backend.shutdown())
+        loop.close()
+        thread.stop()
+    assert os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.slow
+def test_a_wait_for_a_result_in_memory_interrupted_anywhere_leaves_no_waiter() -> None:
+    backend: InmemoryResultBackend[Any] = InmemoryResultBackend()
+    loop = Loop()
+
+    async def wait_for_another() -> None:
+        task = AsyncTaskiqTask("task", backend)
+        waiting = asyncio.ensure_future(task.wait_result(check_interval=0.01, timeout=DEADLINE_S))
+        await asyncio.sleep(0)
+        await backend.set_result("task", RESULT)
+        await waiting
+
+    def begin() -> Callable[[], object]:
+        backend._results.clear()
+        return lambda: loop.run(wait_for_another())
+
+    def check_backend(raised: BaseException | None) -> None:
+        is_the_interrupt(raised)
+        loop.settle(lambda: asyncio.ensure_future(backend.set_result("task", RESULT)))
+        assert loop.run(backend.get_result("task")).return_value == RESULT.return_value
+        assert not backend._arrivals
+
+    interrupt_everywhere(begin, check_backend)
+    loop.close()
+
+
+def interrupt_everywhere(
+    begin: Callable[[], Callable[[], object]], look: Callable[[BaseException | None], None]
+) -> None:
+    """Make a call, interrupted at one place after the other, and look at what is left then."""
     places = [place for place in find_places(begin()) if not is_in_asyncio(place)]
-    assert places
+    assert len(places) > 10
+    look(None)
     fired = 0
     for place, kind in itertools.product(places, KINDS):
         outcome = interrupt(begin(), place, kind("interrupted"))
         fired += outcome.fired
         try:
-            _check(world, outcome.raised)
+            look(outcome.raised)
         except BaseException as exc:
             raise AssertionError(f"after {kind.__name__} at {place}") from exc
     assert fired > len(places)
 
 
-def _check(world: World, raised: BaseException | None) -> None:
+def check(world: World, raised: BaseException | None) -> None:
     """Look at everything; ``raised`` is what came out of the call."""
-    # The conversion of values says of whatever is raised in it that it cannot go on, and why.
-    cause = raised.__cause__ if isinstance(raised, logstore.LogstoreError) else raised
-    assert cause is None or isinstance(cause, KINDS), repr(raised)
+    is_the_interrupt(raised)
     world.use()
-    for error in (raised, cause):
-        if error is not None:
-            error.__traceback__ = None  # whose frames keep the call's watches
+    is_the_interrupt(raised)
     world.assert_clean()
+
+
+def is_the_interrupt(raised: BaseException | None) -> None:
+    """What a call has raised must be what the handler has raised, or caused by that.
+
+    The conversion of values says of whatever is raised in it that it cannot go on, and why; so does
+    taskiq of a backend.  The frames, which keep the call's watches, are given up.
+    """
+    found = raised
+    while isinstance(found, logstore.LogstoreError | TaskiqError):
+        found.__traceback__ = None
+        found = found.__cause__
+    assert found is None or isinstance(found, KINDS), repr(raised)
+    if found is not None:
+        found.__traceback__ = None
