@@ -7,7 +7,7 @@ BENCH_STAMP := $(VENV)/.bench-installed
 # Where the bench makes its stores: a directory on a real disk.
 DIR ?= .
 
-.PHONY: all fmt check test quick demo bench bench-full bench-smoke bench-compare mutants crash crash-long fuzz clean
+.PHONY: all fmt check test quick demo bench bench-full bench-smoke bench-compare mutants mutants-sample crash crash-long fuzz clean
 
 # Check and test: what a contributor runs.
 all: check test
@@ -50,6 +50,12 @@ quick: $(STAMP)
 # Put one listed fault at a time into a copy of the engine: each must turn a test red (minutes).
 mutants: $(STAMP)
 	$(BIN)/python -m fuzz.mutants
+
+# COUNT random one-point mutants of the package, drawn by SEED, else by the commit: at least 95 % of
+# those that change behaviour must turn a test red.  The first run records what each test runs.
+COUNT ?= 100
+mutants-sample: $(STAMP)
+	$(BIN)/python -m fuzz.mutant_sample --count $(COUNT) $(if $(SEED),--seed $(SEED))
 
 # Crash states, kill -9, histories and lack of memory, a bounded part of each, seeded by the commit
 # (minutes).

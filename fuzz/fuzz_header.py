@@ -98,8 +98,8 @@ def seeds() -> Sequence[bytes]:
     """Headers of this boot, finished and not; other sizes; amid every append."""
     page = base()[2]
     pages = [page, bytes(4096), b"\xff" * 4096, b"", page[:100], page * 2]
-    marked = (header.W_READY, 0), (header.WRITING, 1), (header.LOG_FAILED, 1), (header.VACUUM, 1)
-    pages += [with_words(page, {index: value}) for index, value in marked]
+    raised = (header.WRITING, header.LOG_FAILED, header.HELD_BY_VACUUM, header.REPLACED)
+    pages += [with_words(page, {header.W_READY: 0}), *(with_words(page, {i: 1}) for i in raised)]
     for state in (*committed(), max(committed()) + 1):
         words = {header.STATE: state, header.SYNCED: state & 0xFFFFFFFF}
         pages += [with_words(page, words | {header.WRITING: number}) for number in (0, 1)]
@@ -108,7 +108,7 @@ def seeds() -> Sequence[bytes]:
 
 def set_word(rng: random.Random, data: bytearray, corpus: Sequence[bytes]) -> None:
     """Another value in a word that means something."""
-    at = 1 + 8 * rng.randrange(header.LAST_TIME + 1)
+    at = 1 + 8 * rng.randrange(header.HELD_BY_BACKUP + 1)
     if at + 8 <= len(data):
         (old,) = struct.unpack_from("<Q", data, at)
         small = rng.choice((0, 1, 2, 1 << 32, 4096, rng.getrandbits(13)))

@@ -2,8 +2,9 @@
 
 Invariants: any bytes are a value or a DecodeError; every object in a value is of a type that the
 codec documents; a value that was read can be written again, and what is written reads as the same
-value, types included; progress that was read is valid progress.  Time and memory are in proportion
-to the input.
+value, types included; progress that was read is valid progress; with a hook that makes an object of
+each value that is tagged for it, the same bytes are read or refused.  Time and memory are in
+proportion to the input.
 """
 
 from __future__ import annotations
@@ -71,6 +72,11 @@ _PROGRESS = (
     TaskProgress(0.5, "at work", 3, 7, {"rows": [1, 2]}),
     TaskProgress.from_state("STATE", [1, {2}]),
 )
+_HOOKED = object()
+
+
+def _hook(value: Any) -> Any:
+    return ("made", 1)
 
 
 def seeds() -> Sequence[bytes]:
@@ -97,6 +103,7 @@ def seeds() -> Sequence[bytes]:
         *deep,
         *(encode_value(sample) for sample in SAMPLES),
         *(encode_progress(progress) for progress in _PROGRESS),
+        *(encode_value(sample, enc_hook=_hook) for sample in (_HOOKED, [_HOOKED], {_HOOKED: 1})),
         *odd,
     ]
 
@@ -115,11 +122,24 @@ def run(data: bytes) -> str:
     return f"progress {label}"
 
 
+class Made:
+    """What the hook makes of a tagged value."""
+
+    def __init__(self, kind: Any, value: Any) -> None:
+        expect(isinstance(kind, (type, str)), f"the hook got {kind!r} as a type")
+        check_kinds(value, set())
+        self.value = value
+
+
 def _read_value(data: bytes) -> str:
     try:
         value = decode_value(data)
     except DecodeError as error:
         return error_label(error)
+    try:
+        decode_value(data, lambda kind, value: Made(kind, value).value)
+    except DecodeError as error:
+        raise AssertionError("a hook that changes nothing makes a value unreadable") from error
     kinds: set[str] = set()
     check_kinds(value, kinds)
     written = encode_value(value)

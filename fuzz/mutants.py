@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -30,18 +31,21 @@ from fuzz.mutant_list import MUTANTS, Mutant
 ROOT = Path(__file__).resolve().parent.parent
 MUTANT_S = 60.0  # a mutant that hangs is as red as one that fails
 BASELINE_S = 600.0
+# A mutant may eat memory or a disk; no test needs 4 GiB of either.  The limits are soft: tests set
+# their own.
+LIMITED = ("/bin/sh", "-c", 'ulimit -S -d 4194304; ulimit -S -f 8388608; exec "$@"', "limited")
 PASSED, FAILED = 0, 1  # pytest's exit statuses; all above mean that it could not run the test
 
 KILLED, SURVIVED, BROKEN = "killed", "SURVIVED", "BROKEN"
 
 
-def copy_tree(place: Path) -> None:
+def copy_tree(place: Path, root: Path = ROOT) -> None:
     """What the tests need, without anything that was compiled."""
     ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
-    for name in ("logstore", "tests"):
-        shutil.copytree(ROOT / name, place / name, ignore=ignore)
+    for name in ("logstore", "tests", "fuzz"):
+        shutil.copytree(root / name, place / name, ignore=ignore)
     for name in ("pyproject.toml", "README.md"):
-        shutil.copy(ROOT / name, place)
+        shutil.copy(root / name, place)
 
 
 def edited(mutant: Mutant, package: Path) -> str:
@@ -56,40 +60,74 @@ def edited(mutant: Mutant, package: Path) -> str:
     return source
 
 
-def run_tests(place: Path, tests: Sequence[str], timeout_s: float) -> tuple[int, str]:
-    """Run tests against a copy; pytest's exit status and what it wrote."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(place),  # goes before an editable install of the tree itself
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "TMPDIR": str(place),
-    }
+def ensure_private(place: Path) -> None:
+    """Raise RuntimeError if a copy's tests would run against another one."""
     where = "import logstore; print(logstore.__file__)"
     found = subprocess.run(
-        [sys.executable, "-c", where], env=environment, capture_output=True, text=True, cwd=place
+        [sys.executable, "-c", where],
+        env={**os.environ, "PYTHONPATH": str(place)},
+        capture_output=True,
+        text=True,
+        cwd=place,
     ).stdout
     if found and not found.startswith(str(place)):
         raise RuntimeError(f"the tests would run against {found}")
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
-    command += ["-o", "timeout=40", *(f"tests/{test}" for test in tests)]
-    with subprocess.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        cwd=place,
-        start_new_session=True,
-    ) as running:
+
+
+def run_pytest(
+    place: Path, arguments: Sequence[str], timeout_s: float, **variables: str
+) -> tuple[int | None, str]:
+    """Run pytest in a copy; its exit status, None if it hung, and what it wrote.
+
+    Whatever the tests have started goes with it: a mutant may have left a process that hangs.
+    """
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(place),  # goes before an editable install of the tree itself
+        "TMPDIR": str(place),
+        **variables,
+    }
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    # A file and no pipe, whose end would come with the last process that has inherited it.
+    with tempfile.TemporaryFile() as output:
+        running = subprocess.Popen(
+            [*LIMITED, *command],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=place,
+            start_new_session=True,
+        )
         try:
-            output = running.communicate(timeout=timeout_s)[0]
+            status = running.wait(timeout_s)
         except subprocess.TimeoutExpired:
-            output = "it hung"
+            return None, "it hung"
         finally:
-            # Whatever the test has started goes with it: a mutant may have left a child that hangs.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(running.pid, signal.SIGKILL)
-    return FAILED if output == "it hung" else running.returncode, output
+            end_all_of(place)
+            running.wait()
+        output.seek(0)
+        return status, output.read().decode(errors="replace")
+
+
+def end_all_of(place: Path) -> None:
+    """Kill what was started in copies at or below a place: its environment names that."""
+    mark = re.compile(rb"(^|\0)PYTHONPATH=" + re.escape(os.fsencode(place)) + rb"[/\0]")
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if mark.search((entry / "environ").read_bytes()):
+                    os.kill(int(entry.name), signal.SIGKILL)
+
+
+def run_tests(place: Path, tests: Sequence[str], timeout_s: float) -> tuple[int, str]:
+    """Run tests against a copy; pytest's exit status and what it wrote."""
+    ensure_private(place)
+    arguments = ["-x", "-o", "timeout=40", *(f"tests/{test}" for test in tests)]
+    status, output = run_pytest(place, arguments, timeout_s, PYTHONDONTWRITEBYTECODE="1")
+    return FAILED if status is None else status, output
 
 
 def attempt(mutant: Mutant) -> tuple[str, str, float]:

@@ -14,13 +14,15 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterable
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from logstore import store as sync_store
 from logstore.arguments import now_us, task_key
 from logstore.codec import decode_value, encode_small
+from logstore.codec_tags import HOOKED_HEAD, STORED
+from logstore.engine import threads
 from logstore.engine.commit import Flush, Write
 from logstore.engine.failures import raisable
 from logstore.engine.frames import Entry
@@ -29,19 +31,19 @@ from logstore.engine.overlay import Overlay
 from logstore.engine.states import is_live_progress, is_live_result
 from logstore.engine.vacuum import VacuumReport
 from logstore.errors import WaitTimeoutError
-from logstore.handover import Outcome, Worker, call_soon
+from logstore.handover import Bell, Outcome, Worker, call_soon, in_thread
 from logstore.progress import TaskProgress, decode_progress, encode_small_progress
 from logstore.store import Store
 from logstore.types import CheckReport, Event, Status, StoreStats, TaskInfo
-from logstore.waiters import Waiters, set_once, subscribe_in_thread
-from logstore.watching import PendingEvents
+from logstore.waiters import Waiters, Woken
+from logstore.watching import PendingEvents, watched_keys
 
 INLINE_BYTES = 1 << 14  # a payload up to this size is decoded on the loop
 INLINE_NODES = 64  # a value with up to this many parts is encoded on the loop
 TASKS_BATCH = 256
 
 T = TypeVar("T")
-_Job = tuple["Callable[[], Any] | bytes", "asyncio.Future[Any]"]  # a call, or whose result
+_Job = tuple["Callable[[], Any] | bytes | _Look", "asyncio.Future[Any]"]  # a call, whose result
 _WriteJob = tuple[Write, "asyncio.Future[None]"]
 
 
@@ -63,8 +65,22 @@ class _Opening:
         self._opened: AsyncStore | None = None
 
     async def _open(self) -> AsyncStore:
-        opened = await asyncio.to_thread(sync_store.open, self._path, **self._options)
-        return AsyncStore(opened)
+        opened: list[Store] = []
+        given_up: list[bool] = []
+
+        def open_store() -> None:
+            opened.append(sync_store.open(self._path, **self._options))
+            if given_up:
+                opened[0].close()
+
+        try:
+            await in_thread(open_store, "logstore-open")
+            return AsyncStore(opened[0])
+        except BaseException:
+            given_up.append(True)
+            if opened:  # and if not yet, its thread closes it
+                threads.start(opened[0].close, "logstore-close", opened[0].path)
+            raise
 
     def __await__(self) -> Generator[Any, None, AsyncStore]:
         return self._open().__await__()
@@ -106,6 +122,12 @@ class AsyncStore:
         """Whether :meth:`close` has been called."""
         return self._store.closed
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"an AsyncStore can be neither pickled nor copied; open it where it is needed:"
+            f" logstore.open_async({self.path!r})"
+        )
+
     async def __aenter__(self) -> AsyncStore:
         return self
 
@@ -127,14 +149,8 @@ class AsyncStore:
         if payload is not None:
             await self.set_encoded_result(task_id, payload, ttl_s=ttl_s, failed=failed)
             return
-        store = self._store
-        if _is_small(value):
-            write = store.result_write(task_id, value, ttl_s=ttl_s, failed=failed)
-        else:
-            write = await self._read(
-                lambda: store.result_write(task_id, value, ttl_s=ttl_s, failed=failed)
-            )
-        await self._write(write)
+        encode = partial(self._store.result_write, task_id, value, ttl_s=ttl_s, failed=failed)
+        await self._write(encode() if _is_small(value) else await self._encode(encode))
 
     def set_encoded_result(
         self, task_id: str, payload: bytes, *, ttl_s: float | None = None, failed: bool = False
@@ -152,12 +168,9 @@ class AsyncStore:
         if payload is not None:
             await self.set_encoded_progress(task_id, payload, ttl_s=ttl_s)
             return
-        store = self._store
-        if _is_small([getattr(progress, "status", None), getattr(progress, "meta", None)]):
-            write = store.progress_write(task_id, progress, ttl_s=ttl_s)
-        else:
-            write = await self._read(lambda: store.progress_write(task_id, progress, ttl_s=ttl_s))
-        await self._write(write)
+        encode = partial(self._store.progress_write, task_id, progress, ttl_s=ttl_s)
+        parts = [getattr(progress, "status", None), getattr(progress, "meta", None)]
+        await self._write(encode() if _is_small(parts) else await self._encode(encode))
 
     def set_encoded_progress(
         self, task_id: str, payload: bytes, *, ttl_s: float | None = None
@@ -177,13 +190,25 @@ class AsyncStore:
         await self._write(write)
         entry = write.outcome
         assert isinstance(entry, Entry)
-        if len(entry.payload) <= INLINE_BYTES:
-            return decode_value(entry.payload)
-        return await self._read(partial(decode_value, entry.payload))
+        return await self._decode(entry.payload)
 
     async def sync(self) -> None:
         """Put everything acked so far, progress included, on the disk."""
         await self._write(Flush())
+
+    async def _encode(self, encode: Callable[[], Write]) -> Write:
+        """The write of a value that is large, or has types whose own code may run."""
+        if self._store.enc_hook is not None:
+            return await asyncio.to_thread(encode)  # it may block, and reads must not wait for it
+        return await self._read(encode)
+
+    async def _decode(self, payload: bytes) -> Any:
+        dec_hook = self._store.dec_hook
+        if dec_hook is not None and HOOKED_HEAD in payload:
+            return await asyncio.to_thread(decode_value, payload, dec_hook)
+        if len(payload) <= INLINE_BYTES:
+            return decode_value(payload, dec_hook)
+        return await self._read(partial(decode_value, payload, dec_hook))
 
     async def _write(self, write: Write) -> None:
         loop = asyncio.get_running_loop()
@@ -204,9 +229,9 @@ class AsyncStore:
         entry = self._in_memory(key)
         if entry is None or not is_live_result(entry, now_us()):
             entry = await self._found(key)
-        if len(entry.payload) <= INLINE_BYTES:
+        if len(entry.payload) <= INLINE_BYTES and self._store.dec_hook is None:
             return decode_value(entry.payload)
-        return await self._read(partial(decode_value, entry.payload))
+        return await self._decode(entry.payload)
 
     async def is_result_ready(self, task_id: str) -> bool:
         """Whether there is a result to get."""
@@ -225,7 +250,7 @@ class AsyncStore:
             entry = view.progress[key]
             if entry is None or not is_live_progress(entry, now_us()):
                 return None
-            if len(entry.payload) <= INLINE_BYTES:
+            if len(entry.payload) <= INLINE_BYTES and store.dec_hook is None:
                 return decode_progress(entry.payload)
         return await self._read(lambda: store.get_progress(task_id))
 
@@ -268,22 +293,27 @@ class AsyncStore:
         if self._is_in_memory(key):
             return await self.get_result(task_id) if get else True
         waiters = self._waiters_here()
-        future = waiters.enter(key)
-        timer = None
-        if timeout_s is not None:
-            timer = waiters.loop.call_later(timeout_s, set_once, future, False)
+        loop = waiters.loop
+        future: Woken = loop.create_future()
+        bell, timer = Bell(future), None
         try:
+            waiters.enter(key, future)
+            if timeout_s is not None:
+                timer = self._reader.ring_at(loop, loop.time() + timeout_s, bell)
+            self._reader.ask(loop, (_Look(waiters, key), future))
             woken = True
             while woken:  # and at the time-out it is looked once more
                 woken = await future
-                if woken:
-                    future = waiters.renew(key, future)
-                    if timer is not None:
-                        timer.cancel()
-                        timer = waiters.loop.call_at(timer.when(), set_once, future, False)
+                if woken and not self._is_in_memory(key):
+                    # Enter again, then look at the state: nothing is missed.
+                    waiters.leave(key, future)
+                    bell.future = future = loop.create_future()
+                    waiters.enter(key, future)
+                    woken = not bell.rung
                 if await self._is_settled(key):
                     return await self.get_result(task_id) if get else True
         finally:
+            waiters.live.discard(future)  # first, and in one call: see the rules of the waiters
             waiters.leave(key, future)
             if timer is not None:
                 timer.cancel()
@@ -296,9 +326,9 @@ class AsyncStore:
         waiters = self._waiters.get(loop)
         if waiters is None:
             for other in list(self._waiters):  # a copy: other loops' threads do this too
-                if other.is_closed() and (gone := self._waiters.pop(other, None)) is not None:
-                    gone.leave_closed_loop()
-            waiters = self._waiters[loop] = Waiters(loop, self._store, self._read)
+                if other.is_closed():
+                    self._waiters.pop(other, None)
+            waiters = self._waiters[loop] = Waiters(loop, self._store)
         return waiters
 
     def _is_in_memory(self, key: bytes) -> bool:
@@ -316,30 +346,21 @@ class AsyncStore:
         An asynchronous generator: it begins to watch at its first step and ends with ``aclose()``
         or when the store is closed.
         """
-        loop, store = asyncio.get_running_loop(), self._store
-        pending, changed = PendingEvents(), asyncio.Event()
-
-        def tell(changes: list[Change] | None) -> None:
-            if loop.is_closed():
-                store.unsubscribe(subscription)
-                return
-            if changes:
-                pending.add(changes)
-            call_soon(loop, changed.set)
-
-        keys = None if task_id is None else frozenset((task_key(task_id),))
-        subscription = Subscription(keys, tell)
-        await subscribe_in_thread(store, subscription, self._read)
+        following = _Following(asyncio.get_running_loop(), self._store, task_id)
+        pending, changed = following.pending, following.changed
         try:
+            await self._read(partial(self._store.subscribe, following))
             while True:
                 changed.clear()
-                while (event := pending.take()) is not None:
+                while (event := pending.first()) is not None:
                     yield event
-                if store.closed:
+                    pending.drop(event)
+                if self._store.closed:
                     return
                 await changed.wait()
         finally:
-            store.unsubscribe(subscription)
+            following.left = True
+            self._store.unsubscribe(following)
 
     async def tasks(
         self,
@@ -371,9 +392,17 @@ class AsyncStore:
         return self._reader.ask(loop, (key, loop.create_future()))
 
     def _run_reads(self, jobs: list[_Job]) -> list[Outcome]:
-        """Look up the results that are asked for together, then make the calls."""
+        """Look up the results that are asked for together, then look for waiters, then call."""
         outcomes: list[Outcome] = []
-        wanted = [(job, future) for job, future in jobs if isinstance(job, bytes)]
+        wanted: list[tuple[bytes, asyncio.Future[Any]]] = []
+        looks: list[tuple[bytes, asyncio.Future[Any]]] = []
+        waiters: Waiters | None = None  # those of the one loop whose batch this is
+        for job, future in jobs:
+            if isinstance(job, bytes):
+                wanted.append((job, future))
+            elif isinstance(job, _Look):
+                waiters = job.waiters
+                looks.append((job.key, future))
         if wanted:
             try:
                 found = self._store.result_entries([key for key, _ in wanted])
@@ -384,8 +413,10 @@ class AsyncStore:
                     outcomes.append((future, entry, None))
                 else:
                     outcomes.append((future, None, entry))
+        if waiters is not None:
+            outcomes += waiters.look(looks)
         for job, future in jobs:
-            if not isinstance(job, bytes):
+            if not isinstance(job, bytes | _Look):
                 try:
                     outcomes.append((future, job(), None))
                 except BaseException as exc:
@@ -396,19 +427,19 @@ class AsyncStore:
 
     async def compact(self) -> None:
         """Fold the log into the table now."""
-        await asyncio.to_thread(self._store.compact)
+        await in_thread(self._store.compact, "logstore-compact")
 
     async def vacuum(self) -> VacuumReport:
         """Give free pages of the file back to the file system."""
-        return await asyncio.to_thread(self._store.vacuum)
+        return await in_thread(self._store.vacuum, "logstore-vacuum")
 
     async def backup(self, destination: str | os.PathLike[str]) -> None:
         """Copy the store to a new file."""
-        await asyncio.to_thread(self._store.backup, destination)
+        await in_thread(partial(self._store.backup, destination), "logstore-backup")
 
     async def check(self, *, salvage: bool = False) -> CheckReport:
         """Verify every record, index and frame."""
-        return await asyncio.to_thread(self._store.check, salvage=salvage)
+        return await in_thread(partial(self._store.check, salvage=salvage), "logstore-check")
 
     async def stats(self) -> StoreStats:
         """Sizes and counters."""
@@ -416,7 +447,7 @@ class AsyncStore:
 
     async def close(self) -> None:
         """Close the store, after the writes under way; later calls get StoreClosedError."""
-        await asyncio.to_thread(self._close)
+        await in_thread(self._close, "logstore-close")
 
     def _close(self) -> None:
         self._writer.stop()
@@ -424,25 +455,70 @@ class AsyncStore:
         self._store.close()
 
 
+class _Look(NamedTuple):
+    """A job of the reader's: whether a waiter has to wait."""
+
+    waiters: Waiters
+    key: bytes
+
+
+class _Following(Subscription):
+    """What a watch on a loop is told."""
+
+    __slots__ = ("_loop", "_store", "changed", "pending")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, store: Store, task_id: str | None) -> None:
+        super().__init__(watched_keys(task_id))
+        self._loop = loop
+        self._store = store
+        self.pending = PendingEvents()
+        self.changed = asyncio.Event()
+
+    def tell(self, changes: list[Change] | None) -> None:
+        if changes:
+            self.pending.add(changes)
+        if not call_soon(self._loop, self.changed.set):
+            self._store.unsubscribe(self)
+
+    def again(self) -> None:
+        if self._loop.is_closed():
+            self._store.unsubscribe(self)
+        elif self._loop.is_running() and (self._store.closed or self.pending.first() is not None):
+            call_soon(self._loop, self.changed.set)
+
+
 def _is_small(value: object) -> bool:
     """Whether encoding a value is short work, seen from a bounded look at it."""
-    return _weigh(value, INLINE_NODES) >= 0
+    try:
+        return _weigh(value, INLINE_NODES) >= 0
+    except Exception:  # of a metaclass without a hash
+        return False
 
 
-def _weigh(value: object, left: int) -> int:
-    """What is left of a budget of parts after a value; below zero if it is too much."""
-    if isinstance(value, str | bytes) and len(value) > INLINE_BYTES:
+def _weigh(value: Any, left: int) -> int:
+    """What is left of a budget of parts after a value; below zero if it is too much.
+
+    A value of a type that is not stored is too much: its own code may run.
+    """
+    kind = type(value)
+    if (kind is str or kind is bytes) and len(value) > INLINE_BYTES:
         return -1
-    if isinstance(value, int) and value.bit_length() > 8 * INLINE_BYTES:
+    if kind is int and value.bit_length() > 8 * INLINE_BYTES:
+        return -1
+    if kind not in STORED:
         return -1
     left -= 1
     parts: Iterable[object] = ()
-    if isinstance(value, dict):
-        parts = value.values()  # keys are small, or there are few of them
-    elif isinstance(value, list | tuple | set | frozenset):
+    if kind is dict:
+        # Keys behind the values, so that they are looked at only if there are few.
+        parts = chain(value.values(), (key for key in value if type(key) is not str))
+    elif kind in _CONTAINERS:
         parts = value
     for part in parts:
         if left < 0:
             break
         left = _weigh(part, left)
     return left
+
+
+_CONTAINERS = (list, tuple, set, frozenset)

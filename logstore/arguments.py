@@ -6,12 +6,14 @@ Rules: nothing is written when one of these raises; times are microseconds since
 from __future__ import annotations
 
 import os
-import time
 from typing import TypeAlias
 
+from logstore.engine.clock import expiry_us, now_us
 from logstore.engine.failures import open_error
 from logstore.engine.frames import KEY_BYTES_MAX
 from logstore.errors import NotAStoreError
+
+__all__ = ["FilePath", "expiry_us", "file_path", "now_us", "positive", "store_path", "task_key"]
 
 FilePath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 
@@ -54,16 +56,6 @@ def task_key(task_id: str) -> bytes:
             f"a task id must have from 1 to {KEY_BYTES_MAX} bytes in UTF-8, not {len(key)}"
         )
     return key
-
-
-def now_us() -> int:
-    """Microseconds since 1970."""
-    return time.time_ns() // 1000
-
-
-def expiry_us(ttl_s: float | None) -> int:
-    """When something with this time to live expires, 0 for never."""
-    return 0 if ttl_s is None else now_us() + max(1, int(ttl_s * 1e6))
 
 
 def positive(name: str, seconds: float) -> None:

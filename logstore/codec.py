@@ -1,9 +1,12 @@
 """Values to bytes and back, with their exact types.
 
 Rules: pure functions, no I/O, any thread.  Nothing is ever executed or imported because of what
-the bytes say.  What goes in comes out with the same type at every level; a value of any other
-type, a subclass included, is refused before a byte is written.  The bytes are one CBOR item
-(RFC 8949) in definite lengths, with the tags of :mod:`logstore.codec_tags` and no others.
+the bytes say, but for a ``dec_hook``.  What goes in comes out with the same type at every level; a
+value of any other type, a subclass included, is refused before a byte is written.  The exceptions
+are numbers of other libraries (:mod:`logstore.codec_numbers`) and what an ``enc_hook`` takes
+(:mod:`logstore.codec_hooks`).  Whatever the code of a value raises is a refusal, too.  The bytes
+are one CBOR item (RFC 8949) in definite lengths, with the tags of :mod:`logstore.codec_tags` and no
+others.
 
 The types are None, bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset,
 datetime, date, time, timedelta, Decimal, Fraction, UUID, and the addresses, networks and
@@ -30,6 +33,7 @@ from typing import Any
 
 from cbor2 import CBORDecoder, CBOREncoder, dumps
 
+from logstore.codec_hooks import DecHook, EncHook, Revival, checked_payload
 from logstore.codec_lower import (
     MAX_DEPTH,
     PLAIN,
@@ -45,11 +49,13 @@ from logstore.codec_tags import (
     LEAVES,
     TAG_DICT,
     TAG_FROZENSET,
+    TAG_HOOKED,
     TAG_SET,
     TAG_SURROGATES,
     TAG_TUPLE,
 )
-from logstore.errors import DecodeError, UnserializableValueError
+from logstore.codec_text import describe
+from logstore.errors import DecodeError, UnserializableValueError, ValueTooLargeError
 
 __all__ = ["MAX_DEPTH", "SAME_HASH_MAX", "decode_value", "encode_small", "encode_value"]
 
@@ -67,10 +73,17 @@ _ATOMS = PLAIN | {leaf.kind for leaf in LEAVES}
 _OTHER_CONTAINERS = frozenset({tuple, set, frozenset})
 
 
-def encode_value(value: object, *, max_bytes: int = 1 << 30, root: str = "result") -> bytes:
+def encode_value(
+    value: object,
+    *,
+    max_bytes: int = 1 << 30,
+    root: str = "result",
+    enc_hook: EncHook | None = None,
+) -> bytes:
     """Return the bytes of ``value``; see the module for the types and for what is kept.
 
-    ``root`` is what messages call the value itself.  The value must not be changed by another
+    ``root`` is what messages call the value itself; ``enc_hook`` is asked about objects of other
+    types, see :mod:`logstore.codec_hooks`.  The value must not be changed by another
     thread meanwhile.  A refused value costs no more memory than ``max_bytes`` and one of its
     strings.
 
@@ -85,17 +98,27 @@ def encode_value(value: object, *, max_bytes: int = 1 << 30, root: str = "result
         return data
     if (type(value) is str or type(value) is bytes) and len(value) > max_bytes:
         raise too_large(len(value), max_bytes)
-    job = Job(max_bytes)
+    job = Job(max_bytes, enc_hook)
     try:
         try:
             data = _dump(lower(value, 0, job), max_bytes)
         except UnicodeEncodeError:
-            job = Job(max_bytes, with_surrogates=True)
+            job.again_with_surrogates()
             data = _dump(lower(value, 0, job), max_bytes)
+        if job.changed and job.keyed:
+            decode_value(data)
     except Refused as refused:
         raise UnserializableValueError(refused.message(root)) from refused.__cause__
-    if job.zoned and job.keyed:
-        _check_keys_differ(data, root)
+    except DecodeError as error:
+        raise UnserializableValueError(
+            f"cannot store {root}: keys or elements in it cannot be read again as what is kept"
+            " of them, as two that differ in their time zones alone, of which only the offset"
+            f" from UTC is kept: {error}"
+        ) from error
+    except (ValueTooLargeError, MemoryError):
+        raise
+    except Exception as error:  # such as of a container that changes meanwhile
+        raise UnserializableValueError(f"cannot store {root}: {describe(error)}") from error
     return data
 
 
@@ -105,13 +128,13 @@ def encode_small(value: object) -> bytes | None:
     These are what :func:`encode_value` would write.  Takes some tens of microseconds at most,
     whatever the value is.
     """
-    # A list of one, so that strings and containers are weighed alike.
-    if _weigh([value], SMALL_BUDGET, SMALL_DEPTH) < 0:
-        return None
     try:
-        return dumps(value)
-    except UnicodeEncodeError:
-        return None  # lone surrogates take a tag
+        # A list of one, so that strings and containers are weighed alike.
+        if _weigh([value], SMALL_BUDGET, SMALL_DEPTH) >= 0:
+            return dumps(value)
+    except Exception:  # lone surrogates, which take a tag; the long way says what else it is
+        pass
+    return None
 
 
 def _weigh(container: Any, budget: int, depth: int) -> int:
@@ -140,33 +163,42 @@ def _weigh(container: Any, budget: int, depth: int) -> int:
     return budget
 
 
-def decode_value(data: bytes | memoryview) -> Any:
+def decode_value(data: bytes | memoryview, dec_hook: DecHook | None = None) -> Any:
     """Return the value that ``data`` holds: one of the types of the module, at every level.
+
+    With ``dec_hook``, what an ``enc_hook`` has made comes back as what that returns, see
+    :mod:`logstore.codec_hooks`; without, as it is.
 
     Trusts nothing in ``data``: time and memory are in proportion to its length, which the
     caller bounds (up to about a hundred bytes of objects for each byte of input).
 
     Raises :class:`DecodeError` for anything that :func:`encode_value` would not write: damaged,
-    cut short or followed by more, an unknown tag, equal keys, nesting beyond :data:`MAX_DEPTH`.
+    cut short or followed by more, an unknown tag, equal keys, nesting beyond :data:`MAX_DEPTH`;
+    and when ``dec_hook`` fails: ``plain`` of the error is then the value without it.
     """
     stream = BytesIO(data)
+    revival = None if dec_hook is None else Revival(dec_hook, _check_below)
     try:
         value = CBORDecoder(
             stream,
-            semantic_decoders=_READERS,
+            semantic_decoders=_READERS if revival is None else _readers_with(revival),
             read_size=min(len(data), _READ_SIZE) or 1,
             max_depth=_CBOR_DEPTH_MAX,
             allow_indefinite=False,
             allow_duplicate_keys=False,
             strict_hashable_types=True,
         ).decode()
-        _check(value, 0)
+        _check(value, 0, revival)
     except MemoryError:
         raise  # says something about this process, not about the data
     except Exception as error:
-        if isinstance(error.__cause__, MemoryError):
-            raise error.__cause__ from None  # nor does that
-        reason = f"{error}: {error.__cause__}" if error.__cause__ else f"{error}"
+        cause = error.__cause__
+        if isinstance(cause, MemoryError) or (cause and not isinstance(cause, Exception)):
+            raise cause from None  # nor does that, nor does an interrupt
+        if revival is not None and revival.failure is not None:
+            revival.failure.plain = decode_value(data)
+            raise revival.failure from revival.failure.__cause__
+        reason = f"{error}: {cause}" if cause else f"{error}"
         raise DecodeError(
             f"the {len(data)} bytes of a value cannot be read: {reason[:_REASON_CHARS_MAX]}"
         ) from error
@@ -204,17 +236,6 @@ def _dump(lowered: object, max_bytes: int) -> bytes:
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _check_keys_differ(data: bytes, root: str) -> None:
-    """Refuse keys that only their time zones told apart; they would not be readable."""
-    try:
-        decode_value(data)
-    except DecodeError as error:
-        raise UnserializableValueError(
-            f"cannot store {root}: keys or elements in it differ in their time zones alone,"
-            " of which only the offset from UTC is kept"
-        ) from error
-
-
 # -- decoding -------------------------------------------------------------------------------------
 
 
@@ -241,6 +262,10 @@ def _read_dict(items: list[Any]) -> dict[Any, Any]:
 
 def _read_surrogates(payload: bytes) -> str:
     return payload.decode("utf-8", "surrogatepass")
+
+
+def _read_hooked(payload: list[Any]) -> Any:
+    return checked_payload(payload)[2]
 
 
 def _read_int(payload: bytes) -> int:
@@ -276,15 +301,27 @@ _READERS = _Readers(
         TAG_FROZENSET: _reader((list,), _read_frozenset),
         TAG_DICT: _reader((list,), _read_dict),
         TAG_SURROGATES: _reader((bytes,), _read_surrogates),
+        TAG_HOOKED: _reader((list,), _read_hooked),
         **{leaf.tag: _reader(leaf.payloads, leaf.read) for leaf in LEAVES},
     }
 )
 
 
-def _check(value: Any, depth: int) -> None:
-    """Raise unless all types in ``value`` are ours; CBOR has values that are not."""
+def _readers_with(revival: Revival) -> _Readers:
+    readers = _Readers(_READERS)
+    readers[TAG_HOOKED] = _reader((list,), revival.read)
+    return readers
+
+
+def _check_below(value: Any, revival: Revival) -> None:
+    """Check what stands in a tag, before the hook sees it."""
+    _check(value, 0, revival)
+
+
+def _check(value: Any, depth: int, revival: Revival | None) -> None:
+    """Raise unless all types in ``value`` are ours, or made by a hook; CBOR has others."""
     kind = type(value)
-    if kind in _ATOMS:
+    if kind in _ATOMS or (revival is not None and revival.is_made(value)):
         return
     if kind is not dict and kind is not list and kind not in _OTHER_CONTAINERS:
         raise DecodeError(f"a CBOR value of type {kind.__name__}")
@@ -294,10 +331,10 @@ def _check(value: Any, depth: int) -> None:
     if kind is dict:
         for key, item in value.items():
             if type(item) not in _ATOMS:
-                _check(item, depth)
+                _check(item, depth, revival)
             if type(key) is not str and type(key) not in _ATOMS:
-                _check(key, depth)
+                _check(key, depth, revival)
     else:
         for item in value:
             if type(item) not in _ATOMS:
-                _check(item, depth)
+                _check(item, depth, revival)

@@ -2,7 +2,8 @@
 
 Rules: pure; decides everything that can be refused before a byte is written.  Types are compared
 exactly, never with ``isinstance``.  A part of a value that needs no tag is passed on as it is,
-not copied; that is most of them, so the common case is a few set operations per container.
+not copied; that is most of them, so the common case is a few set operations per container.  What
+the code of a value raises (a time zone, a number, a hash) is a refusal at its place.
 """
 
 from __future__ import annotations
@@ -14,16 +15,21 @@ from typing import Any
 
 from cbor2 import CBORTag
 
+from logstore.codec_hooks import EncHook, Hooked, call_enc_hook, hooked
+from logstore.codec_numbers import converter_for, exact, is_numpys
 from logstore.codec_path import Refused
 from logstore.codec_tags import (
     LEAVES,
+    STORED,
     TAG_DICT,
     TAG_FROZENSET,
+    TAG_HOOKED,
     TAG_SET,
     TAG_SURROGATES,
     TAG_TUPLE,
     Leaf,
 )
+from logstore.codec_text import bases_of
 from logstore.errors import ValueTooLargeError
 
 MAX_DEPTH = 64
@@ -35,6 +41,8 @@ SAME_HASH_MAX = 1000
 Only keys that are not all str or bytes are counted: the hashes of those two are salted, so bytes
 that were made to collide cannot exist.
 """
+
+TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels"
 
 PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 """What CBOR holds without a tag of ours."""
@@ -50,21 +58,40 @@ _BYTES_KEYS = frozenset({bytes})
 class Job:
     """What one encoding needs to know and remember."""
 
-    __slots__ = ("keyed", "keys", "max_bytes", "plain", "room", "zoned")
+    __slots__ = (
+        "changed",
+        "enc_hook",
+        "kept",
+        "keyed",
+        "keys",
+        "made",
+        "max_bytes",
+        "plain",
+        "room",
+    )
 
-    def __init__(self, max_bytes: int, *, with_surrogates: bool = False) -> None:
+    def __init__(self, max_bytes: int, enc_hook: EncHook | None = None) -> None:
         self.max_bytes = max_bytes
+        self.enc_hook = enc_hook
         self.room = max_bytes  # each item takes a byte at least: shared lists cannot explode
-        # Types that CBOR holds as they are, and types of keys that a CBOR map may have; str is
-        # only looked at one by one when CBOR has already refused one.
-        self.plain = _PLAIN_BUT_STR if with_surrogates else PLAIN
-        self.keys = _BYTES_KEYS if with_surrogates else _TEXT_KEYS
-        self.zoned = False  # saw a time zone of which only the offset is kept
+        # Types that CBOR holds as they are, and types of keys that a CBOR map may have.
+        self.plain = PLAIN
+        self.keys = _TEXT_KEYS
+        self.changed = False  # saw what may come back equal to something that it is not equal to
         self.keyed = False  # saw a set or a dict that is written as an array
+        # What the hook has made, by the ids of the objects: it is asked once about each.
+        self.made: dict[int, Hooked] = {}
+        self.kept: list[object] = []
+
+    def again_with_surrogates(self) -> None:
+        """Begin again, and look at each str: CBOR has refused one."""
+        self.room = self.max_bytes
+        self.plain = _PLAIN_BUT_STR
+        self.keys = _BYTES_KEYS
 
     def enter(self, container: Collection[Any], depth: int) -> None:
         if depth >= MAX_DEPTH:
-            raise Refused(container, f"is nested deeper than {MAX_DEPTH} levels", nesting=True)
+            raise Refused(container, TOO_DEEP, nesting=True)
         self.room -= len(container)
         if self.room < 0:
             raise too_large(self.max_bytes - self.room, self.max_bytes)
@@ -72,14 +99,56 @@ class Job:
 
 def lower(value: Any, depth: int, job: Job) -> Any:
     """Return what CBOR can hold for ``value``: itself where nothing in it needs a tag."""
-    kind = type(value)
-    if kind in job.plain:
-        return value
     try:
-        lower_kind = _LOWER[kind]
-    except KeyError:
-        raise Refused.for_type(value, _LOWER.keys() | PLAIN) from None
-    return lower_kind(value, depth, job)
+        kind = type(value)
+        if kind in job.plain:
+            return value
+        return _LOWER.get(kind, _lower_other)(value, depth, job)
+    except (Refused, ValueTooLargeError, MemoryError):
+        raise
+    except Exception as error:  # of a time zone, a number, a key's hash, a metaclass
+        raise Refused.failed(value, error) from error
+
+
+def _lower_other(value: Any, depth: int, job: Job) -> Any:
+    kind = type(value)
+    convert = converter_for(kind)
+    if convert is not None and (is_numpys(kind) or not _is_subclass_of_ours(kind)):
+        job.changed = True
+        return lower(exact(convert, value), depth, job)
+    if job.enc_hook is None:
+        raise Refused.for_type(value)
+    return _lower_hooked(value, depth, job, job.enc_hook)
+
+
+def _lower_hooked(value: Any, depth: int, job: Job, enc_hook: EncHook) -> CBORTag:
+    made = job.made.get(id(value))
+    if made is None:
+        made = hooked(type(value), call_enc_hook(enc_hook, value))
+        job.made[id(value)] = made
+        job.kept.append(value)  # so that the id stays its own
+    return _lower_made(made, depth, job, value)
+
+
+def _lower_marked(made: Hooked, depth: int, job: Job) -> CBORTag:
+    return _lower_made(made, depth, job, made)
+
+
+def _lower_made(made: Hooked, depth: int, job: Job, value: object) -> CBORTag:
+    if depth >= MAX_DEPTH:
+        raise Refused(value, TOO_DEEP, nesting=True)
+    job.changed = True
+    names = [lower(made.module, depth, job), lower(made.qualname, depth, job)]
+    try:
+        return CBORTag(TAG_HOOKED, [*names, lower(made.value, depth + 1, job)])
+    except Refused as refused:
+        refused.inside(value, (made.value,), "")
+        refused.of_hook(f"{made.module}.{made.qualname}")
+        raise
+
+
+def _is_subclass_of_ours(kind: type) -> bool:
+    return any(base is ours for base in bases_of(kind) for ours in STORED)
 
 
 def _lower_each(values: Iterable[Any], depth: int, job: Job) -> list[Any]:
@@ -164,12 +233,9 @@ def _leaf_lowering(leaf: Leaf) -> Callable[[Any, int, Job], CBORTag]:
     has_zone = kind in (dt.datetime, dt.time)
 
     def lower_leaf(value: Any, depth: int, job: Job) -> CBORTag:
-        try:
-            payload = write(value)
-        except Exception as error:  # a time zone's methods can be anybody's code
-            raise Refused(value, f"cannot be written: {error}") from error
+        payload = write(value)  # a time zone's methods can be anybody's code
         if has_zone and type(value.tzinfo) not in (type(None), dt.timezone):
-            job.zoned = True
+            job.changed = True
         if str not in job.plain:
             payload = (
                 _lower_each(payload, depth, job)
@@ -188,6 +254,7 @@ _LOWER: dict[type, Callable[[Any, int, Job], Any]] = {
     set: _lower_set,
     frozenset: _lower_frozenset,
     str: _lower_surrogates,
+    Hooked: _lower_marked,
     **{leaf.kind: _leaf_lowering(leaf) for leaf in LEAVES},
 }
 

@@ -8,9 +8,12 @@ own classes runs and nothing huge is formatted.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from reprlib import Repr
 from typing import Any
+
+from logstore.codec_hints import advice
+from logstore.codec_text import NAME_CHARS_MAX, describe, safe_text, type_name
 
 _INT_BITS_MAX = 256
 
@@ -48,22 +51,27 @@ class Refused(Exception):
         self.kind = type(culprit)
         self.reason = reason
         self.nesting = nesting
+        self._of_hook = False
         self._at = culprit
         # From the culprit outwards: the containers, and where in each the next one stands.
         self._chain: list[object] = [culprit]
         self._steps: list[str] = []
 
     @classmethod
-    def for_type(cls, culprit: object, known: Collection[type]) -> Refused:
-        kind = type(culprit)
-        for base in kind.__mro__[1:]:
-            if base in known:
-                return cls(
-                    culprit,
-                    f"is a subclass of {base.__qualname__}, which would come back as another"
-                    f" type: convert it to {base.__qualname__} first",
-                )
-        return cls(culprit, "is of a type that cannot be stored")
+    def for_type(cls, culprit: object) -> Refused:
+        return cls(culprit, advice(type(culprit)))
+
+    @classmethod
+    def failed(cls, culprit: object, error: Exception, what: str = "cannot be written:") -> Refused:
+        refused = cls(culprit, f"{what} {describe(error)}")
+        refused.__cause__ = error
+        return refused
+
+    def of_hook(self, origin: str) -> None:
+        """Note that the culprit is not in the value, but in what a hook made of an ``origin``."""
+        if not self._of_hook:
+            self._of_hook = True
+            self.reason += f" (enc_hook made it of the {safe_text(origin, NAME_CHARS_MAX)})"
 
     def inside(
         self,
@@ -95,11 +103,9 @@ class Refused(Exception):
             seen: set[int] = set()
             for depth, container in enumerate(reversed(self._chain)):
                 if id(container) in seen:
-                    path = root + "".join(steps[:depth])
-                    return f"cannot store {path}: the {_name(type(container))} there holds itself"
+                    place = root + "".join(steps[:depth])
+                    name = type_name(type(container))
+                    return f"cannot store {place}: the {name} there holds itself"
                 seen.add(id(container))
-        return f"cannot store {root}{''.join(steps)}: the {_name(self.kind)} there {self.reason}"
-
-
-def _name(kind: type) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}"
+        place = f"{root}{''.join(steps)}"
+        return f"cannot store {place}: the {type_name(self.kind)} there {self.reason}"

@@ -28,6 +28,8 @@ tag    type                            payload
 45072  IPv6Address                     text, with its scope id
 45073  IPv6Network                     text, with its scope id and a prefix length
 45074  IPv6Interface                   text, with its scope id and a prefix length
+45075  (any other, by an enc_hook)     array: module and qualified name of its class (texts), and
+                                       what the hook made of it
 ====== =============================== =========================================================
 
 The functions are pure.  ``write`` gets a value of exactly the row's type; ``read`` gets a payload
@@ -57,6 +59,10 @@ TAG_SET = 45057
 TAG_FROZENSET = 45058
 TAG_DICT = 45059
 TAG_SURROGATES = 45060
+TAG_HOOKED = 45075
+
+HOOKED_HEAD = b"\xd9" + TAG_HOOKED.to_bytes(2, "big")
+"""How an item with this tag begins; bytes without it hold none."""
 
 FRACTION_BITS_MAX = 1 << 18
 """The most bits that a Fraction's numerator or denominator may have.
@@ -205,3 +211,9 @@ LEAVES = (
     Leaf(45074, IPv6Interface, (str,), str, _with_prefix(IPv6Interface)),
 )
 """The types without other values inside, in the order of their tags."""
+
+STORED = frozenset(
+    {type(None), bool, int, float, str, bytes, list, tuple, dict, set, frozenset}
+    | {leaf.kind for leaf in LEAVES}
+)
+"""All types that are stored as they are."""

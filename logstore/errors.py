@@ -7,6 +7,8 @@ subclasses of :class:`LogstoreError`; where a built-in exception says the same, 
 
 from __future__ import annotations
 
+from typing import Literal
+
 
 class LogstoreError(Exception):
     """The base of all errors of this package."""
@@ -79,7 +81,9 @@ class CorruptTableError(CorruptionError):
 
 
 class DecodeError(CorruptionError):
-    """The bytes of a value are not what the encoder of this version writes."""
+    """The bytes of a value are not what the encoder of this version writes, or dec_hook failed."""
+
+    plain: object = None  # the value without dec_hook, if nothing but that has failed
 
 
 # -- using -----------------------------------------------------------------------------------
@@ -127,17 +131,25 @@ class ResultError(LogstoreError):
 
 
 class ResultIsMissingError(ResultError, KeyError):
-    """No result was ever stored under this task id, as far as the store remembers."""
+    """There is no result under this task id: none was ever stored, or it has gone."""
+
+    status: Literal["unknown", "expired", "deleted"] = "unknown"
+    """Which of the two, in the words of ``Store.status``: ``"unknown"`` if no result was ever
+    stored, as far as the store remembers; ``"expired"`` or ``"deleted"`` in the subclasses."""
 
     __str__ = Exception.__str__  # KeyError would show the repr of the message
 
 
-class ResultExpiredError(ResultError):
+class ResultExpiredError(ResultIsMissingError):
     """The result was there and its time to live is over, or it was evicted."""
 
+    status = "expired"
 
-class ResultDeletedError(ResultError):
+
+class ResultDeletedError(ResultIsMissingError):
     """The result was there and has been deleted or popped."""
+
+    status = "deleted"
 
 
 class WaitTimeoutError(ResultError, TimeoutError):

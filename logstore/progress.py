@@ -10,6 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 from logstore.codec import decode_value, encode_small, encode_value
+from logstore.codec_hooks import DecHook, EncHook
+from logstore.codec_numbers import converter_for, exact
+from logstore.codec_text import describe
 from logstore.errors import DecodeError, UnserializableValueError
 
 _FIELDS = ("progress", "status", "current", "total", "meta")
@@ -22,7 +25,8 @@ class TaskProgress:
     ``progress`` is a fraction from 0.0 to 1.0 (an int 0 or 1 becomes a float), ``status`` a text
     for people, ``current`` and ``total`` numbers of items or None, ``meta`` a dict or None (any
     value in one made by :meth:`from_state`).  ``meta`` is kept by reference, so change it no more.
-    Instances of subclasses of str, int, float and dict are taken as what they are underneath.
+    Instances of subclasses of str, int, float and dict are taken as what they are underneath,
+    numbers of other libraries as the int or float that they equal.
 
     Raises ``ValueError`` naming the field for a wrong type, a nan, a fraction outside 0..1 or a
     negative count.  A bool is not a number here.
@@ -145,17 +149,21 @@ class TaskProgress:
         return made
 
 
-def encode_progress(progress: TaskProgress, *, max_bytes: int = 1 << 30) -> bytes:
+def encode_progress(
+    progress: TaskProgress, *, max_bytes: int = 1 << 30, enc_hook: EncHook | None = None
+) -> bytes:
     """Return the bytes of ``progress``.
 
     Raises :class:`UnserializableValueError`, with a path as ``progress.meta['rows'][3]``, and
     :class:`ValueTooLargeError`, as :func:`logstore.codec.encode_value` does.
     """
     try:
-        return encode_value(progress.to_list(), max_bytes=max_bytes, root="progress")
+        return encode_value(
+            progress.to_list(), max_bytes=max_bytes, root="progress", enc_hook=enc_hook
+        )
     except UnserializableValueError:
         # Says it with this path.
-        encode_value(progress.meta, max_bytes=max_bytes, root="progress.meta")
+        encode_value(progress.meta, max_bytes=max_bytes, root="progress.meta", enc_hook=enc_hook)
         raise  # the meta alone would have fitted, with the array around it it is too deep
 
 
@@ -167,12 +175,13 @@ def encode_small_progress(progress: TaskProgress) -> bytes | None:
     return encode_small(progress.to_list()) if isinstance(progress, TaskProgress) else None
 
 
-def decode_progress(data: bytes | memoryview) -> TaskProgress:
+def decode_progress(data: bytes | memoryview, dec_hook: DecHook | None = None) -> TaskProgress:
     """Return the progress that ``data`` holds, trusting nothing in it.
 
-    Raises :class:`DecodeError` for anything that :func:`encode_progress` would not write.
+    ``dec_hook`` is that of :func:`logstore.codec.decode_value`, for the meta.  Raises
+    :class:`DecodeError` for anything that :func:`encode_progress` would not write, or as that does.
     """
-    values = decode_value(data)
+    values = decode_value(data, dec_hook)
     if type(values) is not list or len(values) < len(_FIELDS):
         raise DecodeError(f"the {len(data)} bytes of a progress are not an array of its fields")
     progress, status, current, total, meta = values[: len(_FIELDS)]
@@ -195,31 +204,48 @@ def _wrong(name: str, expected: str, value: object) -> ValueError:
 
 
 def _fraction(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise _wrong("progress", "a float from 0.0 to 1.0", value)
-    if not 0 <= value <= 1:  # a nan is neither
-        shown = repr(value) if isinstance(value, float) else "an int outside"
+    number = _number("progress", value, (int, float), "a float from 0.0 to 1.0")
+    if not 0 <= number <= 1:  # a nan is neither
+        shown = repr(number) if type(number) is float else "an int outside"
         raise ValueError(f"progress must be a fraction from 0.0 to 1.0, not {shown}")
-    return float(value)
+    return float(number)
 
 
 def _text(name: str, value: object) -> str:
-    if not isinstance(value, str):
+    if not issubclass(type(value), str):
         raise _wrong(name, "a str", value)
     return str.__str__(value)  # the text of a member of an enum, not its name
 
 
 def _count(name: str, value: object) -> int:
-    if type(value) is not int:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise _wrong(name, "an int or None", value)
-        value = int(value)
-    if value < 0:
+    count = value if type(value) is int else _number(name, value, (int,), "an int or None")
+    if count < 0:
         raise ValueError(f"{name} must not be negative")
-    return value
+    return int(count)
 
 
-def _dict(name: str, value: object) -> dict[Any, Any]:
-    if not isinstance(value, dict):
+def _number(name: str, value: Any, kinds: tuple[type, ...], expected: str) -> int | float:
+    """What a number is underneath: an instance of a subclass, or one of another library."""
+    kind = type(value)
+    try:
+        for base, convert in ((int, int.__int__), (float, float.__float__)):
+            if base in kinds and issubclass(kind, base) and kind is not bool:
+                return convert(value)
+        other = None if issubclass(kind, (int, float)) else converter_for(kind)
+        plain = None if other is None else exact(other, value)
+    except Exception as error:
+        raise ValueError(f"{name} must be {expected}: {describe(error)}") from error
+    if type(plain) is float and float in kinds:
+        return plain
+    if type(plain) is int:
+        return plain
+    raise _wrong(name, expected, value)
+
+
+def _dict(name: str, value: Any) -> dict[Any, Any]:
+    if not issubclass(type(value), dict):
         raise _wrong(name, "a dict or None", value)
-    return dict(value)
+    try:
+        return dict(value)
+    except Exception as error:
+        raise ValueError(f"{name} must be a dict or None: {describe(error)}") from error

@@ -1,6 +1,6 @@
 """Checking a store by its path, also one whose log is too damaged for it to be opened.
 
-Rules: nothing is written unless ``salvage`` is asked for; then the table's pages are verified and
+Rules: nothing is changed unless ``salvage`` is asked for; then the table's pages are verified and
 the log's header is looked at first, and the damaged log is on the disk under another name before
 anything else is done.
 """
@@ -8,13 +8,12 @@ anything else is done.
 from __future__ import annotations
 
 import os
-import time
 
 import lmdb
 
 from logstore import store
 from logstore.arguments import FilePath, store_path
-from logstore.engine import checking, files, frames, osdep
+from logstore.engine import checking, clock, files, frames, osdep
 from logstore.engine.compaction import fold_into
 from logstore.engine.failures import raise_write_error
 from logstore.engine.frozen import is_in_use
@@ -29,10 +28,10 @@ from logstore.types import CheckReport
 
 
 def check(path: FilePath, *, salvage: bool = False) -> CheckReport:
-    """Verify the store at ``path``: beside live processes, or at rest, writing nothing.
+    """Verify the store at ``path``: beside live processes, in a private copy, or at rest.
 
-    At rest every page of the table is verified before LMDB is let near it, so no damage can
-    crash the process.  Damage is in the report, not raised.
+    At rest nothing is written, and every page of the table is verified before LMDB is let near it,
+    so no damage can crash the process.  Damage is in the report, not raised.
 
     With ``salvage``, for a store that nobody has open and whose log is damaged: every whole frame
     of the log is folded into the table, the log is kept as ``...-log.damaged-...``, and the report
@@ -95,7 +94,7 @@ def _fold_whole_frames(path: str, table: Table) -> checking.Salvaged:
         table,
         [(overlay.results, overlay.progress)],
         None,
-        now_us=time.time_ns() // 1000,
+        now_us=clock.now_us(),
         last_time_us=0,
         epoch=epoch + 1,
         incarnation=table.meta.incarnation,

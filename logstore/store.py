@@ -14,7 +14,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from logstore.arguments import (
     FilePath,
@@ -26,6 +26,7 @@ from logstore.arguments import (
     task_key,
 )
 from logstore.codec import decode_value, encode_value
+from logstore.codec_hooks import DecHook, EncHook, check_hook
 from logstore.codec_lower import too_large
 from logstore.engine import checking, registry, vacuum
 from logstore.engine.commit import (
@@ -47,7 +48,7 @@ from logstore.engine.frames import (
 from logstore.engine.frozen import FrozenEngine, is_in_use
 from logstore.engine.listing import list_tasks
 from logstore.engine.log import FIRST_OFFSET
-from logstore.engine.notify import Subscription
+from logstore.engine.notify import Change, Subscription
 from logstore.engine.opening import check_place, open_engine
 from logstore.engine.options import Options, Retention
 from logstore.engine.overlay import Overlay
@@ -60,6 +61,7 @@ from logstore.engine.states import (
     is_running,
     missing_result,
 )
+from logstore.engine.threads import Signal
 from logstore.errors import (
     ReadOnlyError,
     StoreClosedError,
@@ -93,6 +95,8 @@ def open(
     max_value_bytes: int = VALUE_BYTES_MAX,
     accept_log_loss: bool = False,
     force: bool = False,
+    enc_hook: EncHook | None = None,
+    dec_hook: DecHook | None = None,
 ) -> Store:
     """Open the store in the file ``path``, which is created if it is not there.
 
@@ -106,12 +110,20 @@ def open(
     oldest results go at each compaction.  ``accept_log_loss=True`` opens a store whose log has
     been lost, without what was in it; ``force=True`` opens one on a network file system.
 
+    ``enc_hook(obj)`` and ``dec_hook(type, obj)`` let an application keep its own types, as with
+    msgspec.  The first is called with an object of a type that is not stored, and returns one that
+    is; the second is called on reading, with the class of that object and what was made of it, and
+    returns the value.  ``NotImplementedError`` says "not supported".  ``type`` is the class if its
+    module is imported, and else its dotted name; without ``dec_hook``, or if that does not support
+    the type, the value is what ``enc_hook`` made.  Any thread may call them.
+
     A second ``open`` of the same file in a process shares the first one's engine, and with it
     ``compact_at``, ``write_timeout_s``, ``sync_interval_s``, ``max_results`` and ``max_bytes``.
 
     Raises an :class:`~logstore.errors.OpenError`, CorruptLogError, CorruptTableError, DiskFullError
-    (an open store needs some space beside its file), or ValueError for a path that is none or an
-    option out of its range; the files are then as they were.
+    (an open store needs some space beside its file), ValueError for a path that is none or an
+    option out of its range, or TypeError for a hook that is no function; the files are then as
+    they were.
     """
     real_path = store_path(path)
     if mode not in ("rw", "r"):
@@ -133,6 +145,8 @@ def open(
     ):
         if seconds is not None:
             positive(name, seconds)
+    check_hook("enc_hook", enc_hook)
+    check_hook("dec_hook", dec_hook)
     options = Options(
         compact_at=compact_at,
         write_timeout_s=write_timeout_s,
@@ -169,6 +183,8 @@ def open(
             sync=sync == "always",
             ttls_s=(result_ttl_s, failure_ttl_s, progress_ttl_s),
             max_value_bytes=max_value_bytes,
+            enc_hook=enc_hook,
+            dec_hook=dec_hook,
         ),
         discard=Store.close,
     )
@@ -186,6 +202,8 @@ class Store:
         sync: bool,
         ttls_s: tuple[float | None, float | None, float | None],
         max_value_bytes: int,
+        enc_hook: EncHook | None,
+        dec_hook: DecHook | None,
     ) -> None:
         self._path = path
         self._open_shared = open_shared
@@ -193,6 +211,7 @@ class Store:
         self._sync = sync
         self._result_ttl_s, self._failure_ttl_s, self._progress_ttl_s = ttls_s
         self._max_value_bytes = max_value_bytes
+        self.enc_hook, self.dec_hook = enc_hook, dec_hook
         self._closed = False
         self._closing = threading.Lock()  # held while the handle is opened again or closed
         self._shared = open_shared()
@@ -212,6 +231,12 @@ class Store:
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
         return f"<logstore.Store {self._path!r} {state}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"a Store can be neither pickled nor copied; open it where it is needed:"
+            f" logstore.open({self._path!r})"
+        )
 
     def __enter__(self) -> Store:
         return self
@@ -245,7 +270,7 @@ class Store:
         Raises ResultIsMissingError, ResultExpiredError or ResultDeletedError if there is none,
         CorruptRecordError if it is damaged.
         """
-        return decode_value(self.result_entry(task_key(task_id)).payload)
+        return decode_value(self.result_entry(task_key(task_id)).payload, self.dec_hook)
 
     def is_result_ready(self, task_id: str) -> bool:
         """Whether there is a result to get."""
@@ -288,7 +313,7 @@ class Store:
         entry = self.engine.find_progress(task_key(task_id))
         if entry is None or not is_live_progress(entry, now_us()):
             return None
-        return decode_progress(entry.payload)
+        return decode_progress(entry.payload, self.dec_hook)
 
     # -- states -------------------------------------------------------------------------------
 
@@ -324,18 +349,17 @@ class Store:
         if self.is_settled(task_id):
             return True
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        changed = threading.Event()
-        subscription = Subscription(frozenset((task_key(task_id),)), lambda _: changed.set())
+        waiter = _Waiter(self, task_id)
         try:
-            self.subscribe(subscription)
+            self.subscribe(waiter)
             while not self.is_settled(task_id):
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     return False
-                changed.wait(left)
-                changed.clear()
+                waiter.news.wait(left)
         finally:
-            self.unsubscribe(subscription)
+            waiter.left = True
+            self.unsubscribe(waiter)
         return True
 
     def is_settled(self, task_id: str) -> bool:
@@ -372,7 +396,9 @@ class Store:
             raise ValueError(f"status must be running, ready, expired or deleted, not {status!r}")
         if limit is not None and limit < 0:
             raise ValueError(f"limit must not be negative, not {limit}")
-        return list_tasks(self.engine, status, newest_first=newest_first, limit=limit)
+        return list_tasks(
+            self.engine, status, newest_first=newest_first, limit=limit, dec_hook=self.dec_hook
+        )
 
     # -- the whole store ----------------------------------------------------------------------
 
@@ -383,7 +409,11 @@ class Store:
         sheltered(engine.compact)
 
     def vacuum(self) -> vacuum.VacuumReport:
-        """Give free pages of the file back to the file system, beside running writers."""
+        """Give free pages of the file back to the file system, beside running writers.
+
+        Raises StoreBusyError if another process is at it, or if so much is written meanwhile that
+        it had to begin again three times.
+        """
         engine = self.writable_engine
         engine.refuse_nested()
         return sheltered(lambda: vacuum.vacuum(engine))
@@ -391,7 +421,8 @@ class Store:
     def backup(self, destination: FilePath) -> None:
         """Copy the store, with everything acked before this call, to a new file, durably.
 
-        Writers go on meanwhile.  Raises FileExistsError if ``destination`` exists.
+        Writers go on meanwhile.  Raises FileExistsError if ``destination`` exists, StoreBusyError
+        if so much is written meanwhile that it had to begin again three times.
         """
         engine = self.writable_engine
         engine.refuse_nested()
@@ -399,10 +430,12 @@ class Store:
         sheltered(lambda: vacuum.backup(engine, absolute))
 
     def check(self, *, salvage: bool = False) -> CheckReport:
-        """Verify every record, index and frame.
+        """Verify every record, index and frame, as of a moment during the call.
 
-        With ``salvage`` a damaged log's whole frames are folded into the table, and the log is
-        kept aside.  Reads of this process that go to the table wait meanwhile.
+        Of a store that is open for writing, in any process, a private copy is verified, which needs
+        space on the disk; readers and writers go on meanwhile.  With ``salvage`` a damaged log's
+        whole frames are folded into the table, and the log is kept aside.  Raises StoreBusyError if
+        so much is written meanwhile that the copy had to begin again three times, DiskFullError.
         """
         engine = self.writable_engine if salvage else self.engine
         engine.refuse_nested()
@@ -525,7 +558,7 @@ class Store:
         self, task_id: str, value: object, *, ttl_s: float | None = None, failed: bool = False
     ) -> Write:
         """The write of a result, encoded and not yet committed."""
-        payload = encode_value(value, max_bytes=self._max_value_bytes)
+        payload = encode_value(value, max_bytes=self._max_value_bytes, enc_hook=self.enc_hook)
         return self.encoded_result_write(task_id, payload, ttl_s=ttl_s, failed=failed)
 
     def encoded_result_write(
@@ -550,7 +583,7 @@ class Store:
         """The write of a progress, encoded and not yet committed."""
         if not isinstance(progress, TaskProgress):
             raise TypeError(f"progress must be a TaskProgress, not {type(progress).__name__}")
-        payload = encode_progress(progress, max_bytes=self._max_value_bytes)
+        payload = encode_progress(progress, max_bytes=self._max_value_bytes, enc_hook=self.enc_hook)
         return self.encoded_progress_write(task_id, payload, ttl_s=ttl_s)
 
     def encoded_progress_write(
@@ -577,7 +610,7 @@ class Store:
     def popped_value(self, write: Write) -> Any:
         """The value that a committed pop took away."""
         assert isinstance(write.outcome, Entry)
-        return decode_value(write.outcome.payload)
+        return decode_value(write.outcome.payload, self.dec_hook)
 
     def commit(self, writes: list[Write]) -> None:
         """Commit writes together and raise the first error among them."""
@@ -612,6 +645,24 @@ class Store:
     def unsubscribe(self, subscription: Subscription) -> None:
         """Tell it no more; no effect if it is not told."""
         self._shared.notifier.unsubscribe(subscription)
+
+
+class _Waiter(Subscription):
+    """A thread that waits for a task's result."""
+
+    __slots__ = ("_store", "news")
+
+    def __init__(self, store: Store, task_id: str) -> None:
+        super().__init__(frozenset((task_key(task_id),)))
+        self._store = store
+        self.news = Signal()
+
+    def tell(self, changes: list[Change] | None) -> None:
+        self.news.set()
+
+    def again(self) -> None:
+        if self._store.closed:
+            self.news.set()
 
 
 _stores: weakref.WeakSet[Store] = weakref.WeakSet()

@@ -1,70 +1,72 @@
 """Tasks of one event loop that wait for results, behind one subscription.
 
-Rules: everything here is touched on its loop only, but for the dictionary of futures, in which the
-notifier's thread looks up keys.  A waiter enters before it looks at the state, so that nothing is
-missed.  A change wakes the waiters of its task and no others.  The subscription of a loop that has
-been closed is left by whoever notices.
+Rules: futures are entered and left on their loop only; other threads look them up.  A waiter
+enters before the state is looked at, so that nothing is missed.  A change wakes the waiters of its
+task and no others.  A waiter that goes takes its future out of ``live`` first, in one call that no
+signal handler can cut in two: whatever is not done behind that, a future that is not in there
+counts for nothing.  The subscription ends when nobody waits any more, or with the loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
-from typing import Protocol, TypeVar
+import threading
+from collections.abc import Sequence
+from time import monotonic
 
 from logstore.engine.failures import raisable
 from logstore.engine.notify import Change, Subscription
-from logstore.handover import call_soon
+from logstore.handover import Inbox, Outcome
 from logstore.store import Store
 
-T = TypeVar("T")
-
 IDLE_S = 1.0  # how long the subscription is kept when nobody waits any more
+SWEEP_MIN = 64
 
 PENDING = frozenset(("unknown", "running"))
 
 Woken = asyncio.Future[bool]  # True: something has changed; False: the time is up
 
 
-class InThread(Protocol):
-    """Runs a job in a thread."""
-
-    def __call__(self, job: Callable[[], T], /) -> Awaitable[T]:
-        """What the job returns."""
-        ...
-
-
-class Waiters:
+class Waiters(Subscription):
     """The waiting tasks of a loop."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, store: Store, in_thread: InThread) -> None:
+    __slots__ = (
+        *("_futures", "_idle_since", "_inbox", "_lock", "_store", "_sweep_at"),
+        *("live", "loop"),
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, store: Store) -> None:
+        self._futures: dict[bytes, Woken | list[Woken]] = {}
+        self.live: set[Woken] = set()  # the futures of those who wait
+        super().__init__(self._futures)
         self.loop = loop
         self._store = store
-        self._in_thread = in_thread
-        self._futures: dict[bytes, Woken | list[Woken]] = {}
-        self._subscription = Subscription(self._futures, self._tell)
-        self._subscribed = False
-        self._unlooked: list[bytes] = []  # entered, and their state not looked at yet
-        self._looking: asyncio.Task[None] | None = None
+        self._inbox = Inbox(loop)
+        self._lock = threading.Lock()  # subscribing, and finding that nobody waits
+        self._idle_since: float | None = None
+        self._sweep_at = SWEEP_MIN
 
-    def enter(self, key: bytes) -> Woken:
-        """A future that is resolved when a task has or had a result; :meth:`leave` is owed.
+    # -- on the loop ------------------------------------------------------------------------------
 
-        It may be resolved too early: :meth:`renew` it, and look at the state.
+    def enter(self, key: bytes, future: Woken) -> None:
+        """Have a future resolved when a task has or had a result; then have the state looked at.
+
+        It may be resolved too early.
         """
-        self._unlooked.append(key)
-        if self._looking is None:
-            self._looking = self.loop.create_task(self._look())
-        return self._add(key)
-
-    def renew(self, key: bytes, future: Woken) -> Woken:
-        """The next future of a waiter, who looks at the state only now: nothing is missed."""
-        self.leave(key, future)
-        return self._add(key)
+        self.live.add(future)
+        others = self._futures.get(key)
+        if others is None:
+            if len(self._futures) >= self._sweep_at:
+                self._sweep()
+            self._futures[key] = future
+        elif isinstance(others, list):
+            others.append(future)
+        else:
+            self._futures[key] = [others, future]
 
     def leave(self, key: bytes, future: Woken) -> None:
         """Wait no longer."""
+        self.live.discard(future)
         others = self._futures.get(key)
         if others is future:
             del self._futures[key]
@@ -74,101 +76,67 @@ class Waiters:
             if not others:
                 del self._futures[key]
 
-    def leave_closed_loop(self) -> None:
-        """Leave the subscription of a loop that is closed; from any thread, any number of times."""
-        self._store.unsubscribe(self._subscription)
-
-    async def _look(self) -> None:
-        """Subscribe if need be, then look at the states of all who have entered, together."""
-        woken: list[bytes] | None = None
-        try:
-            if not self._subscribed:
-                await subscribe_in_thread(self._store, self._subscription, self._in_thread)
-                self._subscribed = True
-                self.loop.call_later(IDLE_S, self._leave_if_idle)
-            while self._unlooked:
-                keys, self._unlooked = self._unlooked, []
-                woken = await self._in_thread(partial(self._settled, keys))
-                self._wake(woken)
-        except Exception as exc:
-            if self._subscribed:
-                self._wake(None)  # each waiter meets the error itself
-            else:
-                self._fail(exc)  # nobody would ever wake them
-        finally:
-            self._looking = None
-
-    def _settled(self, keys: list[bytes]) -> list[bytes]:
-        """Those of whom there is more to say than that nothing has come; runs in a thread."""
-        return [key for key in keys if self._store.status(key.decode()) not in PENDING]
-
-    def _add(self, key: bytes) -> Woken:
-        future: Woken = self.loop.create_future()
-        others = self._futures.get(key)
-        if others is None:
-            self._futures[key] = future
-        elif isinstance(others, list):
-            others.append(future)
-        else:
-            self._futures[key] = [others, future]
-        return future
-
-    def _leave_if_idle(self) -> None:
-        # While states are looked at, others may have entered who count on the subscription.
-        if self._looking is not None or (self._futures and not self._store.closed):
-            self.loop.call_later(IDLE_S, self._leave_if_idle)
-        else:
-            self._subscribed = False
-            self._store.unsubscribe(self._subscription)
-
-    def _tell(self, changes: list[Change] | None) -> None:
-        if self.loop.is_closed():
-            self.leave_closed_loop()
-            return
-        keys = None if changes is None else [key for key, _ in changes]
-        call_soon(self.loop, lambda: self._wake(keys))
-
-    def _wake(self, keys: list[bytes] | None) -> None:
-        for key in list(self._futures) if keys is None else keys:
-            for future in self._futures_of(key):
-                set_once(future, True)
-
-    def _fail(self, error: Exception) -> None:
-        self._unlooked.clear()
+    def _sweep(self) -> None:
+        """Leave for those who could not."""
         for key in list(self._futures):
-            for future in self._futures_of(key):
-                if not future.done():
-                    future.set_exception(raisable(error))
+            living = [future for future in self._futures_of(key) if future in self.live]
+            if living:
+                self._futures[key] = living
+            else:
+                del self._futures[key]
+        self._sweep_at = max(SWEEP_MIN, 2 * len(self._futures))
+
+    # -- in other threads -------------------------------------------------------------------------
+
+    def look(self, waiting: list[tuple[bytes, Woken]]) -> list[Outcome]:
+        """Look at the states of those who have entered: the outcomes that there are already."""
+        try:
+            with self._lock:
+                self._idle_since = None
+                self._store.subscribe(self)
+        except BaseException as exc:
+            return [(future, None, raisable(exc)) for _, future in waiting]  # nobody would wake it
+        return [(future, True, None) for key, future in waiting if self._is_worth_a_look(key)]
+
+    def _is_worth_a_look(self, key: bytes) -> bool:
+        """Whether there is more to say of a task than that nothing has come."""
+        try:
+            return self._store.status(key.decode()) not in PENDING
+        except Exception:
+            return True  # its waiter meets the error itself
+
+    def tell(self, changes: list[Change] | None) -> None:
+        """Wake the waiters of changed tasks."""
+        if self.loop.is_closed():
+            self._leave_for_good()
+            return
+        keys = list(self._futures) if changes is None else [key for key, _ in changes]
+        futures = [future for key in keys for future in self._futures_of(key)]
+        if futures:
+            self._inbox.bring([(future, True, None) for future in futures])
+
+    def again(self) -> None:
+        """Call the loop again if it has missed a call; unsubscribe if nobody has waited lately."""
+        if self.loop.is_closed():
+            self._leave_for_good()
+            return
+        self._inbox.ring_again()
+        if self._lock.acquire(blocking=False):  # else somebody is just about to wait
+            try:
+                if self.live:
+                    self._idle_since = None
+                elif self._idle_since is None:
+                    self._idle_since = monotonic()
+                elif monotonic() - self._idle_since >= IDLE_S:
+                    self._store.unsubscribe(self)
+            finally:
+                self._lock.release()
+
+    def _leave_for_good(self) -> None:
+        self._store.unsubscribe(self)
+        self._futures.clear()
+        self.live.clear()
 
     def _futures_of(self, key: bytes) -> Sequence[Woken]:
         found = self._futures.get(key, ())
-        return found if isinstance(found, list | tuple) else (found,)
-
-
-def set_once(future: Woken, value: bool) -> None:
-    """Resolve a future that may be resolved or cancelled already."""
-    if not future.done():
-        future.set_result(value)
-
-
-async def subscribe_in_thread(
-    store: Store, subscription: Subscription, in_thread: InThread
-) -> None:
-    """Subscribe in a thread; neither a cancelled caller nor a loop that is closed stays told."""
-    loop = asyncio.get_running_loop()
-
-    def subscribe() -> None:
-        store.subscribe(subscription)
-        if loop.is_closed():
-            store.unsubscribe(subscription)
-
-    def leave(entered: asyncio.Future[None]) -> None:
-        if not entered.cancelled() and entered.exception() is None:
-            store.unsubscribe(subscription)
-
-    entering = asyncio.ensure_future(in_thread(subscribe))
-    try:
-        await asyncio.shield(entering)
-    except asyncio.CancelledError:
-        entering.add_done_callback(leave)
-        raise
+        return list(found) if isinstance(found, list | tuple) else (found,)

@@ -16,7 +16,7 @@ import pytest
 import logstore
 from logstore import AsyncStore, TaskProgress, handover, waiters
 from logstore.aio import INLINE_BYTES
-from logstore.engine import maintenance
+from logstore.engine import maintenance, notify
 from logstore.engine.commit import Committer, Write
 from logstore.engine.frames import Entry
 from logstore.engine.notify import Notifier, Subscription
@@ -382,16 +382,17 @@ def test_a_subscription_that_nobody_needs_any_more_ends(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(waiters, "IDLE_S", 0.01)
+    monkeypatch.setattr(notify, "TIMEOUT_S", 0.01)
 
     async def body(store: AsyncStore) -> None:
-        here = store._waiters_here()
+        notifier = store.store._shared.notifier
         waiting = asyncio.ensure_future(store.wait_result("a"))
-        await becomes(lambda: here._subscribed)
-        await asyncio.sleep(0.05)  # longer than an idle subscription lives
-        assert here._subscribed
+        await becomes(lambda: bool(notifier._to_all))
+        await asyncio.sleep(0.1)  # longer than an idle subscription lives
+        assert notifier._to_all
         await store.set_result("a", 1)
         assert await waiting == 1
-        await becomes(lambda: not here._subscribed)
+        await becomes(lambda: not notifier._to_all)
         waiting = asyncio.ensure_future(store.wait_result("b"))
         await asyncio.sleep(0)
         await store.set_result("b", 2)
@@ -400,20 +401,44 @@ def test_a_subscription_that_nobody_needs_any_more_ends(
     run(body)
 
 
+def test_a_subscription_of_a_loop_that_waits_now_and_then_is_kept(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiters, "IDLE_S", LONG_S)
+    monkeypatch.setattr(notify, "TIMEOUT_S", 0.01)
+    looks: list[float] = []
+    real = waiters.Waiters.again
+
+    def again(here: waiters.Waiters) -> None:
+        real(here)
+        looks.append(0.0)
+
+    monkeypatch.setattr(waiters.Waiters, "again", again)
+
+    async def body(store: AsyncStore) -> None:
+        assert not await store.wait_ready("a", timeout_s=0.01)
+        looks.clear()
+        await becomes(lambda: len(looks) > 5)
+        assert store.store._shared.notifier._to_all
+
+    run(body)
+
+
 def test_a_waiter_who_comes_while_states_are_looked_at_for_others_who_have_left_is_told(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(waiters, "IDLE_S", 0.01)
+    monkeypatch.setattr(notify, "TIMEOUT_S", 0.01)
     looking, go_on = threading.Event(), threading.Event()
-    real = waiters.Waiters._settled
+    real = waiters.Waiters._is_worth_a_look
 
-    def settled(here: waiters.Waiters, keys: list[bytes]) -> list[bytes]:
-        if b"gone" in keys:
+    def is_worth_a_look(here: waiters.Waiters, key: bytes) -> bool:
+        if key == b"gone":
             looking.set()
             go_on.wait(LONG_S)
-        return real(here, keys)
+        return real(here, key)
 
-    monkeypatch.setattr(waiters.Waiters, "_settled", settled)
+    monkeypatch.setattr(waiters.Waiters, "_is_worth_a_look", is_worth_a_look)
 
     async def body(store: AsyncStore) -> None:
         leaving = asyncio.ensure_future(store.wait_ready("gone"))
@@ -423,7 +448,7 @@ def test_a_waiter_who_comes_while_states_are_looked_at_for_others_who_have_left_
         waiting = asyncio.ensure_future(store.wait_result("a", timeout_s=LONG_S))
         await asyncio.sleep(0)
         go_on.set()
-        await becomes(lambda: store._waiters_here()._looking is None)
+        await becomes(lambda: bool(store.store._shared.notifier._to_all))
         await store.set_result("a", 1)
         assert await waiting == 1
 
@@ -474,6 +499,8 @@ def test_a_change_ends_the_subscriptions_of_loops_that_are_closed(path: Path) ->
 def test_a_first_waiter_who_is_cancelled_with_its_loop_leaves_no_subscription(
     path: Path, monkeypatch: pytest.MonkeyPatch, closed: bool
 ) -> None:
+    monkeypatch.setattr(waiters, "IDLE_S", 0.01)
+    monkeypatch.setattr(notify, "TIMEOUT_S", 0.01)
     begun, go_on, subscribed = threading.Event(), threading.Event(), threading.Event()
     real = Notifier.subscribe
 
@@ -491,9 +518,6 @@ def test_a_first_waiter_who_is_cancelled_with_its_loop_leaves_no_subscription(
         await asyncio.to_thread(begun.wait, LONG_S)
         waiting.cancel()
         if not closed:
-            looking = store._waiters_here()._looking
-            assert looking is not None
-            looking.cancel()
             go_on.set()
             await asyncio.to_thread(subscribed.wait, LONG_S)
             await becomes(lambda: not notifier._to_all)
@@ -735,9 +759,6 @@ def test_what_is_in_memory_is_read_by_the_thread_while_a_write_is_late(
         await store.set_result("a", 1)
         monkeypatch.setattr(Committer, "run", wait_and_commit)
         writing = asyncio.ensure_future(store.set_result("a", 2))
-        await asyncio.sleep(0)  # asked, and not handed over yet
-        assert await store.get_result("a") == 1
-        assert not by_thread
         await becomes(begun.is_set)
         assert await store.get_result("a") == 1
         monkeypatch.setattr(handover, "SWITCH_S", LONG_S)  # until the next time but one

@@ -85,6 +85,24 @@ def test_a_side_file_that_goes_costs_nothing_and_ends_all_calls(
     assert ids_in(path) == {"a", *acked}
 
 
+def test_a_process_that_only_reads_notices_too(path: Path) -> None:
+    store = logstore.open(path)
+    store.set_result("a", 1)
+    store.compact()
+    os.unlink(path)
+
+    def read() -> None:
+        deadline = time.monotonic() + WAIT_S
+        while time.monotonic() < deadline:
+            store.get_result("a")
+            time.sleep(0.005)
+
+    with pytest.raises(logstore.StoreReplacedError):
+        read()
+    with pytest.raises(logstore.StoreReplacedError):
+        store.close()
+
+
 def test_all_side_files_that_go_at_once_cost_nothing(path: Path) -> None:
     store = logstore.open(path)
     store.set_result("a", 1)

@@ -14,8 +14,9 @@ import pytest
 
 import logstore
 from logstore import TaskProgress
-from logstore.engine import compaction
+from logstore.engine import compaction, registry
 from tests.support.forked import run_in_fork
+from tests.support.guarded import touched_without
 
 if TYPE_CHECKING:
     from tests.conftest import Clock, Peer, Stores
@@ -748,6 +749,14 @@ def test_closing_amid_other_threads_gives_them_results_or_a_typed_error(
     assert wrong == []
 
 
+def test_a_handle_is_closed_under_its_lock(open_store: Stores) -> None:
+    store = open_store()
+    touched = touched_without(store._closing, store, "_closed")
+    store.close()
+    assert "_close touches _closed" not in touched
+    assert store.closed
+
+
 FORK_WARNING = "ignore:This process .* is multi-threaded:DeprecationWarning"
 
 
@@ -763,6 +772,22 @@ def test_a_forked_child_reads_and_writes_beside_its_parent(store: logstore.Store
     assert run_in_fork(child) == 0
     assert store.get_result("child") == 2
     store.set_result("after", 3)
+
+
+@pytest.mark.filterwarnings(FORK_WARNING)
+def test_of_the_threads_of_a_forked_child_one_opens_the_store_anew(store: logstore.Store) -> None:
+    def child() -> None:
+        open_shared = store._open_shared
+
+        def open_once() -> registry.Shared:
+            assert store._closing.locked()
+            return open_shared()
+
+        store._open_shared = open_once
+        assert store.status("a") == "unknown"
+        store.close()
+
+    assert run_in_fork(child) == 0
 
 
 @pytest.mark.filterwarnings(FORK_WARNING)

@@ -73,8 +73,6 @@ class Place:
     space: str = "bench"
     value_bytes: int = 300
     ttl_s: int | None = None
-    # Somebody will wait for results: a peer that has an option for it sets it.
-    waited_for: bool = False
 
 
 class SyncPeer(ABC):

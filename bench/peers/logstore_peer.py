@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 WHY = "Every option at its default: sync='always', a 1 MiB log before a compaction{}. "
 FILE_NAME = "app.db"
-# taskiq's own wait then asks once instead of five times a second.
-LONG_POLL_S = 3600.0
 PRELOAD_GROUP = 256
 
 
@@ -37,7 +35,7 @@ class StorePeer(SyncPeer):
         durable=True,
         role="own",
         modules=("logstore", "lmdb", "cbor2"),
-        why=WHY.format(", but for long_poll of an hour in W10 and a time to live in W11")
+        why=WHY.format(", but for a time to live in W11")
         + "W1 and W6 call Store, the rest LogStoreResultBackend.",
     )
 
@@ -123,7 +121,6 @@ class BackendLogStorePeer(BackendPeer):
         backend: AsyncResultBackend[Any] = LogStoreResultBackend(
             self.place.directory / FILE_NAME,
             result_ex_time=self.place.ttl_s,
-            long_poll=LONG_POLL_S if self.place.waited_for else 0.0,
         )
         return backend
 

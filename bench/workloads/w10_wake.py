@@ -30,7 +30,7 @@ CANCEL_TIMEOUT_S = 3.0
 
 
 def _peer(setup: Message) -> AsyncPeer:
-    place = Place(Path(setup["directory"]), setup["url"], setup["space"], waited_for=True)
+    place = Place(Path(setup["directory"]), setup["url"], setup["space"])
     return load(setup["peer"]).async_class(place)
 
 

@@ -35,7 +35,7 @@ def write_file(path: Path, data: bytes) -> None:
             os.fsync(descriptor)
             os.replace(temporary, path)
         except BaseException:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # the first error is the one to tell
                 os.unlink(temporary)
             raise
     finally:
@@ -73,23 +73,24 @@ def sync_directory(path: Path) -> None:
 
 def remove_leftovers(directory: Path) -> int:
     """Remove the temporary files of writers that have died; return how many there were."""
-    removed = 0
-    for entry in os.scandir(directory):
-        if not entry.name.startswith(_PREFIX):
-            continue
-        try:
-            descriptor = os.open(entry.path, os.O_RDWR | os.O_NOFOLLOW)
-        except OSError:
-            continue  # renamed by its writer meanwhile
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.unlink(entry.path)
-            removed += 1
-        except OSError:
-            pass  # still being written, or gone
-        finally:
-            os.close(descriptor)
-    return removed
+    with os.scandir(directory) as entries:
+        return sum(_removed(entry.path) for entry in entries if entry.name.startswith(_PREFIX))
+
+
+def _removed(path: str) -> bool:
+    """Remove a temporary file unless its writer lives; return whether it did."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    except OSError:
+        return False  # renamed by its writer meanwhile
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(path)
+        return True
+    except OSError:
+        return False  # still being written, or gone
+    finally:
+        os.close(descriptor)
 
 
 def _open_temporary(directory: Path) -> tuple[Path, int]:

@@ -53,7 +53,10 @@ class AsyncResultBackend(TaskiqResultBackend[_ReturnType]):
 
     @abstractmethod
     async def is_result_ready(self, task_id: str) -> bool:
-        """Return whether there is a result.
+        """Return whether there is a result, at once.
+
+        Only a poll of taskiq's ``wait_result()`` may get its answer when the result is there
+        (:mod:`logstore.backends.waiting`).
 
         Raises taskiq's ``ResultIsReadyError`` when that cannot be told.
         """

@@ -66,7 +66,7 @@ class Expiry:
         if label is not None:
             try:
                 return _checked(LABEL, float(label))
-            except (TypeError, ValueError, OverflowError):
+            except Exception:  # a label may be anything
                 _logger.warning(
                     "The label %s=%r of a task is not a time above zero; it is ignored.",
                     LABEL,

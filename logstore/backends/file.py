@@ -41,8 +41,8 @@ class FileResultBackend(AsyncResultBackend[_ReturnType]):
 
     The directory is made when it is first needed; a relative path counts from the directory that
     was current when the backend was made.  ``exceptions`` is what may come back as the exception
-    that it was: ``"faithful"`` (any exception class that is imported), ``"inert"`` (none), or a
-    list of classes and dotted names; the rest comes back as a ``RemoteError``.
+    that it was: ``"faithful"`` (any subclass of ``Exception`` that is imported), ``"inert"``
+    (none), or a list of classes and dotted names; the rest comes back as a ``RemoteError``.
 
     What was set is on the disk when the call returns, progress too: each call costs two flushes.
     A write whose caller is cancelled goes on in its thread; whether it is done is then unknown.

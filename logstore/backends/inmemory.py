@@ -1,19 +1,27 @@
 """The backend that keeps the newest results of this process, for tests and single programs.
 
 Rules: results and progress are kept as the objects they are, not as copies, and are gone with the
-process.  A lock makes each call atomic, so that several event loops and threads may share one
-backend.  Nothing here waits for anything.
+process; only an error that is no ``Exception`` comes back as a ``RemoteError``.  A lock makes each
+call atomic, so that several event loops and threads may share one backend.  Nothing here waits for
+anything, but for the poll of taskiq's ``wait_result()``.  A pickled or copied backend arrives
+empty.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import OrderedDict
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from logstore.backends.base import AsyncResultBackend
 from logstore.backends.errors import ResultIsMissingError
+from logstore.backends.failures import encode_error
 from logstore.backends.progress import ReportedProgress, reported
+from logstore.backends.revival import decode_error, exception_policy
+from logstore.backends.waiting import current_wait
+from logstore.handover import call_soon
 
 if TYPE_CHECKING:
     from taskiq.depends.progress_tracker import TaskProgress as TaskiqProgress
@@ -22,6 +30,8 @@ if TYPE_CHECKING:
     from logstore.progress import TaskProgress
 
 _ReturnType = TypeVar("_ReturnType")
+
+_FAITHFUL = exception_policy("faithful")
 
 
 class InmemoryResultBackend(AsyncResultBackend[_ReturnType]):
@@ -41,9 +51,21 @@ class InmemoryResultBackend(AsyncResultBackend[_ReturnType]):
                 f"not {max_stored_results}"
             )
         self.max_stored_results = max_stored_results
+        self._forget()
+
+    def _forget(self) -> None:
         self._lock = threading.Lock()
         self._results: OrderedDict[str, TaskiqResult[_ReturnType]] = OrderedDict()
         self._progress: OrderedDict[str, ReportedProgress] = OrderedDict()
+        self._arrivals: dict[str, list[asyncio.Future[None]]] = {}  # what a wait_result() waits for
+
+    def __getstate__(self) -> dict[str, Any]:
+        left_out = ("_lock", "_results", "_progress", "_arrivals")
+        return {name: value for name, value in self.__dict__.items() if name not in left_out}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
 
     async def set_result(self, task_id: str, result: TaskiqResult[_ReturnType]) -> None:
         """Keep the result; the oldest one goes when there are too many."""
@@ -53,6 +75,9 @@ class InmemoryResultBackend(AsyncResultBackend[_ReturnType]):
             if self._is_over(self._results):
                 oldest, _ = self._results.popitem(last=False)
                 self._progress.pop(oldest, None)
+            arrivals = self._arrivals.pop(task_id, ())
+        for arrival in arrivals:
+            call_soon(arrival.get_loop(), partial(arrival.set_result, None))
 
     async def get_result(self, task_id: str, with_logs: bool = True) -> TaskiqResult[_ReturnType]:
         """Return the result; ``log`` is None unless ``with_logs``.
@@ -64,13 +89,31 @@ class InmemoryResultBackend(AsyncResultBackend[_ReturnType]):
             result = self._results.get(task_id)
         if result is None:
             raise ResultIsMissingError(f"there is no result for task {task_id!r} in memory")
+        update: dict[str, Any] = {} if with_logs else {"log": None}
+        if result.error is not None and not isinstance(result.error, Exception):
+            update["error"] = decode_error(encode_error(result.error), _FAITHFUL)
         # A copy: taskiq parses the return value in place, and the log may have to go.
-        return result.model_copy(update=None if with_logs else {"log": None})
+        return result.model_copy(update=update)
 
     async def is_result_ready(self, task_id: str) -> bool:
-        """Return whether there is a result."""
+        """Return whether there is a result.
+
+        It answers at once, unless taskiq's ``wait_result()`` is asking: that gets its answer when
+        the result is there, or its time-out over (:mod:`logstore.backends.waiting`).
+        """
+        wait = current_wait(self)
         with self._lock:
-            return task_id in self._results
+            if task_id in self._results:
+                return True
+            if wait is None:
+                return False
+            arrival: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._arrivals.setdefault(task_id, []).append(arrival)
+        try:
+            await asyncio.wait((arrival,), timeout=wait.timeout_s)
+        finally:
+            self._leave(task_id, arrival)
+        return arrival.done()
 
     async def delete_result(self, task_id: str) -> bool:
         """Forget the result and the progress of a task; return whether there was a result."""
@@ -94,6 +137,14 @@ class InmemoryResultBackend(AsyncResultBackend[_ReturnType]):
         with self._lock:
             report = self._progress.get(task_id)
         return None if report is None else report.model_copy()
+
+    def _leave(self, task_id: str, arrival: asyncio.Future[None]) -> None:
+        with self._lock:
+            others = self._arrivals.get(task_id, [])
+            if arrival in others:
+                others.remove(arrival)
+                if not others:
+                    del self._arrivals[task_id]
 
     def _is_over(self, kept: OrderedDict[str, Any]) -> bool:
         return self.max_stored_results != -1 and len(kept) > self.max_stored_results

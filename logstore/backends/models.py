@@ -2,7 +2,9 @@
 
 Rules: a field is stored under the name that validation looks for (its validation alias, unless
 the model takes field names), and as its Python value, so that a ``datetime`` stays one.  Only
-where a model says itself how it is dumped (a serializer, ``Json``) is pydantic asked to dump it.
+where a model says itself how it is dumped (a serializer, ``Json``) is pydantic asked to dump it,
+and what it would only warn of is an error.  A field without a value, as of a database's row that
+has expired, is an error too: pydantic would leave it out.
 """
 
 from __future__ import annotations
@@ -14,7 +16,13 @@ from typing import Any
 import pydantic
 from pydantic.fields import FieldInfo
 
+from logstore.codec_text import type_name
+
 _SERIALIZERS = (pydantic.PlainSerializer, pydantic.WrapSerializer, pydantic.Json)
+
+
+class IncompleteError(Exception):
+    """A field has no value, or two have one name: says of which model and which field."""
 
 
 @dataclass(frozen=True)
@@ -36,26 +44,61 @@ class _Shape:
 def model_to_mapping(model: pydantic.BaseModel) -> dict[str, tuple[str, Any]] | Dumped:
     """Return ``{stored name: (field, value)}``, values not yet converted.
 
-    Fields that are excluded from dumps are left out, extra fields are included.
+    Fields that are excluded from dumps are left out, extra fields are included.  Raises
+    :class:`IncompleteError` and what pydantic and the serializers of the model raise.
     """
     shape = _shape(type(model))
     if shape.dumps_itself:
-        return Dumped(model.model_dump(mode="python", round_trip=True, by_alias=True))
+        check_complete(model)
+        return Dumped(_dump(model, by_alias=True))
     dumped: dict[str, Any] = {}
-    if shape.dumped_fields:
-        dumped = model.model_dump(
-            mode="python", round_trip=True, by_alias=False, include=set(shape.dumped_fields)
-        )
     values = model.__dict__
+    if shape.dumped_fields:
+        check_complete([values.get(name) for name in shape.dumped_fields])
+        dumped = _dump(model, by_alias=False, include=set(shape.dumped_fields))
     mapping: dict[str, tuple[str, Any]] = {}
     for name, stored_name in shape.stored_names.items():
-        if name in dumped:
-            mapping[stored_name] = (name, dumped[name])
-        elif name in values:  # model_construct() may leave fields out
-            mapping[stored_name] = (name, values[name])
+        if name not in values:
+            raise _without_value(model, name)
+        mapping[stored_name] = (name, dumped[name] if name in dumped else values[name])
     for name, value in (model.model_extra or {}).items():
-        mapping.setdefault(name, (name, value))
+        if name in mapping:
+            raise IncompleteError(f"the {type_name(type(model))} there has two fields {name!r}")
+        mapping[name] = (name, value)
     return mapping
+
+
+def check_complete(value: Any) -> None:
+    """Raise :class:`IncompleteError` if a model in ``value`` lacks a field that pydantic dumps."""
+    seen: dict[int, Any] = {}
+    left = [value]
+    while left:
+        part = left.pop()
+        if id(part) in seen:
+            continue
+        seen[id(part)] = part  # kept alive, so that the id stays its own
+        if isinstance(part, pydantic.BaseModel):
+            for name in _shape(type(part)).stored_names:
+                if name not in part.__dict__:
+                    raise _without_value(part, name)
+            left += part.__dict__.values()
+        elif type(part) is dict:
+            left += part.values()
+        elif type(part) in (list, tuple, set, frozenset):
+            left += part
+
+
+def _dump(model: pydantic.BaseModel, **options: Any) -> Any:
+    return model.model_dump(mode="python", round_trip=True, warnings="error", **options)
+
+
+def _without_value(model: pydantic.BaseModel, name: str) -> IncompleteError:
+    why = ""
+    if "_sa_instance_state" in model.__dict__:
+        why = ": the row has expired; refresh it, or take what you need from it in its session"
+    return IncompleteError(
+        f"the {type_name(type(model))} there has no value in its field {name!r}{why}"
+    )
 
 
 @lru_cache(maxsize=512)

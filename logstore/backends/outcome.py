@@ -6,7 +6,8 @@ The value is a dict of ``taskiq`` (the version of this form, 1), ``is_err``, ``r
 
 Rules: a return value that cannot be stored becomes an error result that says so, because a
 worker that only logs the failure leaves its waiter waiting for ever.  A label that cannot be
-stored is stored by its ``repr``.  Decoding trusts nothing: what is not such a dict raises
+stored is stored by its ``repr``.  Encoding raises nothing else, whatever the code of a value, a
+label or an error does.  Decoding trusts nothing: what is not such a dict raises
 :class:`~logstore.backends.errors.ResultDamagedError`.
 """
 
@@ -17,37 +18,46 @@ from typing import Any
 from taskiq.result import TaskiqResult
 
 from logstore.backends.errors import ResultDamagedError
-from logstore.backends.failures import encode_error
-from logstore.backends.plain import to_plain
+from logstore.backends.failures import brief_error, encode_error
+from logstore.backends.plain import BudgetExceededError, to_plain
 from logstore.backends.revival import Allowed, decode_error
+from logstore.codec_hooks import EncHook
+from logstore.codec_text import TEXT_CHARS_MAX, text_of
 from logstore.errors import UnserializableValueError
 
 VERSION = 1
 
 
-def encode_outcome(result: TaskiqResult[Any], *, parts_max: int | None = None) -> dict[str, Any]:
+def encode_outcome(
+    result: TaskiqResult[Any], *, parts_max: int | None = None, enc_hook: EncHook | None = None
+) -> dict[str, Any]:
     """Return ``result`` as data; its error, or the lack of one, stands under ``is_err``.
 
     Raises :class:`~logstore.backends.plain.BudgetExceededError` when the return value has more
-    than ``parts_max`` parts.
+    than ``parts_max`` parts, or something may need the hook.
     """
+    if parts_max is not None and enc_hook is not None and result.error is not None:
+        raise BudgetExceededError
     try:
-        return_value = to_plain(result.return_value, parts_max=parts_max)
+        return_value = to_plain(result.return_value, parts_max=parts_max, enc_hook=enc_hook)
     except UnserializableValueError as error:
         return unstorable_outcome(result, error)
-    return outcome_around(result, return_value)
+    return outcome_around(result, return_value, enc_hook)
 
 
-def outcome_around(result: TaskiqResult[Any], return_value: Any) -> dict[str, Any]:
+def outcome_around(
+    result: TaskiqResult[Any], return_value: Any, enc_hook: EncHook | None = None
+) -> dict[str, Any]:
     """Return ``result`` as data, with a return value that has been converted already."""
+    error = result.error
     return {
         "taskiq": VERSION,
         "is_err": bool(result.is_err),
         "return_value": return_value,
         "execution_time": float(result.execution_time),
         "log": result.log,
-        "labels": {str(name): _label(label) for name, label in result.labels.items()},
-        "error": None if result.error is None else encode_error(result.error),
+        "labels": {_label_name(name): _label(label) for name, label in result.labels.items()},
+        "error": None if error is None else encode_error(error, enc_hook=enc_hook),
     }
 
 
@@ -61,18 +71,35 @@ def unstorable_outcome(result: TaskiqResult[Any], reason: Exception) -> dict[str
         error[0].pop("traceback", None)  # of the store's code, which tells the waiter nothing
     else:
         error = encode_error(result.error, slim=True)
-        error[0].setdefault("notes", []).append(f"the result could not be stored whole: {reason}")
+        error[0].setdefault("notes", []).append(_not_whole(reason))
+    labels = {
+        _label_name(name): label
+        for name, label in result.labels.items()
+        if type(label) in (bool, int, float) or (type(label) is str and len(label) <= 1000)
+    }
+    return _failure(result, error, labels)
+
+
+def brief_outcome(result: TaskiqResult[Any], reason: Exception) -> dict[str, Any]:
+    """Return the error result for a place where :func:`unstorable_outcome` is too large, too."""
+    error = reason if result.error is None else result.error
+    return _failure(result, brief_error(error, _not_whole(reason)), {})
+
+
+def _not_whole(reason: Exception) -> str:
+    return f"the result could not be stored whole: {reason}"
+
+
+def _failure(
+    result: TaskiqResult[Any], error: list[dict[str, Any]], labels: dict[str, Any]
+) -> dict[str, Any]:
     return {
         "taskiq": VERSION,
         "is_err": True,
         "return_value": None,
         "execution_time": float(result.execution_time),
         "log": None,
-        "labels": {
-            str(name): _label(label)
-            for name, label in result.labels.items()
-            if type(label) in (bool, int, float) or (type(label) is str and len(label) <= 1000)
-        },
+        "labels": labels,
         "error": error,
     }
 
@@ -125,8 +152,14 @@ _FIELDS: dict[str, tuple[type, ...]] = {
 }
 
 
+def _label_name(name: Any) -> str:
+    return name if type(name) is str else text_of(str, name, TEXT_CHARS_MAX)
+
+
 def _label(label: Any) -> Any:
+    if type(label) is str:
+        return label
     try:
         return to_plain(label)
     except UnserializableValueError:
-        return repr(label)
+        return text_of(repr, label, TEXT_CHARS_MAX)

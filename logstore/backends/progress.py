@@ -1,13 +1,16 @@
 """Progress for both sides: taskiq's ``state`` and ``meta``, logstore's fraction and counts.
 
-Rules: either kind can be set, and what comes back has the fields of both.  taskiq's ``state`` is
-logstore's ``status`` and the other way round; taskiq knows no fraction, so that a progress of its
-kind has 0.0, or 1.0 in the state SUCCESS.  taskiq's ``meta`` may be anything that can be stored.
+Rules: either kind can be set; what comes back has the fields of both and is equal to what was set.
+taskiq's ``state`` is logstore's ``status`` and the other way round; taskiq knows no fraction, so
+that a progress of its kind has 0.0, or 1.0 in the state SUCCESS.  taskiq's ``meta`` may be anything
+that can be stored.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 from taskiq.depends.progress_tracker import TaskProgress as TaskiqProgress
@@ -15,6 +18,7 @@ from taskiq.depends.progress_tracker import TaskState
 
 from logstore.backends.plain import to_plain
 from logstore.codec import encode_small
+from logstore.codec_hooks import EncHook
 from logstore.progress import TaskProgress
 
 _STATES = {state.value: state for state in TaskState}
@@ -23,14 +27,63 @@ _STATES = {state.value: state for state in TaskState}
 class ReportedProgress(TaskiqProgress[Any]):
     """How far a task has got; what every backend's ``get_progress`` returns.
 
-    ``state`` and ``meta`` are taskiq's; ``progress`` (a fraction from 0.0 to 1.0), ``status``,
-    ``current`` and ``total`` are those of :class:`logstore.TaskProgress`.
+    ``state`` and ``meta`` are taskiq's, and the only fields for pydantic: a dump has these.
+    ``progress`` (a fraction from 0.0 to 1.0), ``status``, ``current`` and ``total`` are those of
+    :class:`logstore.TaskProgress`.
+
+    It is equal to a progress of either kind that has the same values in the fields of that kind.
     """
 
-    progress: float = 0.0
-    status: str = "PENDING"
-    current: int | None = None
-    total: int | None = None
+    # Cached properties, because pydantic copies and pickles their values, and ignores them when it
+    # compares and dumps.
+
+    @cached_property
+    def progress(self) -> float:
+        """How much is done, from 0.0 to 1.0."""
+        return _fraction(self.status)
+
+    @cached_property
+    def status(self) -> str:
+        """The state as a plain text."""
+        return _status(self.state)
+
+    @cached_property
+    def current(self) -> int | None:
+        """How many items are done, or None."""
+        return None
+
+    @cached_property
+    def total(self) -> int | None:
+        """How many items there are, or None."""
+        return None
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, ReportedProgress):
+            return self._to_list() == other._to_list()
+        if isinstance(other, TaskProgress):
+            return self._to_list() == other.to_list()
+        return super().__eq__(other)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        yield "state", self.state
+        for name in ("progress", "status", "current", "total", "meta"):
+            yield name, getattr(self, name)
+
+    def _to_list(self) -> list[Any]:
+        return [self.progress, self.status, self.current, self.total, self.meta]
+
+
+class _Reported:
+    """What :class:`ReportedProgress` is a ``TaskProgress[...]`` of, for pydantic."""
+
+
+# When pydantic compares models it takes those of one generic origin for one type.  With this,
+# ``TaskProgress[dict](...) == found`` holds too, where Python asks only the left side.
+ReportedProgress.__pydantic_generic_metadata__ = {
+    "origin": TaskiqProgress,
+    "args": (_Reported,),
+    "parameters": (),
+}
 
 
 def reported(progress: TaskiqProgress[Any] | TaskProgress) -> ReportedProgress:
@@ -49,14 +102,17 @@ def reported(progress: TaskiqProgress[Any] | TaskProgress) -> ReportedProgress:
 
 
 def to_stored(
-    progress: TaskiqProgress[Any] | TaskProgress, *, parts_max: int | None = None
+    progress: TaskiqProgress[Any] | TaskProgress,
+    *,
+    parts_max: int | None = None,
+    enc_hook: EncHook | None = None,
 ) -> TaskProgress:
     """Return the progress as the store keeps it.
 
     Raises :class:`~logstore.errors.UnserializableValueError` for a meta that cannot be stored,
     ``ValueError`` for a field out of its range, and
     :class:`~logstore.backends.plain.BudgetExceededError` when the meta has more than
-    ``parts_max`` parts.
+    ``parts_max`` parts, or needs the hook.
     """
     if isinstance(progress, ReportedProgress):
         fields = progress.progress, progress.status, progress.current, progress.total
@@ -69,7 +125,7 @@ def to_stored(
         fields = _fraction(status), status, None, None
     else:
         raise _of_neither_kind(progress)
-    meta = to_plain(progress.meta, "progress.meta", parts_max=parts_max)
+    meta = to_plain(progress.meta, "progress.meta", parts_max=parts_max, enc_hook=enc_hook)
     return TaskProgress.with_any_meta(*fields, meta)
 
 
@@ -90,14 +146,15 @@ def from_stored(stored: TaskProgress) -> ReportedProgress:
 
 
 def _report(progress: TaskProgress, meta: Any) -> ReportedProgress:
-    return ReportedProgress.model_construct(
-        state=_STATES.get(progress.status, progress.status),
-        meta=meta,
+    state = _STATES.get(progress.status, progress.status)
+    made = ReportedProgress.model_construct(state=state, meta=meta)
+    made.__dict__.update(
         progress=progress.progress,
         status=progress.status,
         current=progress.current,
         total=progress.total,
     )
+    return made
 
 
 def _status(state: object) -> str:

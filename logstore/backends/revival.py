@@ -1,58 +1,84 @@
-"""From the records of a failure to an exception, without running anybody's code.
+"""From the records of a failure to an exception, running no code of its class but ``__str__``.
 
 A record (see :mod:`logstore.backends.failures`) is a dict of::
 
     module, class      where the class is found
-    message            str() of it on the worker
+    message, repr      str() and repr() of it on the worker; the second may be absent
     args               a list of entries
     members, state     entries by name: slots and C attributes; the instance's __dict__
     notes, traceback   texts
     cause, context     indexes of records
     suppress_context, cut   True, or absent
 
-and an entry is ``{"value": v}``, ``{"repr": text}``, ``{"error": index}`` or ``{"errors":
-[indexes], "tuple": bool}``.
+and an entry is one of::
+
+    {"value": v}
+    {"error": index}
+    {"errors": [indexes]}               also "tuple": True, and "cut": True if there were more
+    {"type": name, "repr": text}        of what is not kept; also "str": text, if that differs
 
 Rules:
 
 - A class is only looked up, never imported: its module must be in ``sys.modules``, and the name
-  must lead to a subclass of ``BaseException`` without any ``__getattr__`` being run.
-- An instance is made by the ``__new__`` of the built-in exception it descends from; then its
-  ``args``, slots and ``__dict__`` are filled in.  No ``__init__``, ``__new__``, ``__setattr__``,
-  ``__setstate__`` or ``__reduce__`` of the class is called.
+  must lead to a class without any ``__getattr__`` being run.  By default only subclasses of
+  ``Exception`` are taken: a ``KeyboardInterrupt`` of a worker must not end its client.
+- How an instance is made stands in :mod:`logstore.backends.instances`.
+- ``str()`` of what comes back is the text that it was on the worker: ``__str__`` and ``__repr__``
+  are called to find out.  If they fail, or the text is another, the exception is made with the text
+  of the worker; but a set in it may be in another order.
 - What the policy does not allow, or cannot be found or made, becomes an inert
-  :class:`~logstore.backends.errors.RemoteError`.
+  :class:`~logstore.backends.errors.RemoteError`; an argument or attribute that is not kept a
+  :class:`~logstore.backends.errors.RemoteObject`.
+- No step goes deeper into Python's stack with the nesting of what it reads.
 """
 
 from __future__ import annotations
 
-import builtins
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from logstore.backends.errors import RemoteError, ResultDamagedError
-from logstore.backends.failures import GROUP, c_members, unicode_fields
+from logstore.backends.errors import RemoteError, RemoteObject, ResultDamagedError
+from logstore.backends.instances import Contents, fill, new_instance, set_notes, with_text
+from logstore.codec_hooks import find_class
+from logstore.codec_text import TEXT_CHARS_MAX, safe_text
 
 TRACEBACK_NOTE = "Traceback on the worker (most recent call last):"
 _CUT_NOTE = "further exceptions of this chain were not stored"
 _RECORDS_MAX = 1000
+_TOLD_CHARS_MAX = 500
 
 Allowed = Callable[[type[BaseException]], bool]
+
+
+class _Policy:
+    """The test that a class must pass to be rebuilt; a class of its own, so that it is pickled."""
+
+    def __init__(self, classes: tuple[type[BaseException], ...], names: tuple[str, ...]) -> None:
+        self.classes = classes
+        self.names = names
+
+    def __call__(self, kind: type[BaseException]) -> bool:
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        if issubclass(kind, self.classes) or name in self.names:
+            return True
+        # The name of a module means its errors, not what ends a program.
+        below = tuple(f"{name}." for name in self.names)
+        return issubclass(kind, Exception) and name.startswith(below)
 
 
 def exception_policy(exceptions: str | Iterable[str | type[BaseException]]) -> Allowed | None:
     """Return the test that a class must pass to be rebuilt; None means that none is.
 
-    ``exceptions`` is ``"faithful"`` (every exception class that is already imported),
+    ``exceptions`` is ``"faithful"`` (every subclass of ``Exception`` that is already imported),
     ``"inert"`` (none) or an allow-list of classes, which allow their subclasses, and dotted names
-    of classes (``"app.errors.QuotaError"``) or of modules (``"app.errors"``, with all below).
+    of classes (``"app.errors.QuotaError"``) or of modules (``"app.errors"``, with all subclasses of
+    ``Exception`` below).
 
     Raises ``ValueError`` or ``TypeError`` for anything else.
     """
     if isinstance(exceptions, str):
         if exceptions == "faithful":
-            return lambda kind: True
+            return _Policy((Exception,), ())
         if exceptions == "inert":
             return None
         raise ValueError(
@@ -67,13 +93,7 @@ def exception_policy(exceptions: str | Iterable[str | type[BaseException]]) -> A
             classes.append(entry)
         else:
             raise TypeError(f"exceptions allows classes and dotted names, not {entry!r}")
-    prefixes = tuple(f"{name}." for name in names)
-
-    def allowed(kind: type[BaseException]) -> bool:
-        name = f"{kind.__module__}.{kind.__qualname__}"
-        return issubclass(kind, tuple(classes)) or name in names or name.startswith(prefixes)
-
-    return allowed
+    return _Policy(tuple(classes), tuple(names))
 
 
 def decode_error(records: Any, allowed: Allowed | None) -> BaseException:
@@ -91,114 +111,83 @@ def decode_error(records: Any, allowed: Allowed | None) -> BaseException:
         ) from error
 
 
-def find_class(module: str, qualname: str) -> type[BaseException] | None:
-    """Return the exception class of that name, if its module is imported and has it."""
-    found: Any = sys.modules.get(module)
-    try:
-        for name in qualname.split("."):
-            # Not getattr: a module's __getattr__, or a lazy module's, may import anything.
-            found = object.__getattribute__(found, "__dict__").get(name)
-    except AttributeError:
-        return None
-    return found if isinstance(found, type) and issubclass(found, BaseException) else None
-
-
 class _Revival:
     """One graph of exceptions on its way back."""
 
     def __init__(self, records: list[dict[str, Any]], allowed: Allowed | None) -> None:
         self.records = records
         self.allowed = allowed
-        self.made: dict[int, BaseException] = {}
+        self.order = _children_first([self.references(record) for record in records])
+        self.with_text: set[int] = set()  # those whose own str() is not what it was
         self.inert: set[int] = set()
-        self.under_way: set[int] = set()
 
     def run(self) -> BaseException:
-        for index in range(len(self.records)):
-            self.error(index)
+        self.make_all()
+        if not self.with_text.isdisjoint(self.in_cycle):
+            self.make_all()  # once more, now that it is known for what was made early
         for index, record in enumerate(self.records):
-            self.link(index, record)
+            self.link(self.made[index], index, record)
         return self.made[0]
 
-    def error(self, index: int) -> BaseException:
-        if type(index) is not int or not 0 <= index < len(self.records):
-            raise IndexError(f"no record {index!r}")
-        if index not in self.made:
-            record = self.records[index]
-            if index in self.under_way:  # a group within itself, which nothing can build
-                return _inert(record)
-            self.under_way.add(index)
-            error = self.revive(record)
-            self.under_way.discard(index)
+    def make_all(self) -> None:
+        self.made: dict[int, BaseException] = {}
+        self.early: dict[int, BaseException] = {}
+        self.in_cycle: set[int] = set()
+        for index in self.order:
+            error = self.make(index)
             if error is None:
                 self.inert.add(index)
-                error = _inert(record)
+                error = _inert(self.records[index])
             self.made[index] = error
-        return self.made[index]
 
-    def revive(self, record: dict[str, Any]) -> BaseException | None:
-        """Make the exception, with only so much in it as C code relies on."""
-        kind = find_class(record["module"], record["class"])
-        if kind is None or not self.allows(kind):
+    def make(self, index: int) -> BaseException | None:
+        record = self.records[index]
+        kind = self.kind_of(index)
+        if kind is None:
             return None
-        if GROUP is not None and issubclass(kind, GROUP):
-            return self.group(kind, record)
-        error = _instance(kind)
-        fields = unicode_fields(kind)
-        if error is None or not fields:
+        contents = self.contents(record)
+        error = self.early.pop(index, None)
+        if error is None:
+            error = new_instance(kind, contents)
+        if error is None:
+            return None
+        fill(error, contents)
+        if index in self.with_text or _prints_as_told(error, record):
             return error
-        members = record.get("members", {})
-        base: Any = next(owner for owner in kind.__mro__ if _is_builtin(owner))
-        try:
-            # Checks the types, which printing such an error relies on.
-            base.__init__(error, *(self.entry(members[name]) for name in fields))
-        except (TypeError, KeyError):
+        self.with_text.add(index)
+        return self.make(index)
+
+    def kind_of(self, index: int) -> Any:
+        """The class to make an instance of, if it is there and allowed; else None."""
+        record = self.records[index]
+        found = find_class(record["module"], record["class"])
+        if found is None or not issubclass(found, BaseException):
             return None
-        return error
-
-    def allows(self, kind: type[BaseException]) -> bool:
-        return kind is RemoteError or (self.allowed is not None and self.allowed(kind))
-
-    def group(self, kind: type[BaseException], record: dict[str, Any]) -> BaseException | None:
-        message, members = (self.entry(entry) for entry in record["args"])
-        constructor: Any = GROUP.__new__
-        try:
-            error = constructor(kind, message, members)
-        except (TypeError, ValueError):  # a member came back as what this group cannot hold
+        if found is not RemoteError and (self.allowed is None or not self.allowed(found)):
             return None
-        return error if isinstance(error, BaseException) else None
+        if index in self.with_text:
+            return with_text(found, _text(record["message"]), record.get("repr"))
+        return found
 
-    def link(self, index: int, record: dict[str, Any]) -> None:
-        """Fill in the rest; now that all exceptions exist, they may refer to each other."""
-        error = self.made[index]
-        if index not in self.inert:
-            self.fill(error, record)
-        notes = list(record.get("notes", ()))
-        if record.get("traceback"):
-            notes.append(f"{TRACEBACK_NOTE}\n{record['traceback']}")
-        if record.get("cut"):
-            notes.append(_CUT_NOTE)
-        if notes:
-            error.__dict__["__notes__"] = notes
-        base: Any = BaseException
-        for name in ("context", "cause"):
-            if record.get(name) is not None:
-                getattr(base, f"__{name}__").__set__(error, self.error(record[name]))
-        base.__suppress_context__.__set__(error, bool(record.get("suppress_context", False)))
+    def error(self, index: int) -> BaseException:
+        """The exception of a record, made early and empty if it is in a cycle."""
+        if index in self.made:
+            return self.made[index]
+        self.in_cycle.add(index)
+        if index not in self.early:
+            kind = self.kind_of(index)
+            error = None if kind is None else new_instance(kind, Contents((), {}, {}))
+            if error is None:  # such as a group within itself, which nothing can build
+                return _inert(self.records[index])
+            self.early[index] = error
+        return self.early[index]
 
-    def fill(self, error: BaseException, record: dict[str, Any]) -> None:
-        args: Any = BaseException.args
-        args.__set__(error, tuple(self.entry(entry) for entry in record["args"]))
-        members = record.get("members", {})
-        for name, descriptor in c_members(type(error)):
-            if name in members:
-                try:
-                    descriptor.__set__(error, self.entry(members[name]))
-                except (AttributeError, TypeError, ValueError):
-                    continue  # read only, or of another type in this version of the class
-        state = record.get("state", {})
-        if state:
-            error.__dict__.update({name: self.entry(entry) for name, entry in state.items()})
+    def contents(self, record: dict[str, Any]) -> Contents:
+        return Contents(
+            tuple(self.entry(entry) for entry in record["args"]),
+            {_text(n): self.entry(entry) for n, entry in record.get("members", {}).items()},
+            {_text(n): self.entry(entry) for n, entry in record.get("state", {}).items()},
+        )
 
     def entry(self, entry: dict[str, Any]) -> Any:
         if "value" in entry:
@@ -207,28 +196,89 @@ class _Revival:
             return self.error(entry["error"])
         if "errors" in entry:
             errors = [self.error(index) for index in entry["errors"]]
-            return tuple(errors) if entry["tuple"] else errors
-        return entry["repr"]
+            return tuple(errors) if entry.get("tuple") else errors
+        shown = _text(entry["repr"])
+        return RemoteObject(_text(entry["type"]), _text(entry.get("str", shown)), shown)
+
+    def references(self, record: dict[str, Any]) -> list[int]:
+        """The indexes of the records that must be made before this one."""
+        found: list[int] = []
+        for entry in _entries(record):
+            if "value" not in entry:
+                found += [entry["error"]] if "error" in entry else entry.get("errors", [])
+        return [self.checked(index) for index in found]
+
+    def checked(self, index: int) -> int:
+        if type(index) is not int or not 0 <= index < len(self.records):
+            raise IndexError(f"no record {index!r}")
+        return index
+
+    def link(self, error: BaseException, index: int, record: dict[str, Any]) -> None:
+        """Give it its notes, its cause and its context."""
+        notes = [_text(note) for note in record.get("notes", ())]
+        if index in self.inert:
+            notes += [f"with {_told(self.records[other])}" for other in self.references(record)]
+        if record.get("traceback"):
+            notes.append(f"{TRACEBACK_NOTE}\n{record['traceback']}")
+        if record.get("cut"):
+            notes.append(_CUT_NOTE)
+        if notes:
+            set_notes(error, notes)
+        base: Any = BaseException
+        for name in ("context", "cause"):
+            if record.get(name) is not None:
+                other = self.made[self.checked(record[name])]
+                getattr(base, f"__{name}__").__set__(error, other)
+        base.__suppress_context__.__set__(error, bool(record.get("suppress_context", False)))
 
 
-def _instance(kind: type[BaseException]) -> BaseException | None:
-    """Make an empty instance by a built-in ``__new__``; None if no such one will do."""
-    owner: Any
-    for owner in kind.__mro__:
-        if _is_builtin(owner) and "__new__" in vars(owner) and owner is not object:
-            try:
-                error: Any = owner.__new__(kind)
-            except TypeError:
-                continue  # another base decides how instances are laid out
-            return error if isinstance(error, BaseException) else None
-    return None
+def _children_first(references: list[list[int]]) -> list[int]:
+    """All indexes, each behind those that it refers to, as far as there is no cycle."""
+    order: list[int] = []
+    seen: set[int] = set()
+    for start in range(len(references)):
+        under_way = [] if start in seen else [(start, iter(references[start]))]
+        seen.add(start)
+        while under_way:
+            index, left = under_way[-1]
+            child = next((other for other in left if other not in seen), None)
+            if child is None:
+                order.append(index)
+                under_way.pop()
+            else:
+                seen.add(child)
+                under_way.append((child, iter(references[child])))
+    return order
 
 
-def _is_builtin(kind: type) -> bool:
-    return vars(builtins).get(kind.__name__) is kind
+def _prints_as_told(error: BaseException, record: dict[str, Any]) -> bool:
+    told = _text(record["message"])
+    try:
+        repr(error)
+        text = safe_text(str.__str__(str(error)), TEXT_CHARS_MAX)
+    except Exception:
+        return False
+    return text == told or sorted(text) == sorted(told)  # a set may be in another order
+
+
+def _entries(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield from record["args"]
+    yield from record.get("members", {}).values()
+    yield from record.get("state", {}).values()
+
+
+def _text(text: Any) -> str:
+    if type(text) is not str:
+        raise TypeError(f"expected a text, found {type(text).__name__}")
+    return text
 
 
 def _inert(record: dict[str, Any]) -> RemoteError:
-    return RemoteError(
-        f"{record['module']}.{record['class']}", record["message"], record.get("traceback")
-    )
+    name = f"{_text(record['module'])}.{_text(record['class'])}"
+    return RemoteError(name, _text(record["message"]), record.get("traceback"))
+
+
+def _told(record: dict[str, Any]) -> str:
+    """One line about an exception that is not among the ones that come back."""
+    name = f"{record['module']}.{record['class']}"
+    return safe_text(f"{name}: {record['message']}" if record["message"] else name, _TOLD_CHARS_MAX)

@@ -3,8 +3,9 @@
 A serialized result is a dict of ``taskiq`` (1), ``is_err``, ``serializer`` (the name of its class)
 and ``data``, the bytes it made of a result in the form of :mod:`logstore.backends.outcome`.
 
-Rules: the return value is given to the serializer as it is, then as plain data, then as JSON
-types; what it takes first is stored, so that pickle keeps objects and JSON gets what it can hold.
+Rules: the return value is given to the serializer as it is, then as plain data, then as the JSON
+types of that; what it takes first is stored, so that pickle keeps objects and JSON gets what it can
+hold.  What has no plain form, and is not taken as it is, becomes an error result.
 Bytes are only ever read by the serializer that wrote them: nothing reaches ``pickle.loads`` because
 of what stands in a file.
 """
@@ -70,11 +71,12 @@ def _forms(result: TaskiqResult[Any]) -> Iterator[dict[str, Any]]:
     outcome = outcome_around(result, result.return_value)
     yield outcome
     try:
-        yield {**outcome, "return_value": to_plain(result.return_value)}
+        plain = {**outcome, "return_value": to_plain(result.return_value)}
     except UnserializableValueError:
-        pass
+        return  # of the value itself, pydantic would drop in silence what it does not find
+    yield plain
     try:
-        yield pydantic_core.to_jsonable_python(outcome, bytes_mode="base64")
+        yield pydantic_core.to_jsonable_python(plain, bytes_mode="base64")
     except (ValueError, RecursionError):
         pass
 

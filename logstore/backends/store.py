@@ -22,15 +22,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import logstore
 from logstore import errors as store_errors
 from logstore.backends.base import AsyncResultBackend
-from logstore.backends.errors import (
-    ResultDamagedError,
-    ResultDeletedError,
-    ResultExpiredError,
-    ResultIsMissingError,
-    ResultIsReadyError,
-)
+from logstore.backends.errors import ResultDamagedError, ResultIsReadyError, missing
 from logstore.backends.expiry import Expiry
 from logstore.backends.outcome import (
+    brief_outcome,
     decode_outcome,
     encode_outcome,
     outcome_around,
@@ -45,7 +40,9 @@ from logstore.backends.progress import (
 )
 from logstore.backends.revival import exception_policy
 from logstore.backends.serialized import deserialize_outcome, is_serialized, serialize_outcome
+from logstore.backends.waiting import Wait, current_wait
 from logstore.codec import encode_small
+from logstore.codec_hooks import EncHook, check_hook
 
 if TYPE_CHECKING:
     from taskiq.abc.serializer import TaskiqSerializer
@@ -73,13 +70,12 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
 
     ``serializer`` is a taskiq serializer to store results with, pickle only if you ask for it;
     without one, values keep their types.  ``exceptions`` is what may come back as the exception
-    that it was: ``"faithful"`` (any exception class that is imported), ``"inert"`` (none), or a
-    list of classes and dotted names; the rest comes back as a ``RemoteError``.
+    that it was: ``"faithful"`` (any subclass of ``Exception`` that is imported), ``"inert"``
+    (none), or a list of classes and dotted names; the rest comes back as a ``RemoteError``.
 
-    ``long_poll`` is for how many seconds ``is_result_ready`` may wait for a result that is not
-    there yet: with it taskiq's ``wait_result()`` returns within milliseconds of the result.
-
-    All other keywords are those of :func:`logstore.open`.  ``TypeError`` or ``ValueError`` is
+    All other keywords are those of :func:`logstore.open`.  ``enc_hook`` and ``dec_hook`` are for
+    what would otherwise be refused, in return values, in errors and in the meta of progress, and
+    count only without a ``serializer``.  ``TypeError`` or ``ValueError`` is
     raised for arguments that cannot be right; the file is not looked at before ``startup()``.
     """
 
@@ -99,7 +95,6 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
         max_results: int | None = None,
         serializer: TaskiqSerializer | None = None,
         prefix_str: str | None = None,
-        long_poll: float = 0.0,
         exceptions: str | Iterable[str | type[BaseException]] = "faithful",
         **store_options: Any,
     ) -> None:
@@ -108,16 +103,15 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
         self.keep_results = keep_results
         self.serializer = serializer
         self.prefix_str = prefix_str
-        self.long_poll = _checked_long_poll(long_poll)
         self._expiry = Expiry.chosen(
             result_ex_time=result_ex_time,
             result_px_time=result_px_time,
             failure_ex_time=failure_ex_time,
             progress_ex_time=progress_ex_time,
         )
-        self._exceptions = exceptions if isinstance(exceptions, str) else tuple(exceptions)
-        self._allowed = exception_policy(self._exceptions)
+        self._allowed = exception_policy(exceptions)
         self._options = _checked_options(store_options)
+        self._enc_hook: EncHook | None = self._options.get("enc_hook")
         if max_results is not None:
             self._options["max_results"] = max_results
         self._forget()
@@ -163,12 +157,11 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
         self._store = None
 
     def __getstate__(self) -> dict[str, Any]:
-        left_out = ("_lock", "_store", "_pid", "_allowed")
+        left_out = ("_lock", "_store", "_pid")
         return {name: value for name, value in self.__dict__.items() if name not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._allowed = exception_policy(self._exceptions)
         self._forget()
 
     # -- results ---------------------------------------------------------------------------
@@ -193,21 +186,32 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
                 ttl_s = self._expiry.ttl_s(result.labels, failed=failed)
                 await store.set_encoded_result(key, payload, ttl_s=ttl_s, failed=failed)
             else:
-                record = await self._record(result)
-                ttl_s = self._expiry.ttl_s(result.labels, failed=record["is_err"])
-                await store.set_result(key, record, ttl_s=ttl_s, failed=record["is_err"])
+                await self._set_record(store, key, result, await self._record(result))
         except (store_errors.UnserializableValueError, store_errors.ValueTooLargeError) as error:
-            record = unstorable_outcome(result, _about_result(error))
-            ttl_s = self._expiry.ttl_s(result.labels, failed=True)
-            await store.set_result(key, record, ttl_s=ttl_s, failed=True)
+            reason = _about_result(error)
+            try:
+                await self._set_record(store, key, result, unstorable_outcome(result, reason))
+            except store_errors.ValueTooLargeError:
+                await self._set_record(store, key, result, brief_outcome(result, reason))
+
+    async def _set_record(
+        self,
+        store: AsyncStore,
+        key: str,
+        result: TaskiqResult[_ReturnType],
+        record: dict[str, Any],
+    ) -> None:
+        ttl_s = self._expiry.ttl_s(result.labels, failed=record["is_err"])
+        await store.set_result(key, record, ttl_s=ttl_s, failed=record["is_err"])
 
     async def get_result(self, task_id: str, with_logs: bool = True) -> TaskiqResult[_ReturnType]:
         """Return the result; ``log`` is None unless ``with_logs``.
 
         With ``keep_results=False`` it is gone from the store when this returns.
 
-        Raises ``ResultIsMissingError``, ``ResultExpiredError``, ``ResultDeletedError``, and
-        ``ResultDamagedError`` when what is stored is not a result of this backend.
+        Raises ``ResultIsMissingError``, whose subclasses ``ResultExpiredError`` and
+        ``ResultDeletedError`` say that there was a result, and ``ResultDamagedError`` when what is
+        stored is not a result of this backend.
         """
         store = await self._opened()
         key = self._key(task_id)
@@ -217,11 +221,7 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
             else:
                 data = await store.pop_result(key)
         except store_errors.ResultIsMissingError as error:
-            raise ResultIsMissingError(str(error)) from error
-        except store_errors.ResultExpiredError as error:
-            raise ResultExpiredError(str(error)) from error
-        except store_errors.ResultDeletedError as error:
-            raise ResultDeletedError(str(error)) from error
+            raise missing(error) from error
         except store_errors.CorruptionError as error:
             raise ResultDamagedError(str(error)) from error
         if is_serialized(data):
@@ -235,10 +235,11 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
             raise ResultDamagedError(f"{self.path}: task {task_id!r}: {error}") from error
 
     async def is_result_ready(self, task_id: str) -> bool:
-        """Return whether there is a result; with ``long_poll``, wait that long for it.
+        """Return whether there is a result; one that has expired or was deleted is none.
 
-        A result that has expired or was deleted is not ready.  Who waits for it with
-        ``long_poll`` gets an error instead of waiting for ever.
+        It answers at once, unless taskiq's ``wait_result()`` is asking: that gets its answer when
+        the result is there, or its time-out over (:mod:`logstore.backends.waiting`).  Without a
+        time-out it gets an error when the result has gone, because it might wait for ever.
 
         Raises ``ResultIsReadyError`` when it cannot be told, and ``ValueError`` for an id that
         the store does not take.
@@ -246,11 +247,10 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
         key = self._key(task_id)
         try:
             store = await self._opened()
-            if not self.long_poll:
-                return await store.is_result_ready(key)
-            return await store.wait_ready(key, timeout_s=self.long_poll)
-        except store_errors.ResultError as error:  # there was a result, and it has gone
-            raise ResultIsReadyError(f"there is nothing to wait for: {error}") from error
+            if await store.is_result_ready(key):
+                return True
+            wait = current_wait(self)
+            return wait is not None and await _wait_ready(store, key, wait)
         except (store_errors.LogstoreError, OSError) as error:
             raise ResultIsReadyError(f"{self.path}: {error}") from error
 
@@ -278,9 +278,9 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
             await store.set_encoded_progress(key, payload, ttl_s=ttl_s)
             return
         try:
-            stored = to_stored(progress, parts_max=_INLINE_PARTS_MAX)
+            stored = to_stored(progress, parts_max=_INLINE_PARTS_MAX, enc_hook=self._enc_hook)
         except BudgetExceededError:
-            stored = await asyncio.to_thread(to_stored, progress)
+            stored = await asyncio.to_thread(to_stored, progress, enc_hook=self._enc_hook)
         await store.set_progress(key, stored, ttl_s=ttl_s)
 
     async def get_progress(self, task_id: str) -> ReportedProgress | None:
@@ -300,23 +300,30 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
         if self.serializer is not None:
             return await asyncio.to_thread(serialize_outcome, result, self.serializer)
         try:
-            return encode_outcome(result, parts_max=_INLINE_PARTS_MAX)
+            return encode_outcome(result, parts_max=_INLINE_PARTS_MAX, enc_hook=self._enc_hook)
         except BudgetExceededError:
-            return await asyncio.to_thread(encode_outcome, result)
+            return await asyncio.to_thread(encode_outcome, result, enc_hook=self._enc_hook)
+
+
+async def _wait_ready(store: AsyncStore, key: str, wait: Wait) -> bool:
+    try:
+        return await store.wait_ready(key, timeout_s=wait.timeout_s)
+    except store_errors.ResultIsMissingError as error:  # there was a result, and it has gone
+        if wait.timeout_s is not None:
+            return False  # the task may have been sent again under its id: taskiq asks again
+        message = (
+            f"there is nothing to wait for: {error}; to wait for a task that was sent again under "
+            "its old id, give wait_result() a timeout"
+        )
+        raise type(error)(message) from error
 
 
 def _about_result(error: Exception) -> Exception:
     """The codec's error about the record, as one about the task's return value."""
     text = str(error).replace("result['return_value']", "result", 1)
-    return type(error)(text)
-
-
-def _checked_long_poll(long_poll: float) -> float:
-    if isinstance(long_poll, bool) or not isinstance(long_poll, (int, float)):
-        raise TypeError(f"long_poll is a number of seconds, not {long_poll!r}")
-    if not 0 <= long_poll < float("inf"):
-        raise ValueError(f"long_poll is a number of seconds, zero or more, not {long_poll}")
-    return float(long_poll)
+    about = type(error)(text)
+    about.__cause__ = error.__cause__
+    return about
 
 
 def _checked_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -324,4 +331,6 @@ def _checked_options(options: dict[str, Any]) -> dict[str, Any]:
     for name in options:
         if name not in known:
             raise TypeError(f"there is no option {name!r}; logstore.open() has {', '.join(known)}")
+    for name in ("enc_hook", "dec_hook"):
+        check_hook(name, options.get(name))
     return dict(options)

@@ -90,7 +90,7 @@ def _lower(value: Any, depth: int) -> Any:
         return _tagged("tuple", _lower_each(value, value, depth, "[{}]"))
     if kind is set or kind is frozenset:
         return _tagged(kind.__name__, _lower_each(value, value, depth, ".elements()[{}]"))
-    raise Refused.for_type(value, _KINDS)
+    raise Refused.for_type(value)
 
 
 def _tagged(name: str, payload: Any) -> dict[str, Any]:
@@ -224,5 +224,3 @@ _READERS: dict[Any, Callable[[Any, int], Any]] = {
     "bytes": _raise_bytes,
     "str": _raise_text,
 }
-
-_KINDS = {bool, int, float, str, bytes, list, tuple, dict, set, frozenset, *_LEAVES_BY_KIND}

@@ -69,6 +69,19 @@ def _serializer(text: str) -> Any:
     return getattr(import_module("taskiq.serializers"), name)()
 
 
+def _function(text: str) -> Any:
+    module, _, name = text.partition(":")
+    function = None
+    if name.isidentifier() and all(part.isidentifier() for part in module.split(".")):
+        try:
+            function = getattr(import_module(module), name, None)
+        except Exception as error:  # whatever the code of the module raises
+            raise ValueError(f"{module} cannot be imported: {error}") from error
+    if not callable(function):
+        raise ValueError(f"expected a function as module:name, found {text!r}")
+    return function
+
+
 @dataclass(frozen=True)
 class Scheme:
     """How the URLs of one backend are read."""
@@ -109,7 +122,6 @@ SCHEMES: dict[str, Scheme] = {
             "max_results": int,
             "serializer": _serializer,
             "prefix_str": str,
-            "long_poll": float,
             "exceptions": _exceptions,
             "sync": _choice("always", "interval"),
             "sync_interval_s": float,
@@ -119,6 +131,8 @@ SCHEMES: dict[str, Scheme] = {
             "max_value_bytes": int,
             "accept_log_loss": _boolean,
             "force": _boolean,
+            "enc_hook": _function,
+            "dec_hook": _function,
         },
     ),
 }
@@ -129,7 +143,7 @@ def open_backend(url: str) -> AsyncResultBackend[Any]:
 
     ``dummy://``, ``memory://?max_stored_results=500``, ``file:///dir`` and
     ``logstore:///path/app.db?keep_results=false``; the options are the keyword arguments of the
-    backend's class.
+    backend's class.  ``enc_hook=module:name`` imports that module: a URL is trusted as code is.
 
     Raises :class:`~logstore.backends.errors.BackendURLError` for a URL that is none of these,
     with the schemes or options that are known.

@@ -1,18 +1,26 @@
 """Verifying a store, and saving what a damaged log still holds.
 
-Rules: a check only reads.  Every record has its index keys and every index key its record: that is
-shown by looking up the former and comparing the counts.  Salvage keeps the damaged log under
-another name; it folds every whole frame in the order of the log and says what lay between them.
+Rules: a check changes nothing.  That of an open store verifies a private copy of the table, so that
+it pins no page, however long it takes, and no reader waits for it.  Every record has its index keys
+and every index key its record: that is shown by looking up the former and comparing the counts.
+Salvage keeps the damaged log under another name; it folds every whole frame in the order of the log
+and says what lay between them.
 """
 
 from __future__ import annotations
 
+import time
+from functools import partial
 from typing import NamedTuple
 
-from logstore.engine import files, frames, records
+from logstore.engine import files, frames, osdep, records, shelter
+from logstore.engine.clock import runs_again
+from logstore.engine.copying import copy_table, is_at, is_taken, make_copy, open_copy, take
 from logstore.engine.engine import Engine
+from logstore.engine.failures import raise_write_error
 from logstore.engine.frames import DELETED, EXPIRED, RESULT
 from logstore.engine.frames import PROGRESS as PROGRESS_KIND
+from logstore.engine.header import HELD_BY_CHECK
 from logstore.engine.log import FIRST_OFFSET
 from logstore.engine.overlay import Overlay
 from logstore.engine.reading import Reading
@@ -22,20 +30,31 @@ from logstore.engine.table import (
     EXPIRIES,
     GONE,
     IDS,
+    LISTING_KEYS,
     PROGRESS,
     RESULTS,
     RUNNING,
     Table,
     Txn,
 )
-from logstore.errors import CorruptionError, CorruptRecordError
+from logstore.errors import (
+    CorruptionError,
+    CorruptRecordError,
+    LogstoreError,
+    StoreBusyError,
+)
 from logstore.types import CheckReport
 
 PROBLEMS_MAX = 1000
+_RETRY_S = 0.01
 
 
 def check(engine: Reading) -> CheckReport:
-    """Verify the log's frames and the table's records and indexes."""
+    """Verify the log's frames and the table's records and indexes.
+
+    Of an open store that needs space on the disk for what is in the table.  Raises DiskFullError
+    if there is none, WriteError, and StoreBusyError if compactions that could not wait kept coming.
+    """
     problems: list[str] = []
     log_frames = 0
     try:
@@ -45,9 +64,10 @@ def check(engine: Reading) -> CheckReport:
         problems.append(str(exc))
     counts = (0, 0, 0)
     try:
-        counts = engine.from_table(
-            lambda table: table.read(lambda txn: _check_table(table, txn, problems))
-        )
+        if isinstance(engine, Engine):
+            counts = _check_copy(engine, problems)
+        else:  # at rest
+            counts = engine.from_table(lambda table: _check_whole(table, problems))
     except CorruptionError as exc:
         problems.append(str(exc))
     results, progress, gone = counts
@@ -72,6 +92,51 @@ def _check_log(engine: Reading, problems: list[str]) -> int:
     return len(found)
 
 
+class _TakenError(LogstoreError):
+    """Another process is copying the table for a check."""
+
+
+def _check_copy(engine: Engine, problems: list[str]) -> tuple[int, int, int]:
+    deadline = time.monotonic() + engine.options.write_timeout_s
+    while True:
+        try:
+            return make_copy(engine, "check", lambda: _copy_and_check(engine, problems))
+        except _TakenError:
+            if time.monotonic() > deadline:
+                raise StoreBusyError(
+                    f"{engine.path}: other processes have been copying it for checks for more than "
+                    f"{engine.options.write_timeout_s} s"
+                ) from None
+            shelter.check()
+            time.sleep(_RETRY_S)
+        except OSError as exc:
+            raise_write_error(engine.path, exc)
+
+
+def _copy_and_check(engine: Engine, problems: list[str]) -> tuple[int, int, int]:
+    temporary = engine.path + "-check"
+    if is_taken(engine, HELD_BY_CHECK, temporary):
+        raise _TakenError
+    fd = take(engine, temporary)
+    try:
+        copy_table(engine, HELD_BY_CHECK, fd)
+        copy = open_copy(fd, temporary, readonly=True)
+    finally:
+        engine.let_compactions_go_on(HELD_BY_CHECK)
+        if is_at(fd, temporary):
+            osdep.remove(temporary)
+        files.close(fd)
+    copy.path = engine.path  # for what is said of it
+    try:
+        return _check_whole(copy, problems)
+    finally:
+        copy.close()
+
+
+def _check_whole(table: Table, problems: list[str]) -> tuple[int, int, int]:
+    return table.read(lambda txn: _check_table(table, txn, problems))
+
+
 def _check_table(table: Table, txn: Txn, problems: list[str]) -> tuple[int, int, int]:
     """Follow every mark to its records and every record to its expiry, and compare counts."""
     expected = dict.fromkeys(DATABASES, 0)
@@ -89,10 +154,7 @@ def _check_table(table: Table, txn: Txn, problems: list[str]) -> tuple[int, int,
                 if time_us:
                     expected[name] += 1
                     data_bytes += _check_record(table, txn, key, name, time_us, expected, problems)
-            if mark.progress_us and not mark.result_us:
-                expected[RUNNING] += 1
-                if txn.get(TIME.pack(mark.progress_us), db=table.db[RUNNING]) is None:
-                    problems.append(f"{table.path}: {key!r} is missing from the running tasks")
+            expected[RUNNING] += _check_running(table, txn, key, mark, problems)
     if not problems:
         for name in DATABASES:
             found = txn.stat(table.db[name])["entries"]
@@ -106,6 +168,19 @@ def _check_table(table: Table, txn: Txn, problems: list[str]) -> tuple[int, int,
                 f"{table.path}: {data_bytes} bytes of data, but the header says {meta.data_bytes}"
             )
     return expected[RESULTS], expected[PROGRESS], expected[GONE]
+
+
+def _check_running(table: Table, txn: Txn, key: bytes, mark: Mark, problems: list[str]) -> bool:
+    """Whether the progress of a task has to be among that of the tasks that run."""
+    if not mark.progress_us:
+        return False
+    if mark.result_us:
+        result = table.head_in(txn, RESULTS, mark.result_us)
+        if result is None or not runs_again(result, mark.progress_us):
+            return False
+    if txn.get(TIME.pack(mark.progress_us), db=table.db[RUNNING]) is None:
+        problems.append(f"{table.path}: {key!r} is missing from the running tasks")
+    return True
 
 
 _KINDS_IN = {RESULTS: (RESULT,), PROGRESS: (PROGRESS_KIND,), GONE: (DELETED, EXPIRED)}
@@ -139,24 +214,17 @@ def _check_record(
 
 def overlay_difference(engine: Reading, view: Overlay) -> tuple[int, int]:
     """How many results and progress records the log adds to the table's, or takes from them."""
+    in_log = {key: entry.kind == RESULT for key, entry in list(view.results.items())}
+    running = {key: entry is not None for key, entry in list(view.progress.items())}
+    keys = list(in_log.keys() | running.keys())
     results = progress = 0
-    if view.changed:
-
-        def count(table: Table) -> tuple[int, int]:
-            return table.read(lambda txn: _difference(table, txn, view))
-
-        results, progress = engine.from_table(count)
-    return results, progress
-
-
-def _difference(table: Table, txn: Txn, view: Overlay) -> tuple[int, int]:
-    results = progress = 0
-    for key, entry in list(view.results.items()):
-        mark = table.mark_in(txn, key) or Mark()
-        results += (entry.kind == RESULT) - bool(mark.result_us)
-    for key, newest in list(view.progress.items()):
-        mark = table.mark_in(txn, key) or Mark()
-        progress += (newest is not None) - bool(mark.progress_us)
+    for at in range(0, len(keys), LISTING_KEYS):
+        part = keys[at : at + LISTING_KEYS]
+        for key, mark in zip(part, engine.from_table(partial(Table.marks, keys=part)), strict=True):
+            if key in in_log:
+                results += in_log[key] - bool(mark.result_us)
+            if key in running:
+                progress += running[key] - bool(mark.progress_us)
     return results, progress
 
 

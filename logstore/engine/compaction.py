@@ -8,11 +8,13 @@ the same entries twice changes nothing.  Damage in what is replaced does not sto
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import lmdb
 
 from logstore.engine import records
+from logstore.engine.clock import runs_again
 from logstore.engine.failures import blame_space
 from logstore.engine.frames import EXPIRED, HAD_RESULT, RESULT, Entry
 from logstore.engine.frames import PROGRESS as PROGRESS_KIND
@@ -23,7 +25,10 @@ from logstore.errors import CorruptRecordError
 
 GONE_KEPT_US = 24 * 3600 * 1_000_000
 GONE_COUNT_MAX = 100_000
-PURGE_MIN = 1000  # expired records taken away per compaction, at least
+# How much of what has expired, is over a limit or is to be forgotten a compaction takes away: this
+# many records of each, and twice as many as it folds, and more while this time has not passed.
+PURGE_MIN = 200
+PURGE_S = 0.02
 
 Batch = tuple[Mapping[bytes, Entry], Mapping[bytes, "Entry | None"]]  # results, progress
 
@@ -58,7 +63,7 @@ class Fold:
         for key in sorted(progress):
             newest = progress[key]
             if newest is not None:
-                self._mark_progress(key, newest)
+                self._mark_progress(key, newest, results.get(key))
         for name, source in ((RESULTS, results), (PROGRESS, progress)):
             kind = RESULT if name == RESULTS else PROGRESS_KIND
             new = [(e.time_us, k, e) for k, e in source.items() if e is not None and e.kind == kind]
@@ -70,10 +75,20 @@ class Fold:
         self, retention: Retention, *, now_us: int, epoch: int, incarnation: int, clean: bool
     ) -> None:
         """Drop what has expired or is over the limits, and write the meta record."""
-        self._purge_expired(now_us, max(PURGE_MIN, 2 * self._folded))
-        self._evict(retention)
-        self._forget_gone(now_us - GONE_KEPT_US)
+        until_s = time.perf_counter() + PURGE_S
+        gone = self._gone
+        self._purge_expired(now_us, self._budget(until_s))
+        self._evict(retention, self._budget(until_s))
+        # As many at least as have come, so that they do not become more and more.
+        self._forget_gone(now_us - GONE_KEPT_US, self._budget(until_s, max(0, self._gone - gone)))
         self.write_meta(epoch, incarnation, clean)
+
+    def _budget(self, until_s: float, count: int = 0) -> Iterator[None]:
+        """Once for each record that may be taken away."""
+        for _ in range(count + max(PURGE_MIN, 2 * self._folded)):
+            yield
+        while time.perf_counter() < until_s:
+            yield
 
     def write_meta(self, epoch: int, incarnation: int, clean: bool) -> None:
         """Write the meta record alone."""
@@ -118,33 +133,50 @@ class Fold:
         mark = self._mark(key)
         if mark.result_us:
             self._drop_record(RESULTS, mark.result_us)
-        else:
-            if mark.gone_us:
-                self._drop_record(GONE, mark.gone_us)
-            if mark.progress_us:
-                self._txn.delete(TIME.pack(mark.progress_us), db=self._db[RUNNING])
-        self._set_mark(key, Mark(entry.time_us, 0, mark.progress_us))
+        elif mark.gone_us:
+            self._drop_record(GONE, mark.gone_us)
+        mark = Mark(entry.time_us, 0, mark.progress_us)
+        self._set_running(mark, entry)
+        self._set_mark(key, mark)
 
-    def _mark_progress(self, key: bytes, entry: Entry) -> None:
+    def _mark_progress(self, key: bytes, entry: Entry, result: Entry | None) -> None:
+        """Mark progress; ``result`` is what comes with it for the task and is not in yet."""
         mark = self._mark(key)
         if mark.progress_us:
             self._drop_record(PROGRESS, mark.progress_us)
-        if not mark.result_us:
-            if mark.progress_us:
-                self._txn.delete(TIME.pack(mark.progress_us), db=self._db[RUNNING])
-            self._txn.put(TIME.pack(entry.time_us), b"", db=self._db[RUNNING])
-        self._set_mark(key, mark._replace(progress_us=entry.time_us))
+            self._txn.delete(TIME.pack(mark.progress_us), db=self._db[RUNNING])
+        mark = mark._replace(progress_us=entry.time_us)
+        if result is None and mark.result_us:
+            result = self._table.head_in(self._txn, RESULTS, mark.result_us)
+        self._set_running(mark, result)
+        self._set_mark(key, mark)
+
+    def _set_running(self, mark: Mark, result: Entry | None) -> None:
+        """Keep the progress of a mark with that of the tasks that run, or take it away.
+
+        They are those without a result, and those that will have none when it has expired.
+        """
+        if not mark.progress_us:
+            return
+        runs = not mark.result_us or (result is not None and runs_again(result, mark.progress_us))
+        time_key = TIME.pack(mark.progress_us)
+        if runs:
+            self._txn.put(time_key, b"", db=self._db[RUNNING])
+        else:
+            self._txn.delete(time_key, db=self._db[RUNNING])
 
     def _clear_progress(self, key: bytes) -> None:
         mark = self._mark(key)
         if mark.progress_us:
             self._drop_record(PROGRESS, mark.progress_us)
-            if not mark.result_us:
-                self._txn.delete(TIME.pack(mark.progress_us), db=self._db[RUNNING])
+            self._txn.delete(TIME.pack(mark.progress_us), db=self._db[RUNNING])
             self._set_mark(key, mark._replace(progress_us=0))
 
     def _remove(self, key: bytes, entry: Entry) -> None:
-        """Take away result and progress; remember a result's id as ``entry`` says."""
+        """Take away result and progress; remember the id as ``entry`` says.
+
+        Also one that had no result: who follows the changes may have seen its progress.
+        """
         mark = self._mark(key)
         progress_us = mark.progress_us
         if entry.kind == EXPIRED and progress_us > entry.expires_us:
@@ -155,14 +187,12 @@ class Fold:
             progress_us = 0
         if mark.result_us:
             self._drop_record(RESULTS, mark.result_us)
-        if mark.result_us or entry.flags & HAD_RESULT:
-            if mark.gone_us:
-                self._drop_record(GONE, mark.gone_us)
-            gone = Entry(entry.kind, HAD_RESULT, entry.time_us, entry.expires_us, b"")
-            self._put_records(GONE, [(gone.time_us, key, gone)])
-            self._set_mark(key, Mark(0, entry.time_us, progress_us))
-        else:
-            self._set_mark(key, Mark(0, mark.gone_us, progress_us))
+        if mark.gone_us:
+            self._drop_record(GONE, mark.gone_us)
+        flags = HAD_RESULT if mark.result_us else entry.flags & HAD_RESULT
+        gone = Entry(entry.kind, flags, entry.time_us, entry.expires_us, b"")
+        self._put_records(GONE, [(gone.time_us, key, gone)])
+        self._set_mark(key, Mark(0, entry.time_us, progress_us))
 
     # -- one record -------------------------------------------------------------------------
 
@@ -210,8 +240,8 @@ class Fold:
 
     # -- retention --------------------------------------------------------------------------
 
-    def _purge_expired(self, now_us: int, count_max: int) -> None:
-        for _ in range(count_max):
+    def _purge_expired(self, now_us: int, budget: Iterator[None]) -> None:
+        for _ in budget:
             with self._txn.cursor(db=self._db[EXPIRIES]) as cursor:
                 if not cursor.first():
                     return
@@ -225,19 +255,19 @@ class Fold:
             if key is None or time_us not in mark:
                 self._drop_record(name, time_us)
             elif kind == RESULT:
-                self._expire(key, expires_us)
+                self._expire(key, max(expires_us, time_us))
             else:
                 self._clear_progress(key)
 
-    def _expire(self, key: bytes, expires_us: int) -> None:
+    def _expire(self, key: bytes, end_us: int) -> None:
+        """Take a result away; progress up to ``end_us``, in record time, goes with it."""
         self.last_time_us += 1
-        self._remove(key, Entry(EXPIRED, HAD_RESULT, self.last_time_us, expires_us, b""))
+        self._remove(key, Entry(EXPIRED, HAD_RESULT, self.last_time_us, end_us, b""))
 
-    def _evict(self, retention: Retention) -> None:
-        results_max, bytes_max = retention
-        while (results_max is not None and self._results > results_max) or (
-            bytes_max is not None and self._data_bytes > bytes_max
-        ):
+    def _evict(self, retention: Retention, budget: Iterator[None]) -> None:
+        for _ in budget:
+            if not is_over(retention, self._results, self._data_bytes):
+                return
             time_us = self._oldest(RESULTS)
             if time_us is None:
                 return
@@ -247,8 +277,8 @@ class Fold:
             else:
                 self._expire(key, self.last_time_us + 1)
 
-    def _forget_gone(self, oldest_kept_us: int) -> None:
-        while self._gone:
+    def _forget_gone(self, oldest_kept_us: int, budget: Iterator[None]) -> None:
+        for _ in budget:
             time_us = self._oldest(GONE)
             if time_us is None or (time_us >= oldest_kept_us and self._gone <= GONE_COUNT_MAX):
                 return
@@ -275,6 +305,27 @@ class Fold:
             ).key
         except CorruptRecordError:
             return None
+
+
+def is_over(retention: Retention, results: int, data_bytes: int) -> bool:
+    """Whether there are results that have to go."""
+    results_max, bytes_max = retention
+    return results > 0 and (
+        (results_max is not None and results > results_max)
+        or (bytes_max is not None and data_bytes > bytes_max)
+    )
+
+
+def is_due(table: Table, txn: Txn, retention: Retention, now_us: int) -> bool:
+    """Whether a compaction would take something away."""
+    results, gone = (txn.stat(table.db[name])["entries"] for name in (RESULTS, GONE))
+    if is_over(retention, results, table.read_meta_in(txn).data_bytes) or gone > GONE_COUNT_MAX:
+        return True
+    with txn.cursor(db=table.db[EXPIRIES]) as cursor:
+        if cursor.first() and EXPIRY.unpack(cursor.key())[0] <= now_us:
+            return True
+    with txn.cursor(db=table.db[GONE]) as cursor:
+        return cursor.first() and TIME.unpack(cursor.key())[0] < now_us - GONE_KEPT_US
 
 
 def fold_into(

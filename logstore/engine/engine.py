@@ -22,14 +22,15 @@ from typing import TypeVar
 
 import lmdb
 
-from logstore.engine import files, frames, identity, osdep
+from logstore.engine import clock, files, frames, identity, osdep
 from logstore.engine.commit import Committer, nested_error
-from logstore.engine.compaction import Batch, fold_into
+from logstore.engine.compaction import Batch, fold_into, is_due
 from logstore.engine.counters import Counters
 from logstore.engine.failures import raise_write_error
 from logstore.engine.frames import OFFSET_MAX, PROGRESS, Entry
 from logstore.engine.groups import GroupCommit
 from logstore.engine.header import (
+    HOLDS,
     INCARNATION,
     LAST_TIME,
     LOG_FAILED,
@@ -38,7 +39,6 @@ from logstore.engine.header import (
     STATE,
     SYNCED,
     TABLE_INODE,
-    VACUUM,
     WRITING,
     SharedHeader,
 )
@@ -61,7 +61,8 @@ from logstore.errors import (
 
 T = TypeVar("T")
 
-VACUUM_LOG_FACTOR = 64  # while a vacuum copies, the log may grow to this many times its limit
+COPY_LOG_FACTOR = 64  # while a copy gets on, the log may grow to this many times its limit
+HOLD_NS = 10 * 10**9  # a copy that takes longer from one step to the next does not get on
 
 
 class Engine(Reading):
@@ -87,6 +88,7 @@ class Engine(Reading):
         self.lost_files: list[str] = []  # those that this process has found replaced
         self.view_lock = threading.RLock()
         self.copy_lock = threading.Lock()  # held while there is a copy of the table
+        self._held_until_ns = 0  # what this process last wrote into one of HOLDS
         self._writer_lock = WriterLock(header)
         self.groups = GroupCommit(self)
         self.committer = Committer(self.groups.commit, options.write_timeout_s)
@@ -362,13 +364,15 @@ class Engine(Reading):
         self.fold(extra=({}, {key: entry}) if entry.kind == PROGRESS else ({key: entry}, {}))
 
     def expiry_due(self) -> bool:
-        """Whether the table holds something whose time to live is over."""
-        now_us = time.time_ns() // 1000
-        return self.from_table(lambda table: table.expiry_due(now_us))
+        """Whether a compaction would take away what has expired or is over a limit."""
+        now_us, retention = clock.now_us(), self.options.retention
+        return self.from_table(
+            lambda table: table.read(lambda txn: is_due(table, txn, retention, now_us))
+        )
 
     def compact_if_due(self) -> None:
         """After a commit that has been acked: errors stay here, the next writer recovers."""
-        if self.vacuum_defers(0):
+        if self.copy_defers(0):
             return
         try:
             self.fold()
@@ -376,29 +380,47 @@ class Engine(Reading):
             self.counters.compaction_errors += 1
             self.counters.last_compaction_error = str(exc)
 
-    def vacuum_defers(self, coming_bytes: int) -> bool:
-        """Whether a vacuum is copying and the log may still grow, so that nothing is folded."""
-        words = self.header.words
-        if not words[VACUUM]:
-            return False
-        committed = words[STATE] & OFFSET_MAX
-        if committed + coming_bytes > self.options.compact_at * VACUUM_LOG_FACTOR:
-            return False
-        if sheltered(self.vacuum_is_dead):
-            words[VACUUM] = 0
-            return False
-        return True
+    def hold_compactions(self, by: int) -> None:
+        """Put compactions off for a copy of the table that gets on; again within HOLD_NS.
 
-    def vacuum_is_dead(self) -> bool:
-        """Whether the process that put off compactions is gone."""
+        ``by`` is the word of the header for its kind.  A copy that is stopped or dead does not call
+        it again, and the others go on.  Raises StoreClosedError.
+        """
+        self._held_until_ns = time.monotonic_ns() + HOLD_NS
         try:
-            fd = files.open_file(self.path + "-vacuum", os.O_RDONLY)
-        except FileNotFoundError:
+            self.header.words[by] = self._held_until_ns
+        except ValueError:
+            raise self.closed_error() from None
+
+    def let_compactions_go_on(self, by: int) -> None:
+        """Undo :meth:`hold_compactions`, unless another process has called it since."""
+        try:
+            if self.header.words[by] == self._held_until_ns:
+                self.header.words[by] = 0
+        except ValueError:
+            pass  # the header is unmapped
+
+    def is_held(self, by: int | None = None) -> bool:
+        """Whether a copy of this kind, or of any, gets on in this process or another."""
+        words = self.header.words
+        now_ns = time.monotonic_ns()
+        return any(0 < words[n] - now_ns <= HOLD_NS for n in (HOLDS if by is None else (by,)))
+
+    def copy_defers(self, coming_bytes: int) -> bool:
+        """Whether nothing is folded now because a copy gets on and the log may still grow.
+
+        When it may not, the copies have lost: from then on, until they get on again, all is as if
+        they were not there.
+        """
+        words = self.header.words
+        end = (words[STATE] & OFFSET_MAX) + coming_bytes
+        if not self.is_held():
+            return False
+        if end <= self.options.compact_at * COPY_LOG_FACTOR:
             return True
-        try:
-            return osdep.try_lock(fd, shared=True)
-        finally:
-            files.close(fd)
+        for word in HOLDS:
+            words[word] = 0
+        return False
 
     def fold(self, *, extra: Batch | None = None, clean: bool = False) -> None:
         """Fold the overlay, and ``extra`` behind it, and begin a new epoch.
@@ -433,7 +455,7 @@ class Engine(Reading):
                 self.table,
                 batches,
                 self.options.retention,
-                now_us=time.time_ns() // 1000,
+                now_us=clock.now_us(),
                 last_time_us=words[LAST_TIME],
                 epoch=epoch,
                 incarnation=self.incarnation,

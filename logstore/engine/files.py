@@ -77,8 +77,15 @@ def adopt_owner(fd: int, like: str | int) -> None:
         os.fchmod(fd, mode)
 
 
+def duplicate(fd: int) -> int:
+    """Another descriptor of an open file."""
+    copy = os.dup(fd)
+    _open.add(copy)
+    return copy
+
+
 def close(fd: int) -> None:
-    """Close a descriptor of :func:`open_file`; this gives its locks back."""
+    """Close a descriptor of this module; this gives its locks back."""
     _open.discard(fd)
     os.close(fd)
 

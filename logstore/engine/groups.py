@@ -9,11 +9,10 @@ a recovery.  Each write meets the store as the writes before it in the group lea
 from __future__ import annotations
 
 import errno
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from logstore.engine import frames
+from logstore.engine import clock, frames
 from logstore.engine.commit import REFUSED, Lookup, Write
 from logstore.engine.failures import write_error
 from logstore.engine.frames import DELETED, OFFSET_MAX, PROGRESS, TIME_MAX, Entry
@@ -79,7 +78,7 @@ class GroupCommit:
     def _resolve(self, writes: list[Write]) -> list[Keyed]:
         """The entries to log, with their times; a write whose condition fails has its error."""
         words = self._engine.header.words
-        now_us = time.time_ns() // 1000
+        now_us = clock.now_us()
         time_us = max(now_us, words[LAST_TIME])
         resolved: list[Keyed] = []
         pending: _Pending | None = None  # made for the first write that asks
@@ -108,7 +107,7 @@ class GroupCommit:
 
     def _goes_to_table(self, writes: list[Write], entry: Entry) -> bool:
         size = len(entry.payload)
-        return len(writes) == 1 and size > LARGE_BYTES and not self._engine.vacuum_defers(size)
+        return len(writes) == 1 and size > LARGE_BYTES and not self._engine.copy_defers(size)
 
     def append(self, resolved: list[Keyed], *, must_sync: bool) -> None:
         """Write, flush and publish one group.  Raises OSError; nothing is published then."""

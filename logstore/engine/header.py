@@ -1,11 +1,12 @@
 """The shared header: one page of memory that all processes of a store map.  See FORMAT.md.
 
 Rules: only the holder of the writer lock changes the words, except the two that waiters raise
-(``WAITERS``, ``WANTED``) and the two counts on which they sleep (``SEQUENCE``, ``RELEASES``): these
-go up once the lock has been given back, one of two counts at a time may be lost, and so who sleeps
-looks again after a while.  A word is 8 bytes, aligned, and read and written in one access.
-``STATE`` holds epoch and committed offset together, so that one store publishes both.  Nothing in
-it survives a boot: whoever finds itself alone with the store rebuilds it.
+(``WAITERS``, ``WANTED``), the two counts on which they sleep (``SEQUENCE``, ``RELEASES``), and
+those by which copies put compactions off (``HOLDS``).  The counts go up once the lock has been
+given back, one of two counts at a time may be lost, and so who sleeps looks again after a while.
+A word is 8 bytes, aligned, and read and written in one access.  ``STATE`` holds epoch and committed
+offset together, so that one store publishes both.  Nothing in it survives a boot: whoever finds
+itself alone with the store rebuilds it.
 """
 
 from __future__ import annotations
@@ -30,11 +31,14 @@ TABLE_INODE = 8  # the inode of that file
 LOG_ID = 9  # which file is the log
 WRITING = 10  # nonzero while an append or a compaction is under way
 LOG_FAILED = 11  # nonzero: the log must be replaced before the next append
-VACUUM = 12  # nonzero: a vacuum is copying, compactions are put off
+HELD_BY_VACUUM = 12  # until when it puts compactions off, in ns of the monotonic clock, or 0
 W_UUID = 13  # and 14: the store's UUID
 LAST_HOLDER = 15  # the process that last released the writer lock
-REPLACED = 17  # nonzero: the store's files were removed or replaced, its processes write no more
 LAST_TIME = 16  # the time of the newest record, in microseconds: times only grow
+HELD_BY_CHECK = 17  # as HELD_BY_VACUUM
+HELD_BY_BACKUP = 18  # as HELD_BY_VACUUM; several at once share it
+REPLACED = 19  # nonzero: the store's files were removed or replaced, its processes write no more
+HOLDS = (HELD_BY_VACUUM, HELD_BY_CHECK, HELD_BY_BACKUP)
 
 # Indexes of 32-bit words, in cache lines of their own; processes sleep on three of them.
 SEQUENCE = 64  # counts publications

@@ -21,10 +21,17 @@ import os
 from typing import TYPE_CHECKING, NoReturn
 
 from logstore.engine import files, osdep
-from logstore.engine.copying import copy_closed
+from logstore.engine.closedcopy import write_closed
 from logstore.engine.header import INCARNATION, LOG_FAILED, REPLACED, STATE
 from logstore.engine.table import Table
-from logstore.errors import LogstoreError, StoreReplacedError
+from logstore.errors import (
+    CorruptTableError,
+    FormatVersionError,
+    LogstoreError,
+    NotAStoreError,
+    StoreReplacedError,
+    TruncatedFileError,
+)
 
 if TYPE_CHECKING:
     from logstore.engine.engine import Engine
@@ -32,6 +39,16 @@ if TYPE_CHECKING:
 # Values of the word REPLACED.
 AT_PATH = 1  # all that was acked is in the table at the store's path
 ELSEWHERE = 2  # it is in a file of another name
+
+# What opening another program's file meets.  Other errors, as of a process without descriptors,
+# say nothing about the file.
+_NOT_OURS = (
+    FileNotFoundError,
+    NotAStoreError,
+    FormatVersionError,
+    TruncatedFileError,
+    CorruptTableError,
+)
 
 _VOID_STATE = (1 << 64) - 1  # no overlay has this state, so every read looks at REPLACED
 
@@ -74,15 +91,17 @@ def _lost(engine: Engine, *, successor: bool = True) -> list[str]:
 
 def _is_vacuumed(engine: Engine) -> bool:
     """Whether a vacuum has put the file there and died before it could publish it."""
+    if os.path.islink(engine.path):
+        return False
     try:
         fd = files.open_file(engine.path, os.O_RDONLY)
-    except (LogstoreError, OSError):
+    except _NOT_OURS:
         return False
     try:
         # By its descriptor: beside the path is a lock file that this process has open already.
         found = Table(f"/proc/self/fd/{fd}", readonly=True, lock=False)
         found.close()
-    except (LogstoreError, OSError):
+    except _NOT_OURS:
         return False
     finally:
         files.close(fd)
@@ -113,12 +132,11 @@ def _abandon(engine: Engine, lost: list[str]) -> NoReturn:
 
 def _rescue(engine: Engine) -> None:
     """Make a whole store of what has no name any more.  Raises StoreReplacedError if it fails."""
-    view = engine.overlay
     destination = _rescued_path(engine)
     if os.path.lexists(destination):
         return  # made before, by a process that could not say so
     try:
-        copy_closed(engine.table, destination, [(view.results, view.progress)])
+        write_closed(destination, engine.table.fd, engine.table.copy_to, engine.overlay)
     except (OSError, LogstoreError) as exc:
         raise StoreReplacedError(
             f"{engine.path}: removed or replaced while in use; what was acked since is in this "

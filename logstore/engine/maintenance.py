@@ -3,10 +3,11 @@
 Rules: one daemon thread per engine.  Every ``sync_interval_s`` it puts on the disk what no commit
 has flushed, also for processes that have died meanwhile.  Once a second it looks whether the files
 at the paths are still those of the store.  When nothing has been published for a second it
-compacts, so that a store at rest is one small file and an empty log.  It vacuums a file that is
-more than half free.  It stays out of the way of writers that make progress, waits for a lock only
-briefly, keeps none while it waits, and an error of its own never ends it: the next commit meets
-the same error.  It ends when the store is closed, or its files were replaced.
+compacts, so that a store at rest is one small file and an empty log, and takes away what has
+expired, in steps as short as a compaction.  It vacuums a file that is more than half free.  It
+stays out of the way of writers that make progress, waits for a lock only briefly, keeps none while
+it waits, and an error of its own never ends it: the next commit meets the same error.  It ends when
+the store is closed, or its files were replaced.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from logstore.engine import identity, osdep, vacuum
 from logstore.engine.engine import Engine
 from logstore.engine.failures import start_thread
 from logstore.engine.frames import OFFSET_MAX
-from logstore.engine.header import LOG_FAILED, REPLACED, STATE, SYNCED, VACUUM, WRITING
+from logstore.engine.header import LOG_FAILED, REPLACED, STATE, SYNCED, WRITING
 from logstore.engine.log import FIRST_OFFSET
 
 IDLE_S = 1.0
 STILL_S = 0.1  # a write that is not done in that time may be a dead process's
 LOCK_S = 1.0  # how long it waits for a lock, which bounds how long closing waits for the thread
 FILES_S = 1.0  # how often the files' identity is looked at
+PAUSE_IDLE, PAUSE_BUSY = 1, 20  # between two steps of tidying up, in lengths of a step
 CHECK_S = 5.0  # how often it is looked whether records have expired or a vacuum is due
 
 
@@ -47,13 +49,16 @@ class Maintenance:
     def _run(self) -> None:
         osdep.run_on(self._processors)
         engine = self._engine
-        self._last_state = engine.header.words[STATE]
-        self._since = self._checked = self._looked = time.monotonic()
+        words = engine.header.words
+        self._last_state, self._since = words[STATE], time.monotonic()
+        self._checked = self._looked = self._since
+        self._epoch = self._last_state >> 32
+        self._pause_s = 0.0  # before more is taken away, if there is more
         while True:
             try:
-                if self._stop.wait(min(engine.options.sync_interval_s, IDLE_S)):
+                if self._stop.wait(self._pause_s or min(engine.options.sync_interval_s, IDLE_S)):
                     break
-                if engine.header.words[REPLACED]:
+                if words[REPLACED]:
                     identity.let_go(engine)
                     break
                 self._tick(engine, time.monotonic())
@@ -66,7 +71,6 @@ class Maintenance:
         engine.close_retired()
         words = engine.header.words
         state = words[STATE]
-        committed = state & OFFSET_MAX
         if state != self._last_state:
             self._last_state, self._since = state, now
         if now - self._looked >= FILES_S:
@@ -78,16 +82,43 @@ class Maintenance:
             engine.exclusively(lambda: None, timeout_s=self._lock_s())
             return
         idle = now - self._since >= IDLE_S
-        if committed > FIRST_OFFSET and idle and not words[VACUUM]:
+        if state & OFFSET_MAX > FIRST_OFFSET and idle and not engine.copy_defers(0):
             engine.compact(timeout_s=self._lock_s())
-        elif words[SYNCED] < committed:
-            engine.exclusively(engine.flush, timeout_s=self._lock_s())
-        elif now - self._checked >= CHECK_S:
+            self._epoch = words[STATE] >> 32
+            return
+        self._tidy_up(engine, now, idle)
+
+    def _tidy_up(self, engine: Engine, now: float, idle: bool) -> None:
+        """Take away what has expired, flush, or vacuum."""
+        words = engine.header.words
+        looks = self._pause_s > 0 or now - self._checked >= CHECK_S
+        self._pause_s = 0.0
+        if looks:
             self._checked = now
-            if engine.expiry_due():
-                engine.compact(timeout_s=self._lock_s())
-            if vacuum.is_due(engine):
-                vacuum.vacuum(engine)
+            # Else there have been compactions, which take away as much, perhaps by another process
+            # that does the same: one is enough.
+            if words[STATE] >> 32 == self._epoch:
+                self._pause_s = self._take_away(PAUSE_IDLE if idle else PAUSE_BUSY)
+                if idle:
+                    self._last_state = words[STATE]
+            self._epoch = words[STATE] >> 32
+        if words[SYNCED] < words[STATE] & OFFSET_MAX:
+            engine.exclusively(engine.flush, timeout_s=self._lock_s())
+        elif looks and not self._pause_s and vacuum.is_due(engine):
+            vacuum.vacuum(engine)
+
+    def _take_away(self, pause: float) -> float:
+        """Take away a part of what has expired or is over a limit.
+
+        Returns how long to leave the lock to others before the next part, as a multiple of what
+        this one has taken; 0 if nothing is left.
+        """
+        engine = self._engine
+        if engine.copy_defers(0) or not engine.expiry_due():
+            return 0.0
+        started = time.monotonic()
+        engine.compact(timeout_s=self._lock_s())
+        return min(pause * (time.monotonic() - started), CHECK_S)
 
     def _lock_s(self) -> float:
         return min(LOCK_S, self._engine.options.write_timeout_s)

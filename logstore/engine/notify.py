@@ -4,16 +4,23 @@ Rules: one daemon thread per engine, started by the first waiter and parked whil
 It sleeps on the shared header's sequence word, which every publication of any process changes, so
 nobody polls.  Waiting for a result is level-triggered: whatever was missed, the state itself is
 asked again.  Watchers get every result and deletion; of progress they may get only the newest.
+
+A subscription lasts as long as its subscriber keeps it, and until that says that it has left: the
+notifier does not keep it, so that none is left behind wherever an exception has cut its subscriber
+short.  What is told may be lost on the way for the same reason, and so is made up for after half a
+second.
 """
 
 from __future__ import annotations
 
 import threading
+import weakref
+from collections import deque
 from collections.abc import Callable, Container
+from time import monotonic
 from typing import NamedTuple
 
-from logstore.engine import osdep
-from logstore.engine.failures import start_thread
+from logstore.engine import threads
 from logstore.engine.frames import Entry
 from logstore.engine.header import SEQUENCE, SharedHeader
 from logstore.engine.overlay import Overlay
@@ -25,22 +32,46 @@ Change = tuple[bytes, Entry]
 
 
 class Subscription:
-    """A callback for the changes of some keys, or of all (None).
+    """Who is told of the changes of some keys, or of all (None).
 
-    ``tell`` is called on the notifier's thread with changed keys and entries, in the order of
-    their times, or with None when the state is to be looked at; it must not block.  A frozenset
-    of keys is looked up by key; another container is asked at each change and may grow and
-    shrink while it is subscribed, so one subscription can serve many waiters.
+    A frozenset of keys is looked up by key; another container is asked at each change and may grow
+    and shrink while it is subscribed, so one subscription can serve many waiters.  The methods are
+    called on the notifier's thread, and must not block.  A subscriber sets ``left`` before it
+    unsubscribes, in case that is cut short.
     """
 
-    __slots__ = ("keys", "since_us", "tell")
+    __slots__ = ("__weakref__", "keys", "left", "since_us")
 
-    def __init__(
-        self, keys: Container[bytes] | None, tell: Callable[[list[Change] | None], None]
-    ) -> None:
+    def __init__(self, keys: Container[bytes] | None) -> None:
         self.keys = keys
-        self.tell = tell
+        self.left = False
         self.since_us = 0  # only what is newer is told
+
+    def tell(self, changes: list[Change] | None) -> None:
+        """Take changed keys and entries, in the order of their times; None: look at the state."""
+        raise NotImplementedError
+
+    def again(self) -> None:
+        """Make up for what may have been lost since :meth:`tell`; called now and then."""
+
+
+class _Reference(weakref.ref[Subscription]):
+    """What the notifier has of a subscription, and the keys under which it has it."""
+
+    __slots__ = ("keys",)
+
+    keys: frozenset[bytes] | None
+
+    def __new__(
+        cls, subscription: Subscription, ended: Callable[[weakref.ref[Subscription]], object]
+    ) -> _Reference:
+        reference = super().__new__(cls, subscription, ended)
+        keys = subscription.keys
+        reference.keys = keys if isinstance(keys, frozenset) else None
+        return reference
+
+    def __init__(self, *_: object) -> None:
+        pass
 
 
 class _Position(NamedTuple):
@@ -59,37 +90,44 @@ class Notifier:
         self._engine = engine
         self._header = header
         self._lock = threading.Lock()
-        self._by_key: dict[bytes, list[Subscription]] = {}
-        self._to_all: list[Subscription] = []
-        self._wanted = threading.Event()
-        self._stopped = False
-        self._thread: threading.Thread | None = None
+        self._by_key: dict[bytes, list[_Reference]] = {}
+        self._to_all: list[_Reference] = []
+        self._ended: deque[weakref.ref[Subscription]] = deque()  # their subscribers have gone
         self._position: _Position | None = None  # None while nobody subscribes
-        self._processors: set[int] | None = None
+        self._serving = threading.Lock()  # held by the thread while it runs
+        self._thread: threading.Thread | None = None
+        self._wanted = threads.Signal()
+        self._stopped = False
 
     def subscribe(self, subscription: Subscription) -> None:
         """Begin to tell.  Check the state after this returns: what was before is not told.
 
-        May read from the disk.
+        May read from the disk.  Has no effect if it is told already.
         """
+        with self._lock:
+            if self._has(subscription):
+                return
         now = self._newest_position()
         subscription.since_us = now.time_us
-        self._processors = osdep.unbound()
+        if not self._serving.locked() and not self._stopped:
+            threads.start(self._serve, "logstore-notifier", self._engine.path)
         with self._lock:
-            if self._thread is None and self._header is not None and not self._stopped:
-                thread = threading.Thread(
-                    target=self._run, args=(self._header,), name="logstore-notifier", daemon=True
-                )
-                start_thread(self._engine.path, thread)  # if it cannot be, nothing has been changed
-                self._thread = thread
-            if not isinstance(subscription.keys, frozenset):
-                self._to_all.append(subscription)
+            reference = _Reference(subscription, self._ended.append)
+            if reference.keys is None:
+                self._to_all.append(reference)
             else:
-                for key in subscription.keys:
-                    self._by_key.setdefault(key, []).append(subscription)
+                for key in reference.keys:
+                    self._by_key[key] = [*self._by_key.get(key, ()), reference]
             if self._position is None:
                 self._position = now
-            self._wanted.set()
+        self._wanted.set()
+
+    def _has(self, subscription: Subscription) -> bool:
+        keys = subscription.keys
+        if not isinstance(keys, frozenset):
+            return weakref.ref(subscription) in self._to_all
+        reference = weakref.ref(subscription)
+        return any(reference in self._by_key.get(key, ()) for key in keys)
 
     def _newest_position(self) -> _Position:
         """Behind everything published before this call."""
@@ -106,55 +144,106 @@ class Notifier:
         """Tell no more; no effect if it is not told."""
         if self._engine.forked:
             return  # the thread is not there, and the lock may be held for ever
+        keys = subscription.keys
         with self._lock:
-            if not isinstance(subscription.keys, frozenset):
-                if subscription in self._to_all:
-                    self._to_all.remove(subscription)
-            else:
-                for key in subscription.keys:
-                    others = self._by_key.get(key, [])
-                    if subscription in others:
-                        others.remove(subscription)
-                        if not others:
-                            del self._by_key[key]
-            if not self._to_all and not self._by_key:
-                self._wanted.clear()
-                self._position = None
+            self._forget(weakref.ref(subscription), keys if isinstance(keys, frozenset) else None)
+
+    def _forget(self, reference: weakref.ref[Subscription], keys: frozenset[bytes] | None) -> None:
+        """Take a subscription away; a reference equals another one of the same, while it lives.
+
+        Whatever moment this is cut short at, no list stays that is empty.
+        """
+        if keys is None:
+            self._to_all = [other for other in self._to_all if other != reference]
+        else:
+            for key in keys:
+                rest = [other for other in self._by_key.get(key, ()) if other != reference]
+                if rest:
+                    self._by_key[key] = rest
+                elif key in self._by_key:
+                    del self._by_key[key]
+        if not self._to_all and not self._by_key:
+            self._position = None
 
     def stop(self) -> None:
-        """End the thread."""
-        with self._lock:
-            self._stopped = True
-            self._wanted.set()
-            thread, header = self._thread, self._header
-        if thread is not None and header is not None:
-            header.count(SEQUENCE)
-            header.publications.wake()
-            if thread.ident != threading.get_ident():
-                thread.join()
+        """End the thread and wait for it, unless it is the caller."""
+        self._stopped = True
+        self._wanted.set()
+        if self._header is not None:
+            try:
+                self._header.count(SEQUENCE)
+                self._header.publications.wake()
+            except ValueError:
+                pass  # unmapped, by a call that was cut short: the thread finds that out as well
+        if self._thread is None or self._thread.ident != threading.get_ident():
+            with self._serving:
+                pass
 
     def tell_all_to_look(self) -> None:
         """Have every waiter look at the state for itself."""
-        with self._lock:
-            everybody = {id(s): s for subs in self._by_key.values() for s in subs}
-            everybody.update((id(s), s) for s in self._to_all)
-        for subscription in everybody.values():
-            _tell(subscription, None)
+        for subscription in self._everybody():
+            _call(subscription.tell, None)
 
-    def _run(self, header: SharedHeader) -> None:
-        osdep.run_on(self._processors)
+    def _everybody(self) -> list[Subscription]:
+        with self._lock:
+            references = list(self._to_all)
+            for others in self._by_key.values():
+                references += others
+        living = [subscription for reference in references if (subscription := reference())]
+        return list({id(subscription): subscription for subscription in living}.values())
+
+    # -- in the thread ----------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        if not self._serving.acquire(blocking=False):
+            return  # two were started at once
+        try:
+            self._thread = threading.current_thread()
+            self._work()
+        finally:
+            self._serving.release()
+            self.tell_all_to_look()
+
+    def _work(self) -> None:
+        looked_at = monotonic()
         while not self._stopped:
-            if not self._wanted.is_set():
-                self._wanted.wait()
-                continue
-            seen = header.words32[SEQUENCE]
             try:
-                self._tell_changes()
+                if not self._is_wanted():
+                    self._wanted.wait()
+                    continue
+                seen = 0 if self._header is None else self._header.words32[SEQUENCE]
+                try:
+                    self._tell_changes()
+                except Exception:
+                    # Whoever waits meets the same error when it looks for itself.
+                    self.tell_all_to_look()
+                if monotonic() - looked_at >= TIMEOUT_S:
+                    self._make_up()
+                    looked_at = monotonic()
+                if self._header is None:
+                    self._wanted.wait(TIMEOUT_S)
+                elif not self._stopped:
+                    self._header.wait_for_publication(seen, TIMEOUT_S)
             except Exception:
-                # Whoever waits meets the same error when it looks for itself.
-                self.tell_all_to_look()
-            if not self._stopped:
-                header.wait_for_publication(seen, TIMEOUT_S)
+                if self._engine.closed:
+                    return  # by a call that was cut short before it could stop this thread
+                self._wanted.wait(TIMEOUT_S)  # out of memory, say: later there may be some
+
+    def _make_up(self) -> None:
+        for subscription in self._everybody():
+            if subscription.left:
+                self.unsubscribe(subscription)
+            else:
+                _call(subscription.again)
+
+    def _is_wanted(self) -> bool:
+        """Whether there are subscribers, without those that have gone."""
+        with self._lock:
+            while self._ended:
+                reference = self._ended.popleft()
+                assert isinstance(reference, _Reference)
+                self._forget(reference, reference.keys)
+            return bool(self._to_all or self._by_key)
 
     def _tell_changes(self) -> None:
         with self._lock:
@@ -162,59 +251,73 @@ class Notifier:
         if before is None:
             return
         overlay = self._engine.view()
-        end = len(overlay.changed)
         if overlay is before.overlay:
-            if end == before.told:
-                return
+            end = len(overlay.changed)
             new = overlay.changed[before.told : end]
+            if not new:
+                return
         else:
-            new = self._across_epochs(before, overlay, end)
+            overlay, end, new = self._across_epochs(before)
         after = _Position(overlay, end, new[-1][1].time_us if new else before.time_us)
         with self._lock:
             if self._position is before:
                 self._position = after
         self._dispatch(new)
 
-    def _across_epochs(self, before: _Position, overlay: Overlay, end: int) -> list[Change]:
+    def _across_epochs(self, before: _Position) -> tuple[Overlay, int, list[Change]]:
         """The rest of the old epoch, what came between and is in the table only, the new epoch.
 
-        Times grow with the log, so each change is told once.
+        Also the new epoch's overlay, and how much of it that is.  Times grow with the log, so each
+        change is told once.  What the table has of the new epoch already is left to the overlay,
+        which has all of it, not only the newest of each task.
         """
-        changes = [
-            *before.overlay.changed[before.told :],
-            *self._engine.from_table(lambda table: table.changes_since(before.time_us)),
-            *overlay.changed[:end],
-        ]
-        new = {entry.time_us: (key, entry) for key, entry in changes}
-        return [new[time_us] for time_us in sorted(new) if time_us > before.time_us]
+        while True:
+            overlay = self._engine.view()
+            in_table = self._engine.from_table(lambda table: table.changes_since(before.time_us))
+            if self._engine.view() is overlay:
+                break
+        end = len(overlay.changed)
+        if end:
+            first_us = overlay.changed[0][1].time_us
+            in_table = [change for change in in_table if change[1].time_us < first_us]
+        changes = [*before.overlay.changed[before.told :], *in_table, *overlay.changed[:end]]
+        new = {
+            (entry.time_us, entry.kind): (key, entry)
+            for key, entry in changes
+            if entry.time_us > before.time_us
+        }
+        return overlay, end, sorted(new.values(), key=lambda change: change[1].time_us)
 
     def _dispatch(self, changes: list[Change]) -> None:
         with self._lock:
             to_all = list(self._to_all)
-            by_subscription: dict[int, tuple[Subscription, list[Change]]] = {}
+            own: dict[int, tuple[Subscription, list[Change]]] = {}
             if self._by_key:
                 for change in changes:
-                    for subscription in self._by_key.get(change[0], ()):
-                        by_subscription.setdefault(id(subscription), (subscription, []))[1].append(
-                            change
-                        )
-        for subscription in to_all:
-            keys, since_us = subscription.keys, subscription.since_us
-            newer = [
-                change
-                for change in changes
-                if change[1].time_us > since_us and (keys is None or change[0] in keys)
-            ]
-            if newer:
-                _tell(subscription, newer)
-        for subscription, own in by_subscription.values():
-            _tell(subscription, [c for c in own if c[1].time_us > subscription.since_us])
+                    for reference in self._by_key.get(change[0], ()):
+                        subscription = reference()
+                        if subscription is not None:
+                            own.setdefault(id(subscription), (subscription, []))[1].append(change)
+        for reference in to_all:
+            subscription = reference()
+            if subscription is not None:
+                keys = subscription.keys
+                wanted = changes if keys is None else [c for c in changes if c[0] in keys]
+                _tell(subscription, wanted)
+        for subscription, wanted in own.values():
+            _tell(subscription, wanted)
 
 
-def _tell(subscription: Subscription, changes: list[Change] | None) -> None:
+def _tell(subscription: Subscription, changes: list[Change]) -> None:
+    newer = [change for change in changes if change[1].time_us > subscription.since_us]
+    if newer:
+        _call(subscription.tell, newer)
+
+
+def _call(call: Callable[..., None], *args: object) -> None:
     """Call a subscriber; an error of one is not the others' business."""
     try:
-        subscription.tell(changes)
+        call(*args)
     except Exception:
         import logging  # rarely needed, and not quickly imported
 

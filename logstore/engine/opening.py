@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import lmdb
 
-from logstore.engine import files, frames, identity, osdep, shelter
+from logstore.engine import clock, files, frames, identity, osdep, shelter
 from logstore.engine.compaction import fold_into
 from logstore.engine.counters import Counters
 from logstore.engine.engine import Engine
@@ -244,7 +244,7 @@ class _TryAgainError(Exception):
 
 def _remove_leftovers(path: str) -> None:
     """Remove what processes that died may have left; only for a process that is alone."""
-    for suffix in ("-lock", "-new", "-new-lock", "-vacuum", "-vacuum-lock", "-log-new"):
+    for suffix in ("-lock", "-new", "-new-lock", "-vacuum", "-vacuum-lock", "-check", "-log-new"):
         osdep.remove(path + suffix)
 
 
@@ -288,7 +288,7 @@ def _recover_alone(
             table,
             [(overlay.results, overlay.progress)],
             options.retention,
-            now_us=time.time_ns() // 1000,
+            now_us=clock.now_us(),
             last_time_us=max(table.newest_time_us(), overlay.last_time_us()),
             epoch=epoch,
             incarnation=meta.incarnation,

@@ -18,12 +18,10 @@ from logstore.engine.frames import DELETED, HAD_RESULT, OFFSET_MAX, RESULT, Entr
 from logstore.engine.options import Options
 from logstore.engine.overlay import Overlay
 from logstore.engine.records import Record
-from logstore.engine.table import Table
+from logstore.engine.table import LISTING_KEYS, Table
 from logstore.errors import CorruptRecordError, StoreClosedError
 
 T = TypeVar("T")
-
-LISTING_BATCH = 256
 
 
 class Reading(ABC):
@@ -122,14 +120,21 @@ class Reading(ABC):
     # -- many tasks -------------------------------------------------------------------------
 
     def listing(
-        self, name: bytes, *, newest_first: bool = True, first: int | None = None
+        self,
+        name: bytes,
+        *,
+        newest_first: bool = True,
+        first: int | None = None,
+        alive_us: int = 0,
+        kind: int = 0,
     ) -> Iterator[Record]:
         """The records of one of the table's databases by time, in batches of short reads.
 
-        ``first`` is how many are probably wanted: more than that are not read at once.
+        ``first`` is how many are probably wanted: more than that are not read at once.  The rest
+        is as for :meth:`Table.listing`.
         """
         after_us: int | None = None
-        size = LISTING_BATCH if first is None else min(max(first, 1), LISTING_BATCH)
+        size = LISTING_KEYS if first is None else min(max(first, 1), LISTING_KEYS)
         while True:
             read = partial(
                 Table.listing,
@@ -137,8 +142,10 @@ class Reading(ABC):
                 newest_first=newest_first,
                 after_us=after_us,
                 limit=size,
+                alive_us=alive_us,
+                kind=kind,
             )
-            size = LISTING_BATCH
+            size = LISTING_KEYS
             batch, after_us = self.from_table(read)
             yield from batch
             if after_us is None:

@@ -45,6 +45,7 @@ HAS_RESULT = 1
 HAS_GONE = 2  # never together with HAS_RESULT
 HAS_PROGRESS = 4
 
+_KIND_AND_EXPIRY = struct.Struct("<4xB3xQ").unpack_from
 _RESULT_MARK = struct.Struct(">BQ")
 _KINDS = frozenset((RESULT, PROGRESS, DELETED, EXPIRED))
 
@@ -112,6 +113,17 @@ def decode_record(
     payload = bytes(raw[payload_at:]) if with_payload else b""
     entry = Entry(kind, flags, time_us, expires_us, payload)
     return Record(key, entry, len(raw) - payload_at)
+
+
+def is_left_out(raw: bytes | memoryview, alive_us: int, kind: int) -> bool:
+    """Whether a record's head, unverified, says that it has expired or is of another kind.
+
+    For passing over many records quickly.  A ``kind`` of 0 is any.
+    """
+    if len(raw) < RECORD.size:
+        return False
+    its_kind, expires_us = _KIND_AND_EXPIRY(raw)
+    return 0 < expires_us <= alive_us or (kind != 0 and kind != its_kind)
 
 
 def _damaged(path: str, time_us: int, expected: str, found: str) -> CorruptRecordError:

@@ -1,12 +1,13 @@
 """What the newest records of a task say of it.
 
-Rules: pure functions; times are in microseconds since 1970.  An entry of a result is RESULT,
+Rules: pure functions; ``now_us`` is wall time (see clock.py).  An entry of a result is RESULT,
 expired or not, DELETED, or EXPIRED; one that is DELETED without HAD_RESULT took away progress
 only, and says nothing of a result.
 """
 
 from __future__ import annotations
 
+from logstore.engine.clock import runs_again
 from logstore.engine.frames import DELETED, EXPIRED, HAD_RESULT, RESULT, Entry
 from logstore.errors import ResultDeletedError, ResultExpiredError, ResultIsMissingError
 
@@ -39,7 +40,7 @@ def is_running(result: Entry | None, progress: Entry | None, now_us: int) -> boo
         return False
     if result is None or result.kind == DELETED:
         return True
-    return progress.time_us > result.expires_us
+    return runs_again(result, progress.time_us)
 
 
 def missing_result(key: bytes, entry: Entry | None) -> Exception:

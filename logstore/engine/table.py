@@ -19,8 +19,8 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import lmdb
 
 from logstore.engine import files, osdep, records
-from logstore.engine.failures import raise_write_error
 from logstore.engine.frames import FORMAT_VERSION, RESULT, TIME_MAX, Entry, checksum_seed
+from logstore.engine.frames import PROGRESS as PROGRESS_KIND
 from logstore.engine.lmdbfile import (
     DATA_FORMAT,
     adopt_map,
@@ -31,6 +31,7 @@ from logstore.engine.lmdbfile import (
     refuse_link,
     translate,
 )
+from logstore.engine.pages import copy_pages
 from logstore.engine.records import TIME, Mark, Meta, Record
 from logstore.errors import (
     CorruptRecordError,
@@ -49,6 +50,8 @@ _META_KEY = b"header"
 # How much is looked up in one transaction at most, but for the last record.
 BATCH_KEYS = 64
 BATCH_BYTES = 1 << 20
+LOOKED_AT_MAX = 2048  # records, in a listing; most of those that are left out take a microsecond
+LISTING_KEYS = 256  # the same for records without their payloads
 
 # Databases: task id -> mark; time -> record; time of the progress of unfinished tasks -> nothing;
 # expiry, kind and time of a record -> nothing.
@@ -300,6 +303,10 @@ class Table:
         name, time_us = _place(mark, progress)
         return self.record_in(txn, name, time_us, key).entry if time_us else None
 
+    def marks(self, keys: list[bytes]) -> list[Mark]:
+        """The marks of some tasks, empty for those that are not there; in one transaction."""
+        return self.read(lambda txn: [self.mark_in(txn, key) or Mark() for key in keys])
+
     def mark_in(self, txn: Txn, key: bytes) -> Mark | None:
         """A task's mark as a transaction sees it."""
         raw = txn.get(key, db=self.db[IDS])
@@ -323,36 +330,55 @@ class Table:
             )
         return record
 
+    def head_in(self, txn: Txn, name: bytes, time_us: int) -> Entry | None:
+        """What the head of a record says, unverified; None if there is none."""
+        raw = txn.get(TIME.pack(time_us), b"", db=self.db[name])
+        if len(raw) < records.RECORD.size:
+            return None
+        _, kind, flags, _, expires_us = records.RECORD.unpack_from(raw)
+        return Entry(kind, flags, time_us, expires_us, b"")
+
     def listing(
-        self, name: bytes, *, newest_first: bool, after_us: int | None, limit: int
+        self,
+        name: bytes,
+        *,
+        newest_first: bool,
+        after_us: int | None,
+        limit: int,
+        alive_us: int = 0,
+        kind: int = 0,
     ) -> tuple[list[Record], int | None]:
         """Some records of a database by time, behind ``after_us``, and where to go on; None: end.
 
-        The payload of a result is left out.  Of RUNNING the records of the progress.  Damaged
-        records are left out: a check names them.
+        The payload of a result is left out.  Of RUNNING the records of the progress.  Left out
+        are damaged records, which a check names, those that have expired at ``alive_us``, and
+        those of another ``kind`` than that, if one is given.
         """
         found: list[Record] = []
         records_of = PROGRESS if name == RUNNING else name
+        looked_at, last = 0, b""
 
         def some(txn: Txn) -> int | None:
-            at_us = after_us
+            nonlocal looked_at, last
+            left = limit
             with txn.cursor(db=self.db[name]) as cursor:
-                if at_us is None:
-                    placed = cursor.last() if newest_first else cursor.first()
-                elif newest_first:
-                    placed = cursor.prev() if cursor.set_range(TIME.pack(at_us)) else cursor.last()
-                else:
-                    placed = cursor.set_range(TIME.pack(at_us + 1))
-                step = cursor.prev if newest_first else cursor.next
-                for _ in range(limit):
-                    if not placed:
-                        return None
-                    at_us = TIME.unpack(cursor.key())[0]
-                    record = self._listed(txn, records_of, at_us)
+                after = None if after_us is None else TIME.pack(after_us)
+                if not _place_behind(cursor, after, newest_first):
+                    return None
+                step = cursor.iterprev if newest_first else cursor.iternext
+                for key, value in step(keys=True, values=True):
+                    if not left or looked_at == LOOKED_AT_MAX:
+                        time_us: int = TIME.unpack(last)[0]
+                        return time_us
+                    last, looked_at = key, looked_at + 1
+                    raw = txn.get(key, b"", db=self.db[PROGRESS]) if name == RUNNING else value
+                    if records.is_left_out(raw, alive_us, kind):
+                        continue
+                    left -= 1
+                    record = self._listed(txn, records_of, TIME.unpack(key)[0])
                     if record is not None:
                         found.append(record)
-                    placed = step()
-            return at_us
+            return None
 
         return found, self.read(some)
 
@@ -369,40 +395,65 @@ class Table:
         return record if mark is not None and time_us in mark else None
 
     def changes_since(self, time_us: int) -> list[tuple[bytes, Entry]]:
-        """Keys and entries, without payloads, of results and their ends newer than a time."""
+        """Keys and entries, without results' payloads, of what is newer than a time.
+
+        Behind the end of a result there is progress of the same time if the task runs again: its
+        progress is older than the compaction that has taken the expired result away.
+        """
         found: list[tuple[bytes, Entry]] = []
-
-        def newer(txn: Txn) -> None:
-            for name in (RESULTS, GONE):
-                with txn.cursor(db=self.db[name]) as cursor:
-                    placed = cursor.set_range(TIME.pack(time_us + 1))
-                    while placed:
-                        record = self._listed(txn, name, TIME.unpack(cursor.key())[0])
-                        if record is not None:
-                            found.append((record.key, record.entry))
-                        placed = cursor.next()
-
-        self.read(newer)
+        for name in (RESULTS, GONE, PROGRESS):  # a result that goes meanwhile is found in both
+            after_us: int | None = time_us
+            while after_us is not None:
+                some, after_us = self.listing(
+                    name, newest_first=False, after_us=after_us, limit=LISTING_KEYS
+                )
+                found += [(record.key, record.entry) for record in some]
+                if name == GONE:
+                    found += self._running_again(some)
         return found
 
-    def expired_results(self, now_us: int) -> list[Record]:
-        """Results whose time to live is over and that no compaction has taken away yet."""
+    def _running_again(self, gone: list[Record]) -> list[tuple[bytes, Entry]]:
+        """The progress that was there before the end of a result was noted."""
+        marks = self.marks([record.key for record in gone])
+        return [
+            (record.key, Entry(PROGRESS_KIND, 0, record.entry.time_us, 0, b""))
+            for record, mark in zip(gone, marks, strict=True)
+            if 0 < mark.progress_us < record.entry.time_us
+        ]
+
+    def expired_results(
+        self, now_us: int, *, newest_first: bool, after: bytes | None, limit: int
+    ) -> tuple[list[Record], bytes | None]:
+        """Some results that have expired and that no compaction has taken away yet.
+
+        By the time at which they expired, behind the expiry key ``after``; where to go on, None
+        at the end.
+        """
         found: list[Record] = []
 
-        def expired(txn: Txn) -> None:
+        def expired(txn: Txn) -> bytes | None:
+            at = after
+            if at is None and newest_first:
+                at = records.EXPIRY.pack(now_us + 1, 0, 0)
             with txn.cursor(db=self.db[EXPIRIES]) as cursor:
-                placed = cursor.first()
-                while placed:
-                    expires_us, kind, time_us = records.EXPIRY.unpack(cursor.key())
+                placed = _place_behind(cursor, at, newest_first)
+                step = cursor.prev if newest_first else cursor.next
+                for _ in range(LOOKED_AT_MAX):
+                    if not placed:
+                        return None
+                    at = bytes(cursor.key())
+                    expires_us, kind, time_us = records.EXPIRY.unpack(at)
                     if expires_us > now_us:
-                        break
+                        return None
                     record = self._listed(txn, RESULTS, time_us) if kind == RESULT else None
                     if record is not None:
                         found.append(record)
-                    placed = cursor.next()
+                    placed = step()
+                    if len(found) == limit:
+                        break
+            return at
 
-        self.read(expired)
-        return found
+        return found, self.read(expired)
 
     def newest_time_us(self) -> int:
         """The time of the newest record, 0 for an empty table; past keys that are damaged."""
@@ -448,15 +499,6 @@ class Table:
             info["num_readers"],
             _oldest_reader(readers),
         )
-
-    def expiry_due(self, now_us: int) -> bool:
-        """Whether there is something to take away because its time to live is over."""
-
-        def look(txn: Txn) -> bool:
-            with txn.cursor(db=self.db[EXPIRIES]) as cursor:
-                return cursor.first() and records.EXPIRY.unpack(cursor.key())[0] <= now_us
-
-        return self.read(look)
 
     def read_meta(self) -> Meta:
         """The meta record as it is on the disk now."""
@@ -528,13 +570,29 @@ class Table:
         with self._gate:
             return self.env.reader_check()
 
-    def copy_to(self, fd: int) -> None:
-        """Copy a snapshot without its free pages to an open, empty file; it is not synced."""
+    def copy_to(self, fd: int, pulse: Callable[[int], None] = lambda written: None) -> None:
+        """Copy the newest snapshot without its free pages to an empty file; it is not synced.
+
+        No transaction is open meanwhile: see pages.py, also for ``pulse``.  Raises OvertakenError,
+        CorruptTableError, StoreClosedError and OSError.
+        """
+        with self._gate:
+            transaction = self.read(lambda txn: txn.id())
+            mine = files.duplicate(self.fd)  # the table may be closed meanwhile
         try:
-            with self._writing:
-                self.env.copyfd(fd, compact=True)
-        except lmdb.Error as exc:
-            raise_write_error(self.path, exc)
+            copy_pages(mine, self.path, transaction, fd, pulse)
+        finally:
+            files.close(mine)
+
+
+def _place_behind(cursor: Any, after: bytes | None, newest_first: bool) -> bool:
+    """Move a cursor to the next key behind ``after``, which need not be there."""
+    if after is None:
+        return bool(cursor.last() if newest_first else cursor.first())
+    found = cursor.set_range(after)
+    if newest_first:
+        return bool(cursor.prev() if found else cursor.last())
+    return bool(cursor.next() if found and cursor.key() == after else found)
 
 
 def _place(mark: Mark, progress: bool) -> tuple[bytes, int]:

@@ -1,9 +1,10 @@
 """Vacuum and backup: copying the table without its free pages, beside running writers.
 
-Rules: the copy is made from a read snapshot, with compactions put off and no lock held; what the
-log has gathered meanwhile is folded into the copy in rounds, the last one, of what is left, under
-the writer lock.  The file is renamed over the table only when it is complete and on the disk, and
-published before the lock is given back.  Until then the old file is the table.
+Rules: the copy is made with compactions put off and no lock held; what is in the log is folded
+into the copy.  A backup has what was in it at its start, and changes nothing in the store.  A
+vacuum folds in rounds, the last one, of what is left, under the writer lock.  Its file is renamed
+over the table only when it is complete and on the disk, and published before the lock is given
+back.  Until then the old file is the table.
 """
 
 from __future__ import annotations
@@ -14,18 +15,35 @@ from typing import NamedTuple
 import lmdb
 
 from logstore.engine import files, identity, osdep
+from logstore.engine.closedcopy import write_closed
 from logstore.engine.compaction import fold_into
-from logstore.engine.copying import copy_closed
+from logstore.engine.copying import (
+    copy_table,
+    is_at,
+    is_taken,
+    make_copy,
+    open_copy,
+    take,
+)
 from logstore.engine.engine import Engine
 from logstore.engine.failures import raise_write_error
-from logstore.engine.header import INCARNATION, LOG_FAILED, TABLE_INODE, VACUUM, WRITING
+from logstore.engine.header import (
+    HELD_BY_BACKUP,
+    HELD_BY_VACUUM,
+    INCARNATION,
+    LOG_FAILED,
+    TABLE_INODE,
+    WRITING,
+)
+from logstore.engine.log import FIRST_OFFSET
 from logstore.engine.overlay import Overlay
+from logstore.engine.pages import OvertakenError
 from logstore.engine.table import Table
-from logstore.errors import LogstoreError, OpenError, StoreBusyError
+from logstore.errors import OpenError, StoreBusyError
 
-ATTEMPTS = 3
 ROUNDS_MAX = 8
 LAST_ROUND_KEYS = 100  # how many changed keys may be left for the round under the lock
+SYNC_BYTES = 32 << 20  # how much of a copy is flushed at once: other flushes wait for it
 AUTO_FILE_BYTES = 16 << 20
 
 
@@ -37,9 +55,13 @@ class VacuumReport(NamedTuple):
 
 
 def is_due(engine: Engine) -> bool:
-    """Whether more than half of a file over 16 MiB is free."""
+    """Whether more than half of a file over 16 MiB is free, and no thread is copying it."""
     counts = engine.table.counts()
-    return counts.file_bytes > AUTO_FILE_BYTES and counts.free_bytes * 2 > counts.file_bytes
+    return (
+        counts.file_bytes > AUTO_FILE_BYTES
+        and counts.free_bytes * 2 > counts.file_bytes
+        and not engine.copy_lock.locked()
+    )
 
 
 def vacuum(engine: Engine) -> VacuumReport:
@@ -50,67 +72,70 @@ def vacuum(engine: Engine) -> VacuumReport:
     store is then as it was.
     """
     before = os.stat(engine.path).st_size
-    for _ in range(ATTEMPTS):
-        try:
-            with engine.copy_lock:
-                done = _attempt(engine)
-        except StoreBusyError:
-            raise
-        except (OSError, lmdb.Error, OpenError) as exc:
-            raise_write_error(engine.path, exc)
-        if done:
-            engine.counters.vacuums += 1
-            return VacuumReport(before, os.stat(engine.path).st_size)
-    raise StoreBusyError(
-        f"{engine.path}: the vacuum was overtaken by compactions {ATTEMPTS} times; try again "
-        f"when there are fewer large results"
-    )
+    try:
+        make_copy(engine, "vacuum", lambda: _attempt(engine))
+    except StoreBusyError:
+        raise
+    except (OSError, lmdb.Error, OpenError) as exc:
+        if engine.closed:
+            raise engine.closed_error() from exc
+        raise_write_error(engine.path, exc)
+    engine.counters.vacuums += 1
+    return VacuumReport(before, os.stat(engine.path).st_size)
 
 
-def _attempt(engine: Engine) -> bool:
+def _attempt(engine: Engine) -> None:
+    """Copy and exchange the table.  Raises OvertakenError if it must be tried again."""
     temporary = engine.path + "-vacuum"
     fd = engine.exclusively(lambda: _begin(engine, temporary))
-    copy: Table | None = None
-    done = False
     try:
-        engine.table.copy_to(fd)
-        osdep.sync_file(fd)
-        copy = Table(temporary, lock=False)
-        folded = _fold_rounds(engine, copy)
-        done = engine.exclusively(lambda: _finish(engine, copy, fd, folded))
-        return done
+        _copy_and_exchange(engine, temporary, fd)
     finally:
-        if copy is not None:
-            copy.close()
-        if not done:
-            _give_up(engine, temporary)
+        engine.let_compactions_go_on(HELD_BY_VACUUM)
+        if is_at(fd, temporary):  # else it is the table, or another vacuum's is there
+            osdep.remove(temporary)
         files.close(fd)
 
 
 def _begin(engine: Engine, temporary: str) -> int:
-    """Put compactions off; the file for the copy, locked for as long as it is being made."""
-    words = engine.header.words
-    if words[VACUUM] and not engine.vacuum_is_dead():
+    """The descriptor of the file for the copy; writer lock held."""
+    if is_taken(engine, HELD_BY_VACUUM, temporary):
         raise StoreBusyError(f"{engine.path}: another vacuum is running")
-    engine.fold()  # so that the copy begins with an empty log
-    osdep.remove(temporary)
-    fd = files.open_file(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, like=engine.table.fd)
-    osdep.try_lock(fd)
-    words[VACUUM] = 1
-    return fd
+    if not engine.is_held():  # else another copy would begin again
+        engine.fold()  # so that the copy begins with an empty log
+    engine.hold_compactions(HELD_BY_VACUUM)
+    return take(engine, temporary)
 
 
-def _give_up(engine: Engine, temporary: str) -> None:
-    """Let compactions go on; if even that fails, others find out by the lock on the copy."""
+def _copy_and_exchange(engine: Engine, temporary: str, fd: int) -> None:
+    epoch = engine.log_state()[0] >> 32
+    synced = 0
 
-    def give_up() -> None:
-        engine.header.words[VACUUM] = 0
-        osdep.remove(temporary)
+    def pulse(written: int) -> None:
+        nonlocal synced
+        _check(engine, epoch)
+        if written - synced >= SYNC_BYTES:
+            synced = written
+            osdep.sync_data(fd)
 
+    copy_table(engine, HELD_BY_VACUUM, fd, pulse)
+    osdep.sync_file(fd)
+    _check(engine, epoch)
+    engine.hold_compactions(HELD_BY_VACUUM)
+    copy = open_copy(fd, temporary)
     try:
-        engine.exclusively(give_up, recover=False)
-    except LogstoreError:
-        pass
+        folded = _fold_rounds(engine, copy)
+        engine.exclusively(lambda: _finish(engine, copy, fd, folded))
+    finally:
+        copy.close()
+
+
+def _check(engine: Engine, epoch: int) -> None:
+    """Raise OvertakenError if there has been a compaction, StoreClosedError."""
+    if engine.closed:
+        raise engine.closed_error()
+    if engine.log_state()[0] >> 32 != epoch:
+        raise OvertakenError(f"{engine.path}: compacted during a vacuum")
 
 
 def _fold_rounds(engine: Engine, copy: Table) -> int:
@@ -123,6 +148,7 @@ def _fold_rounds(engine: Engine, copy: Table) -> int:
             break
         _fold_changes(copy, view, folded, count, copy.meta.epoch, copy.meta.incarnation)
         folded = count
+        engine.hold_compactions(HELD_BY_VACUUM)
     return folded
 
 
@@ -143,16 +169,18 @@ def _fold_changes(
     )
 
 
-def _finish(engine: Engine, copy: Table, fd: int, folded: int) -> bool:
-    """The last round and the exchange, under the writer lock; False if a fold came first."""
+def _finish(engine: Engine, copy: Table, fd: int, folded: int) -> None:
+    """The last round and the exchange; writer lock held."""
     words = engine.header.words
     path = engine.path
     view = engine.view()
-    if view.epoch != copy.meta.epoch:
-        return False
     identity.verify(engine)
-    if words[LOG_FAILED]:
-        return False
+    if (
+        view.epoch != copy.meta.epoch
+        or not is_at(fd, path + "-vacuum")
+        or words[LOG_FAILED]  # which a compaction has to put right
+    ):
+        raise OvertakenError(f"{engine.path}: compacted during a vacuum")
     epoch, incarnation = view.epoch + 1, engine.incarnation + 1
     words[WRITING] = 1
     _fold_changes(copy, view, folded, len(view.changed), epoch, incarnation)
@@ -160,29 +188,40 @@ def _finish(engine: Engine, copy: Table, fd: int, folded: int) -> bool:
     osdep.try_lock(fd, shared=True)  # this process is present in the new file before it is there
     os.rename(path + "-vacuum", path)
     osdep.sync_directory(os.path.dirname(path))
-    # The lock file there is of the old table, which others still have open.
+    # The lock file that is there belongs to the old table, which others still have open.
     table = Table(path, new_lock=True)
     engine.replace_table(table)
     words[INCARNATION] = engine.incarnation = incarnation
     words[TABLE_INODE] = table.inode
-    words[VACUUM] = 0
     engine.begin_epoch(epoch)
-    return True
 
 
 def backup(engine: Engine, destination: str) -> None:
     """Copy the store, as of a moment during the call, to a new file, durably.
 
     The copy is a closed store of its own.  Raises FileExistsError if something is there already,
-    WriteError or DiskFullError if it cannot be written.
+    WriteError or DiskFullError if it cannot be written, StoreBusyError if compactions that could
+    not wait kept coming.
     """
     if os.path.lexists(destination):
         raise FileExistsError(f"{destination}: already there; a backup never overwrites")
-    engine.compact()
     try:
-        with engine.copy_lock:
-            copy_closed(engine.table, destination)
-    except FileExistsError:
+        make_copy(engine, "backup", lambda: _copy_closed(engine, destination))
+    except (FileExistsError, StoreBusyError):
         raise
     except (OSError, lmdb.Error, OpenError) as exc:
         raise_write_error(destination, exc)
+
+
+def _copy_closed(engine: Engine, destination: str) -> None:
+    view = engine.view()
+    log = Overlay(view.epoch)
+    log.apply(list(view.changed), FIRST_OFFSET)
+
+    def fill(fd: int) -> None:
+        try:
+            copy_table(engine, HELD_BY_BACKUP, fd)
+        finally:
+            engine.let_compactions_go_on(HELD_BY_BACKUP)
+
+    write_closed(destination, engine.table.fd, fill, log)

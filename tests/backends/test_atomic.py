@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import subprocess
@@ -80,6 +81,63 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
             atomic.write_file(tmp_path / "a", b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("failing", [None, "fsync", "replace", "unlink"])
+def test_no_descriptor_stays_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str | None
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    atomic.write_file(tmp_path / "a", b"x")
+    (tmp_path / ".writing-left").touch()
+    before = os.listdir("/proc/self/fd")
+    with monkeypatch.context() as patch:
+        if failing is not None:
+            patch.setattr(os, failing, fail)
+        for call in (
+            lambda: atomic.write_file(tmp_path / "a", b"y"),
+            lambda: atomic.make_directory(tmp_path / "b"),
+            lambda: atomic.remove_leftovers(tmp_path),
+            lambda: atomic.remove_file(tmp_path / "a"),
+        ):
+            with contextlib.suppress(OSError):
+                call()
+    assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_a_failed_write_tells_its_first_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    def fail(*_: object) -> None:
+        raise error("the first")
+
+    def fail_too(*_: object) -> None:
+        raise PermissionError("the second")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        patch.setattr(os, "unlink", fail_too)
+        with pytest.raises(error, match="the first"):
+            atomic.write_file(tmp_path / "a", b"new")
+
+
+def test_an_interrupt_of_the_tidying_of_a_failed_write_is_not_swallowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    def interrupt(*_: object) -> None:
+        raise RuntimeError("raised by a signal handler")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        patch.setattr(os, "unlink", interrupt)
+        with pytest.raises(RuntimeError, match="signal handler"):
+            atomic.write_file(tmp_path / "a", b"new")
 
 
 def test_a_missing_directory_is_made(tmp_path: Path) -> None:

@@ -45,18 +45,16 @@ class TestLogStore(BackendConformance):
 
 
 _PREFIXED = {
-    "test_a_deleted_result_is_gone": "who waits for a deleted result gets an error",
-    "test_what_was_deleted_stays_so_after_a_restart": "as above",
     "test_an_odd_id_is_an_id[long]": "480 bytes are for prefix and id together",
     "test_similar_ids_are_two[long]": "480 bytes are for prefix and id together",
 }
 
 
-class TestLogStoreWithPrefixAndLongPoll(BackendConformance):
+class TestLogStoreWithPrefix(BackendConformance):
     known_differences = _PREFIXED
 
     async def make_backend(self, place: Path) -> LogStoreResultBackend[Any]:
-        return LogStoreResultBackend(place / "app.db", prefix_str="app", long_poll=0.25)
+        return LogStoreResultBackend(place / "app.db", prefix_str="app")
 
 
 class TestLogStoreWithPickle(BackendConformance):
@@ -88,6 +86,7 @@ _DUMMY = {
             "test_a_deleted_result_is_gone",
             "test_a_missing_result_does_not_disturb_the_others",
             "test_a_result_can_be_set_again_after_deletion",
+            "test_a_task_sent_again_after_deletion_reaches_its_waiter",
             "test_deleting_twice_says_so",
             "test_deletion_spares_other_tasks",
             "test_one_of_many_who_delete_is_told_so",
@@ -118,7 +117,10 @@ _TASKIQ_INMEMORY = {
     "test_leaving_the_log_out_once_does_not_lose_it": "with_logs is ignored",
     "test_changing_a_results_field_changes_nothing": "the stored object itself is returned",
     "test_both_forms_replace_each_other": "the fields of one form only",
+    "test_what_is_no_exception_does_not_end_the_client": "the stored object itself is returned",
+    "test_what_is_no_exception_in_a_group_does_not_end_the_client": "as above",
     "test_taskiqs_progress_has_our_fields": "the fields of one form only",
+    "test_what_is_got_is_equal_to_our_progress": "it is our progress itself, and not taskiq's",
 }
 
 
@@ -188,6 +190,35 @@ _TASKIQ_REDIS = {
             "taskiq-plain",
         ]
     },
+    **{
+        f"test_a_subclass_comes_back_as_what_it_equals[{name}]": _JSON
+        for name in [
+            "uuid",
+            "decimal",
+            "fraction",
+            "datetime",
+            "date",
+            "time",
+            "timedelta",
+            "ipv4",
+            "ipv4-network",
+            "ipv4-interface",
+            "ipv6",
+            "complex",
+            "bytes",
+            "named-tuple",
+            "registered-integer",
+        ]
+    },
+    "test_an_error_keeps_its_text": _ERRORS,
+    "test_what_is_kept_of_an_attribute_is_no_text_in_its_place": _ERRORS,
+    "test_what_is_no_exception_does_not_end_the_client": "it is raised there",
+    "test_groups_in_groups_without_end_are_cut": _ERRORS,
+    "test_errors_in_arguments_without_end_are_cut": _ERRORS,
+    "test_a_value_that_breaks_is_an_error_with_its_place": "the worker logs it",
+    "test_a_label_that_breaks_costs_no_result[field]": "the worker logs it",
+    "test_a_label_that_breaks_costs_no_result[dump]": "the worker logs it",
+    "test_a_label_that_breaks_costs_no_result[released-memory]": "the worker logs it",
     "test_a_task_raises_to_its_waiter": _ERRORS,
     "test_a_slot_round_trips": _ERRORS,
     "test_the_fields_of_an_os_error_round_trip": _ERRORS,

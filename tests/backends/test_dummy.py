@@ -45,6 +45,29 @@ def test_waiting_warns_once() -> None:
     asyncio.run(main())
 
 
+def test_the_warning_names_the_line_that_waits_and_nothing_is_remembered_after_it() -> None:
+    async def main() -> None:
+        backend: DummyResultBackend[int] = DummyResultBackend()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(3):
+                assert await backend.is_result_ready("t") is False
+        assert [warning.filename for warning in caught] == [__file__]
+        assert not backend._asked
+
+    asyncio.run(main())
+
+
+def test_as_many_tasks_are_remembered_as_a_program_waits_for_at_once() -> None:
+    async def main() -> None:
+        backend: DummyResultBackend[int] = DummyResultBackend()
+        for number in range(1001):
+            await backend.is_result_ready(f"t{number}")
+        assert backend._asked == {f"t{number}" for number in range(1000)}
+
+    asyncio.run(main())
+
+
 def test_asking_once_for_each_of_many_tasks_does_not_warn() -> None:
     async def main() -> None:
         backend: DummyResultBackend[int] = DummyResultBackend()

@@ -86,8 +86,55 @@ def test_an_error_is_taskiqs_and_the_stores(name: str, taskiq_error: type[Except
     error = kind("what happened")
     assert str(error) == "what happened"
     assert str(kind()) == kind.__template__
-    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+    assert repr(error) == f"{name}('what happened')"
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
         assert (type(again), str(again)) == (kind, "what happened")
+
+
+@pytest.mark.parametrize("module", [errors, store_errors])
+def test_whatever_is_not_there_is_missing_and_says_why(module: Any) -> None:
+    for name, status in (
+        ("ResultIsMissingError", "unknown"),
+        ("ResultExpiredError", "expired"),
+        ("ResultDeletedError", "deleted"),
+    ):
+        kind = getattr(module, name)
+        assert issubclass(kind, module.ResultIsMissingError)
+        assert issubclass(kind, KeyError)
+        error = kind("no 'x'")
+        assert str(error) == "no 'x'"  # a KeyError shows the repr of its message
+        for again in (error, pickle.loads(pickle.dumps(error)), copy.copy(error)):
+            assert again.status == status
+
+
+def test_an_error_has_the_name_and_the_bases_of_taskiq_redis() -> None:
+    theirs = pytest.importorskip("taskiq_redis.exceptions")
+    names = [
+        "DuplicateExpireTimeSelectedError",
+        "ExpireTimeMustBeMoreThanZeroError",
+        "ResultIsMissingError",
+    ]
+    assert names == sorted(
+        name
+        for name, kind in vars(theirs).items()
+        if isinstance(kind, type) and kind.__module__ == theirs.__name__ and name[:6] != "TaskIQ"
+    )
+    for name in names:
+        of_taskiq = [
+            base for base in getattr(theirs, name).__mro__ if base.__module__.startswith("taskiq.")
+        ]
+        assert [base for base in of_taskiq if not issubclass(getattr(errors, name), base)] == []
+
+
+def test_each_error_without_a_message_has_one_of_its_own() -> None:
+    kinds = [
+        kind
+        for name, kind in vars(errors).items()
+        if getattr(kind, "__module__", "") == errors.__name__ and name[0] != "_"
+    ]
+    with_message = [kind for kind in kinds if hasattr(kind, "__template__")]
+    assert all("__template__" in vars(kind) for kind in with_message)
+    assert len({kind.__template__ for kind in with_message}) == len(with_message) > 5
 
 
 def test_a_remote_error_can_be_pickled() -> None:

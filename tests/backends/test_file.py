@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import json
 import multiprocessing
 import os
@@ -14,12 +15,14 @@ from hypothesis import strategies as st
 from taskiq import ResultGetError
 
 from logstore.backends import FileResultBackend, ResultDamagedError, ResultIsReadyError
+from logstore.backends.json_file import parse, render
 from logstore.progress import TaskProgress
 from logstore.testing.conformance_cases.comparing import assert_same
 from logstore.testing.conformance_cases.runner import failed, ok
 from tests.backends.strategies import values
 
 Backend = FileResultBackend[Any]
+UTC = dt.timezone.utc
 NO_CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
@@ -43,6 +46,14 @@ def test_a_result_file_is_readable_by_people(backend: Backend) -> None:
     }
     assert "Ünïcödé" in text
     assert len(text.splitlines()) > 10
+
+
+@pytest.mark.parametrize("excess", [0, 1])
+def test_a_large_file_is_in_one_line(excess: int) -> None:
+    content = {"a": "x" * ((1 << 16) - len('{"a":""}') + excess)}
+    data = render("result", "t", content)
+    assert len(data.splitlines()) == (1 if excess else 9)
+    assert parse(data, "result", "t", "here") == content
 
 
 def test_a_progress_file_is_readable_by_people(backend: Backend) -> None:
@@ -181,6 +192,14 @@ def test_readiness_that_cannot_be_told_is_an_error(tmp_path: Path) -> None:
         run(backend.startup())
 
 
+@pytest.mark.parametrize("read", ["get_result", "get_progress"])
+def test_what_cannot_be_read_is_not_called_missing(backend: Backend, read: str) -> None:
+    for kind in ("result", "progress"):
+        (backend.storage_dir / f"t.{kind}.json").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError):
+        run(getattr(backend, read)("t"))
+
+
 def test_a_relative_directory_is_fixed_when_the_backend_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +223,28 @@ def test_the_directory_may_vanish_between_writes(backend: Backend, tmp_path: Pat
         assert await backend.is_result_ready("t") is True
 
     run(main())
+
+
+class Ambiguous(dt.tzinfo):
+    """A zone in which each time is there twice: such a time is equal to none of another zone."""
+
+    def utcoffset(self, when: dt.datetime | None) -> dt.timedelta:
+        return dt.timedelta(hours=1 - (when.fold if when is not None else 0))
+
+    def dst(self, when: dt.datetime | None) -> dt.timedelta:
+        return dt.timedelta(0)
+
+    def tzname(self, when: dt.datetime | None) -> str:
+        return "ambiguous"
+
+
+def test_a_result_that_would_not_come_back_from_its_file_is_an_error(backend: Backend) -> None:
+    times = (dt.datetime(2024, 1, 1, 1, tzinfo=Ambiguous()), dt.datetime(2024, 1, 1, 0, tzinfo=UTC))
+    run(backend.set_result("t", ok(dict.fromkeys(times, "kept"), labels={"queue": "q"})))
+    found = run(backend.get_result("t"))
+    assert found.is_err
+    assert found.labels == {"queue": "q"}
+    assert "cannot store result: a dict has equal keys" in str(found.error)
 
 
 def test_exceptions_may_be_inert(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from typing import Any
@@ -12,6 +13,7 @@ from logstore.backends.filenames import NAME_CHARS_MAX, file_name
 from tests.backends.strategies import texts
 
 ids = texts | st.text(st.sampled_from("aA%2f~./\0ż"), max_size=6) | st.text(min_size=150)
+DEVICES = ("aux", "nul", "prn", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10)))
 
 
 @given(ids)
@@ -25,6 +27,13 @@ def test_a_name_is_safe_everywhere(task_id: str) -> None:
 @given(ids, ids)
 def test_two_ids_have_two_names(one: str, other: str) -> None:
     assert (file_name(one) == file_name(other)) == (one == other)
+
+
+@pytest.mark.parametrize("excess", [0, 1])
+def test_only_a_name_that_is_too_long_is_cut(excess: int) -> None:
+    task_id = "x" * (200 + excess)
+    digest = hashlib.sha256(task_id.encode()).hexdigest()[:32]
+    assert file_name(task_id) == (f"{'x' * 167}~{digest}" if excess else task_id)
 
 
 @given(st.text(st.sampled_from("xX/"), min_size=100, max_size=100), st.integers(0, 99))
@@ -41,6 +50,9 @@ def test_long_ids_that_differ_in_one_place_have_two_names(task_id: str, place: i
         ("../x", "%2e%2e%2fx"),
         ("", "%"),
         ("con", "%63on"),
+        *((device, f"%{ord(device[0]):02x}{device[1:]}") for device in DEVICES),
+        ("com", "com"),
+        ("com10", "com10"),
         ("CON", "%43%4f%4e"),
         ("é", "%c3%a9"),
     ],

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from logstore.backends import InmemoryResultBackend, ResultIsMissingError
 from logstore.progress import TaskProgress
 from logstore.testing.conformance_cases.runner import ok
+from tests.support.guarded import touched_without
 
 
 @pytest.mark.parametrize("wrong", [0, -2, -100])
@@ -95,5 +96,48 @@ def test_the_newest_writes_are_kept(limit: int, steps: list[tuple[str, str]]) ->
             else:
                 assert await backend.delete_result(task_id) is was_there
         assert [t for t in "abcdef" if await backend.is_result_ready(t)] == sorted(model)
+
+    asyncio.run(main())
+
+
+def test_setting_again_counts_as_the_newest_write() -> None:
+    async def main() -> None:
+        backend: InmemoryResultBackend[int] = InmemoryResultBackend(max_stored_results=2)
+        for task_id in ("a", "b", "a", "c"):
+            await backend.set_result(task_id, ok(1))
+            await backend.set_progress(task_id, TaskProgress())
+        assert [await backend.is_result_ready(task_id) for task_id in "abc"] == [True, False, True]
+        assert await backend.get_progress("a") is not None
+        assert await backend.get_progress("b") is None
+
+    asyncio.run(main())
+
+
+def test_every_call_looks_and_changes_under_the_lock() -> None:
+    async def main() -> None:
+        backend: InmemoryResultBackend[int] = InmemoryResultBackend(max_stored_results=1)
+        touched = touched_without(backend._lock, backend, "_results", "_progress")
+        for task_id in ("a", "b"):
+            await backend.set_progress(task_id, TaskProgress())
+            await backend.set_result(task_id, ok(1))
+        assert await backend.get_progress("b") is not None
+        assert (await backend.get_result("b")).return_value == 1
+        assert await backend.is_result_ready("b")
+        assert await backend.delete_result("b")
+        assert touched == []
+
+    asyncio.run(main())
+
+
+def test_what_comes_back_is_a_copy_with_or_without_its_log() -> None:
+    async def main() -> None:
+        backend: InmemoryResultBackend[int] = InmemoryResultBackend()
+        await backend.set_result("a", ok(1).model_copy(update={"log": "text"}))
+        assert (await backend.get_result("a")).log == "text"
+        assert (await backend.get_result("a", with_logs=True)).log == "text"
+        changed = await backend.get_result("a", with_logs=False)
+        assert changed.log is None
+        changed.return_value = 2
+        assert (await backend.get_result("a")).return_value == 1
 
     asyncio.run(main())

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from taskiq import ResultGetError, TaskiqResult
 
 from logstore.backends.errors import ResultDamagedError
-from logstore.backends.outcome import decode_outcome, encode_outcome, unstorable_outcome
+from logstore.backends.outcome import (
+    brief_outcome,
+    decode_outcome,
+    encode_outcome,
+    unstorable_outcome,
+)
+from logstore.backends.plain import BudgetExceededError
 from logstore.backends.revival import exception_policy
 from logstore.codec import decode_value, encode_value
 from logstore.errors import UnserializableValueError
@@ -81,6 +87,80 @@ def test_a_failure_that_cannot_be_stored_whole_keeps_its_class() -> None:
         "the result could not be stored whole: too large"
     ]
     assert found.labels == {"short": "x"}
+
+
+class Rude:
+    """Whose texts cannot be had."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+    __repr__ = __str__
+
+
+class Broken(list[int]):
+    def __iter__(self) -> Any:
+        raise RuntimeError("gone")
+
+
+def odd_labels() -> dict[Any, Any]:
+    return {"a": Broken([1]), "b": Rude(), Rude(): 1, 5: "x", "fine": (1, 2)}
+
+
+def test_no_label_costs_a_result() -> None:
+    result: TaskiqResult[Any] = TaskiqResult.model_construct(
+        **{**vars(ok(1)), "labels": odd_labels()}
+    )
+    for found in (back(result), decode_outcome(brief(result), FAITHFUL, with_logs=True)):
+        assert not {type(name) for name in found.labels} - {str}
+    labels = back(result).labels
+    assert labels["fine"] == (1, 2)
+    assert labels["5"] == "x"
+    assert labels["b"] == "<Rude; its repr() raised RuntimeError>"
+    assert labels["<Rude; its str() raised RuntimeError>"] == 1
+    unstorable = unstorable_outcome(result, ValueError("no"))
+    assert unstorable["labels"] == {"5": "x", "<Rude; its str() raised RuntimeError>": 1}
+
+
+def test_the_cause_of_a_refusal_comes_back_with_it() -> None:
+    found = back(ok([Broken([1])]))
+    assert isinstance(found.error, UnserializableValueError)
+    assert "result[0]: the tests.backends.test_outcome.Broken there" in str(found.error)
+    assert isinstance(found.error.__cause__, RuntimeError)
+    assert str(found.error.__cause__) == "gone"
+
+
+def brief(result: TaskiqResult[Any]) -> dict[str, Any]:
+    return brief_outcome(result, ValueError("too large" * 1000))
+
+
+def test_a_brief_outcome_fits_into_a_kilobyte_and_keeps_class_and_text() -> None:
+    error = KeyError("k" * 100_000)
+    error.__cause__ = ValueError("c" * 100_000)
+    long = {"x" * 10_000: "y" * 10_000}
+    data = brief(failed(error, labels=long, log="l" * 10_000))
+    assert len(encode_value(data)) < 1000
+    found = decode_outcome(data, FAITHFUL, with_logs=True)
+    assert isinstance(found.error, KeyError)
+    assert str(found.error).startswith("'kkkk")
+    assert vars(found.error)["__notes__"][0].startswith("the result could not be stored whole")
+    found = decode_outcome(brief(ok("x" * 100_000)), FAITHFUL, with_logs=True)
+    assert found.is_err
+    assert "too large" in str(found.error)
+
+
+def test_a_failed_result_is_not_converted_where_time_is_short_if_there_is_a_hook() -> None:
+    result = failed(ValueError(1))
+    assert encode_outcome(result, parts_max=10)["is_err"]
+    with pytest.raises(BudgetExceededError):
+        encode_outcome(result, parts_max=10, enc_hook=lambda value: 1)
+
+
+def test_the_hook_is_asked_of_what_an_error_holds() -> None:
+    data = encode_outcome(failed(ValueError(Rude())), enc_hook=lambda value: ["rude"])
+    found = decode_outcome(decode_value(encode_value(data)), FAITHFUL, with_logs=True)
+    assert isinstance(found.error, ValueError)
+    assert found.error.args == (["rude"],)
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ import multiprocessing
 import os
 import pickle
 import threading
-import time
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+import pydantic
 import pytest
 from hypothesis import HealthCheck, given, settings
 from taskiq import InMemoryBroker, ResultGetError
@@ -186,7 +186,7 @@ def test_a_backend_travels_to_a_spawned_child(path: Path) -> None:
 
 def test_a_copy_by_pickle_keeps_all_arguments(path: Path) -> None:
     backend: Backend = LogStoreResultBackend(
-        path, keep_results=False, result_ex_time=5, prefix_str="p", long_poll=1, sync="interval"
+        path, keep_results=False, result_ex_time=5, prefix_str="p", sync="interval"
     )
     again = pickle.loads(pickle.dumps(backend))
     left_out = {"_lock", "_allowed"}
@@ -226,9 +226,6 @@ def test_both_times_are_refused(path: Path) -> None:
     [
         ({"result_ex_time": "5"}, TypeError),
         ({"result_ex_time": True}, TypeError),
-        ({"long_poll": -1}, ValueError),
-        ({"long_poll": float("inf")}, ValueError),
-        ({"long_poll": None}, TypeError),
         ({"exceptions": "some"}, ValueError),
         ({"exceptions": [int]}, TypeError),
         ({"nonsense": 1}, TypeError),
@@ -346,16 +343,24 @@ def test_a_value_round_trips(path: Path, value: Any) -> None:
     assert_same(run(main()), value)
 
 
-def test_a_missing_an_expired_and_a_deleted_result_are_told_apart(path: Path) -> None:
+def test_a_missing_an_expired_and_a_deleted_result_are_told_apart(path: Path, clock: Clock) -> None:
     async def main() -> None:
         async with Opened(path) as backend:
-            with pytest.raises(ResultIsMissingError) as caught:
-                await backend.get_result("t")
-            assert isinstance(caught.value, ResultGetError)
-            await backend.set_result("t", ok(1))
-            await backend.delete_result("t")
-            with pytest.raises(ResultDeletedError):
-                await backend.get_result("t")
+            await backend.set_result("expired", ok(1, labels={"result_ex_time": 60}))
+            clock.advance(61)
+            await backend.set_result("deleted", ok(1))
+            await backend.delete_result("deleted")
+            for task_id, kind in (
+                ("unknown", ResultIsMissingError),
+                ("expired", ResultExpiredError),
+                ("deleted", ResultDeletedError),
+            ):
+                with pytest.raises(ResultIsMissingError) as caught:
+                    await backend.get_result(task_id)
+                assert (type(caught.value), caught.value.status) == (kind, task_id)
+                assert isinstance(caught.value, ResultGetError)
+                assert isinstance(caught.value, store_errors.ResultIsMissingError)
+                assert repr(task_id) in str(caught.value)
 
     run(main())
 
@@ -408,6 +413,96 @@ def test_an_error_that_is_too_large_keeps_its_class(path: Path) -> None:
             assert "could not be stored whole" in error.__notes__[0]  # type: ignore[attr-defined]
 
     run(main())
+
+
+@pytest.mark.parametrize("error", [None, KeyError("k" * 15_000)], ids=["value", "error"])
+def test_what_does_not_fit_in_any_form_is_told_in_brief(path: Path, error: Any) -> None:
+    async def main() -> None:
+        async with Opened(path, max_value_bytes=1000) as backend:
+            labels = {f"label-{n}": "x" * 100 for n in range(100)}
+            result = ok("x" * 15_000) if error is None else failed(error)
+            result.labels = labels
+            await backend.set_result("t", result)
+            found = await backend.get_result("t")
+            assert found.is_err
+            assert isinstance(found.error, type(error or store_errors.ValueTooLargeError()))
+            assert "kkk" in str(found.error) or "limit is 1000" in str(found.error)
+
+    run(main())
+
+
+class Money:
+    """A type of the application's own."""
+
+    def __init__(self, amount: int) -> None:
+        self.amount = amount
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Money) and other.amount == self.amount
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def enc_hook(value: Any) -> Any:
+    if isinstance(value, Money):
+        on_threads.add(threading.get_ident())
+        return value.amount
+    raise NotImplementedError
+
+
+def dec_hook(kind: Any, value: Any) -> Any:
+    on_threads.add(threading.get_ident())
+    return kind(value)
+
+
+on_threads: set[int] = set()
+
+
+def test_hooks_keep_a_type_in_results_errors_and_progress(path: Path) -> None:
+    async def main() -> None:
+        async with Opened(path, enc_hook=enc_hook, dec_hook=dec_hook) as backend:
+            on_threads.clear()
+            await backend.set_result("t", ok({"rows": [Money(5)], "kind": PicklableText("x")}))
+            assert (await backend.get_result("t")).return_value == {"rows": [Money(5)], "kind": "x"}
+            await backend.set_result("e", failed(ValueError(Money(6))))
+            error = (await backend.get_result("e")).error
+            assert isinstance(error, ValueError)
+            assert error.args == (Money(6),)
+            await backend.set_progress("t", TaskiqProgress(state="s", meta=[Money(7)]))
+            progress = await backend.get_progress("t")
+            assert progress is not None
+            assert progress.meta == [Money(7)]
+            assert threading.get_ident() not in on_threads
+            await backend.set_result("bad", ok([1, object()]))
+            assert "result[1]: the builtins.object" in str((await backend.get_result("bad")).error)
+        async with Opened(path) as backend:
+            assert (await backend.get_result("t")).return_value == {"rows": [5], "kind": "x"}
+
+    run(main())
+
+
+def test_a_dec_hook_that_fails_is_a_damaged_result(path: Path) -> None:
+    def broken(kind: Any, value: Any) -> Any:
+        raise LookupError("in the hook")
+
+    async def main() -> None:
+        async with Opened(path, enc_hook=enc_hook, dec_hook=broken, keep_results=False) as backend:
+            await backend.set_result("t", ok([Money(5)]))
+            with pytest.raises(
+                ResultDamagedError, match=r"Money: LookupError: in the hook"
+            ) as caught:
+                await backend.get_result("t")
+            cause = caught.value.__cause__
+            assert isinstance(cause, store_errors.DecodeError)
+            plain: Any = cause.plain
+            assert plain["return_value"] == [5]
+
+    run(main())
+
+
+def test_what_is_no_hook_is_refused_by_the_constructor(path: Path) -> None:
+    with pytest.raises(TypeError, match="enc_hook must be a function"):
+        LogStoreResultBackend(path, enc_hook="app.hook")
 
 
 def test_a_failure_is_marked_as_one(path: Path) -> None:
@@ -556,6 +651,28 @@ def test_json_stores_what_it_can(path: Path) -> None:
     run(main())
 
 
+class Hollow(pydantic.BaseModel):
+    """A row of a database that has expired: pydantic dumps it as an empty dict."""
+
+    name: str
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Hollow.model_construct(), pydantic.SecretStr("secret"), iter([1])],
+    ids=lambda value: type(value).__name__,
+)
+def test_json_stores_nothing_that_pydantic_would_change_in_silence(path: Path, value: Any) -> None:
+    async def main() -> None:
+        async with Opened(path, serializer=JSONSerializer()) as backend:
+            await backend.set_result("t", ok({"rows": [value]}))
+            error = (await backend.get_result("t")).error
+            assert isinstance(error, store_errors.UnserializableValueError)
+            assert f"{type(value).__name__} there" in str(error)
+
+    run(main())
+
+
 def test_bytes_that_the_serializer_cannot_read_are_a_damaged_result(path: Path) -> None:
     record = {"taskiq": 1, "is_err": False, "serializer": "JSONSerializer", "data": b"{"}
     with logstore.open(path) as store:
@@ -565,54 +682,6 @@ def test_bytes_that_the_serializer_cannot_read_are_a_damaged_result(path: Path) 
         async with Opened(path, serializer=JSONSerializer()) as backend:
             with pytest.raises(ResultDamagedError, match="JSONSerializer cannot read"):
                 await backend.get_result("t")
-
-    run(main())
-
-
-# -- waiting -----------------------------------------------------------------------------------
-
-
-def test_a_long_poll_ends_when_the_result_comes(path: Path) -> None:
-    async def main() -> None:
-        async with Opened(path, long_poll=200) as waiting, Opened(path) as writing:
-            start = time.monotonic()
-            waiter = asyncio.ensure_future(waiting.is_result_ready("t"))
-            for _ in range(100):
-                await asyncio.sleep(0)
-            assert not waiter.done()
-            await writing.set_result("t", ok(1))
-            assert await waiter is True
-            assert time.monotonic() - start < 100
-
-    run(main())
-
-
-def test_a_long_poll_ends_in_time(path: Path) -> None:
-    async def main() -> None:
-        async with Opened(path, long_poll=0.02) as backend:
-            assert await backend.is_result_ready("t") is False
-
-    run(main())
-
-
-def test_a_long_poll_for_what_has_gone_is_an_error(path: Path) -> None:
-    async def main() -> None:
-        async with Opened(path, long_poll=60) as backend:
-            await backend.set_result("t", ok(1))
-            await backend.delete_result("t")
-            with pytest.raises(ResultIsReadyError, match="nothing to wait for"):
-                await backend.is_result_ready("t")
-
-    run(main())
-
-
-def test_a_cancelled_long_poll_ends_at_once(path: Path) -> None:
-    async def main() -> None:
-        async with Opened(path, long_poll=60) as backend:
-            with pytest.raises(asyncio.TimeoutError):
-                await asyncio.wait_for(backend.is_result_ready("t"), 0.02)
-            await backend.set_result("t", ok(1))
-            assert await backend.is_result_ready("t")
 
     run(main())
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from logstore.backends import tagged_json
 from logstore.backends.tagged_json import from_jsonable, to_jsonable
 from logstore.codec import MAX_DEPTH
 from logstore.errors import UnserializableValueError
@@ -41,15 +43,37 @@ def test_what_cannot_be_written_is_refused_with_its_path(value: Any, path: str) 
     assert f"cannot store {path}: " in str(caught.value)
 
 
-def test_nesting_is_bounded_both_ways() -> None:
-    value: Any = 0
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda value: [value],
+        lambda value: (value,),
+        lambda value: {"a": value},
+        lambda value: {1: value},
+        lambda value: frozenset((value,)),
+    ],
+    ids=["list", "tuple", "dict", "dict of pairs", "set"],
+)
+def test_nesting_is_bounded_both_ways(wrap: Callable[[Any], Any]) -> None:
+    value: Any = Fraction(1, 2)
     for _ in range(MAX_DEPTH):
-        value = (value,)
+        value = wrap(value)
     assert from_jsonable(to_jsonable(value)) == value
     with pytest.raises(UnserializableValueError, match="nested deeper"):
-        to_jsonable([value])
+        to_jsonable(wrap(value))
     with pytest.raises(ValueError, match="nested deeper"):
-        from_jsonable([[to_jsonable(value)]])
+        from_jsonable([to_jsonable(value)])
+
+
+def test_the_nesting_of_a_key_is_bounded_both_ways() -> None:
+    key: Any = Fraction(1, 2)
+    for _ in range(MAX_DEPTH - 1):
+        key = (key,)
+    assert from_jsonable(to_jsonable({key: 1})) == {key: 1}
+    with pytest.raises(UnserializableValueError, match="nested deeper"):
+        to_jsonable({(key,): 1})
+    with pytest.raises(ValueError, match="nested deeper"):
+        from_jsonable([to_jsonable({key: 1})])
 
 
 @pytest.mark.parametrize(
@@ -79,6 +103,19 @@ def test_nesting_is_bounded_both_ways() -> None:
 def test_what_is_never_written_is_a_value_error(data: Any) -> None:
     with pytest.raises(ValueError):
         from_jsonable(data)
+
+
+def test_an_integer_of_any_size_round_trips_up_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    for size in (63, 64, 100_000):
+        for value in ((1 << size) - 1, 1 << size, -(1 << size), 1 - (1 << size)):
+            assert from_jsonable(to_jsonable(value)) == value
+    assert to_jsonable((1 << 63) - 1) == (1 << 63) - 1
+    assert to_jsonable(1 << 63) == {"$type": "int", "$value": hex(1 << 63)}
+    assert to_jsonable(-(1 << 63)) == {"$type": "int", "$value": hex(-(1 << 63))}
+    monkeypatch.setattr(tagged_json, "_INT_DIGITS_MAX", 4)
+    assert from_jsonable({"$type": "int", "$value": "0xff"}) == 255
+    with pytest.raises(ValueError, match="not a text in hexadecimal"):
+        from_jsonable({"$type": "int", "$value": "0xfff"})
 
 
 @given(

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import inspect
+import operator
+import os
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+from taskiq import serializers
 
 import logstore
 from logstore.backends import (
@@ -29,12 +32,17 @@ def test_each_scheme_opens_its_backend() -> None:
     assert file.storage_dir == Path("/dir/with space")
     store = open_backend(
         "logstore:///path/app.db?keep_results=false&result_ex_time=60&prefix_str=a%26b"
-        "&long_poll=0.5&sync=interval&serializer=json&exceptions=builtins,app.errors"
+        "&sync=interval&serializer=json&exceptions=builtins,app.errors"
     )
     assert isinstance(store, LogStoreResultBackend)
     assert (store.path, store.keep_results, store.prefix_str) == ("/path/app.db", False, "a&b")
-    assert store.long_poll == 0.5
     assert type(store.serializer).__name__ == "JSONSerializer"
+
+
+def test_hooks_are_functions_by_their_names() -> None:
+    store: Any = open_backend("logstore:a.db?enc_hook=os.path:join&dec_hook=operator:add")
+    assert store._options["enc_hook"] is os.path.join
+    assert store._options["dec_hook"] is operator.add
 
 
 def test_a_path_without_slashes_is_relative(
@@ -85,6 +93,14 @@ def test_the_options_are_arguments_of_the_backend(name: str) -> None:
         ("logstore:///a.db?sync=never", "expected one of always, interval, found 'never'"),
         ("logstore:///a.db?serializer=yaml", "expected one of json, orjson"),
         ("logstore:///a.db#x", "fragment"),
+        ("logstore:///a.db?enc_hook=os.path", "expected a function as module:name"),
+        ("logstore:///a.db?enc_hook=os.path:nothing", "expected a function as module:name"),
+        ("logstore:///a.db?enc_hook=os.path:sep", "expected a function as module:name"),
+        ("logstore:///a.db?dec_hook=no_such_module:x", "No module named 'no_such_module'"),
+        ("logstore:///a%00.db", "a zero byte"),
+        ("logstore:///", "has no path"),
+        ("logstore:///a.db?max_value_bytes=", "'max_value_bytes': invalid literal"),
+        ("memory://host", "names a host, 'host'"),
         ("file://[", "not a URL"),
         (None, "names no known backend"),
     ],
@@ -93,3 +109,70 @@ def test_a_mistake_is_answered_with_what_is_known(url: Any, told: str) -> None:
     with pytest.raises(BackendURLError) as caught:
         open_backend(url)
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [(text, True) for text in ("true", "1", "yes", "on", "TRUE")]
+    + [(text, False) for text in ("false", "0", "no", "off", "Off")],
+)
+def test_a_boolean_is_written_in_several_ways(text: str, value: bool) -> None:
+    store: Any = open_backend(f"logstore:///app.db?keep_results={text}")
+    assert store.keep_results is value
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("json", serializers.JSONSerializer),
+        ("orjson", serializers.ORJSONSerializer),
+        ("msgpack", serializers.MSGPackSerializer),
+        ("cbor", serializers.CBORSerializer),
+        ("pickle", serializers.PickleSerializer),
+    ],
+)
+def test_a_serializer_is_taskiqs_of_that_name(
+    name: str, kind: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kind, "__init__", lambda self: None)  # which may need another package
+    store: Any = open_backend(f"logstore:///app.db?serializer={name}")
+    assert type(store.serializer) is kind
+
+
+def test_a_serializer_whose_package_is_not_installed_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(_: object) -> None:
+        raise ImportError("install msgpack")
+
+    monkeypatch.setattr(serializers.MSGPackSerializer, "__init__", fail)
+    with pytest.raises(BackendURLError, match="the option 'serializer': install msgpack"):
+        open_backend("logstore:///app.db?serializer=msgpack")
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "value"),
+    [
+        ("exceptions", "faithful", "faithful"),
+        ("exceptions", "inert", "inert"),
+        ("exceptions", "builtins,,app.errors", ["builtins", "app.errors"]),
+        *((name, "7", 7) for name in ("result_ex_time", "result_px_time", "failure_ex_time")),
+        *((name, "7", 7) for name in ("progress_ex_time", "max_results", "compact_at")),
+        *((name, "7", 7) for name in ("max_bytes", "max_value_bytes")),
+        *((name, "0.5", 0.5) for name in ("sync_interval_s", "write_timeout_s")),
+        *((name, "on", True) for name in ("accept_log_loss", "force")),
+        ("sync", "always", "always"),
+        ("sync", "interval", "interval"),
+    ],
+)
+def test_an_option_becomes_a_value_of_its_type(option: str, text: str, value: Any) -> None:
+    found = SCHEMES["logstore"].options[option](text)
+    assert (found, type(found)) == (value, type(value))
+
+
+def test_this_host_may_be_named_and_a_path_may_be_empty() -> None:
+    file = open_backend("file://localhost/dir")
+    assert isinstance(file, FileResultBackend)
+    assert file.storage_dir == Path("/dir")
+    for url in ("memory:", "memory:///", "memory://localhost/"):
+        assert type(open_backend(url)) is InmemoryResultBackend

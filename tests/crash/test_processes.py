@@ -250,14 +250,12 @@ def test_threads_that_use_a_store_while_it_is_closed(tmp_path: Path) -> None:
 
 # -- stopped processes -------------------------------------------------------------------------
 
-STOP_WITH_LOCK = (
-    "with store.writable_engine.exclusive():\n    os.kill(os.getpid(), signal.SIGSTOP)\n"
-)
+STOP_WITH_LOCK = "store.writable_engine.exclusively(lambda: signal.raise_signal(signal.SIGSTOP))\n"
 STOP_IN_WRITE = """
 real = os.pwrite
 def stop(fd, data, at):
     os.pwrite = real
-    os.kill(os.getpid(), signal.SIGSTOP)
+    signal.raise_signal(signal.SIGSTOP)
     return real(fd, data, at)
 os.pwrite = stop
 store.set_result("stopped", 1)
@@ -266,7 +264,7 @@ STOP_IN_COMPACTION = """
 from logstore.engine import engine as module
 real = module.fold_into
 def stop(*args, **options):
-    os.kill(os.getpid(), signal.SIGSTOP)
+    signal.raise_signal(signal.SIGSTOP)
     return real(*args, **options)
 module.fold_into = stop
 store.set_result("stopped", 1)

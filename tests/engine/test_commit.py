@@ -174,6 +174,77 @@ def test_a_commit_that_raises_wakes_everybody_and_leaves_no_leader_behind() -> N
     assert write.error is None
 
 
+def test_a_batch_that_was_taken_is_not_committed_again_though_its_leader_never_said_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The leader is interrupted in the acks, and once more where it makes up for that."""
+    disk = Disk()
+    committer = Committer(disk.commit, LONG_S)
+    outcomes: dict[str, object] = {}
+    threads = [start(committer, "first", outcomes)]
+    assert disk.begun.acquire(timeout=LONG_S)
+    interrupted: list[object] = []
+
+    def wake(batch: commit_module._Batch) -> None:
+        if len(disk.groups) == 2 and len(interrupted) < 2:
+            interrupted.append(batch)
+            raise KeyboardInterrupt
+        real(batch)
+
+    real = commit_module._wake
+    monkeypatch.setattr(commit_module, "_wake", wake)
+    for number, name in enumerate("abc"):
+        threads.append(start(committer, name, outcomes))
+        wait_for_queue(committer, number + 1)
+    disk.may_end.release(10)
+    for thread in threads:
+        thread.join(LONG_S / 2)
+    assert len(interrupted) == 2
+    assert disk.groups == [["first"], ["a", "b", "c"]]
+    assert isinstance(outcomes.pop("a"), KeyboardInterrupt)
+    assert outcomes == {"first": None, "b": None, "c": None}
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_leader_whose_commit_raises_gives_the_lead_back(alone: bool) -> None:
+    disk = Disk()
+    committer = Committer(disk.commit, LONG_S)
+    outcomes: dict[str, object] = {}
+    threads = []
+    if not alone:
+        threads.append(start(committer, "first", outcomes))
+        assert disk.begun.acquire(timeout=LONG_S)
+    threads.append(start(committer, "a", outcomes))
+    if not alone:
+        wait_for_queue(committer, 1)
+        disk.may_end.release()
+        threads[0].join(LONG_S)
+    assert disk.begun.acquire(timeout=LONG_S)
+    disk.error = RuntimeError("broken")
+    disk.may_end.release()
+    threads[-1].join(LONG_S)
+    assert outcomes["a"] is disk.error
+    assert committer._lead.acquire(blocking=False)
+
+
+@pytest.mark.parametrize("woken", ["with the group", "to lead"])
+def test_a_follower_is_woken(woken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It looks again by itself only after much longer than it has time."""
+    monkeypatch.setattr(commit_module, "RECHECK_S", 10 * LONG_S)
+    disk = Disk()
+    committer = Committer(disk.commit, 10.0)
+    outcomes: dict[str, object] = {}
+    threads = [start(committer, "first", outcomes)]
+    assert disk.begun.acquire(timeout=LONG_S)
+    for number, name in enumerate("a" if woken == "to lead" else "ab"):
+        threads.append(start(committer, name, outcomes))
+        wait_for_queue(committer, number + 1)
+    disk.may_end.release(10)
+    for thread in threads:
+        thread.join(LONG_S)
+    assert outcomes == dict.fromkeys(outcomes)
+
+
 # -- on a store --------------------------------------------------------------------------------
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,7 @@ from logstore.engine.compaction import fold_into
 from logstore.engine.frames import DELETED, EXPIRED, FAILED, HAD_RESULT, PROGRESS, RESULT, Entry
 from logstore.engine.options import Retention
 from logstore.engine.records import TIME, Mark
-from logstore.engine.table import GONE, IDS, RESULTS, Table
+from logstore.engine.table import GONE, IDS, RESULTS, RUNNING, Table
 from logstore.engine.table import PROGRESS as PROGRESSES
 
 from .support import live
@@ -29,9 +31,10 @@ HALF = TaskProgress(0.5)
 
 
 @pytest.fixture
-def table(path: Path) -> Table:
+def table(path: Path) -> Iterator[Table]:
     Table.create(str(path), bytes(range(16)))
-    return Table(str(path), lock=False)
+    with closing(Table(str(path), lock=False)) as table:
+        yield table
 
 
 def fold(
@@ -52,6 +55,10 @@ def fold(
         epoch=2,
         incarnation=1,
     )
+
+
+def due(table: Table, now_us: int, retention: Retention | None = None) -> bool:
+    return table.read(lambda txn: compaction.is_due(table, txn, retention or Retention(), now_us))
 
 
 def a_result(time_us: int, payload: bytes = b"v", expires_us: int = 0) -> Entry:
@@ -91,7 +98,7 @@ def everything(table: Table) -> Callable[[lmdb.Transaction[bytes]], list[tuple[b
     return read
 
 
-def test_a_deletion_leaves_its_id_only_if_there_was_a_result(table: Table) -> None:
+def test_a_deletion_leaves_its_id_which_says_whether_there_was_a_result(table: Table) -> None:
     fold(table, {b"a": a_result(10)}, {b"b": Entry(PROGRESS, 0, 11, 0, b"p")})
     fold(
         table,
@@ -100,11 +107,13 @@ def test_a_deletion_leaves_its_id_only_if_there_was_a_result(table: Table) -> No
     )
     gone = table.get_result(b"a")
     assert gone is not None
-    assert gone.kind == DELETED
-    assert table.get_result(b"b") is None
+    assert (gone.kind, gone.flags) == (DELETED, HAD_RESULT)
+    cleared = table.get_result(b"b")
+    assert cleared is not None
+    assert (cleared.kind, cleared.flags) == (DELETED, 0)
     assert table.get_progress(b"b") is None
     counts = table.counts()
-    assert (counts.results, counts.progress, counts.gone, counts.data_bytes) == (0, 0, 1, 0)
+    assert (counts.results, counts.progress, counts.gone, counts.data_bytes) == (0, 0, 2, 0)
 
 
 def test_what_expires_leaves_an_id_of_a_new_time(table: Table) -> None:
@@ -121,6 +130,7 @@ def test_more_than_one_compaction_takes_away_a_great_many_expired_records(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compaction, "PURGE_MIN", 10)
+    monkeypatch.setattr(compaction, "PURGE_S", 0.0)
     fold(
         table,
         {str(i).encode(): a_result(10 + i, expires_us=1000 + i) for i in range(25)},
@@ -133,7 +143,120 @@ def test_more_than_one_compaction_takes_away_a_great_many_expired_records(
         fold(table, {}, {}, now_us=2000, last_time_us=2000)
         left.append(table.counts().results)
     assert left == [15, 5, 0]
-    assert not table.expiry_due(2000)
+    assert not due(table, 2000)
+
+
+@pytest.fixture
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compaction takes away ten records of each kind, or twice as many as it folds."""
+    monkeypatch.setattr(compaction, "PURGE_MIN", 10)
+    monkeypatch.setattr(compaction, "PURGE_S", 0.0)
+
+
+@pytest.mark.parametrize(
+    "limit", [Retention(results_max=5), Retention(bytes_max=5 * 3)], ids=["count", "bytes"]
+)
+def test_a_great_surplus_over_a_limit_goes_in_steps_and_does_not_grow_meanwhile(
+    table: Table, small_steps: None, limit: Retention
+) -> None:
+    fold(table, {f"{i:02}".encode(): a_result(10 + i) for i in range(60)}, {})
+    left = []
+    for number in range(5):
+        assert due(table, 10**9, limit)
+        new = {f"n{number}".encode(): a_result(100 + number)} if number < 2 else {}
+        fold(table, new, {}, retention=limit)
+        left.append(table.counts().results)
+    assert left == [51, 42, 32, 22, 12]
+    many = {f"{i}".encode(): a_result(200 + i) for i in range(20)}
+    fold(table, many, {}, retention=limit)
+    assert table.counts().results == 5
+    assert not due(table, 10**9, limit)
+    assert not due(table, 10**9, Retention())
+
+
+def test_nothing_is_due_where_only_progress_is_over_the_limit(table: Table) -> None:
+    fold(table, {}, {b"a": Entry(PROGRESS, 0, 10, 0, bytes(1000))})
+    assert not due(table, 10**9, Retention(0, 100))
+
+
+def test_what_is_remembered_of_ended_results_is_forgotten_in_steps_too(
+    table: Table, small_steps: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fold(table, {f"{i:02}".encode(): a_result(10 + i) for i in range(60)}, {})
+    ended = {f"{i:02}".encode(): Entry(DELETED, HAD_RESULT, 100 + i, 0, b"") for i in range(60)}
+    fold(table, ended, {})
+    assert not due(table, 100 + compaction.GONE_KEPT_US)
+    left: list[int] = []
+    for _ in range(7):
+        now_us = 200 + compaction.GONE_KEPT_US
+        assert due(table, now_us) == (len(left) < 6)
+        fold(table, {}, {}, now_us=now_us, last_time_us=now_us)
+        left.append(table.counts().gone)
+    assert left == [50, 40, 30, 20, 10, 0, 0]
+    monkeypatch.setattr(compaction, "GONE_COUNT_MAX", 5)
+    results = {f"{i:02}".encode(): a_result(300 + i, expires_us=10**10) for i in range(60)}
+    fold(table, results, {})
+    for number in range(6):
+        fold(table, {}, {}, now_us=10**10, last_time_us=10**10 + 100 * number)
+        assert table.counts().gone <= 5  # as many go as come
+    assert (table.counts().results, table.counts().gone) == (0, 5)
+    assert not due(table, 10**10)
+    monkeypatch.setattr(compaction, "GONE_COUNT_MAX", 4)
+    assert due(table, 10**10)
+
+
+def test_a_compaction_takes_away_more_while_its_time_lasts(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = iter(range(1000))
+    monkeypatch.setattr(compaction, "PURGE_MIN", 10)
+    monkeypatch.setattr(compaction, "PURGE_S", 20)
+    monkeypatch.setattr(time, "perf_counter", ticks.__next__)
+    results = {str(i).encode(): a_result(10 + i, expires_us=1000) for i in range(60)}
+    fold(table, results, {}, now_us=999, last_time_us=999)
+    fold(table, {}, {}, now_us=2000, last_time_us=2000)
+    assert 60 - table.counts().results == 10 + 19
+
+
+def test_the_progress_of_a_task_that_will_run_again_is_in_the_index_of_those_that_run(
+    table: Table,
+) -> None:
+    def running() -> set[bytes]:
+        found, _ = table.listing(RUNNING, newest_first=True, after_us=None, limit=10)
+        return {record.key for record in found}
+
+    def a_progress(time_us: int) -> Entry:
+        return Entry(PROGRESS, 0, time_us, 0, b"p")
+
+    later_us = 10**10
+    fold(
+        table,
+        {
+            b"kept": a_result(10),
+            b"older": a_result(20, expires_us=later_us),
+            b"newer": a_result(11, expires_us=500),
+            b"before its end": a_result(12, expires_us=later_us),
+        },
+        {
+            b"kept": a_progress(15),
+            b"older": a_progress(16),
+            b"newer": a_progress(501),
+            b"before its end": a_progress(502),
+        },
+        now_us=400,
+        last_time_us=502,
+    )
+    assert running() == {b"newer"}
+    fold(table, {}, {b"older": a_progress(later_us + 1)}, now_us=400, last_time_us=later_us + 1)
+    assert running() == {b"newer", b"older"}
+    newer = {b"newer": a_result(later_us + 2, expires_us=later_us + 5)}
+    fold(table, newer, {}, now_us=400, last_time_us=later_us + 2)
+    assert running() == {b"older"}
+    fold(table, {}, {}, now_us=later_us + 1, last_time_us=later_us + 3)
+    assert running() == {b"older"}
+    assert table.get_progress(b"before its end") is None
+    fold(table, {}, {b"older": None}, now_us=later_us + 1, last_time_us=later_us + 3)
+    assert running() == set()
 
 
 # -- damage in what is replaced, dropped or forgotten ------------------------------------------
@@ -168,7 +291,7 @@ def test_damage_does_not_stop_what_expires_or_is_over_the_limit(table: Table, ki
     fold(table, {b"a": a_result(10, expires_us=10**9 + 1), b"b": a_result(11)}, {})
     damage(table, RESULTS, 10, GARBAGE[kind])
     fold(table, {b"c": a_result(12)}, {}, now_us=10**9 + 1, retention=Retention(results_max=2))
-    assert not table.expiry_due(10**9 + 1)
+    assert not due(table, 10**9 + 1)
     assert table.get_result(b"b") == a_result(11)
     assert table.get_result(b"c") == a_result(12)
     assert table.counts().results == 2
@@ -194,7 +317,7 @@ def test_a_record_that_no_mark_speaks_of_is_the_first_to_go(table: Table) -> Non
     counts = table.counts()
     assert (counts.results, counts.gone) == (1, 0)
     fold(table, {}, {}, now_us=10**9 + 1)
-    assert not table.expiry_due(10**9 + 1)
+    assert not due(table, 10**9 + 1)
 
 
 def test_an_expired_record_that_no_mark_speaks_of_goes_without_a_trace(table: Table) -> None:
@@ -248,10 +371,10 @@ def test_a_compaction_that_fills_the_map_grows_it(
 ) -> None:
     monkeypatch.setattr(lmdbfile, "MAP_BYTES", 1 << 17)
     Table.create(str(path), bytes(range(16)))
-    table = Table(str(path), lock=False)
-    fold(table, {b"a": a_result(10, bytes(1 << 20))}, {})
-    assert table.get_result(b"a") == a_result(10, bytes(1 << 20))
-    assert table.env.info()["map_size"] >= 1 << 20
+    with closing(Table(str(path), lock=False)) as table:
+        fold(table, {b"a": a_result(10, bytes(1 << 20))}, {})
+        assert table.get_result(b"a") == a_result(10, bytes(1 << 20))
+        assert table.env.info()["map_size"] >= 1 << 20
 
 
 def with_small_maps(

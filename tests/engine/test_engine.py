@@ -264,3 +264,23 @@ def test_a_store_without_epochs_left_says_so_and_keeps_what_it_has(
         assert store.get_result("a") == 1
     store.compact()
     assert store.get_result("a") == 1
+
+
+def test_exclusive_work_that_raises_keeps_no_lock(store: logstore.Store) -> None:
+    engine = live(store)
+    fd = os.open(engine.log.path, os.O_RDWR)  # as another process has it
+    taken: list[bool] = []
+
+    def work() -> None:
+        taken.append(osdep.try_lock(fd))
+        raise KeyError(1)
+
+    with pytest.raises(KeyError):
+        engine.exclusively(work)
+    taken.append(osdep.try_lock(fd))
+    os.close(fd)
+    assert taken == [False, True]
+    thread = threading.Thread(target=lambda: store.set_result("a", 1))
+    thread.start()
+    thread.join(LONG_S)
+    assert store.get_result("a") == 1

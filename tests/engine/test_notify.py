@@ -16,6 +16,7 @@ import logstore
 from logstore import TaskProgress
 from logstore.engine import notify
 from tests.support.forked import run_in_fork
+from tests.support.guarded import touched_without
 
 if TYPE_CHECKING:
     from tests.conftest import Peer, Stores
@@ -216,3 +217,65 @@ def test_a_waiter_in_a_store_read_at_rest_meets_its_time_out(path: Path) -> None
         with store.watch() as watch:
             watch.close()
             assert list(watch) == []
+
+
+def test_subscriptions_and_how_far_they_are_told_are_touched_under_the_lock_only(
+    store: logstore.Store,
+) -> None:
+    notifier = store._shared.notifier
+    touched = touched_without(notifier._lock, notifier, "_to_all", "_by_key", "_position")
+    with store.watch() as all_tasks, store.watch("a") as one_task:
+        store.set_result("a", 1)
+        store.compact()
+        store.set_result("end", 1)
+        assert [event.task_id for event in take(all_tasks, "end")] == ["a", "end"]
+        assert next(one_task).task_id == "a"
+        notifier.tell_all_to_look()
+    assert touched == []
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_store_that_is_closed_ends_its_notifier_at_once(
+    path: Path, monkeypatch: pytest.MonkeyPatch, waits: bool
+) -> None:
+    monkeypatch.setattr(notify, "TIMEOUT_S", 10 * LONG_S)  # so that only a wake-up can do it
+    store = logstore.open(path)
+    watch = store.watch()
+    if not waits:
+        watch.close()
+    thread = store._shared.notifier._thread
+    assert thread is not None
+    store.close()
+    thread.join(LONG_S)
+    assert not thread.is_alive()
+
+
+class Told(notify.Subscription):
+    """A subscriber that does something when it is told."""
+
+    def __init__(self, do: Callable[[], object]) -> None:
+        super().__init__(None)
+        self.tell = lambda _: do()  # type: ignore[method-assign, assignment]
+
+
+def test_an_error_of_one_subscriber_is_logged_and_an_interrupt_is_not_swallowed(
+    store: logstore.Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(error: BaseException) -> None:
+        raise error
+
+    told = threading.Event()
+    notifier = store._shared.notifier
+    subscriptions = [Told(lambda: fail(ValueError("its own"))), Told(told.set)]
+    for subscription in subscriptions:
+        store.subscribe(subscription)
+    notifier.tell_all_to_look()
+    assert told.is_set()
+    assert "a subscriber of the store failed" in caplog.text
+    store.unsubscribe(subscriptions[0])
+    interrupted = Told(lambda: fail(KeyboardInterrupt()))
+    store.subscribe(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        notifier.tell_all_to_look()
+    for subscription in (subscriptions[1], interrupted):
+        store.unsubscribe(subscription)

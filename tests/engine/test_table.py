@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import logstore
+from logstore.engine import lmdbfile
 from logstore.engine import table as table_module
 from logstore.engine.compaction import fold_into
 from logstore.engine.frames import PROGRESS, RESULT, Entry
@@ -20,13 +22,13 @@ from logstore.engine.table import RESULTS, RUNNING, Table
 from .support import live
 
 if TYPE_CHECKING:
-    from tests.conftest import Peer
+    from tests.conftest import Clock, Peer, Stores
 
 UUID = bytes(range(16))
 
 
 @pytest.fixture
-def table(path: Path) -> Table:
+def table(path: Path) -> Iterator[Table]:
     """A table with 20 results of the times 100, 101 and so on, and three running tasks."""
     Table.create(str(path), UUID)
     table = Table(str(path), lock=False)
@@ -35,14 +37,16 @@ def table(path: Path) -> Table:
         f"run-{i}".encode(): Entry(PROGRESS, 0, 200 + i, 0, b"p") for i in range(3)
     }
     fold_into(table, [(results, running)], None, now_us=0, last_time_us=0, epoch=5, incarnation=3)
-    return table
+    yield table
+    table.close()
 
 
 def test_a_new_table_is_clean_private_and_at_its_beginning(path: Path) -> None:
     Table.create(str(path), UUID)
     assert os.listdir(path.parent) == ["app.db"]
     assert path.stat().st_mode & 0o777 == 0o600
-    meta = Table(str(path), lock=False).meta
+    with closing(Table(str(path), lock=False)) as table:
+        meta = table.meta
     assert (meta.uuid, meta.epoch, meta.incarnation, meta.clean) == (UUID, 1, 1, True)
 
 
@@ -87,7 +91,8 @@ def test_a_mark_leads_to_its_records(table: Table) -> None:
 def test_the_newest_time_is_that_of_all_databases(table: Table, tmp_path: Path) -> None:
     assert table.newest_time_us() == 202
     Table.create(str(tmp_path / "empty.db"), UUID)
-    assert Table(str(tmp_path / "empty.db"), lock=False).newest_time_us() == 0
+    with closing(Table(str(tmp_path / "empty.db"), lock=False)) as empty:
+        assert empty.newest_time_us() == 0
 
 
 def test_a_closed_table_answers_with_a_typed_error(table: Table) -> None:
@@ -191,3 +196,65 @@ def test_many_results_are_looked_up_in_short_transactions(
         begun.clear()
         assert table.get_results(keys) == expected
         assert transactions <= len(begun) <= transactions + 1
+
+
+def test_no_read_of_many_records_is_one_long_transaction(
+    open_store: Stores, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    """A process that is stopped in one keeps all pages from being used again."""
+    store = open_store(sync="interval")
+    count = 3 * table_module.LISTING_KEYS
+    for number in range(count):
+        store.set_result(f"task-{number}", number, ttl_s=10)
+    store.compact()
+    for number in range(count):
+        store.set_result(f"task-{number}", number, ttl_s=10)
+    looked: list[int] = []
+    begin_read, mark_in = Table._begin_read, Table.mark_in
+
+    def begin(table: Table) -> Any:
+        looked.append(0)
+        return begin_read(table)
+
+    def look(table: Table, txn: Any, key: bytes) -> Mark | None:
+        looked[-1] += 1
+        return mark_in(table, txn, key)
+
+    monkeypatch.setattr(Table, "_begin_read", begin)
+    monkeypatch.setattr(Table, "mark_in", look)
+    table = live(store).table
+    assert store.stats().results == count
+    assert len(table.changes_since(0)) == count
+    assert max(looked) == table_module.LISTING_KEYS
+    assert sum(looked) >= 2 * count
+
+
+def test_one_environment_at_a_time_is_opened_or_closed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LMDB's registry goes by inode, which a file system gives to the next file at once."""
+    held: list[tuple[str, bool]] = []
+
+    class Environment:
+        def __init__(self, env: Any) -> None:
+            self._env = env
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._env, name)
+
+        def close(self) -> None:
+            held.append(("close", table_module.environments.locked()))
+            self._env.close()
+
+    real = lmdbfile.open_environment
+
+    def open_environment(*arguments: Any, **options: Any) -> Any:
+        held.append(("open", table_module.environments.locked()))
+        return Environment(real(*arguments, **options))
+
+    monkeypatch.setattr(table_module, "open_environment", open_environment)
+    Table.create(str(path), UUID)
+    table = Table(str(path), lock=False)
+    table.reopen()
+    table.close()
+    assert held == [("open", True), ("close", True)] * 3

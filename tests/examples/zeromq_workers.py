@@ -19,7 +19,7 @@ from logstore.backends import LogStoreResultBackend
 
 directory = os.environ.get("EXAMPLE_DIR", ".")
 socket = f"ipc://{directory}/tasks.socket"
-backend: LogStoreResultBackend[int] = LogStoreResultBackend(f"{directory}/app.db", long_poll=0.2)
+backend: LogStoreResultBackend[int] = LogStoreResultBackend(f"{directory}/app.db")
 broker = ZeroMQBroker(socket, socket).with_result_backend(backend)
 task_ids = {f"square-{n}": n for n in range(10)}
 
@@ -33,7 +33,7 @@ async def ask_until_answered(task_id: str, n: int) -> None:
     while True:
         task = await square.kicker().with_task_id(task_id).kiq(n)
         try:
-            await task.wait_result(check_interval=0.01, timeout=1)
+            await task.wait_result(timeout=1)
         except TaskiqResultTimeoutError:
             continue  # nobody had subscribed yet
         return

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import builtins
+import dataclasses
+import enum
 import json
 import traceback
+from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
@@ -50,6 +54,88 @@ class StrictError(ValueError):
         self.number = number
 
 
+class Code(enum.Enum):
+    """An enum that is nothing else."""
+
+    QUOTA = "quota"
+
+
+class Level(enum.IntEnum):
+    """An enum that is an int."""
+
+    HIGH = 2
+
+
+class CodeError(Exception):
+    """Its text needs its attribute to be an enum."""
+
+    def __init__(self, code: Code) -> None:
+        super().__init__(code)
+        self.code = code
+
+    def __str__(self) -> str:
+        return f"failed with {self.code.name}"
+
+
+@dataclasses.dataclass
+class Where:
+    """A place in a file."""
+
+    file: str
+    line: int
+
+
+class ParseError(Exception):
+    """Its text is not in its arguments."""
+
+    def __init__(self, where: Where) -> None:
+        super().__init__()
+        self.where = where
+
+    def __str__(self) -> str:
+        return f"{self.where.file}:{self.where.line}"
+
+    def __repr__(self) -> str:
+        return f"<{self.where.file}>"
+
+
+class Response:
+    """An object that no store keeps, with a text."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+    def __str__(self) -> str:
+        return f"status {self.status}"
+
+
+class StatusError(Exception):
+    """Keeps the response, as the errors of HTTP clients do."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__("bad status")
+        self.response = response
+
+    def __str__(self) -> str:
+        return f"bad status {self.response.status}"
+
+
+class CodeOnlyError(Exception):
+    """Holds another error, and does not print it."""
+
+    def __init__(self, number: int, inner: Exception) -> None:
+        super().__init__(inner)
+        self.number = number
+        self.inner = inner
+
+    def __str__(self) -> str:
+        return f"code {self.number}"
+
+
+class StopAllError(BaseException):
+    """No subclass of Exception."""
+
+
 class Outer:
     """Holds a class that has a dotted name."""
 
@@ -74,7 +160,24 @@ _ERRORS: dict[str, Any] = {
     "nested-class": lambda: Outer.InnerError("in"),
     "taskiq": lambda: UnknownTaskError(task_name="t"),
     "taskiq-plain": lambda: TaskRejectedError(),
+}
+
+_WITH_TEXTS: dict[str, Any] = {
+    "own-text-of-an-enum": lambda: CodeError(Code.QUOTA),
+    "own-text-of-a-dataclass": lambda: ParseError(Where("a.py", 3)),
+    "own-text-of-a-response": lambda: StatusError(Response(503)),
+    "an-object-with-a-text": lambda: ValueError(Response(503)),
+    "an-enum": lambda: KeyError(Code.QUOTA, Level.HIGH),
+    "a-path": lambda: FileNotFoundError(2, "No such file", PurePosixPath("name.txt")),
+}
+
+# What ends a program, or a task, if it is raised there.
+_NO_EXCEPTIONS: dict[str, Any] = {
     "exit": lambda: SystemExit(3),
+    "interrupt": lambda: KeyboardInterrupt(),
+    "cancelled": lambda: asyncio.CancelledError("cancelled"),
+    "generator-exit": lambda: GeneratorExit(),
+    "own": lambda: StopAllError("stop"),
 }
 
 
@@ -112,6 +215,67 @@ class ExceptionCases(ConformanceSuite):
         assert found.args == error.args
         assert str(found) == str(error)
         assert _state(found) == _state(error)
+
+    @case("exceptions", make=_WITH_TEXTS)
+    async def test_an_error_keeps_its_text(self, kit: Kit, make: Any) -> None:
+        error = raised(make())
+        found = await _back(kit, error)
+        assert isinstance(found, type(error))
+        assert type(found).__name__ == type(error).__name__
+        assert str(found) == str(error)
+        printed = "".join(traceback.format_exception_only(error))
+        assert "".join(traceback.format_exception_only(found)).startswith(printed)
+        assert repr(found) == repr(error)
+
+    @case("exceptions")
+    async def test_what_is_kept_of_an_attribute_is_no_text_in_its_place(self, kit: Kit) -> None:
+        found = await _back(kit, raised(StatusError(Response(503))))
+        assert isinstance(found, StatusError)
+        assert not isinstance(found.response, str)
+        assert str(found.response) == "status 503"
+
+    @case("exceptions", make=_NO_EXCEPTIONS)
+    async def test_what_is_no_exception_does_not_end_the_client(self, kit: Kit, make: Any) -> None:
+        error = raised(make())
+        found = await _back(kit, error)
+        assert isinstance(found, Exception)
+        assert type(error).__qualname__ in str(found)
+        assert str(error) in str(found)
+
+    @case("exceptions")
+    async def test_what_is_no_exception_in_a_group_does_not_end_the_client(self, kit: Kit) -> None:
+        group: Any = getattr(builtins, "BaseExceptionGroup", None)
+        if group is None:
+            pytest.skip("there are no exception groups before Python 3.11")
+        found = await _back(kit, raised(group("both", [ValueError(1), KeyboardInterrupt()])))
+        assert isinstance(found, Exception)
+        told = "".join([str(found), *traceback.format_exception(found)])
+        assert "both" in told
+        assert "KeyboardInterrupt" in told
+
+    @case("exceptions", depth={"1000": 1000, "100000": 100_000})
+    async def test_groups_in_groups_without_end_are_cut(self, kit: Kit, depth: int) -> None:
+        group: Any = getattr(builtins, "ExceptionGroup", None)
+        if group is None:
+            pytest.skip("there are no exception groups before Python 3.11")
+        error = ValueError("the bottom")
+        for number in range(depth):
+            error = group(f"g{number}", [error])
+        found = await _back(kit, error)
+        assert isinstance(found, group)
+        assert str(found) == f"g{depth - 1} (1 sub-exception)"
+        assert str(found.exceptions[0].exceptions[0]) == f"g{depth - 3} (1 sub-exception)"
+        assert "g" in "".join(traceback.format_exception(found))
+
+    @case("exceptions", depth={"1000": 1000, "100000": 100_000})
+    async def test_errors_in_arguments_without_end_are_cut(self, kit: Kit, depth: int) -> None:
+        error = Exception("the bottom")
+        for number in range(depth):
+            error = CodeOnlyError(number, error)
+        found = await _back(kit, error)
+        assert isinstance(found, CodeOnlyError)
+        assert str(found) == f"code {depth - 1}"
+        assert str(found.inner) == f"code {depth - 2}"
 
     @case("exceptions")
     async def test_a_slot_round_trips(self, kit: Kit) -> None:

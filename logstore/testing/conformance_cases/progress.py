@@ -51,6 +51,21 @@ class ProgressCases(ConformanceSuite):
         await kit.backend.set_progress("t", TaskiqProgress(state=TaskState.STARTED, meta=meta))
         assert_same((await kit.backend.get_progress("t")).meta, meta)
 
+    @case(
+        "progress", kind={"plain": TaskiqProgress, "parametrised": TaskiqProgress[dict[str, int]]}
+    )
+    async def test_what_is_got_is_equal_to_what_was_set(
+        self, kit: Kit, kind: type[TaskiqProgress[Any]]
+    ) -> None:
+        progress = kind(state=TaskState.STARTED, meta={"n": 1})
+        await kit.backend.set_progress("t", progress)
+        found = await kit.backend.get_progress("t")
+        assert isinstance(found, TaskiqProgress)
+        assert found == progress
+        assert progress == found
+        assert found.model_dump() == progress.model_dump()
+        assert found != kind(state=TaskState.STARTED, meta={"n": 2})
+
     @case("progress")
     async def test_the_last_progress_counts(self, kit: Kit) -> None:
         for number in range(20):
@@ -87,6 +102,16 @@ class ProgressCases(ConformanceSuite):
         found = await kit.backend.get_progress("t")
         assert (found.progress, found.status) == (0.25, "reading")
         assert (found.current, found.total, found.meta) == (5, 20, {"file": "a.txt"})
+
+    @case("fields")
+    async def test_what_is_got_is_equal_to_our_progress(self, kit: Kit) -> None:
+        progress = TaskProgress(0.25, "reading", 5, 20, {"file": "a.txt"})
+        await kit.backend.set_progress("t", progress)
+        found = await kit.backend.get_progress("t")
+        assert isinstance(found, TaskiqProgress)
+        assert found == progress
+        assert progress == found
+        assert found != TaskProgress(0.25, "reading", 6, 20, {"file": "a.txt"})
 
     @case("fields")
     async def test_our_progress_has_the_fields_of_taskiq(self, kit: Kit) -> None:

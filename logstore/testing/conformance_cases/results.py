@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
-from taskiq.exceptions import ResultGetError
+from taskiq.depends.progress_tracker import TaskProgress
+from taskiq.exceptions import ResultGetError, TaskiqResultTimeoutError
+from taskiq.task import AsyncTaskiqTask
 
 from logstore.testing.conformance_cases.runner import ConformanceSuite, Kit, case, failed, ok
 
@@ -160,14 +165,51 @@ class ResultCases(ConformanceSuite):
 
     @case("missing")
     async def test_progress_alone_is_no_result(self, kit: Kit) -> None:
-        from taskiq.depends.progress_tracker import TaskProgress
-
         await kit.backend.set_progress("t", TaskProgress(state="STARTED", meta=None))
         assert await kit.backend.is_result_ready("t") is False
         with pytest.raises(ResultGetError):
             await kit.backend.get_result("t")
 
+    # -- asking and waiting ----------------------------------------------------------------
+
+    @case("missing")
+    async def test_a_status_check_waits_for_nothing(self, kit: Kit) -> None:
+        await kit.backend.set_progress("t0", TaskProgress(state="STARTED", meta=None))
+        for number in range(200):  # a backend that waits for each goes over the case's time limit
+            task: AsyncTaskiqTask[Any] = AsyncTaskiqTask(f"t{number % 100}", kit.backend)
+            assert await task.is_ready() is False
+
+    @case("missing")
+    async def test_waiting_for_what_never_comes_ends_with_the_timeout(self, kit: Kit) -> None:
+        task: AsyncTaskiqTask[Any] = AsyncTaskiqTask("never", kit.backend)
+        with pytest.raises(TaskiqResultTimeoutError):
+            await task.wait_result(check_interval=0.005, timeout=0.02)
+
+    @case("results")
+    async def test_all_who_wait_for_a_result_get_it(self, kit: Kit) -> None:
+        task: AsyncTaskiqTask[Any] = AsyncTaskiqTask("t", kit.backend)
+        waiters = [
+            asyncio.ensure_future(task.wait_result(check_interval=0.005, timeout=kit.suite.wait_s))
+            for _ in range(5)
+        ]
+        await asyncio.sleep(0)
+        await kit.backend.set_result("t", ok(1))
+        results = await asyncio.gather(*waiters)
+        assert [result.return_value for result in results] == [1] * 5
+
     # -- deletion --------------------------------------------------------------------------
+
+    @case("deletion")
+    async def test_a_task_sent_again_after_deletion_reaches_its_waiter(self, kit: Kit) -> None:
+        await kit.backend.set_result("t", ok("old"))
+        await kit.backend.delete_result("t")
+        task: AsyncTaskiqTask[Any] = AsyncTaskiqTask("t", kit.backend)
+        waiter = asyncio.ensure_future(
+            task.wait_result(check_interval=0.005, timeout=kit.suite.wait_s)
+        )
+        await asyncio.sleep(0)
+        await kit.backend.set_result("t", ok("new"))
+        assert (await waiter).return_value == "new"
 
     @case("deletion")
     async def test_a_deleted_result_is_gone(self, kit: Kit) -> None:
@@ -204,8 +246,6 @@ class ResultCases(ConformanceSuite):
 
     @case("deletion")
     async def test_deletion_clears_progress(self, kit: Kit) -> None:
-        from taskiq.depends.progress_tracker import TaskProgress
-
         await kit.backend.set_progress("t", TaskProgress(state="STARTED", meta={"n": 1}))
         await kit.backend.set_result("t", ok(1))
         await kit.backend.delete_result("t")
@@ -231,8 +271,6 @@ class ResultCases(ConformanceSuite):
 
     @case("missing", suffix={s: s for s in ("__progress", ".progress", ":progress", "-progress")})
     async def test_progress_is_no_other_tasks_result(self, kit: Kit, suffix: str) -> None:
-        from taskiq.depends.progress_tracker import TaskProgress
-
         await kit.backend.set_progress("t", TaskProgress(state="STARTED", meta=None))
         assert await kit.backend.is_result_ready(f"t{suffix}") is False
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import enum
+import numbers
 from decimal import Decimal
 from fractions import Fraction
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address
 from typing import Any, NamedTuple
 from uuid import UUID
 
 import pydantic
+import pytest
 from taskiq import AsyncTaskiqTask
 from typing_extensions import TypedDict
 
 from logstore.testing.conformance_cases.comparing import assert_same
-from logstore.testing.conformance_cases.runner import ConformanceSuite, Kit, case, ok
+from logstore.testing.conformance_cases.runner import ConformanceSuite, Kit, case, failed, ok
 
 _VALUES: dict[str, Any] = {
     "none": None,
@@ -140,6 +142,131 @@ _MODELS: dict[str, tuple[Any, Any]] = {
     "uuid": (UUID, UUID(int=9)),
 }
 
+
+class Id(UUID):
+    """As asyncpg's UUID."""
+
+
+class Moment(dt.datetime):
+    """As pandas' Timestamp and pendulum's DateTime."""
+
+
+class NoMoment(dt.datetime):
+    """As pandas' NaT: equal to nothing, and most of what a datetime can do raises."""
+
+    __hash__ = dt.datetime.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return False
+
+    def __ne__(self, other: object) -> bool:
+        return True
+
+    def _refuse(self, *args: object) -> Any:
+        raise ValueError("NoMoment does not support this")
+
+    isoformat = utcoffset = timetz = date = time = _refuse  # type: ignore[assignment]
+
+
+class Whole:
+    """An integer that is no int, as numpy's."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __int__(self) -> int:
+        return self.number
+
+    def __eq__(self, other: object) -> bool:
+        return self.number == other
+
+    def __hash__(self) -> int:
+        return hash(self.number)
+
+
+numbers.Integral.register(Whole)
+
+
+class Gone(list[int]):
+    """As the rows of a query whose connection is closed."""
+
+    def __iter__(self) -> Any:
+        raise RuntimeError("the connection is closed")
+
+
+@dataclasses.dataclass
+class Expired:
+    """As a row of a database after its session."""
+
+    name: str
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "name":
+            raise RuntimeError("the row has expired")
+        return super().__getattribute__(name)
+
+
+class Hollow(pydantic.BaseModel):
+    """A model of which a field has been lost, as an expired row of SQLModel."""
+
+    name: str
+
+
+class Warned(pydantic.BaseModel):
+    """A model whose own dump is not what it says."""
+
+    number: int
+
+    @pydantic.field_serializer("number")
+    def _dump(self, number: int) -> int:
+        return str(number)  # type: ignore[return-value]
+
+
+class Endless(list[int]):
+    """Never comes to its end."""
+
+    def __iter__(self) -> Any:
+        return iter(self)
+
+
+def _released() -> memoryview:
+    view = memoryview(b"abc")
+    view.release()
+    return view
+
+
+_BREAKING: dict[str, Any] = {
+    "no-moment": lambda: NoMoment(2024, 1, 1),
+    "iterator": lambda: Gone([1, 2]),
+    "field": lambda: Expired("n"),
+    "lost-field": lambda: Hollow.model_construct(),
+    "dump": lambda: Warned(number=1),
+    "recursion": lambda: Endless([1]),
+    "released-memory": _released,
+}
+
+_SUBCLASSES: dict[str, Any] = {
+    "uuid": Id(int=5),
+    "decimal": type("Money", (Decimal,), {})("1.50"),
+    "fraction": type("Share", (Fraction,), {})(1, 3),
+    "datetime": Moment(2024, 1, 2, 3, 4, 5, 6, dt.timezone.utc, fold=1),
+    "date": type("Day", (dt.date,), {})(2024, 1, 2),
+    "time": type("Clock", (dt.time,), {})(1, 2, 3, 4),
+    "timedelta": type("Span", (dt.timedelta,), {})(1, 2, 3),
+    "ipv4": type("Host", (IPv4Address,), {})("10.0.0.1"),
+    "ipv4-network": type("Net", (IPv4Network,), {})("10.0.0.0/8"),
+    "ipv4-interface": type("Port", (IPv4Interface,), {})("10.0.0.1/8"),
+    "ipv6": type("Host6", (IPv6Address,), {})("fe80::1"),
+    "str": type("Name", (str,), {})("n"),
+    "int": type("Count", (int,), {})(5),
+    "float": type("Ratio", (float,), {})(0.5),
+    "complex": type("Phase", (complex,), {})(1 + 2j),
+    "bytes": type("Blob", (bytes,), {})(b"b"),
+    "named-tuple": Pair(1, "a"),
+    "int-enum": Level.HIGH,
+    "registered-integer": Whole(1 << 70),
+}
+
 _LARGE: dict[str, Any] = {
     "text-1-MiB": "x" * (1 << 20),
     "text-4-bytes-each": "🚀" * 300_000,
@@ -158,6 +285,47 @@ class ValueCases(ConformanceSuite):
         result = await kit.backend.get_result("t")
         assert not result.is_err, f"stored as an error: {result.error!r}"
         assert_same(result.return_value, value)
+
+    @case("types", value=_SUBCLASSES)
+    async def test_a_subclass_comes_back_as_what_it_equals(self, kit: Kit, value: Any) -> None:
+        await kit.backend.set_result("t", ok({"rows": [value]}))
+        result = await kit.backend.get_result("t")
+        assert not result.is_err, f"stored as an error: {result.error!r}"
+        found = result.return_value["rows"][0]
+        assert found == value
+        assert isinstance(value, type(found)) or isinstance(found, (bool, int, float))
+
+    @case("worker", make=_BREAKING)
+    async def test_a_value_that_breaks_is_an_error_with_its_place(
+        self, kit: Kit, make: Any
+    ) -> None:
+        value = make()
+        await kit.backend.set_result("t", ok({"rows": [1, value]}))
+        assert await kit.backend.is_result_ready("t")
+        result = await kit.backend.get_result("t")
+        if not result.is_err:  # kept as an object
+            assert type(result.return_value["rows"][1]) is type(value)
+            return
+        with pytest.raises(TypeError) as caught:
+            result.raise_for_error()
+        assert type(value).__name__ in str(caught.value)
+        assert "result['rows'][1]" in str(caught.value)
+
+    @case("worker", make=_BREAKING)
+    async def test_a_label_that_breaks_costs_no_result(self, kit: Kit, make: Any) -> None:
+        result = ok(1)
+        result.labels["odd"] = make()
+        await kit.backend.set_result("t", result)
+        assert (await kit.backend.get_result("t")).return_value == 1
+
+    @case("worker", make=_BREAKING)
+    async def test_an_error_with_what_breaks_is_an_error(self, kit: Kit, make: Any) -> None:
+        error = KeyError("k", make())
+        error.more = make()  # type: ignore[attr-defined]
+        await kit.backend.set_result("t", failed(error))
+        found = (await kit.backend.get_result("t")).error
+        assert isinstance(found, KeyError)
+        assert found.args[0] == "k"
 
     @case("types")
     async def test_labels_round_trip(self, kit: Kit) -> None:

@@ -1,0 +1,25 @@
+"""Mutants that change nothing that a user or a peer can see, each with the reason.
+
+Rules: an entry names the function and the changed lines before and after, without indentation, so
+that it outlives what is around it.  Whoever changes such a line takes the entry away or writes it
+for the new line; ``make test`` tells of an entry that fits nothing.  What only costs time, and what
+tests could see if somebody wrote them, has no place here.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Equivalent(NamedTuple):
+    """One mutant, or several alike in one function."""
+
+    file: str  # below logstore/
+    function: str
+    kind: str
+    old: str
+    new: str
+    why: str
+
+
+EQUIVALENTS: list[Equivalent] = []

@@ -1,0 +1,214 @@
+"""Faults of what is checked before it is believed, and of limits."""
+
+from __future__ import annotations
+
+from fuzz.mutant_lists.mutant import Mutant
+
+G = "test_guarantees.py::test_"
+FAULTS = "crash/test_faults.py::test_"
+REPLACED = "test_replaced_files.py::test_"
+IDENTITY = "engine/test_identity.py::test_"
+FILES = "engine/test_files.py::test_"
+
+MUTANTS = [
+    # -- checks
+    Mutant(
+        "a frame's checksum is not compared",
+        "engine/frames.py",
+        "    if zlib.crc32(memoryview(data)[at + 4 : end], seed) != crc:\n        return None\n",
+        "",
+        G + "g6_a_damaged_frame_that_was_acked_is_an_error_at_opening",
+    ),
+    Mutant(
+        "a frame's checksum does not know its store",
+        "engine/frames.py",
+        "    return zlib.crc32(uuid)",
+        "    return 0",
+        "engine/test_frames.py::test_a_frame_of_another_store_does_not_check",
+    ),
+    Mutant(
+        "a frame's epoch is not compared",
+        "engine/frames.py",
+        "        frame_epoch != epoch\n        or length",
+        "        length",
+        G + "g5_frames_of_an_older_epoch_stay_dead",
+    ),
+    Mutant(
+        "a frame's key may be longer than any key",
+        "engine/frames.py",
+        "        or not 0 < key_length <= KEY_BYTES_MAX\n",
+        "        or not 0 < key_length\n",
+        "engine/test_frames.py::test_a_frame_with_a_key_over_the_limit_is_not_found",
+    ),
+    Mutant(
+        "a frame's time may be beyond any that can be shown",
+        "engine/frames.py",
+        "not 0 < time_us <= TIME_MAX",
+        "False",
+        "test_forged.py::test_a_forged_frame_is_a_torn_tail",
+    ),
+    Mutant(
+        "a frame's key may be any bytes",
+        "engine/frames.py",
+        "if not is_text(key):",
+        "if False:",
+        "test_forged.py::test_a_forged_frame_is_a_torn_tail",
+    ),
+    Mutant(
+        "a record's key may be any bytes",
+        "engine/records.py",
+        "not is_text(key)",
+        "False",
+        "test_forged.py::test_a_forged_record_is_damage_of_its_task_alone",
+    ),
+    Mutant(
+        "times go on behind the last one",
+        "engine/groups.py",
+        "if time_us > TIME_MAX:",
+        "if False:",
+        "test_forged.py::test_behind_the_last_time_writing_is_refused_and_reading_goes_on",
+    ),
+    Mutant(
+        "a damaged time in an index is the newest",
+        "engine/table.py",
+        "while placed and TIME.unpack(cursor.key())[0] > TIME_MAX:",
+        "while False:",
+        "test_forged.py::test_a_damaged_time_in_an_index_does_not_end_all_writing",
+    ),
+    Mutant(
+        "a record's checksum is not compared",
+        "engine/records.py",
+        "if found != crc:",
+        "if False:",
+        G + "g6_a_damaged_record_is_an_error_and_the_rest_works",
+    ),
+    Mutant(
+        "damage below what was synced counts as a torn tail",
+        "engine/frames.py",
+        "        if frame.synced_through > base + stop:\n            return frame\n",
+        "        continue\n",
+        G + "g6_a_damaged_frame_that_was_acked_is_an_error_at_opening",
+    ),
+    Mutant(
+        "a torn tail counts as damage",
+        "engine/frames.py",
+        "        if frame.synced_through > base + stop:\n            return frame\n",
+        "        return frame\n",
+        "engine/test_frames.py::"
+        "test_damage_before_a_frame_that_was_not_flushed_behind_it_is_a_torn_tail",
+    ),
+    Mutant(
+        "a live reader does not notice a damaged frame",
+        "engine/engine.py",
+        "if end != committed:",
+        "if False:",
+        G + "g6_a_damaged_frame_is_an_error_for_a_live_reader",
+    ),
+    Mutant(
+        "the header of an earlier boot is trusted",
+        "engine/header.py",
+        "            and (words[W_BOOT], words[W_BOOT + 1]) == _halves(osdep.boot_id())\n",
+        "",
+        "engine/test_header.py::test_a_header_of_an_earlier_boot_is_not_live",
+    ),
+    Mutant(
+        "a log of a later version is salvaged",
+        "salvage.py",
+        "if header is not None:",
+        "if False:",
+        "test_bad_input.py::test_a_log_of_a_later_format_is_refused_and_untouched",
+    ),
+    Mutant(
+        "a salvage lets LMDB near damaged pages",
+        "salvage.py",
+        "            verify_pages(path)",
+        "            pass",
+        "test_bad_input.py::test_salvage_beside_a_damaged_table_touches_nothing",
+    ),
+    Mutant(
+        "a log of another store is taken",
+        "engine/log.py",
+        "if header.uuid != uuid:",
+        "if False:",
+        "engine/test_log.py::test_opening_the_log_of_another_store_names_both",
+    ),
+    # -- a table and a log that do not belong together
+    Mutant(
+        "a backup is taken for the table of a newer log",
+        "engine/opening.py",
+        "        if newest > meta.epoch - meta.clean:",
+        "        if newest > meta.epoch - meta.clean and not meta.clean:",
+        REPLACED + "a_table_older_than_its_log_is_refused[a backup-rw]",
+    ),
+    Mutant(
+        "an older copy is taken for the table of a newer log",
+        "engine/opening.py",
+        "        if newest > meta.epoch - meta.clean:",
+        "        if newest > meta.epoch - meta.clean and meta.clean:",
+        REPLACED + "a_table_older_than_its_log_is_refused[a copy-rw]",
+    ),
+    Mutant(
+        "a backup may be as old as the log's epoch",
+        "engine/opening.py",
+        "        if newest > meta.epoch - meta.clean:",
+        "        if newest > meta.epoch:",
+        IDENTITY + "a_backup_put_back_beside_a_log_that_went_on_is_refused",
+    ),
+    Mutant(
+        "the log of another store is not kept",
+        "engine/opening.py",
+        "    if is_others or is_newer:\n",
+        "    if is_newer:\n",
+        REPLACED + "the_log_of_another_store_beside_a_closed_table_is_kept",
+    ),
+    Mutant(
+        "a log that the user gives up is not kept",
+        "engine/opening.py",
+        "    if is_others or is_newer:\n",
+        "    if is_others:\n",
+        REPLACED + "a_table_older_than_its_log_is_refused[a copy-rw]",
+    ),
+    Mutant(
+        "the name of a log that is kept is not synced",
+        "engine/files.py",
+        "osdep.sync_directory(os.path.dirname(path))",
+        "pass",
+        FILES + "the_name_of_a_file_that_is_kept_is_on_the_disk",
+    ),
+    # -- files, errors, the event loop, bounds
+    Mutant(
+        "the files of a dead peer stay",
+        "engine/opening.py",
+        '            osdep.remove(path + "-log")\n            _remove_leftovers(path)\n',
+        '            osdep.remove(path + "-log")\n            osdep.remove(path + "-lock")\n',
+        G + "g9_what_a_dead_peer_left_goes_too",
+    ),
+    Mutant(
+        "all users may read the files",
+        "engine/files.py",
+        "MODE = 0o600\n",
+        "MODE = 0o644\n",
+        G + "g9_one_file_at_rest_and_known_files_while_open",
+    ),
+    Mutant(
+        "a full disk is an error like any other",
+        "engine/failures.py",
+        "    if kind is _FULL:\n        return DiskFullError(\n",
+        "    if False:\n        return DiskFullError(\n",
+        FAULTS + "a_failing_call[commits-ENOSPC from then on]",
+    ),
+    Mutant(
+        "the event loop reads the table",
+        "aio.py",
+        "entry = await self._found(key)",
+        "entry = self._store.result_entry(key)",
+        G + "g8_no_verb_touches_a_file_on_the_loop",
+    ),
+    Mutant(
+        "values may be nested as deep as they like",
+        "codec.py",
+        "max_depth=_CBOR_DEPTH_MAX",
+        "max_depth=1 << 30",
+        G + "g10_hostile_bytes_are_refused_in_bounded_memory",
+    ),
+]

@@ -1,0 +1,282 @@
+"""Faults of what is written to the log and the table, and of the order in which it is published."""
+
+from __future__ import annotations
+
+from fuzz.mutant_lists.mutant import Mutant
+
+G = "test_guarantees.py::test_"
+KILLS = "crash/test_kill_points.py::test_"
+FAULTS = "crash/test_faults.py::test_"
+VACUUM = "crash/test_vacuum.py::test_"
+DURABLE = G + "g1_whatever_is_acked_is_on_the_disk"
+TAKEOVER = G + "g1_a_takeover_syncs_the_name_that_a_dead_vacuum_left"
+
+MUTANTS = [
+    # -- syncs
+    Mutant(
+        "a commit is not flushed",
+        "engine/log.py",
+        "osdep.sync_data(self.fd)",
+        "pass",
+        G + "g1_an_ack_comes_after_the_flush_behind_the_write",
+    ),
+    Mutant(
+        "a commit is flushed twice",
+        "engine/log.py",
+        "osdep.sync_data(self.fd)",
+        "osdep.sync_data(self.fd), osdep.sync_data(self.fd)",
+        G + "g7_a_commit_is_one_write_and_one_flush",
+    ),
+    Mutant(
+        "the flush comes before the write",
+        "engine/groups.py",
+        "            if data:\n                log.write(data, start)\n"
+        "            if must_sync:\n                log.sync()\n",
+        "            if must_sync:\n                log.sync()\n"
+        "            if data:\n                log.write(data, start)\n",
+        G + "g1_an_ack_comes_after_the_flush_behind_the_write",
+    ),
+    Mutant(
+        "a new log is not synced",
+        "engine/log.py",
+        "            osdep.sync_file(fd)\n            os.rename(temporary, path)",
+        "            os.rename(temporary, path)",
+        "engine/test_log.py::"
+        "test_a_new_log_is_on_the_disk_before_it_gets_its_name_and_its_name_after",
+    ),
+    Mutant(
+        "a new log gets its name before it is synced",
+        "engine/log.py",
+        "            osdep.sync_file(fd)\n            os.rename(temporary, path)\n",
+        "            os.rename(temporary, path)\n            osdep.sync_file(fd)\n",
+        "engine/test_log.py::"
+        "test_a_new_log_is_on_the_disk_before_it_gets_its_name_and_its_name_after",
+    ),
+    Mutant(
+        "the name of a new log is not synced",
+        "engine/log.py",
+        "osdep.sync_directory(os.path.dirname(path))",
+        "pass",
+        DURABLE,
+    ),
+    Mutant(
+        "the name of a vacuumed table is not synced",
+        "engine/vacuum.py",
+        "    osdep.sync_directory(os.path.dirname(path))\n    # The lock file",
+        "    # The lock file",
+        DURABLE,
+    ),
+    Mutant(
+        "a live peer does not sync a dead vacuum's rename",
+        "engine/engine.py",
+        "osdep.sync_directory(os.path.dirname(self.path))",
+        "pass",
+        TAKEOVER + "[a live peer]",
+    ),
+    Mutant(
+        "a joiner does not sync a dead vacuum's rename",
+        "engine/opening.py",
+        "osdep.sync_directory(os.path.dirname(table.path))",
+        "pass",
+        TAKEOVER + "[a joiner]",
+    ),
+    Mutant(
+        "recovery does not sync a dead vacuum's rename",
+        "engine/opening.py",
+        "        osdep.sync_directory(os.path.dirname(path))\n        log = Log.open",
+        "        log = Log.open",
+        TAKEOVER + "[the next]",
+    ),
+    Mutant(
+        "a backup's name is not synced",
+        "engine/copying.py",
+        "        osdep.sync_directory(os.path.dirname(destination))\n",
+        "",
+        DURABLE,
+    ),
+    Mutant(
+        "no thread flushes progress",
+        "engine/maintenance.py",
+        "if words[SYNCED] < words[STATE] & OFFSET_MAX:",
+        "if False:",
+        G + "g2_progress_is_flushed_within_the_interval",
+    ),
+    Mutant(
+        "progress costs a flush",
+        "engine/groups.py",
+        "must_sync=any(write.sync for write in writes)",
+        "must_sync=True",
+        G + "g2_progress_costs_no_flush",
+    ),
+    Mutant(
+        "what was only written counts as synced",
+        "engine/groups.py",
+        "if must_sync:\n                words[SYNCED] = end",
+        "if True:\n                words[SYNCED] = end",
+        G + "g2_progress_is_flushed_within_the_interval",
+    ),
+    # -- the order of a commit
+    Mutant(
+        "a group is published before it is flushed",
+        "engine/groups.py",
+        "log.sync()",
+        "engine.header.publish(epoch, end), log.sync()",
+        G + "g3_nobody_sees_a_result_before_its_flush",
+    ),
+    Mutant(
+        "a group whose flush has failed is published",
+        "engine/groups.py",
+        "engine.recover_quietly()\n            raise",
+        "engine.recover_quietly()",
+        G + "g3_nothing_shows_when_the_flush_fails",
+    ),
+    Mutant(
+        "an append does not say that it is under way",
+        "engine/groups.py",
+        "words[WRITING] = 1",
+        "pass",
+        G + "g5_nothing_behind_a_dead_writers_frames_comes_to_life",
+    ),
+    Mutant(
+        "an interrupted append is not recovered from",
+        "engine/engine.py",
+        "if words[WRITING] or words[LOG_FAILED]:",
+        "if words[LOG_FAILED]:",
+        TAKEOVER + "[a live peer that ends]",
+    ),
+    Mutant(
+        "of an interrupted append only the WRITING word is cleared",
+        "engine/engine.py",
+        "if words[WRITING] or words[LOG_FAILED]:",
+        "words[WRITING] = 0\n        if words[LOG_FAILED]:",
+        G + "g5_nothing_behind_a_dead_writers_frames_comes_to_life",
+    ),
+    Mutant(
+        "a log whose flush has failed is used further",
+        "engine/groups.py",
+        "words[LOG_FAILED] = 1",
+        "pass",
+        G + "g3_nothing_shows_when_the_flush_fails",
+    ),
+    Mutant(
+        "a group goes on after a segment has failed",
+        "engine/groups.py",
+        "if words[WRITING] or words[LOG_FAILED]:",
+        "if False:",
+        FAULTS + "a_group_does_not_go_on_with_a_failed_log",
+    ),
+    Mutant(
+        "an error does not reach the caller",
+        "engine/groups.py",
+        "        else:\n            for write in writes:",
+        "        finally:\n            for write in writes:",
+        G + "g3_nothing_shows_when_the_flush_fails",
+    ),
+    Mutant(
+        "a leader commits one caller's writes at a time",
+        "engine/commit.py",
+        "while queue:",
+        "while False:",
+        G + "g7_callers_that_wait_share_a_flush",
+    ),
+    Mutant(
+        "the arena of a new log is not filled",
+        "engine/log.py",
+        "            _fill(fd, FIRST_OFFSET, size)\n",
+        "",
+        G + "g7_the_log_keeps_its_size",
+    ),
+    Mutant(
+        "a short write is taken for a whole one",
+        "engine/osdep.py",
+        "    if written != len(data):",
+        "    if False:",
+        FAULTS + "short_writes_are_finished",
+    ),
+    # -- epochs, and what is published
+    Mutant(
+        "a compaction keeps the epoch",
+        "engine/engine.py",
+        "max(meta.epoch, view.epoch) + 1",
+        "max(meta.epoch, view.epoch)",
+        G + "g5_frames_of_an_older_epoch_stay_dead",
+    ),
+    Mutant(
+        "recovery keeps the epoch",
+        "engine/opening.py",
+        "    epoch = meta.epoch + 1\n",
+        "    epoch = meta.epoch\n",
+        G + "g5_frames_that_a_recovery_has_folded_stay_dead",
+    ),
+    Mutant(
+        "a compaction is published before it is committed",
+        "engine/engine.py",
+        "        batches: list[Batch] = []\n",
+        "        self.begin_epoch(epoch)\n        words[WRITING] = 1\n"
+        "        batches: list[Batch] = []\n",
+        KILLS + "survived_by_a_live_peer[compaction]",
+    ),
+    Mutant(
+        "a large record leaves an older one in the overlay",
+        "engine/engine.py",
+        "self.fold()  # else readers",
+        "pass  # else readers",
+        G + "g4_no_older_record_hides_a_large_one",
+    ),
+    Mutant(
+        "a cleared progress is not folded",
+        "engine/compaction.py",
+        "if progress[key] is None:",
+        "if False:",
+        G + "g5_progress_that_was_cleared_does_not_come_back",
+    ),
+    Mutant(
+        "a store that is open counts as closed cleanly",
+        "engine/opening.py",
+        "            incarnation=meta.incarnation,\n        )\n",
+        "            incarnation=meta.incarnation,\n            clean=True,\n        )\n",
+        G + "g2_progress_survives_a_kill",
+    ),
+    Mutant(
+        "a closed store is not marked as clean",
+        "engine/opening.py",
+        "engine.fold(clean=True)",
+        "engine.fold()",
+        G + "g9_one_file_at_rest_and_known_files_while_open",
+    ),
+    Mutant(
+        "a reader does not ask what has been published",
+        "engine/engine.py",
+        "if overlay.state == self.header.words[STATE]:",
+        "if True:",
+        G + "g4_a_read_sees_the_write_acked_before_it",
+    ),
+    Mutant(
+        "a vacuum does not tell the others",
+        "engine/vacuum.py",
+        "    words[INCARNATION] = engine.incarnation = incarnation\n",
+        "    engine.incarnation = incarnation\n",
+        G + "g4_a_read_sees_the_write_acked_before_it",
+    ),
+    Mutant(
+        "a writer does not notice a vacuum",
+        "engine/engine.py",
+        "if words[INCARNATION] != self.incarnation:",
+        "if False:",
+        G + "g4_a_read_sees_the_write_acked_before_it",
+    ),
+    Mutant(
+        "a vacuum does not notice a compaction",
+        "engine/vacuum.py",
+        "if view.epoch != copy.meta.epoch:\n",
+        "if False:\n",
+        VACUUM + "writes_during_the_copy_are_kept[20-True]",
+    ),
+    Mutant(
+        "a vacuum forgets what was written during its copy",
+        "engine/vacuum.py",
+        "    _fold_changes(copy, view, folded, len(view.changed), epoch, incarnation)\n",
+        "    _fold_changes(copy, view, 0, 0, epoch, incarnation)\n",
+        VACUUM + "writes_during_the_copy_are_kept[20-False]",
+    ),
+]

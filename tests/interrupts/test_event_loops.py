@@ -1,0 +1,323 @@
+"""A signal handler that raises at every place of a call on an event loop: everybody goes on.
+
+Invariants, after each interrupted call: what is still under way on the loop ends when that runs
+again; the same loop, another loop and a thread write, read and wait in time; no thread, no waiter,
+no subscription is left; the store closes, and leaves one file.
+
+Left out are the places inside of asyncio itself: a handler that raises in ``call_soon`` while a
+future schedules the wake-up of its task has that task sleep for ever, whosever future it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import logging
+import os
+import threading
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+import logstore
+from logstore import AsyncStore, Event, TaskProgress, aio, waiters
+from logstore.engine import maintenance, notify
+from tests.support.bystanders import DEADLINE_S, OtherThread
+from tests.support.interrupts import Place, find_places, interrupt
+
+T = TypeVar("T")
+
+OPTIONS: dict[str, Any] = {"sync": "interval", "sync_interval_s": 1e6}
+ASYNCIO = os.path.dirname(asyncio.__file__) + os.sep
+LARGE = ["large"] * 20_000
+
+
+class Alarm(TimeoutError):
+    """As an alarm's handler may raise: an Exception, which an event loop logs and goes on."""
+
+
+class Stop(KeyboardInterrupt):
+    """As Ctrl-C: it ends the run of the loop."""
+
+
+KINDS: tuple[type[BaseException], ...] = (Alarm, Stop)
+
+
+class Loop:
+    """An event loop of the test's thread, which may be run again after an interrupt."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        # What an interrupted callback raises is logged there, and the calls' errors are ours.
+        self._loop.set_exception_handler(lambda *_: None)
+
+    def run(self, call: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in time; the calls under way meanwhile go on."""
+        task = self._loop.create_task(call)
+        late = self._loop.call_later(DEADLINE_S, task.cancel)
+        try:
+            return self._loop.run_until_complete(task)
+        except asyncio.CancelledError:
+            raise AssertionError(f"{task} hangs") from None
+        finally:
+            late.cancel()
+
+    def settle(self, store: logstore.Store, task_id: str) -> None:
+        """Run until every task has ended by itself; what they wait for is a result."""
+        task = self._loop.create_task(self._ended(store, task_id))
+        while not task.done():
+            try:
+                self._loop.run_until_complete(task)
+            except Stop:  # again, in a task that has awaited the interrupted one
+                continue
+        task.result()
+
+    @staticmethod
+    async def _ended(store: logstore.Store, task_id: str) -> None:
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            end = time.monotonic() + DEADLINE_S
+            while not task.done():
+                assert time.monotonic() < end, f"{task} hangs"
+                store.set_result(task_id, 1)
+                await asyncio.wait({task}, timeout=0.02)
+            if not task.cancelled():
+                task.exception()
+
+    def until(self, condition: Callable[[], bool]) -> bool:
+        """Run until something has come about that gives no sign; whether it has."""
+        end = time.monotonic() + DEADLINE_S
+        while not condition():
+            if time.monotonic() > end:
+                return False
+            gc.collect()  # watches that were dropped
+            self.run(asyncio.sleep(0.001))
+        return True
+
+    def close(self) -> None:
+        """Close it, after what is left in its queue."""
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
+
+
+class World:
+    """A store, and those that use it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.loop = Loop()
+        self.thread = OtherThread()
+        self._numbers = itertools.count()
+        self.task = ""  # that the call is about
+        self.store = self.loop.run(_opened(path))
+        self.use()
+
+    def next_task(self) -> str:
+        """An id that has not been used."""
+        self.task = f"t{next(self._numbers)}"
+        return self.task
+
+    def use(self) -> None:
+        """Write, read and wait: here, on a loop of another thread, and there without a loop."""
+        self.thread.run(
+            lambda: self.store.store.set_result(self.task or "first", "for those who wait")
+        )
+        self.loop.settle(self.store.store, self.task or "first")
+        self.loop.run(_use(self.store, self.next_task()))
+        self.thread.run(lambda: asyncio.run(_use(self.store, self.next_task())))
+        self.thread.run(lambda: _use_here(self.store.store, self.next_task()))
+
+    def assert_clean(self) -> None:
+        """Nothing is left of a call."""
+        notifier = self.store.store._shared.notifier
+        assert self.loop.until(lambda: not _extra_threads()), _extra_threads()
+        assert self.loop.until(lambda: not notifier._by_key and not notifier._to_all), "told"
+        for waiting in self.store._waiters.values():
+            assert not waiting.live
+
+    def close(self) -> None:
+        """End it all, in time."""
+        self.loop.run(self.store.close())
+        self.loop.close()
+        self.thread.stop()
+        assert os.listdir(self.path.parent) == [self.path.name]
+        assert logstore.check(self.path).ok
+
+
+async def _opened(path: Path) -> AsyncStore:
+    return await logstore.open_async(path, **OPTIONS)
+
+
+async def _use(store: AsyncStore, task: str) -> None:
+    waiting = asyncio.ensure_future(store.wait_result(task, timeout_s=DEADLINE_S))
+    await asyncio.sleep(0)
+    await store.set_result(task, task)
+    assert await store.get_result(task) == task
+    assert await waiting == task
+    assert await store.status("unknown") == "unknown"
+
+
+def _use_here(store: logstore.Store, task: str) -> None:
+    store.set_result(task, task)
+    assert store.wait_result(task, timeout_s=DEADLINE_S) == task
+
+
+def _extra_threads() -> list[str]:
+    """Threads of which there may be only one, but for the first of each."""
+    names = sorted(thread.name for thread in threading.enumerate() if "logstore" in thread.name)
+    for name in set(names):
+        names.remove(name)
+    return names
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is lost is made up for soon; nothing compacts."""
+    monkeypatch.setattr(maintenance, "IDLE_S", 1e6)
+    monkeypatch.setattr(notify, "TIMEOUT_S", 0.005)
+    monkeypatch.setattr(waiters, "IDLE_S", 0.0)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path / "app.db")
+    yield world
+    world.close()
+
+
+def is_in_asyncio(place: Place) -> bool:
+    """Whether a handler runs in a frame of asyncio's."""
+    return place.code.co_filename.startswith(ASYNCIO)
+
+
+# -- the calls ---------------------------------------------------------------------------------
+
+Call = Callable[[AsyncStore, str], Coroutine[Any, Any, object]]
+Prepare = Callable[[AsyncStore, str], Coroutine[Any, Any, object]]
+
+
+async def nothing(_store: AsyncStore, _task: str) -> None:
+    """There is nothing to prepare."""
+
+
+async def a_result(store: AsyncStore, task: str) -> None:
+    await store.set_result(task, task)
+
+
+async def a_result_in_the_table(store: AsyncStore, task: str) -> None:
+    await store.set_result(task, task)
+    await store.compact()
+
+
+async def several_at_once(store: AsyncStore, task: str) -> None:
+    await asyncio.gather(*(store.set_result(f"{task}-{n}", n) for n in range(3)))
+    await asyncio.gather(*(store.get_result(f"{task}-{n}") for n in range(3)))
+
+
+async def wait_for_another(store: AsyncStore, task: str) -> None:
+    waiting = asyncio.ensure_future(store.wait_result(task, timeout_s=DEADLINE_S))
+    also = asyncio.ensure_future(store.wait_ready(task))
+    await asyncio.sleep(0)
+    await store.set_progress(task, TaskProgress(0.5))
+    await store.set_result(task, 1)
+    await waiting
+    await also
+
+
+async def wait_in_vain(store: AsyncStore, task: str) -> None:
+    assert not await store.wait_ready(task, timeout_s=0.01)
+
+
+async def follow(store: AsyncStore, task: str) -> None:
+    await follow_some(store.watch(task), store, task)
+
+
+async def follow_all(store: AsyncStore, task: str) -> None:
+    await follow_some(store.watch(), store, task)
+
+
+async def follow_some(watch: AsyncGenerator[Event, None], store: AsyncStore, task: str) -> None:
+    first = asyncio.ensure_future(watch.__anext__())
+    while not is_followed(store) and not first.done():  # noqa: ASYNC110 - gives no sign
+        await asyncio.sleep(0)
+    await store.set_result(task, 1)
+    assert (await first).task_id == task
+    await watch.aclose()
+
+
+def is_followed(store: AsyncStore) -> bool:
+    notifier = store.store._shared.notifier
+    references = itertools.chain(notifier._to_all, *notifier._by_key.values())
+    return any(isinstance(reference(), aio._Following) for reference in references)
+
+
+async def list_tasks(store: AsyncStore, _task: str) -> None:
+    tasks = store.tasks(limit=3)
+    assert isinstance(tasks, AsyncIterator)
+    async for _ in tasks:
+        pass
+
+
+CALLS: dict[str, tuple[Call, Prepare]] = {
+    "set_result": (lambda store, task: store.set_result(task, 1), nothing),
+    "set_result, large": (lambda store, task: store.set_result(task, LARGE), nothing),
+    "set_progress": (lambda store, task: store.set_progress(task, TaskProgress(0.5)), nothing),
+    "get_result": (lambda store, task: store.get_result(task), a_result),
+    "get_result, of the table": (lambda store, task: store.get_result(task), a_result_in_the_table),
+    "is_result_ready": (lambda store, task: store.is_result_ready(task), nothing),
+    "get_progress": (lambda store, task: store.get_progress(task), nothing),
+    "status": (lambda store, task: store.status(task), nothing),
+    "pop_result": (lambda store, task: store.pop_result(task), a_result),
+    "delete_result": (lambda store, task: store.delete_result(task), a_result),
+    "sync": (lambda store, _task: store.sync(), nothing),
+    "stats": (lambda store, _task: store.stats(), nothing),
+    "compact": (lambda store, _task: store.compact(), nothing),
+    "tasks": (list_tasks, a_result),
+    "several at once": (several_at_once, nothing),
+    "wait_result": (wait_for_another, nothing),
+    "wait_ready, in vain": (wait_in_vain, nothing),
+    "watch": (follow, nothing),
+    "watch of all": (follow_all, nothing),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_that_is_interrupted_anywhere_leaves_nothing_behind(
+    world: World, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL)
+    call, prepare = CALLS[name]
+
+    def begin() -> Callable[[], object]:
+        task = world.next_task()
+        world.loop.run(prepare(world.store, task))
+        return lambda: world.loop.run(call(world.store, task))
+
+    places = [place for place in find_places(begin()) if not is_in_asyncio(place)]
+    assert places
+    fired = 0
+    for place, kind in itertools.product(places, KINDS):
+        outcome = interrupt(begin(), place, kind("interrupted"))
+        fired += outcome.fired
+        try:
+            _check(world, outcome.raised)
+        except BaseException as exc:
+            raise AssertionError(f"after {kind.__name__} at {place}") from exc
+    assert fired > len(places)
+
+
+def _check(world: World, raised: BaseException | None) -> None:
+    """Look at everything; ``raised`` is what came out of the call."""
+    # The conversion of values says of whatever is raised in it that it cannot go on, and why.
+    cause = raised.__cause__ if isinstance(raised, logstore.LogstoreError) else raised
+    assert cause is None or isinstance(cause, KINDS), repr(raised)
+    world.use()
+    for error in (raised, cause):
+        if error is not None:
+            error.__traceback__ = None  # whose frames keep the call's watches
+    world.assert_clean()
