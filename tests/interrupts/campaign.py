@@ -21,7 +21,7 @@ from typing import Any
 
 from fuzz.processes import run_and_leave
 from tests.conftest import Peer
-from tests.support.bystanders import DEADLINE_S, Holdings, ask, until
+from tests.support.bystanders import Holdings, ask, until
 from tests.support.interrupts import (
     Interrupt,
     Outcome,
@@ -34,6 +34,7 @@ from tests.support.interrupts import (
 
 from .world import PEER_CODE, TIMEOUT_S, World
 
+LIMIT_S = 30.0  # of one try
 KINDS: tuple[type[BaseException], ...] = (Interrupt, TimeoutError)
 ATTEMPTS_S = 1.5  # where threads meet, a call may go another way than before
 
@@ -64,13 +65,29 @@ class Report:
 
     places: int = 0  # of the main thread
     moments: int = 0  # of threads that it waits for
+    begun: int = 0
     reached: int = 0
     unreached: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
+    @property
+    def tries(self) -> int:
+        """How often a call was to be interrupted."""
+        return self.places * len(KINDS) + self.moments
+
 
 def run(scenario: Scenario, *, failures_max: int) -> Report:
     """Interrupt a scenario's call at every place, with each kind of exception."""
+    report = Report()
+    while len(report.failures) < failures_max:
+        before = report.begun
+        if _run_in_a_process(scenario, report, failures_max) == 0 or report.begun == before:
+            break
+    return report
+
+
+def _run_in_a_process(scenario: Scenario, report: Report, failures_max: int) -> int:
+    """Go on behind what was begun; the exit status."""
     reading, writing = os.pipe()
     pid = os.fork()
     if not pid:
@@ -80,15 +97,17 @@ def run(scenario: Scenario, *, failures_max: int) -> Report:
             def tell(*words: object) -> None:
                 output.write(json.dumps(words) + "\n")
 
-            run_and_leave(lambda: _Campaign(scenario, tell).run(failures_max))
+            failures_left = failures_max - len(report.failures)
+            run_and_leave(lambda: _Campaign(scenario, tell).run(report.begun, failures_left))
     os.close(writing)
-    report, now = Report(), "before the first"
+    now = "before the first"
     with os.fdopen(reading) as lines:
         for line in lines:
             kind, *words = json.loads(line)
             if kind == "places":
                 report.places, report.moments = words
             elif kind == "begin":
+                report.begun += 1
                 now = words[0]
             elif kind == "reached":
                 report.reached += 1
@@ -99,7 +118,7 @@ def run(scenario: Scenario, *, failures_max: int) -> Report:
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if status:
         report.failures.append(f"{now}\n    the process hung or has died: {status}")
-    return report
+    return status
 
 
 class _Campaign:
@@ -119,7 +138,7 @@ class _Campaign:
     @staticmethod
     def _limit_time() -> None:
         """From now until the next time: else the process ends and tells where it was."""
-        faulthandler.dump_traceback_later(6 * DEADLINE_S, exit=True)
+        faulthandler.dump_traceback_later(LIMIT_S, exit=True)
 
     @staticmethod
     def _new_peer() -> Peer:
@@ -159,8 +178,8 @@ class _Campaign:
         self._work()
         return Holdings.at_rest(self._world.directory)
 
-    def run(self, failures_max: int) -> None:
-        """Interrupt the call everywhere."""
+    def run(self, start: int, failures_max: int) -> None:
+        """Interrupt the call everywhere, but for the first ``start`` times."""
         self._before = self._usual_holdings()
         places, moments = self._find(find_places), self._find(find_moments)
         self._tell("places", len(places), len(moments))
@@ -174,7 +193,7 @@ class _Campaign:
             for number, place in enumerate(moments)
         ]
         failures = 0
-        for how, place, kind, turn in tries:
+        for how, place, kind, turn in tries[start:]:
             self._tell("begin", f"{how.__name__} {kind.__name__} at {place}")
             failures += self._try(how, place, kind, turn)
             if failures >= failures_max:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import pytest
 
-from .campaign import KINDS, run
-from .scenarios import OPENING, READS, WHOLE, WRITES
+from .campaign import run
+from .scenarios import SCENARIOS
 
 FAILURES_MAX = 8
-SCENARIOS = {**WRITES, **READS, **WHOLE, **OPENING}
+UNREACHED_MAX = 0.05  # where threads meet, a call does not go the same way each time
 
 
 @pytest.mark.slow
@@ -24,4 +24,4 @@ def test_a_call_interrupted_anywhere_leaves_nothing_behind(name: str) -> None:
     report = run(SCENARIOS[name], failures_max=FAILURES_MAX)
     assert not report.failures, "\n".join(report.failures)
     assert report.places > 10
-    assert report.reached > 0.98 * report.places * len(KINDS)
+    assert len(report.unreached) <= UNREACHED_MAX * report.tries, report.unreached

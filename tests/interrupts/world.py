@@ -45,6 +45,16 @@ def die_with_an_open_store(path, options, number):
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
 
+def write_slowly(key, number, pipe):
+    real = os.fdatasync
+    def flush(fd):
+        os.fdatasync = real
+        with open(pipe) as reading:
+            reading.read()  # until the other side has closed it
+        real(fd)
+    os.fdatasync = flush
+    store.set_result(key, number)
+
 def die_in_a_write(key):
     pid = os.fork()
     if pid == 0:

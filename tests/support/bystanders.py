@@ -174,8 +174,13 @@ class OtherThread:
 def ask(peer: Peer, code: str) -> Any:
     """Run some code in another process, which must answer in time."""
     peer.begin(code)
+    return end(peer)
+
+
+def end(peer: Peer) -> Any:
+    """The answer of another process to what was begun, which must come in time."""
     assert peer.process.stdout is not None
     if not select.select([peer.process.stdout], [], [], DEADLINE_S)[0]:
         peer.kill()
-        raise AssertionError(f"another process hangs in {code!r}")
+        raise AssertionError("another process hangs")
     return peer.end()

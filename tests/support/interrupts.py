@@ -48,6 +48,7 @@ import logstore
 
 SIGNAL = signal.SIGUSR1
 AGAIN_S = 0.01
+ENDS_S = 0.2  # how long after the call a thread may end that belongs to it
 PACKAGE = os.path.dirname(os.path.abspath(logstore.__file__)) + os.sep
 TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 MONITORED = sys.version_info >= (3, 13)  # instructions, by sys.monitoring
@@ -252,6 +253,8 @@ def find_moments(call: Callable[[], object]) -> list[Place]:
         call()
     finally:
         threading.settrace(before)
+    for thread in {thread for thread, _ in found}:
+        thread.join(ENDS_S)
     return [place for thread, place in found if not thread.is_alive()]
 
 
@@ -263,6 +266,8 @@ def interrupt_meanwhile(
     The handler raises ``error`` wherever the main thread is, most often in a wait.
     """
     fired = threading.Event()
+    sending = threading.Lock()
+    over = False
     main = threading.main_thread().ident
     assert main is not None
     raised: BaseException | None = None
@@ -272,8 +277,11 @@ def interrupt_meanwhile(
         if event == place.trigger and occurrence == place.occurrence:
             # A signal that comes just before a wait does not end it: so it comes again.
             end = time.monotonic() + deadline_s
-            while not fired.is_set() and time.monotonic() < end:
-                signal.pthread_kill(main, SIGNAL)
+            while time.monotonic() < end:
+                with sending:
+                    if over or fired.is_set():
+                        break
+                    signal.pthread_kill(main, SIGNAL)
                 fired.wait(AGAIN_S)
 
     def fire(_number: int, _frame: FrameType | None) -> None:
@@ -292,6 +300,8 @@ def interrupt_meanwhile(
                 raised = exc
     finally:
         threading.settrace(before_tracer)
+        with sending:
+            over = True
         signal.signal(SIGNAL, before)
     return Outcome(fired.is_set(), raised, value, unraisable)
 

@@ -1,0 +1,8 @@
+"""The calls of a store that are interrupted everywhere, and the states in which they are made."""
+
+from .opening import OPENING
+from .reads import READS
+from .whole import WHOLE
+from .writes import WRITES
+
+SCENARIOS = {**WRITES, **READS, **WHOLE, **OPENING}
