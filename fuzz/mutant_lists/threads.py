@@ -154,7 +154,7 @@ MUTANTS = [
         "engine/commit.py",
         "if self.is_led_here():",
         "if False:",
-        "engine/test_reentry.py::test_a_handler_that_writes_amid_a_write_is_refused_and_nothing_is_lost",
+        COMMIT + "a_commit_within_a_commit_of_the_same_thread_is_refused",
     ),
     # -- exclusive work
     Mutant(
