@@ -99,7 +99,8 @@ MUTANTS = [
         "engine/registry.py",
         "if shared.engine.closed:",
         "if True:",
-        "test_replaced_files.py::test_a_rescue_that_finds_no_space_is_tried_again",
+        "test_replaced_files.py::"
+        "test_a_rescue_that_found_no_space_is_tried_again_when_the_interpreter_ends",
     ),
     # -- the committer
     Mutant(
