@@ -289,6 +289,24 @@ def test_a_rescue_that_finds_no_space_is_tried_again(
     assert ids_in(caught.value.rescued) == {"a"}
 
 
+def test_a_rescue_that_found_no_space_is_tried_again_when_the_interpreter_ends(path: Path) -> None:
+    code = (
+        "import logstore, os, sys\n"
+        "from logstore.engine.table import Table\n"
+        "store = logstore.open(sys.argv[1], sync_interval_s=1e6)\n"
+        "store.set_result('a', 1)\n"
+        "os.unlink(sys.argv[1])\n"
+        "real = Table.copy_to\n"
+        "def refuse(*_): raise OSError(28, 'No space left on device')\n"
+        "Table.copy_to = refuse\n"
+        "try: store.close()\n"
+        "except logstore.StoreReplacedError: Table.copy_to = real\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+    (rescued,) = path.parent.glob("app.db-rescued-*")
+    assert ids_in(rescued) == {"a"}
+
+
 # -- files that do not belong together -----------------------------------------------------------
 
 

@@ -181,7 +181,7 @@ MUTANTS = [
         "    osdep.unlock(engine.presence_fd)\n    if engine.table.fd >= 0:\n"
         "        osdep.unlock(engine.table.fd)\n",
         "    pass\n",
-        IDENTITY + "a_process_that_lost_its_table_lets_others_open_the_path",
+        IDENTITY + "a_process_that_lost_a_file_lets_others_open_the_path[-shm]",
     ),
     Mutant(
         "a writer does not notice that the files were replaced",

@@ -99,7 +99,8 @@ MUTANTS = [
         "engine/registry.py",
         "if shared.engine.closed:",
         "if True:",
-        "test_replaced_files.py::test_a_rescue_that_finds_no_space_is_tried_again",
+        "test_replaced_files.py::"
+        "test_a_rescue_that_found_no_space_is_tried_again_when_the_interpreter_ends",
     ),
     # -- the committer
     Mutant(
@@ -154,7 +155,7 @@ MUTANTS = [
         "engine/commit.py",
         "if self.is_led_here():",
         "if False:",
-        "engine/test_reentry.py::test_a_handler_that_writes_amid_a_write_is_refused_and_nothing_is_lost",
+        COMMIT + "a_commit_within_a_commit_of_the_same_thread_is_refused",
     ),
     # -- exclusive work
     Mutant(

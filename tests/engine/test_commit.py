@@ -227,6 +227,26 @@ def test_a_leader_whose_commit_raises_gives_the_lead_back(alone: bool) -> None:
     assert committer._lead.acquire(blocking=False)
 
 
+def test_a_commit_within_a_commit_of_the_same_thread_is_refused() -> None:
+    begun: list[bytes] = []
+    refused: list[BaseException] = []
+
+    def commit(group: list[Write], ack: Callable[[], None]) -> None:
+        begun.extend(write.key for write in group)
+        if len(begun) == 1:
+            try:
+                committer.run([a_write("inner")])
+            except logstore.WriteError as exc:
+                refused.append(exc)
+        ack()
+
+    committer = Committer(commit, LONG_S)
+    committer.run([a_write("outer")])
+    assert [type(exc) for exc in refused] == [logstore.WriteError]
+    committer.run([a_write("after")])
+    assert begun == [b"outer", b"after"]
+
+
 @pytest.mark.parametrize("woken", ["with the group", "to lead"])
 def test_a_follower_is_woken(woken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It looks again by itself only after much longer than it has time."""
