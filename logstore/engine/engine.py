@@ -261,7 +261,8 @@ class Engine(Reading):
         if words[REPLACED]:
             raise identity.replaced_error(self)
         if words[INCARNATION] != self.incarnation or self.table.readonly:
-            sheltered(self._reopen_table)
+            with self.view_lock:  # LMDB must not open a file twice, and readers follow it too
+                sheltered(self._reopen_table)
         if not recover:
             return
         if self.overlay.state != words[STATE]:
@@ -485,7 +486,8 @@ class Engine(Reading):
         """After a death or failure within a write: keep what was published, nothing else."""
         identity.verify(self)
         if files.identity(self.path) != self.table.identity:
-            self._reopen_table()  # a vacuum died behind its rename
+            with self.view_lock:
+                self._reopen_table()  # a vacuum died behind its rename
         elif self.table.readonly or not self.table.is_open:
             self.table.reopen()
         self.fold_unverified()

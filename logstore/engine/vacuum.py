@@ -191,10 +191,11 @@ def _finish(engine: Engine, copy: Table, fd: int, folded: int) -> None:
     osdep.sync_directory(os.path.dirname(path))
     # The lock file that is there belongs to the old table, which others still have open.
     table = Table(path, new_lock=True)
-    engine.replace_table(table)
-    words[TABLE_TXN] = table.last_transaction()
-    words[INCARNATION] = engine.incarnation = incarnation
-    words[TABLE_INODE] = table.inode
+    with engine.view_lock:  # else a reader would go over to the file as well
+        engine.replace_table(table)
+        words[TABLE_TXN] = table.last_transaction()
+        words[INCARNATION] = engine.incarnation = incarnation
+        words[TABLE_INODE] = table.inode
     engine.begin_epoch(epoch)
 
 

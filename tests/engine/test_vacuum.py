@@ -136,6 +136,35 @@ def test_readers_and_writers_in_threads_go_on_over_vacuums(store: logstore.Store
     assert store.stats().vacuums == count
 
 
+def test_a_reader_and_a_writer_follow_anothers_vacuum_at_once(
+    store: logstore.Store, start_peer: Callable[..., Peer]
+) -> None:
+    """LMDB refuses to open a file twice in one process."""
+    store.set_result("a", 1)
+    store.compact()
+    peer = start_peer(store.path)
+    errors: list[BaseException] = []
+
+    def run(call: Callable[[], object]) -> None:
+        meet.wait()
+        try:
+            call()
+        except BaseException as exc:
+            errors.append(exc)
+
+    for _ in range(60):
+        peer.run("store.vacuum()")
+        meet = threading.Barrier(2)
+        calls = (lambda: store.get_result("a"), lambda: store.set_result("b", 2))
+        threads = [threading.Thread(target=run, args=(call,)) for call in calls]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert errors == []
+    peer.run("store.close()")
+
+
 def test_a_second_vacuum_beside_one_that_copies_is_refused(
     store: logstore.Store, start_peer: Callable[..., Peer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
