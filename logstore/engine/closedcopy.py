@@ -61,7 +61,7 @@ def _fold_and_close(path: str, log: Overlay) -> None:
             None,
             now_us=0,
             last_time_us=0,
-            epoch=max(copy.meta.epoch, log.epoch + 1),
+            epoch=copy.meta.epoch,  # a log with frames of that epoch is newer than the copy
             incarnation=copy.meta.incarnation,
             clean=True,
         )

@@ -387,14 +387,14 @@ def _join(path: str, fd: int, options: Options) -> Engine | None:
             incarnation = words[INCARNATION]
             log = _if_there(lambda: Log.open(path + "-log", header.uuid))
             if log is not None and log.log_id == words[LOG_ID] and _has_files(path):
-                table = _if_there(lambda: Table(path, readonly=True))
-            if log is not None and table is not None and table.meta.uuid == header.uuid:
-                if table.inode != words[TABLE_INODE]:
-                    _publish_vacuumed(table, header, log)
-                if (table.inode, table.meta.incarnation, incarnation) == (
-                    words[TABLE_INODE],
-                    words[INCARNATION],
-                    words[INCARNATION],
+                if _inode(path) == words[TABLE_INODE]:
+                    table = _if_there(lambda: Table(path, readonly=True))
+                else:
+                    _publish_vacuumed(path, header, log)
+            if log is not None and table is not None:
+                found = (table.inode, table.meta.incarnation, table.meta.uuid)
+                if found == (words[TABLE_INODE], words[INCARNATION], header.uuid) and (
+                    incarnation == words[INCARNATION]
                 ):
                     return Engine(path, options, header, fd, log, table, Counters())
     except BaseException:
@@ -408,20 +408,40 @@ def _has_files(path: str) -> bool:
     return os.path.lexists(path) and os.path.lexists(path + "-lock")
 
 
-def _publish_vacuumed(table: Table, header: SharedHeader, log: Log) -> None:
-    """Publish the table that a vacuum has renamed before it died, unless a process is at work."""
+def _inode(path: str) -> int:
+    found = files.identity(path)
+    return 0 if found is None else found[1]
+
+
+def _publish_vacuumed(path: str, header: SharedHeader, log: Log) -> None:
+    """Publish the table that a vacuum has renamed before it died, unless a process is at work.
+
+    The table is looked at without the lock file, which is the old table's and would lead to an
+    older snapshot.
+    """
     words = header.words
     if not log.try_lock():
         return
     try:
-        if words[WRITING] and table.meta.incarnation == words[INCARNATION] + 1:
-            osdep.sync_directory(os.path.dirname(table.path))
-            make_lock_file(table.path)  # the one that is there is the old table's
-            words[TABLE_TXN] = table.last_transaction()
-            words[TABLE_INODE] = table.inode
-            words[INCARNATION] = table.meta.incarnation
+        table = _if_there(lambda: Table(path, readonly=True, lock=False, fd=_open_table(path)))
+        if table is None:
+            return
+        try:
+            expected = (header.uuid, words[INCARNATION] + 1)
+            if words[WRITING] and (table.meta.uuid, table.meta.incarnation) == expected:
+                osdep.sync_directory(os.path.dirname(path))
+                make_lock_file(path)
+                words[TABLE_TXN] = table.last_transaction()
+                words[TABLE_INODE] = table.inode
+                words[INCARNATION] = table.meta.incarnation
+        finally:
+            table.close()
     finally:
         log.unlock()
+
+
+def _open_table(path: str) -> int:
+    return files.open_file(path, os.O_RDONLY)
 
 
 def _if_there(open_it: Callable[[], T]) -> T | None:

@@ -201,10 +201,17 @@ def test_the_workers_traceback_is_the_last_note() -> None:
 
 def test_a_record_holds_nothing_that_is_empty() -> None:
     error = AppError("x")
-    record = {"module": __name__, "class": "AppError", "message": "x", "args": [{"value": "x"}]}
+    record: dict[str, Any] = {"module": __name__, "class": "AppError", "message": "x"}
+    record |= {"repr": "AppError('x')", "args": [{"value": "x"}]}
     assert encode_error(error) == [record]
     error.__cause__ = ValueError()
-    cause = {"module": "builtins", "class": "ValueError", "message": "", "args": []}
+    cause: dict[str, Any] = {
+        "module": "builtins",
+        "class": "ValueError",
+        "message": "",
+        "repr": "ValueError()",
+    }
+    cause |= {"args": []}
     assert encode_error(error) == [{**record, "cause": 1, "suppress_context": True}, cause]
 
 
@@ -637,7 +644,7 @@ def test_a_traceback_that_cannot_be_formatted_says_why(monkeypatch: pytest.Monke
     error = raised(AppError("x"))
     monkeypatch.setattr(traceback, "format_tb", fail)
     text = encode_error(error)[0]["traceback"]
-    assert text == "<the traceback cannot be formatted: ZipImportError>"
+    assert text == "<the traceback cannot be formatted: zipimport.ZipImportError>"
 
 
 def test_a_deep_traceback_is_cut_in_its_middle() -> None:

@@ -88,8 +88,8 @@ def test_a_vacuum_puts_its_file_over_the_own_table_only(
     store.set_result("a", 1)
     real = Table.copy_to
 
-    def copy_to(table: Table, fd: int) -> None:
-        real(table, fd)
+    def copy_to(table: Table, fd: int, *pulse: Callable[[int], None]) -> None:
+        real(table, fd, *pulse)
         if other.exists():
             os.rename(other, path)
 

@@ -12,6 +12,7 @@ import pytest
 import logstore
 from logstore import TaskProgress
 from logstore.engine import compaction, reading
+from logstore.engine import listing as listing_module
 from logstore.engine.table import Table, Txn
 from logstore.types import Status
 
@@ -134,7 +135,7 @@ def test_a_compaction_amid_a_list_of_the_expired_neither_doubles_nor_loses_a_tas
     listed_before: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(reading, "LISTING_BATCH", 3)
+    monkeypatch.setattr(listing_module, "LISTING_KEYS", 3)
     names = [f"task-{i:02}" for i in range(80)]
     store.commit([store.result_write(name, 1, ttl_s=10 + i) for i, name in enumerate(names[:20])])
     store.compact()
