@@ -193,8 +193,7 @@ class Committer:
                         f"the write was not committed within {self._timeout_s} s, because the one "
                         f"before it has not ended; its outcome is unknown"
                     )
-                if not batch.done:
-                    wake.acquire(timeout=min(left, RECHECK_S))
+                wake.acquire(timeout=min(left, RECHECK_S))
         finally:
             try:
                 queue.remove(batch)
@@ -221,10 +220,8 @@ class Committer:
 
     def _wake_next(self) -> None:
         """Wake the first in the queue, which then leads or looks again."""
-        try:
-            _wake(self._queue[0])
-        except IndexError:
-            pass  # the queue has been taken meanwhile
+        for batch in list(self._queue)[:1]:
+            _wake(batch)
 
 
 def _acknowledge(group: list[_Batch]) -> None:

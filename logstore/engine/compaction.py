@@ -266,10 +266,8 @@ class Fold:
 
     def _evict(self, retention: Retention, budget: Iterator[None]) -> None:
         for _ in budget:
-            if not is_over(retention, self._results, self._data_bytes):
-                return
             time_us = self._oldest(RESULTS)
-            if time_us is None:
+            if time_us is None or not is_over(retention, self._results, self._data_bytes):
                 return
             key = self._key_of(RESULTS, time_us)
             if key is None or self._mark(key).result_us != time_us:

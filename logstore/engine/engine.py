@@ -488,7 +488,7 @@ class Engine(Reading):
         if files.identity(self.path) != self.table.identity:
             with self.view_lock:
                 self._reopen_table()  # a vacuum died behind its rename
-        elif self.table.readonly or not self.table.is_open:
+        elif not self.table.is_open:
             self.table.reopen()
         self.fold_unverified()
         self.counters.recoveries += 1
