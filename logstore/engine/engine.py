@@ -140,6 +140,9 @@ class Engine(Reading):
                     and self._catch_up(state)
                 ):
                     return self.overlay
+                is_unpublished = words[INCARNATION] != self.incarnation and words[WRITING]
+            if is_unpublished:
+                self.exclusively(lambda: None)  # a vacuum may have died behind its rename
 
     def _catch_up(self, state: int) -> bool:
         """Bring the overlay to ``state``; False if the epoch moved meanwhile.  View lock held."""
@@ -295,7 +298,8 @@ class Engine(Reading):
             if self.header.words[INCARNATION] == incarnation:
                 raise
             return
-        if table.meta.incarnation == incarnation == self.header.words[INCARNATION]:
+        found = (table.meta.uuid, table.meta.incarnation)
+        if found == (self.log.uuid, self.header.words[INCARNATION]):
             self.replace_table(table)
             self.incarnation = incarnation
         else:
@@ -306,6 +310,8 @@ class Engine(Reading):
         words = self.header.words
         at_path = files.identity(self.path)
         if at_path is None or at_path[1] != words[TABLE_INODE]:
+            if not identity.is_vacuumed(self):
+                raise identity.replaced_error(self)
             # A vacuum died between its rename and its publication: the lock file may still be
             # the old table's, whose readers' slots say nothing of the new file.
             osdep.sync_directory(os.path.dirname(self.path))

@@ -85,7 +85,7 @@ def _lost(engine: Engine, *, successor: bool = True) -> list[str]:
     if files.identity(path + "-shm") != files.identity(engine.presence_fd):
         lost.append(path + "-shm")
     if files.identity(path) != table.identity:
-        if not (successor and _is_vacuumed(engine)):
+        if not (successor and is_vacuumed(engine)):
             lost.append(path)
     elif files.identity(path + "-lock") != table.lock_identity:
         lost.append(path + "-lock")
@@ -104,7 +104,7 @@ def is_overwritten(engine: Engine) -> bool:
     return found < expected or (found > expected and not words[WRITING])
 
 
-def _is_vacuumed(engine: Engine) -> bool:
+def is_vacuumed(engine: Engine) -> bool:
     """Whether a vacuum has put the file there and died before it could publish it."""
     if os.path.islink(engine.path):
         return False

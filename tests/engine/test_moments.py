@@ -255,6 +255,43 @@ def test_a_live_process_takes_over_the_table_of_a_dead_vacuum(
     assert store.stats().incarnation == 2
 
 
+def test_a_read_behind_two_vacuums_of_which_the_second_died_goes_over_to_its_table(
+    store: logstore.Store, start_peer: Callable[..., Peer]
+) -> None:
+    """The table that is published is gone, and the one that is there is not published."""
+    store.set_result("a", 1)
+    peer = start_peer(store.path)
+    peer.run("store.vacuum()")
+    peer.begin(
+        "from logstore.engine import osdep\n"
+        "osdep.sync_directory = lambda path: os.kill(os.getpid(), 9)\nstore.vacuum()"
+    )
+    with pytest.raises(EOFError):
+        peer.end()
+    assert store.get_result("a") == 1
+    assert store.stats().incarnation == 3
+
+
+def test_another_store_in_the_place_of_a_vacuumed_table_is_not_taken_for_it(
+    path: Path, start_peer: Callable[..., Peer]
+) -> None:
+    with logstore.open(path.with_name("other.db")) as other:
+        other.set_result("other", 1)
+    store = logstore.open(path)
+    store.set_result("a", 1)
+    peer = start_peer(path)
+    peer.run("store.vacuum()")
+    os.rename(path.with_name("other.db"), path)
+    with pytest.raises(logstore.StoreReplacedError):
+        store.set_result("b", 2)
+    with pytest.raises(Exception, match="StoreReplacedError"):
+        peer.run("store.close()")
+    with pytest.raises(logstore.StoreReplacedError):
+        store.close()
+    with logstore.open(path) as other:
+        assert [info.task_id for info in other.tasks()] == ["other"]
+
+
 # -- joining beside a dead vacuum ---------------------------------------------------------------
 
 
@@ -264,19 +301,20 @@ def joined(store: logstore.Store) -> tuple[str, Any]:
 
 
 def test_a_joiner_publishes_no_table_while_a_process_is_at_work_or_if_there_is_none(
-    store: logstore.Store,
+    path: Path, store: logstore.Store, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    path, header = joined(store)
+    store_path, header = joined(store)
+    other = tmp_path_factory.mktemp("other") / "app.db"
+    logstore.open(other).close()
     before = list(header.words)
-    mine = Log.open(path + "-log", header.uuid)
-    theirs = Log.open(path + "-log", header.uuid)
+    mine = Log.open(store_path + "-log", header.uuid)
+    theirs = Log.open(store_path + "-log", header.uuid)
     assert theirs.try_lock()
-    opening._publish_vacuumed(path, header, mine)
+    opening._publish_vacuumed(store_path, header, mine)
     theirs.close()
-    opening._publish_vacuumed(path + "-none", header, mine)
-    logstore.open(path + "-other").close()
-    opening._publish_vacuumed(path + "-other", header, mine)
-    assert opening._inode(path + "-none") == 0
+    opening._publish_vacuumed(store_path + "-none", header, mine)
+    opening._publish_vacuumed(str(other), header, mine)
+    assert opening._inode(store_path + "-none") == 0
     mine.close()
     assert list(header.words) == before
 
