@@ -9,7 +9,7 @@ import os
 from typing import TypeAlias
 
 from logstore.engine.clock import expiry_us, now_us
-from logstore.engine.failures import open_error
+from logstore.engine.failures import raise_open_error
 from logstore.engine.frames import KEY_BYTES_MAX
 from logstore.errors import NotAStoreError
 
@@ -35,7 +35,7 @@ def file_path(path: FilePath) -> str:
     try:
         return os.path.abspath(name)
     except OSError as exc:  # the current directory is gone
-        raise open_error(name, exc) from exc
+        raise_open_error(name, exc)
 
 
 def store_path(path: FilePath) -> str:

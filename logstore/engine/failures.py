@@ -12,11 +12,12 @@ import copy
 import errno
 import os
 import threading
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, TypeGuard
 
 import lmdb
 
 from logstore.engine import oslimits
+from logstore.engine.shelter import is_interrupt
 from logstore.errors import (
     DiskFullError,
     LogstoreError,
@@ -114,7 +115,7 @@ def write_error(path: str, exc: BaseException) -> BaseException:
     if isinstance(exc, OpenError):  # a file that had to be opened again
         code = system_code(exc) or errno.EIO
         return WriteError(code, f"{path}: writing failed: {exc}")
-    if isinstance(exc, LogstoreError) or not isinstance(exc, OSError | lmdb.Error):
+    if not _is_systems(exc):
         return exc
     code, reason = _code_and_reason(path, exc)
     kind, advice = _CAUSES.get(code, _UNKNOWN)
@@ -128,6 +129,15 @@ def write_error(path: str, exc: BaseException) -> BaseException:
         code or errno.EIO,
         f"{path}: writing failed ({reason}): {advice}; the write was not acked, and nothing that "
         f"was acked is lost",
+    )
+
+
+def _is_systems(exc: BaseException) -> TypeGuard[OSError | lmdb.Error]:
+    """Whether an error is of the operating system or of LMDB, and not yet one of the package."""
+    return (
+        isinstance(exc, OSError | lmdb.Error)
+        and not isinstance(exc, LogstoreError)
+        and not is_interrupt(exc)
     )
 
 
@@ -145,7 +155,7 @@ def _code_and_reason(path: str, exc: OSError | lmdb.Error) -> tuple[int, str]:
 
 def raise_open_error(path: str, exc: BaseException) -> NoReturn:
     """Raise the error of :func:`open_error`, caused by ``exc`` unless it is that itself."""
-    if isinstance(exc, OSError | lmdb.Error) and not isinstance(exc, LogstoreError):
+    if _is_systems(exc):
         raise open_error(path, exc) from exc
     raise exc
 

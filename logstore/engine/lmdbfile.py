@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import lmdb
 
 from logstore.engine import files, metapages, osdep, oslimits
-from logstore.engine.failures import open_error, system_code
+from logstore.engine.failures import open_error, raise_open_error, system_code
 from logstore.engine.metapages import MetaPage
 from logstore.errors import (
     CorruptTableError,
@@ -61,7 +61,7 @@ def _look_at(path: str) -> None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # it may be a FIFO
     except OSError as exc:
-        raise open_error(path, exc) from exc
+        raise_open_error(path, exc)
     try:
         info = os.fstat(fd)
         if stat.S_ISDIR(info.st_mode):
@@ -84,7 +84,7 @@ def _look_at(path: str) -> None:
                 f"{path}: {size} bytes, but its header speaks of {expected}; restore a backup"
             )
     except OSError as exc:
-        raise open_error(path, exc) from exc
+        raise_open_error(path, exc)
     finally:
         os.close(fd)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 from logstore.engine import files, frames, osdep
-from logstore.engine.failures import open_error
+from logstore.engine.failures import raise_open_error
 from logstore.errors import CorruptLogError, FormatVersionError, MissingLogError
 
 FIRST_OFFSET = frames.HEADER_BYTES
@@ -70,7 +70,7 @@ class Log:
                 f"accept_log_loss=True to go on without them"
             ) from None
         except OSError as exc:
-            raise open_error(path, exc) from exc
+            raise_open_error(path, exc)
         try:
             info = os.fstat(fd)
             page = os.pread(fd, frames.HEADER_BYTES, 0)
@@ -139,7 +139,7 @@ def read_whole(path: str) -> bytes:
     try:
         fd = files.open_file(path, os.O_RDONLY)
     except OSError as exc:
-        raise open_error(path, exc) from exc
+        raise_open_error(path, exc)
     try:
         with os.fdopen(os.dup(fd), "rb") as file:
             return file.read()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 
-from logstore.engine.failures import open_error
+from logstore.engine.failures import raise_open_error
 from logstore.errors import OpenError
 
 SIDE_NAME_BYTES = 40  # how much longer the names of the files beside a store are, at most
@@ -37,13 +37,13 @@ def check_directory(path: str, *, create: bool) -> None:
     except FileNotFoundError as exc:
         raise OpenError(f"{directory}: no such directory; create it first") from exc
     except OSError as exc:
-        raise open_error(directory, exc) from exc
+        raise_open_error(directory, exc)
     try:
         os.lstat(path)
     except FileNotFoundError:
         pass
     except OSError as exc:
-        raise open_error(path, exc) from exc
+        raise_open_error(path, exc)
 
 
 def _name_bytes_max(directory: str) -> int:
