@@ -60,7 +60,8 @@ def model_to_mapping(model: pydantic.BaseModel) -> dict[str, tuple[str, Any]] | 
     for name, stored_name in shape.stored_names.items():
         if name not in values:
             raise _without_value(model, name)
-        mapping[stored_name] = (name, dumped[name] if name in dumped else values[name])
+        found = dumped if name in shape.dumped_fields else values
+        mapping[stored_name] = (name, found[name])
     for name, value in (model.model_extra or {}).items():
         if name in mapping:
             raise IncompleteError(f"the {type_name(type(model))} there has two fields {name!r}")

@@ -795,6 +795,16 @@ def test_a_group_within_itself_is_no_endless_loop() -> None:
 
 
 @needs_groups
+@pytest.mark.parametrize("args", [(), ("other", [KeyError(1)]), ("g", []), ("g", [KeyError(1)], 2)])
+def test_a_group_is_its_message_and_members_whatever_its_arguments(args: Any) -> None:
+    error = GROUP("g", [ValueError(1)])
+    error.args = args
+    found = back(error)
+    assert type(found) is GROUP
+    assert (found.message, repr(found.exceptions)) == ("g", repr((ValueError(1),)))
+
+
+@needs_groups
 def test_members_that_are_not_allowed_come_back_inert() -> None:
     found = back(GROUP("g", [AppError(1), ValueError(2)]), [GROUP, ValueError])
     assert [type(member) for member in found.exceptions] == [RemoteError, ValueError]

@@ -122,6 +122,15 @@ def test_no_label_costs_a_result() -> None:
     assert unstorable["labels"] == {"5": "x", "<Rude; its str() raised RuntimeError>": 1}
 
 
+def test_an_interrupt_while_a_label_is_converted_is_one() -> None:
+    class Interrupted(list[int]):
+        def __iter__(self) -> Any:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encode_outcome(ok(1, labels={"a": Interrupted([1])}))
+
+
 def test_the_cause_of_a_refusal_comes_back_with_it() -> None:
     found = back(ok([Broken([1])]))
     assert isinstance(found.error, UnserializableValueError)

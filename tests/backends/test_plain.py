@@ -440,7 +440,30 @@ def test_a_model_without_a_value_in_a_field_is_refused(value: Any, told: str) ->
     assert told.format(__name__) in str(caught.value)
 
 
+class Priced(pydantic.BaseModel):
+    """Dumps a field that has another name outside."""
+
+    price: Any = pydantic.Field(alias="cost")
+
+    @pydantic.field_serializer("price")
+    def _dump(self, price: Any) -> Any:
+        return f"{price} EUR"
+
+
+class Spelled(pydantic.BaseModel):
+    """Dumps each of its fields."""
+
+    one: Any
+    two: Any
+
+    @pydantic.field_serializer("*")
+    def _dump(self, value: Any) -> Any:
+        return str(value)
+
+
 def test_whole_models_are_dumped_as_they_say() -> None:
+    assert to_plain(Priced(cost=5)) == {"cost": "5 EUR"}
+    assert to_plain(Spelled(one=1, two=2)) == {"one": "1", "two": "2"}
     assert to_plain(Shelf(rows=[Row(name="n")])) == {"rows": [{"id": None, "name": "n"}]}
     assert to_plain(Box(row=Row(name="n"))) == {"row": {"id": None, "name": "n"}, "count": 0}
 
