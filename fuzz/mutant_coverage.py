@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable
@@ -44,18 +45,35 @@ class Recorded(NamedTuple):
     seconds: float
     hits: bytes  # a byte for each statement of the package
 
+    @property
+    def file(self) -> str:
+        """The file of tests that it is in."""
+        return self.node_id.partition("::")[0]
+
 
 class Coverage:
     """What each test has run."""
 
-    def __init__(self, package: Package, tests: Iterable[Recorded]) -> None:
+    def __init__(self, package: Package, root: Path, tests: Iterable[Recorded]) -> None:
         self._package = package
         self.tests = sorted(tests, key=lambda test: (CRASHES in test.node_id, test.seconds))
+        self._texts = {name: (root / name).read_text() for name in {t.file for t in self.tests}}
 
     def covering(self, point: Point) -> list[Recorded]:
-        """The tests that may notice a point, the fastest first, those of crashes last."""
+        """The tests that may notice a point, the fastest first, those of crashes last.
+
+        They run what is near to it, or their file names what it defines.
+        """
         near = self._package.near(point)
-        return [test for test in self.tests if any(test.hits[number] for number in near)]
+        names = [re.compile(rf"\b{name}\b") for name in self._package.names(point)]
+        naming = {
+            file for file, text in self._texts.items() if any(name.search(text) for name in names)
+        }
+        return [
+            test
+            for test in self.tests
+            if test.file in naming or any(test.hits[number] for number in near)
+        ]
 
 
 def files_of_tests(root: Path) -> list[Path]:
@@ -94,7 +112,7 @@ def measure(
 
     with ThreadPoolExecutor(jobs) as pool:
         tests = pool.map(recorded, files_of_tests(root))
-        return Coverage(package, [test for of_file in tests for test in of_file])
+        return Coverage(package, root, [test for of_file in tests for test in of_file])
 
 
 def _needed(path: Path, shared: Iterable[Path]) -> list[bytes]:

@@ -45,7 +45,8 @@ _WIDE = {"Exception", "CancelledError", "GeneratorExit", "KeyboardInterrupt", "S
 _FOR_PEOPLE = re.compile(r"(Error|Exception|Warning)$")
 _OWN_MISTAKE = re.compile(r"raise (AssertionError|NotImplementedError)\b")  # as an assertion
 _LOG = {"debug", "info", "warning", "error", "exception", "critical", "warn"}
-_NAMES_ONLY = {"__all__", "__slots__", "__match_args__"}
+# A list of names, or taskiq's name for the text of an error.
+_NAMES_ONLY = {"__all__", "__slots__", "__match_args__", "__template__"}
 
 
 def find(file: str, source: str) -> list[Point]:

@@ -76,14 +76,22 @@ class Package:
         """
         if point.statement >= 0:
             return {self._starts[point.file] + point.statement}
-        numbers: set[int] = set()
-        names: set[str] = set()
-        around = [node for node in _at_import(self._trees[point.file]) if _holds(node, point.line)]
-        for node in around[-1:]:  # the innermost
+        numbers = self._using(self.names(point))
+        for node in self._around(point)[-1:]:
             numbers |= self._within(point.file, node)
-            names |= _defined(node)
-        names |= {node.name for node in around if isinstance(node, ast.ClassDef)}
-        return numbers | self._using(names) or self._within(point.file, self._trees[point.file])
+        return numbers or self._within(point.file, self._trees[point.file])
+
+    def names(self, point: Point) -> set[str]:
+        """What a point defines that runs at import; nothing for one in a function."""
+        if point.statement >= 0:
+            return set()
+        around = self._around(point)
+        names = {node.name for node in around if isinstance(node, ast.ClassDef)}
+        return names.union(*(_defined(node) for node in around[-1:]))
+
+    def _around(self, point: Point) -> list[ast.stmt]:
+        """The statements outside of functions that hold a point, the innermost last."""
+        return [node for node in _at_import(self._trees[point.file]) if _holds(node, point.line)]
 
     def _within(self, file: str, node: ast.AST) -> set[int]:
         """Statements of functions in a part of a file."""

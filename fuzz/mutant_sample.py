@@ -40,6 +40,7 @@ FATES = (KILLED, TIMED_OUT, SURVIVED, EQUIVALENT)
 DIE_MIN = 0.95
 # Limits in seconds, and in multiples of what a test takes: a busy machine is no hang.
 START_S, TEST_S, TIMES_SLOWER = 60.0, 20.0, 10.0
+NO_TESTS_FOUND = 5  # pytest's exit status
 FIRST_S = 3.0  # how long the first tests may take together: most mutants die of them
 CONTROL_TESTS = 50
 
@@ -103,7 +104,7 @@ def judge(point: Point, source: str, copy: Copy, tests: Sequence[Recorded]) -> t
                 return KILLED, "no test can be run"
             again = run_tests(copy, [culprit])
             if again.status != PASSED:
-                hung = again.status is None or "Timeout" in again.ended[-1].failed
+                hung = again.status is None or any("Timeout" in t.failed for t in again.ended)
                 return TIMED_OUT if hung else KILLED, culprit.node_id
             flaky.append(culprit.node_id)
             left.insert(0, part[part.index(culprit) + 1 :])
@@ -116,22 +117,22 @@ def run_tests(copy: Copy, tests: Sequence[Recorded]) -> Run:
     if not tests:
         return Run(PASSED, [], "", "")
     order = [(test.node_id, TEST_S + TIMES_SLOWER * test.seconds) for test in tests]
-    files = list(dict.fromkeys(test.node_id.partition("::")[0] for test in tests))
+    files = list(dict.fromkeys(test.file for test in tests))
     limit_s = START_S + TEST_S + TIMES_SLOWER * sum(test.seconds for test in tests)
     return copy.run(files, limit_s, order=order)
 
 
 def culprit_of(run: Run, tests: Sequence[Recorded]) -> Recorded | None:
-    """The test that was red or never ended; None if none could be run.
+    """The test that was red, never ended, or was the last before pytest itself failed.
 
-    Raises RuntimeError if there is no test of the order: that is not the mutant's doing.
+    None if no test could be run.  Raises RuntimeError if that is not the mutant's doing.
     """
-    names = [test.node_id for test in run.ended if test.failed] or [run.last]
-    if names[0]:
-        return next(test for test in tests if test.node_id == names[0])
-    if run.status in (None, 5) or run.ended:
+    red = [test.node_id for test in run.ended if test.failed]
+    names = [*red, run.last, *(test.node_id for test in reversed(run.ended))]
+    name = next((name for name in names if name), None)
+    if name is None and run.status in (None, NO_TESTS_FOUND):
         raise RuntimeError(f"pytest ended with {run.status}:\n{run.output}")
-    return None
+    return next((test for test in tests if test.node_id == name), None)
 
 
 class Campaign:

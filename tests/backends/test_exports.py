@@ -69,6 +69,18 @@ def test_without_taskiq_the_error_says_what_to_install() -> None:
     assert "pip install 'logstore[taskiq]'" in done.stdout
 
 
+def test_a_broken_installation_is_not_called_a_missing_extra(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(_: str) -> None:
+        raise ModuleNotFoundError("No module named 'lmdb.cpython'", name="lmdb.cpython")
+
+    monkeypatch.delitem(vars(logstore.backends), "open_backend", raising=False)
+    monkeypatch.setattr(logstore.backends, "import_module", fail)
+    with pytest.raises(ModuleNotFoundError, match=r"lmdb\.cpython"):
+        _ = logstore.backends.open_backend
+
+
 @pytest.mark.parametrize(
     ("name", "taskiq_error"),
     [
@@ -143,3 +155,5 @@ def test_a_remote_error_can_be_pickled() -> None:
     assert (again.type, again.message, again.traceback) == ("app.Gone", "message", "traceback")
     assert str(again) == "app.Gone: message"
     assert str(errors.RemoteError("app.Gone", "")) == "app.Gone"
+    named = errors.RemoteError(type="app.Gone", message="message")
+    assert pickle.loads(pickle.dumps(named)).message == "message"

@@ -112,9 +112,10 @@ def test_an_error_that_a_handler_is_not_for_passes_it(
 ) -> None:
     monkeypatch.delitem(vars(logstore.backends), "open_backend", raising=False)  # found lazily
     (tmp_path / ".writing-0").touch()
-    monkeypatch.setattr(owner, name, raising(UnforeseenError()))
-    with pytest.raises(UnforeseenError):
-        call(tmp_path)
+    with monkeypatch.context() as patch:  # pytest itself may need what is broken here
+        patch.setattr(owner, name, raising(UnforeseenError()))
+        with pytest.raises(UnforeseenError):
+            call(tmp_path)
 
 
 def test_an_error_that_a_parser_is_not_known_for_passes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +188,8 @@ def test_an_interrupt_passes_the_handlers_of_all_errors(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if owner is not None:
-        monkeypatch.setattr(owner, name, raising(KeyboardInterrupt()))
-    with pytest.raises(KeyboardInterrupt):
-        call(tmp_path)
+    with monkeypatch.context() as patch:
+        if owner is not None:
+            patch.setattr(owner, name, raising(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            call(tmp_path)
