@@ -31,7 +31,7 @@ from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
-from cbor2 import CBORDecoder, CBOREncoder, dumps
+from cbor2 import CBORDecoder, CBOREncoder, CBORError, dumps
 
 from logstore.codec_hooks import DecHook, EncHook, Revival, checked_payload
 from logstore.codec_lower import (
@@ -163,6 +163,13 @@ def _weigh(container: Any, budget: int, depth: int) -> int:
     return budget
 
 
+# What bytes that no encoder writes can raise.
+_OF_DATA = (
+    *(CBORError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError),
+    *(RecursionError, EOFError, DecodeError, Refused),
+)
+
+
 def decode_value(data: bytes | memoryview, dec_hook: DecHook | None = None) -> Any:
     """Return the value that ``data`` holds: one of the types of the module, at every level.
 
@@ -198,6 +205,10 @@ def decode_value(data: bytes | memoryview, dec_hook: DecHook | None = None) -> A
         if revival is not None and revival.failure is not None:
             revival.failure.plain = decode_value(data)
             raise revival.failure from revival.failure.__cause__
+        if not isinstance(error, _OF_DATA):
+            raise  # a signal handler's
+        if cause and not isinstance(cause, _OF_DATA):
+            raise cause from None
         reason = f"{error}: {cause}" if cause else f"{error}"
         raise DecodeError(
             f"the {len(data)} bytes of a value cannot be read: {reason[:_REASON_CHARS_MAX]}"
