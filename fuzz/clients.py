@@ -93,7 +93,7 @@ KINDS: dict[str, dict[str, float]] = {
 
 _SETTLE_S = 60.0
 _APART = 4  # how many keys only ever expire, and how many are only ever written in vain
-_DURABLE = frozenset({"delete", "pop", "sync", "settle", "compact", "vacuum", "backup", "reopen"})
+_DURABLE = frozenset({"delete", "pop", "sync", "settle", "compact", "vacuum", "reopen"})
 _DURABLE_ALWAYS = frozenset({"set", "large", "expire"})
 
 

@@ -292,6 +292,7 @@ class Engine(Reading):
         one is complete.  If another vacuum comes meanwhile, the caller tries again.
         """
         incarnation = self.header.words[INCARNATION]
+        self._leave_lock_file()
         try:
             table = Table(self.path, readonly=True)
         except (OpenError, OSError):
@@ -299,7 +300,7 @@ class Engine(Reading):
                 raise
             return
         found = (table.meta.uuid, table.meta.incarnation)
-        if found == (self.log.uuid, self.header.words[INCARNATION]):
+        if found == (self.log.uuid, incarnation) and self.header.words[INCARNATION] == incarnation:
             self.replace_table(table)
             self.incarnation = incarnation
         else:
@@ -320,11 +321,22 @@ class Engine(Reading):
             self.table.reopen()
             return
         else:
+            self._leave_lock_file()
             table = Table(self.path)
         self.replace_table(table)
         words[TABLE_TXN] = table.last_transaction()
+        words[TABLE_INODE] = table.inode  # before INCARNATION, which others go by
         words[INCARNATION] = self.incarnation = table.meta.incarnation
-        words[TABLE_INODE] = table.inode
+
+    def _leave_lock_file(self) -> None:
+        """Close old tables that were opened just when a vacuum made the new table's lock file.
+
+        LMDB opens a file once in a process, its lock file too.
+        """
+        lock_identity = files.identity(self.path + "-lock")
+        for table in (self.table, *self._retired):
+            if table.lock_identity == lock_identity:
+                table.close()
 
     def replace_table(self, table: Table) -> None:
         """Go over to another file; the old one is closed later, without the writer lock.

@@ -194,8 +194,8 @@ def _finish(engine: Engine, copy: Table, fd: int, folded: int) -> None:
     with engine.view_lock:  # else a reader would go over to the file as well
         engine.replace_table(table)
         words[TABLE_TXN] = table.last_transaction()
+        words[TABLE_INODE] = table.inode  # before INCARNATION, which others go by
         words[INCARNATION] = engine.incarnation = incarnation
-        words[TABLE_INODE] = table.inode
     engine.begin_epoch(epoch)
 
 
