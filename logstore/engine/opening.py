@@ -188,10 +188,14 @@ def _open_alone(
         files.close(table_fd)
         raise
     try:
-        header.begin_rebuild()
-        nonce = header.nonce
-        _remove_leftovers(path)
-        counters = Counters()
+        try:
+            header.begin_rebuild()
+            nonce = header.nonce
+            _remove_leftovers(path)
+            counters = Counters()
+        except BaseException:
+            files.close(table_fd)
+            raise
         table = Table(path, new_lock=True, fd=table_fd)
         log: Log | None = None
         try:

@@ -29,6 +29,7 @@ from logstore.errors import LogstoreError
 
 T = TypeVar("T")
 
+START_S = 5.0  # how long a thread may take to begin
 SLICE_S = 0.05  # how often a wait within sheltered work looks whether it was interrupted
 
 
@@ -51,17 +52,16 @@ class _Job:
 
     def start(self) -> None:
         """Run in a thread that Python's threading module knows, started where none interrupts."""
-        thread = threading.Thread(target=self.run, name="logstore-sheltered", daemon=True)
         try:
-            thread.start()
-        except RuntimeError:  # no other can be started
+            threading.Thread(target=self.run, name="logstore-sheltered", daemon=True).start()
+        except BaseException:  # no other can be started
             self.run()
 
     def run(self) -> None:
         if not self.claim.acquire(blocking=False):
             return  # the caller was interrupted before anything had begun
-        _current.job = self
         try:
+            _current.job = self
             self.value = self._work()
         except BaseException as exc:
             self.error = exc
@@ -99,7 +99,8 @@ def sheltered(work: Callable[[], T], discard: Callable[[T], object] | None = Non
             if not started:
                 started = True
                 _thread.start_new_thread(job.start, ())
-            job.done.acquire()
+            if not job.done.acquire(timeout=START_S) and job.claim.acquire(blocking=False):
+                return work()  # the thread has died before it could begin, for want of memory
         except BaseException as exc:
             interrupt = exc
             job.interrupted = True
