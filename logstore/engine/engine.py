@@ -329,14 +329,14 @@ class Engine(Reading):
         words[INCARNATION] = self.incarnation = table.meta.incarnation
 
     def _leave_lock_file(self) -> None:
-        """Close old tables that were opened just when a vacuum made the new table's lock file.
+        """Leave old tables that were opened just when a vacuum made the new table's lock file.
 
         LMDB opens a file once in a process, its lock file too.
         """
         lock_identity = files.identity(self.path + "-lock")
         for table in (self.table, *self._retired):
             if table.lock_identity == lock_identity:
-                table.close()
+                table.leave()
 
     def replace_table(self, table: Table) -> None:
         """Go over to another file; the old one is closed later, without the writer lock.
@@ -526,7 +526,7 @@ class Engine(Reading):
         words = self.header.words
         words[WRITING] = 1
         log_id = new_log_id()
-        if os.path.lexists(self.log.path) and not identity.has_log(self):
+        if not identity.has_log(self) and identity.is_worth_keeping(self.log.path, self.log.uuid):
             files.keep_aside(self.log.path, "replaced")  # what lies there is not ours to remove
         new = Log.create(
             self.log.path, self.log.uuid, log_id, arena_bytes(self.options), like=self.path

@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 import lmdb
 
-from logstore.engine import files, osdep
+from logstore.engine import files, frames, osdep
 from logstore.engine.closedcopy import write_closed, write_new
 from logstore.engine.header import INCARNATION, LOG_FAILED, REPLACED, STATE, TABLE_TXN, WRITING
+from logstore.engine.log import read_whole
 from logstore.engine.table import Table
 from logstore.errors import (
     CorruptTableError,
@@ -76,6 +77,20 @@ def is_suspect(engine: Engine) -> bool:
 def has_log(engine: Engine) -> bool:
     """Whether the log at its path is the one that this process has open."""
     return files.identity(engine.log.path) == engine.log.identity
+
+
+def is_worth_keeping(log_path: str, uuid: bytes) -> bool:
+    """Whether a file in the place of the log holds anything: a new log of this store does not."""
+    if not os.path.lexists(log_path):
+        return False
+    try:
+        data = read_whole(log_path)
+    except (OSError, LogstoreError):
+        return True
+    header = frames.decode_log_header(data[: frames.HEADER_BYTES])
+    seed = frames.checksum_seed(uuid)
+    newest = frames.newest_epoch(data[frames.HEADER_BYTES :], frames.HEADER_BYTES, seed)
+    return header is None or header.uuid != uuid or newest > 0
 
 
 def _lost(engine: Engine, *, successor: bool = True) -> list[str]:

@@ -55,6 +55,7 @@ from logstore.errors import (
 T = TypeVar("T")
 
 _RETRY_S = 0.001
+_LEAVING_S = 1.0
 
 
 def open_engine(
@@ -115,13 +116,10 @@ def _try_open(path: str, fd: int, options: Options, *, accept_log_loss: bool) ->
         if not _is_at(fd, path + "-shm"):
             return None
         try:
-            table_fd = _open_table_alone(path)
-            if table_fd is not None:
-                return _open_alone(path, fd, table_fd, options, accept_log_loss=accept_log_loss)
+            return _open_alone(path, fd, options, accept_log_loss=accept_log_loss)
         except BaseException:
             _remove_header(path)
             raise
-        _remove_header(path)  # processes have the store open whose own header was removed
     elif osdep.try_lock(fd, shared=True) and _is_at(fd, path + "-shm"):
         return _join(path, fd, options)
     return None
@@ -179,9 +177,11 @@ def _is_at(fd: int, path: str) -> bool:
 # -- alone -------------------------------------------------------------------------------------
 
 
-def _open_alone(
-    path: str, fd: int, table_fd: int, options: Options, *, accept_log_loss: bool
-) -> Engine | None:
+def _open_alone(path: str, fd: int, options: Options, *, accept_log_loss: bool) -> Engine | None:
+    table_fd = _open_table_alone(path)
+    if table_fd is None:
+        _remove_header(path)  # processes have the store open whose own header was removed
+        return None
     try:
         header = SharedHeader(fd)
     except BaseException:
@@ -482,7 +482,7 @@ def close_engine(engine: Engine) -> None:
         alone = (
             osdep.try_lock(engine.presence_fd)
             and _is_at(engine.presence_fd, path + "-shm")
-            and osdep.try_lock(engine.table.fd)
+            and _lock_table(engine.table.fd)
         )
         if alone:
             engine.fold(clean=True)
@@ -513,6 +513,16 @@ def close_engine(engine: Engine) -> None:
         pass  # the table is complete and marked so: whoever opens it next tidies up
     finally:
         _close_presence(engine.presence_fd)
+
+
+def _lock_table(fd: int) -> bool:
+    """Take the other half of the presence lock, which a process on its way out may still hold."""
+    deadline = time.monotonic() + _LEAVING_S
+    while not osdep.try_lock(fd):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_RETRY_S)
+    return True
 
 
 def _release(engine: Engine) -> None:

@@ -120,14 +120,15 @@ class Table:
             elif lock:
                 refuse_link(path + "-lock")  # LMDB would follow it
             self._open()
+            self.identity = files.identity(path if self.fd < 0 else self.fd)
+            self.inode = self.identity[1] if self.identity is not None else 0
+            self.lock_identity = files.identity(path + "-lock") if lock else None
+            _tables.add(self)
         except BaseException:
+            self._close_environment()
             if self.fd >= 0:
                 files.close(self.fd)
             raise
-        self.identity = files.identity(path if self.fd < 0 else self.fd)
-        self.inode = self.identity[1] if self.identity is not None else 0
-        self.lock_identity = files.identity(path + "-lock") if lock else None
-        _tables.add(self)
 
     @classmethod
     def create(cls, path: str, uuid: bytes) -> None:
@@ -221,6 +222,11 @@ class Table:
         _tables.discard(self)
         if fd >= 0:
             files.close(fd)
+
+    def leave(self) -> None:
+        """Close LMDB's handle only: the next read opens it again."""
+        with self._writing, self._gate:
+            self._close_environment()
 
     def _close_environment(self) -> None:
         # LMDB's registry of open files goes by inode: while ``fd`` is open, no other file can get
