@@ -193,10 +193,10 @@ def _open_alone(path: str, fd: int, options: Options, *, accept_log_loss: bool) 
             nonce = header.nonce
             _remove_leftovers(path)
             counters = Counters()
+            table = Table(path, new_lock=True, fd=table_fd)
         except BaseException:
             files.close(table_fd)
             raise
-        table = Table(path, new_lock=True, fd=table_fd)
         log: Log | None = None
         try:
             log, epoch, last_time_us = _recover_alone(
@@ -427,9 +427,14 @@ def _publish_vacuumed(path: str, header: SharedHeader, log: Log) -> None:
     if not log.try_lock():
         return
     try:
-        table = _if_there(lambda: Table(path, readonly=True, lock=False, fd=_open_table(path)))
-        if table is None:
+        fd = _if_there(lambda: files.open_file(path, os.O_RDONLY))
+        if fd is None:
             return
+        try:
+            table = Table(path, readonly=True, lock=False, fd=fd)
+        except BaseException:
+            files.close(fd)
+            raise
         try:
             expected = (header.uuid, words[INCARNATION] + 1)
             if words[WRITING] and (table.meta.uuid, table.meta.incarnation) == expected:
@@ -442,10 +447,6 @@ def _publish_vacuumed(path: str, header: SharedHeader, log: Log) -> None:
             table.close()
     finally:
         log.unlock()
-
-
-def _open_table(path: str) -> int:
-    return files.open_file(path, os.O_RDONLY)
 
 
 def _if_there(open_it: Callable[[], T]) -> T | None:

@@ -98,7 +98,7 @@ class Table:
         """Open an existing file, after checking that opening it is safe.
 
         ``lock`` is for the file of a store, which others may use too: its presence is shown by a
-        lock on the descriptor ``fd``, which is taken over, or on one that is opened here.
+        lock on the descriptor ``fd``, which is taken over if this returns, or on an own one.
         ``new_lock`` makes LMDB's lock file, for a caller who knows that no other process has this
         table file open.  Raises an :class:`OpenError` or CorruptTableError that names the file
         and what was found, StoreBusyError if a process is alone with the file, or OSError.
@@ -126,7 +126,7 @@ class Table:
             _tables.add(self)
         except BaseException:
             self._close_environment()
-            if self.fd >= 0:
+            if fd is None and self.fd >= 0:
                 files.close(self.fd)
             raise
 
