@@ -183,9 +183,10 @@ class Engine(Reading):
             except StoreClosedError:
                 if self.closed:
                     raise self.closed_error() from None
-                if table is self.table:
-                    # A failed compaction could not open it again.
-                    self._open_sheltered(table.ensure_open)
+                with self.view_lock:  # else another thread is just going over to a new table
+                    if table is self.table:
+                        # A failed compaction could not open it again.
+                        self._open_sheltered(table.ensure_open)
 
     def _open_sheltered(self, open_it: Callable[[], object]) -> None:
         try:
@@ -292,7 +293,7 @@ class Engine(Reading):
         one is complete.  If another vacuum comes meanwhile, the caller tries again.
         """
         incarnation = self.header.words[INCARNATION]
-        self._leave_lock_file()
+        self._leave_old_tables()
         try:
             table = Table(self.path, readonly=True)
         except (OpenError, OSError):
@@ -321,22 +322,21 @@ class Engine(Reading):
             self.table.reopen()
             return
         else:
-            self._leave_lock_file()
+            self._leave_old_tables()
             table = Table(self.path)
         self.replace_table(table)
         words[TABLE_TXN] = table.last_transaction()
         words[TABLE_INODE] = table.inode  # before INCARNATION, which others go by
         words[INCARNATION] = self.incarnation = table.meta.incarnation
 
-    def _leave_lock_file(self) -> None:
-        """Leave old tables that were opened just when a vacuum made the new table's lock file.
+    def _leave_old_tables(self) -> None:
+        """Close LMDB's handles of old tables; under the view lock.
 
-        LMDB opens a file once in a process, its lock file too.
+        LMDB opens a file once in a process, and an old table may have been opened just when a
+        vacuum made the new table's lock file.
         """
-        lock_identity = files.identity(self.path + "-lock")
         for table in (self.table, *self._retired):
-            if table.lock_identity == lock_identity:
-                table.leave()
+            table.leave()
 
     def replace_table(self, table: Table) -> None:
         """Go over to another file; the old one is closed later, without the writer lock.
