@@ -368,3 +368,30 @@ def test_progress_alone_over_the_limit_is_kept(open_store: Stores) -> None:
     store.set_progress("a", logstore.TaskProgress(status="x" * 1000))
     store.compact()
     assert store.get_progress("a") is not None
+
+
+def test_a_table_that_another_process_keeps_locked_is_given_up(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last process out waits for one that is just leaving, and no longer."""
+    monkeypatch.setattr(opening, "_LEAVING_S", 0.01)
+    logstore.open(path).close()
+    fds = [os.open(path, os.O_RDONLY) for _ in range(2)]
+    assert osdep.try_lock(fds[0], shared=True)
+    assert not opening._lock_table(fds[1])
+    os.close(fds[0])
+    assert opening._lock_table(fds[1])
+    os.close(fds[1])
+
+
+def test_what_is_no_table_beside_a_live_header_is_an_error_and_leaves_no_descriptor(
+    store: logstore.Store, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    junk = tmp_path_factory.mktemp("junk") / "app.db"
+    junk.write_bytes(b"not a store" * 1000)
+    mine = Log.open(store.path + "-log", live(store).header.uuid)
+    before = sorted(os.listdir("/proc/self/fd"))
+    with pytest.raises(logstore.NotAStoreError):
+        opening._publish_vacuumed(str(junk), live(store).header, mine)
+    assert sorted(os.listdir("/proc/self/fd")) == before
+    mine.close()
