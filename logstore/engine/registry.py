@@ -93,7 +93,8 @@ def _acquire(key: str, open_engine: Callable[[], Reading], timeout_s: float) -> 
             raise
         return shared
     finally:
-        _leave(key, slot)
+        slot.lock.release()  # a call of C, which needs no memory
+        _forget(key, slot)
 
 
 def _enter(key: str, timeout_s: float) -> _Slot:
@@ -111,11 +112,6 @@ def _enter(key: str, timeout_s: float) -> _Slot:
         f"{key.removesuffix(_FROZEN)}: another thread has been opening or closing the store for "
         f"more than {timeout_s} s"
     )
-
-
-def _leave(key: str, slot: _Slot) -> None:
-    slot.lock.release()
-    _forget(key, slot)
 
 
 def _forget(key: str, slot: _Slot) -> None:
@@ -151,7 +147,8 @@ def release(shared: Shared) -> None:
                 shared.handles = 0
                 slot.shared = None
     finally:
-        _leave(shared.key, slot)
+        slot.lock.release()
+        _forget(shared.key, slot)
         shared.notifier.tell_all_to_look()  # waiters find that their handle is closed
 
 
