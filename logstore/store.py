@@ -65,7 +65,6 @@ from logstore.engine.threads import Signal
 from logstore.errors import (
     ReadOnlyError,
     StoreClosedError,
-    StoreReplacedError,
     WaitTimeoutError,
 )
 from logstore.progress import TaskProgress, decode_progress, encode_progress
@@ -154,7 +153,7 @@ def open(
         retention=Retention(max_results, max_bytes),
     )
 
-    def open_shared() -> registry.Shared:
+    def open_handle() -> registry.Handle:
         try:
             if mode == "r" and not is_in_use(real_path):
                 check_place(real_path, force=force, create=False)
@@ -178,7 +177,7 @@ def open(
     return sheltered(
         lambda: Store(
             real_path,
-            open_shared,
+            open_handle,
             writable=mode == "rw",
             sync=sync == "always",
             ttls_s=(result_ttl_s, failure_ttl_s, progress_ttl_s),
@@ -196,7 +195,7 @@ class Store:
     def __init__(
         self,
         path: str,
-        open_shared: Callable[[], registry.Shared],
+        open_handle: Callable[[], registry.Handle],
         *,
         writable: bool,
         sync: bool,
@@ -206,17 +205,21 @@ class Store:
         dec_hook: DecHook | None,
     ) -> None:
         self._path = path
-        self._open_shared = open_shared
+        self._open_handle = open_handle
         self._writable = writable
         self._sync = sync
         self._result_ttl_s, self._failure_ttl_s, self._progress_ttl_s = ttls_s
         self._max_value_bytes = max_value_bytes
         self.enc_hook, self.dec_hook = enc_hook, dec_hook
-        self._closed = False
         self._closing = threading.Lock()  # held while the handle is opened again or closed
-        self._shared = open_shared()
-        self._engine = self._shared.engine
+        self._handle = open_handle()
+        self._engine = self._handle.engine
         _stores.add(self)
+
+    def __del__(self) -> None:
+        handle: registry.Handle | None = self.__dict__.get("_handle")  # None: opening has failed
+        if handle is not None:
+            handle.abandon()
 
     @property
     def path(self) -> str:
@@ -225,11 +228,11 @@ class Store:
 
     @property
     def closed(self) -> bool:
-        """Whether :meth:`close` has been called."""
-        return self._closed
+        """Whether the handle has been closed."""
+        return self._handle.released
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "open"
+        state = "closed" if self.closed else "open"
         return f"<logstore.Store {self._path!r} {state}>"
 
     def __reduce__(self) -> NoReturn:
@@ -490,24 +493,19 @@ class Store:
     def close(self) -> None:
         """Close this handle; the last one of the last process leaves a single file.
 
-        Closing again does nothing.  Raises WriteError if the last compaction failed: nothing is
-        lost then, and the log stays beside the table.  Raises StoreReplacedError if the file at
-        the path is not this store any more.
+        Closing again does nothing, unless the first time was cut short.  Raises WriteError if the
+        last compaction failed: nothing is lost then, and the log stays beside the table.  Raises
+        StoreReplacedError if the file at the path is not this store any more.
+
+        A handle that nobody refers to any longer is closed soon, by a thread.
         """
-        if not self._closed:
+        if not self._handle.released:
             self._engine.refuse_nested()
             sheltered(self._close)
 
     def _close(self) -> None:
         with self._closing:
-            if self._closed:
-                return
-            self._closed = True
-            try:
-                registry.release(self._shared)
-            except StoreReplacedError:
-                self._closed = self._engine.closed
-                raise
+            self._handle.release()
 
     # -- for AsyncStore and the backends --------------------------------------------------------
 
@@ -515,7 +513,7 @@ class Store:
     def engine(self) -> Reading:
         """The engine, opened again in a forked child.  Raises StoreClosedError."""
         engine = self._engine
-        if engine.closed or self._closed:
+        if engine.closed or self._handle.released:
             return self._revive()
         return engine
 
@@ -525,9 +523,9 @@ class Store:
         Raises StoreClosedError.
         """
         engine = self._engine
-        if not engine.closed and not self._closed:
+        if not engine.closed and not self._handle.released:
             return engine.current_view()
-        if engine.forked and not self._closed:
+        if engine.forked and not self._handle.released:
             return None  # :attr:`engine` opens it again, which is not for an event loop
         raise engine.closed_error()
 
@@ -547,11 +545,11 @@ class Store:
     def _open_again(self) -> Reading:
         with self._closing:
             engine = self._engine
-            if self._closed or (engine.closed and not engine.forked):
+            if self._handle.released or (engine.closed and not engine.forked):
                 raise StoreClosedError(f"{self._path}: the store is closed")
             if engine.forked:
-                self._shared = self._open_shared()
-                self._engine = self._shared.engine
+                self._handle = self._open_handle()
+                self._engine = self._handle.engine
             return self._engine
 
     def result_write(
@@ -640,11 +638,11 @@ class Store:
     def subscribe(self, subscription: Subscription) -> None:
         """Begin to tell a subscriber of changes; may touch the disk."""
         self.engine  # noqa: B018 - opens anew after a fork
-        self._shared.notifier.subscribe(subscription)
+        self._handle.notifier.subscribe(subscription)
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Tell it no more; no effect if it is not told."""
-        self._shared.notifier.unsubscribe(subscription)
+        self._handle.notifier.unsubscribe(subscription)
 
 
 class _Waiter(Subscription):

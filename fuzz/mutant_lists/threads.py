@@ -83,7 +83,7 @@ MUTANTS = [
     Mutant(
         "each handle of a file has an engine of its own",
         "engine/registry.py",
-        "            shared.handles += 1\n            return shared\n",
+        "            shared.handles += 1\n            return handle\n",
         "            shared.handles += 1\n",
         "engine/test_registry.py::test_a_store_is_opened_once_however_many_handles_there_are",
     ),

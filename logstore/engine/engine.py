@@ -103,32 +103,26 @@ class Engine(Reading):
         the files are not those at the path any more.
         """
         overlay = self.overlay
-        try:
-            if overlay.state == self.header.words[STATE]:
-                return overlay
-        except ValueError:  # the header is unmapped
-            raise self.closed_error() from None
+        if overlay.state == self.header.words[STATE]:
+            return overlay
         return self._refresh()
 
     def current_view(self) -> Overlay | None:
         """The overlay if it is complete as it is, without touching the disk; else None."""
         overlay = self.overlay
-        try:
-            return overlay if overlay.state == self.header.words[STATE] else None
-        except ValueError:
-            raise self.closed_error() from None
+        return overlay if overlay.state == self.header.words[STATE] else None
 
     def _refresh(self) -> Overlay:
         """Catch the overlay up with the log, after other processes' writes."""
         if self.view_lock._is_owned():  # type: ignore[attr-defined]
             raise nested_error()
         while True:
-            if self.closed:
-                raise self.closed_error()
-            words = self.header.words
-            if words[REPLACED]:
-                raise identity.replaced_error(self)
             with self.view_lock:
+                if self.closed:
+                    raise self.closed_error()
+                words = self.header.words
+                if words[REPLACED]:
+                    raise identity.replaced_error(self)
                 if words[LOG_ID] != self.log.log_id:
                     self._open_sheltered(self._reopen_log)
                 if words[INCARNATION] != self.incarnation:
@@ -176,10 +170,6 @@ class Engine(Reading):
                 return read(table)
             except MapResizedError:
                 sheltered(table.adopt_map_size)
-            except ValueError:
-                if self.closed:  # the header is unmapped
-                    raise self.closed_error() from None
-                raise
             except StoreClosedError:
                 if self.closed:
                     raise self.closed_error() from None
@@ -408,18 +398,15 @@ class Engine(Reading):
         it again, and the others go on.  Raises StoreClosedError.
         """
         self._held_until_ns = time.monotonic_ns() + HOLD_NS
-        try:
-            self.header.words[by] = self._held_until_ns
-        except ValueError:
-            raise self.closed_error() from None
+        if self.closed:
+            raise self.closed_error()
+        self.header.words[by] = self._held_until_ns
 
     def let_compactions_go_on(self, by: int) -> None:
         """Undo :meth:`hold_compactions`, unless another process has called it since."""
-        try:
-            if self.header.words[by] == self._held_until_ns:
-                self.header.words[by] = 0
-        except ValueError:
-            pass  # the header is unmapped
+        words = self.header.words
+        if words[by] == self._held_until_ns:
+            words[by] = 0
 
     def is_held(self, by: int | None = None) -> bool:
         """Whether a copy of this kind, or of any, gets on in this process or another."""
@@ -550,10 +537,10 @@ class Engine(Reading):
 
     def log_state(self) -> tuple[int, int]:
         """The published state (epoch << 32 | committed offset) and the synced offset."""
-        try:
-            return self.header.words[STATE], self.header.words[SYNCED]
-        except ValueError:
-            raise self.closed_error() from None
+        if self.closed:
+            raise self.closed_error()
+        words = self.header.words
+        return words[STATE], words[SYNCED]
 
     def log_file_bytes(self) -> int:
         """Size of the log's file."""
@@ -570,8 +557,9 @@ class Engine(Reading):
         self.groups.append([], must_sync=True)
 
     def stop(self) -> None:
-        """Let no operation begin any more."""
-        self.closed = True
+        """Let no operation begin any more, nor go on to look at the shared header."""
+        with self.view_lock:
+            self.closed = True
 
     def release(self) -> None:
         """Close all handles but the presence lock's.  No thread may be inside the engine."""
@@ -591,10 +579,7 @@ class Engine(Reading):
         """Drop what was inherited: closed, never unlocked, for the locks are the parent's too."""
         self.closed = self.forked = True
         self.log.fd = -1  # closed with all others
-        try:
-            self.header.close()
-        except BufferError:
-            pass  # another thread of the parent was using it; nothing here does any more
+        self.header.unmap()
 
     def _timeout_error(self, timeout_s: float) -> WriteTimeoutError:
         return WriteTimeoutError(

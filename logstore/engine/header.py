@@ -7,6 +7,9 @@ given back, one of two counts at a time may be lost, and so who sleeps looks aga
 A word is 8 bytes, aligned, and read and written in one access.  ``STATE`` holds epoch and committed
 offset together, so that one store publishes both.  Nothing in it survives a boot: whoever finds
 itself alone with the store rebuilds it.
+
+A thread may still be in a call while another closes the store.  So a closed header shows words of
+nobody, zero but for what such a thread has written there, and the mapping ends with its last user.
 """
 
 from __future__ import annotations
@@ -48,6 +51,22 @@ RELEASES = 80  # counts releases of the writer lock
 WANTED = 81  # a process that waits for the writer lock
 
 
+class _Words:
+    """A mapped page as words."""
+
+    def __init__(self, mapping: mmap.mmap) -> None:
+        self.mapping = mapping
+        self.view = view = memoryview(mapping)
+        self.words = view.cast("Q")
+        self.words32 = view.cast("I")
+        self.publications = osdep.SharedWord(mapping, 4 * SEQUENCE)
+        self.releases = osdep.SharedWord(mapping, 4 * RELEASES)
+        self.wanted = osdep.SharedWord(mapping, 4 * WANTED)
+
+
+_NOBODYS = _Words(mmap.mmap(-1, SIZE))
+
+
 class SharedHeader:
     """The mapped header.
 
@@ -58,13 +77,29 @@ class SharedHeader:
     def __init__(self, fd: int) -> None:
         """Map the header of an open ``-shm`` file.  Raises OSError if there is no space."""
         osdep.allocate(fd, SIZE)
-        self._map = mmap.mmap(fd, SIZE)
-        self._view = memoryview(self._map)
-        self.words = self._view.cast("Q")
-        self.words32 = self._view.cast("I")
-        self.publications = osdep.SharedWord(self._map, 4 * SEQUENCE)
-        self.releases = osdep.SharedWord(self._map, 4 * RELEASES)
-        self.wanted = osdep.SharedWord(self._map, 4 * WANTED)
+        self._use(_Words(mmap.mmap(fd, SIZE)))
+
+    def _use(self, words: _Words) -> None:
+        self._words = words
+        self.words, self.words32 = words.words, words.words32
+        self.publications, self.releases = words.publications, words.releases
+        self.wanted = words.wanted
+
+    def close(self) -> None:
+        """Let go of the mapping; needs no memory."""
+        self._use(_NOBODYS)
+
+    def unmap(self) -> None:
+        """End the mapping at once, where no other thread can be using it."""
+        words = self._words
+        if words is _NOBODYS:
+            return
+        self.close()
+        for word in (words.publications, words.releases, words.wanted):
+            word.release()
+        for view in (words.words, words.words32, words.view):
+            view.release()
+        words.mapping.close()
 
     def begin_rebuild(self) -> None:
         """Declare the contents void: nobody may join until :meth:`end_rebuild`."""
@@ -121,16 +156,6 @@ class SharedHeader:
         """Add one to a 32-bit word."""
         words = self.words32
         words[index] = words[index] + 1 & 0xFFFFFFFF
-
-    def close(self) -> None:
-        """Unmap.  No word may be used afterwards."""
-        self.publications.release()
-        self.releases.release()
-        self.wanted.release()
-        self.words.release()
-        self.words32.release()
-        self._view.release()
-        self._map.close()
 
 
 def _halves(data: bytes) -> tuple[int, int]:

@@ -170,11 +170,8 @@ class Notifier:
         self._stopped = True
         self._wanted.set()
         if self._header is not None:
-            try:
-                self._header.count(SEQUENCE)
-                self._header.publications.wake()
-            except ValueError:
-                pass  # unmapped, by a call that was cut short: the thread finds that out as well
+            self._header.count(SEQUENCE)
+            self._header.publications.wake()
         if self._thread is None or self._thread.ident != threading.get_ident():
             with self._serving:
                 pass
@@ -206,7 +203,7 @@ class Notifier:
 
     def _work(self) -> None:
         looked_at = monotonic()
-        while not self._stopped:
+        while not self._stopped and not self._engine.closed:
             try:
                 if not self._is_wanted():
                     self._wanted.wait()
@@ -225,8 +222,6 @@ class Notifier:
                 elif not self._stopped:
                     self._header.wait_for_publication(seen, TIMEOUT_S)
             except Exception:
-                if self._engine.closed:
-                    return  # by a call that was cut short before it could stop this thread
                 self._wanted.wait(TIMEOUT_S)  # out of memory, say: later there may be some
 
     def _make_up(self) -> None:

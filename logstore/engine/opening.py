@@ -231,10 +231,10 @@ def _open_alone(path: str, fd: int, options: Options, *, accept_log_loss: bool) 
     except _TryAgainError:
         pass
     except BaseException:
-        header.close()
+        header.unmap()
         osdep.remove(path + "-lock")
         raise
-    header.close()
+    header.unmap()
     return None
 
 
@@ -462,7 +462,7 @@ def _close_all(header: SharedHeader, log: Log | None, table: Table | None) -> No
         table.close()
     if log is not None:
         log.close()
-    header.close()
+    header.unmap()
 
 
 # -- closing -----------------------------------------------------------------------------------
@@ -487,10 +487,11 @@ def close_engine(engine: Engine) -> None:
         )
         if alone:
             engine.fold(clean=True)
-            engine.header.begin_rebuild()
         else:
             engine.flush()
         engine.stop()
+        if alone:
+            engine.header.begin_rebuild()
         return alone
 
     try:
@@ -534,9 +535,7 @@ def _release(engine: Engine) -> None:
 
 
 def _close_presence(fd: int) -> None:
-    osdep.unlock(
-        fd
-    )  # the mapping of the header has a descriptor of its own, and may still be there
+    osdep.unlock(fd)  # the header's mapping has a descriptor of its own, and may still be there
     files.close(fd)
 
 

@@ -260,8 +260,8 @@ class SharedWord:
     """A 32-bit word of a shared mapping on which processes can sleep and be woken.
 
     Uses a futex where the system call is known and allowed; elsewhere :meth:`wait` polls every
-    2 ms and :meth:`wake` does nothing.  The mapping must outlive the word: :meth:`release` it
-    first.
+    2 ms and :meth:`wake` does nothing.  The mapping lasts as long as the
+    word, or until it is released.
     """
 
     def __init__(self, mapping: mmap.mmap, offset: int) -> None:

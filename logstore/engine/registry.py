@@ -2,13 +2,15 @@
 
 Rules: LMDB must not be opened twice in a process, so a second ``open`` of a file shares the
 engine of the first, counted.  Each file has a lock of its own for opening and closing, so that a
-store in trouble stops no other.  In a forked child the inherited handles are dropped and each
-store opens again on its first use.  Stores that are still open when the interpreter ends are
-closed.  What is called here by a store is sheltered from signal handlers.
+store in trouble stops no other.  A handle is released once, however often and wherever that is cut
+short: either nothing has happened or it is marked so.  In a forked child the inherited handles are
+dropped and each store opens again on its first use.  Stores that are still open when the
+interpreter ends are closed.  What is called here by a store is sheltered from signal handlers.
 """
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import os
 import threading
@@ -44,6 +46,52 @@ class Shared:
             _close(self.engine)
 
 
+class Handle:
+    """One user's part of an engine that others of the process may use as well."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self.engine = shared.engine
+        self.notifier = shared.notifier
+        self.released = False
+
+    def release(self) -> None:
+        """Give the handle back; the last one closes the engine.  Again, it does nothing.
+
+        Raises WriteError once that is done, StoreReplacedError whether or not it is (``released``
+        tells), and StoreBusyError as :func:`acquire` does, or what interrupts the wait for the
+        file's place, with nothing done.
+        """
+        shared = self._shared
+        if shared.engine.forked:
+            self.released = True  # the engine is the parent's to close
+            return
+        slot = _enter(shared.key, shared.engine.options.write_timeout_s)
+        try:
+            if self.released:
+                return
+            if shared.handles > 1:
+                self.released = True
+                shared.handles -= 1
+                return
+            try:
+                shared.close()
+            finally:
+                if shared.engine.closed:  # else the handle is still needed
+                    self.released = True
+                    shared.handles = 0
+                    slot.shared = None
+        finally:
+            slot.lock.release()
+            _forget(shared.key, slot)
+            shared.notifier.tell_all_to_look()  # waiters find that their handle is closed
+
+    def abandon(self) -> None:
+        """Release it soon, in a thread; for a finalizer, which may run within any other call."""
+        if not (self.released or self.engine.closed):
+            _thread.start_new_thread(self.release, ())
+
+
 class _Slot:
     """The place of one file: held while it is being opened or closed."""
 
@@ -59,7 +107,7 @@ _lock = threading.Lock()  # of the dictionary, never held while anything is open
 _slots: dict[str, _Slot] = {}
 
 
-def acquire(path: str, open_engine: Callable[[], Engine], timeout_s: float) -> Shared:
+def acquire(path: str, open_engine: Callable[[], Engine], timeout_s: float) -> Handle:
     """The engine of the file at a real path, opened if this process has not yet.
 
     Raises StoreBusyError if another thread has been opening or closing it for ``timeout_s``.
@@ -73,25 +121,32 @@ def acquire(path: str, open_engine: Callable[[], Engine], timeout_s: float) -> S
     return _acquire(path, open_engine, timeout_s)
 
 
-def acquire_frozen(path: str, open_engine: Callable[[], Reading], timeout_s: float) -> Shared:
+def acquire_frozen(path: str, open_engine: Callable[[], Reading], timeout_s: float) -> Handle:
     """The engine that reads the file at a real path while no process writes it."""
     return _acquire(path + _FROZEN, open_engine, timeout_s)
 
 
-def _acquire(key: str, open_engine: Callable[[], Reading], timeout_s: float) -> Shared:
+def _acquire(key: str, open_engine: Callable[[], Reading], timeout_s: float) -> Handle:
     slot = _enter(key, timeout_s)
     try:
         shared = slot.shared
         if shared is not None:
+            handle = Handle(shared)
             shared.handles += 1
-            return shared
+            return handle
         engine = open_engine()
         try:
-            shared = slot.shared = Shared(key, engine)
+            shared = Shared(key, engine)
         except BaseException:  # no thread can be started, no memory is left
             _close(engine)
             raise
-        return shared
+        try:
+            handle = Handle(shared)
+        except BaseException:
+            shared.close()
+            raise
+        slot.shared = shared
+        return handle
     finally:
         slot.lock.release()  # a call of C, which needs no memory
         _forget(key, slot)
@@ -128,37 +183,13 @@ def _close(engine: Reading) -> None:
         engine.release()
 
 
-def release(shared: Shared) -> None:
-    """Give one handle back; the last one closes the engine.
-
-    Raises WriteError, StoreReplacedError, or StoreBusyError as :func:`acquire` does.
-    """
-    if shared.engine.forked:
-        return
-    slot = _enter(shared.key, shared.engine.options.write_timeout_s)
-    try:
-        if shared.handles > 1:
-            shared.handles -= 1
-            return
-        try:
-            shared.close()
-        finally:
-            if shared.engine.closed:  # else the handle is still needed
-                shared.handles = 0
-                slot.shared = None
-    finally:
-        slot.lock.release()
-        _forget(shared.key, slot)
-        shared.notifier.tell_all_to_look()  # waiters find that their handle is closed
-
-
 def _close_all() -> None:
     for slot in list(_slots.values()):
         shared = slot.shared
         if shared is not None:
             shared.handles = 1
             try:
-                release(shared)
+                Handle(shared).release()
             except Exception:
                 # The interpreter ends: what was acked is in the log and is recovered on opening.
                 continue

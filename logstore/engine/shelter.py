@@ -130,9 +130,11 @@ def check() -> None:
 
 
 def acquire(lock: Any, timeout_s: float) -> bool:
-    """Take a lock as its ``acquire`` does, but give up when the caller is interrupted."""
+    """Take a lock as its ``acquire`` does, but give up a wait when the caller is interrupted."""
     if _current.job is None:
         return bool(lock.acquire(timeout=timeout_s))
+    if lock.acquire(blocking=False):
+        return True
     deadline = time.monotonic() + timeout_s
     while True:
         check()

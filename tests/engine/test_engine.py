@@ -103,9 +103,7 @@ def test_a_table_that_could_not_be_opened_again_is_opened_by_the_next_read_that_
     assert store.get_result("c") == 3
 
 
-@pytest.mark.parametrize(
-    "call", ["view", "current_view", "log_state", "compact"], ids=lambda name: name
-)
+@pytest.mark.parametrize("call", ["view", "log_state", "compact"], ids=lambda name: name)
 def test_a_thread_that_comes_to_a_closed_engine_is_told_so(open_store: Stores, call: str) -> None:
     store = open_store()
     engine = live(store)

@@ -12,10 +12,10 @@ import lmdb
 import pytest
 
 import logstore
-from logstore.engine import commit, files, opening, osdep, registry
+from logstore.engine import commit, opening, osdep
 from logstore.engine.commit import Committer, Pop, Write
 from logstore.engine.frames import RESULT, Entry
-from logstore.engine.header import HELD_BY_CHECK, INCARNATION
+from logstore.engine.header import HELD_BY_CHECK, INCARNATION, STATE
 from logstore.engine.log import Log
 from logstore.engine.overlay import Overlay
 from logstore.engine.table import Table
@@ -343,23 +343,22 @@ def test_a_copy_of_a_closed_store_holds_nothing(open_store: Stores) -> None:
     engine.let_compactions_go_on(HELD_BY_CHECK)
 
 
-def test_a_header_in_use_stays_mapped_in_a_forked_child(path: Path) -> None:
+def test_a_thread_that_looks_at_the_header_of_a_store_that_is_closed_meets_no_unmapped_page(
+    path: Path,
+) -> None:
+    def mappings() -> int:
+        return Path("/proc/self/maps").read_text(encoding="utf-8").count(f"{path}-shm")
+
     store = logstore.open(path)
-    shared = store._shared
-    assert shared._maintenance is not None
-    shared._maintenance.stop()
-    engine = live(store)
-    log_fd = engine.log.fd
-    with memoryview(engine.header.words):
-        engine.after_fork_in_child()
-        assert not engine.header._map.closed
-    assert engine.closed
-    assert engine.forked
-    engine.table.close()
-    files.close(log_fd)
-    files.close(engine.presence_fd)
-    registry._slots.pop(str(path))
+    header = live(store).header
+    words, publications = header.words, header.publications
     store.close()
+    assert mappings() == 1
+    assert words[STATE] == 0  # there was no other process: it is void
+    publications.wait(1, 0)
+    assert header.words[STATE] == 0
+    del words, publications
+    assert mappings() == 0
 
 
 def test_progress_alone_over_the_limit_is_kept(open_store: Stores) -> None:

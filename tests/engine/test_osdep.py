@@ -200,8 +200,6 @@ def test_a_thread_that_sleeps_on_a_word_wakes_when_it_changes(
     word.wake()
     thread.join(100)
     assert not thread.is_alive()
-    word.release()
-    mapping.close()
 
 
 def test_a_thread_sleeps_also_where_the_call_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,16 +217,12 @@ def test_a_thread_sleeps_also_where_the_call_is_refused(monkeypatch: pytest.Monk
     for seen in (0, 1):
         word.wait(seen, 100 * (1 - seen))
     assert len(sleeps) == 1
-    word.release()
-    mapping.close()
 
 
 def test_waiting_on_a_word_ends_with_its_time() -> None:
     mapping = mmap.mmap(-1, 4096)
     word = osdep.SharedWord(mapping, 0)
     word.wait(0, 0.01)
-    word.release()
-    mapping.close()
 
 
 def test_a_word_that_is_not_aligned_is_refused() -> None:

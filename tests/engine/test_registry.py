@@ -181,12 +181,13 @@ def test_what_a_child_inherits_is_closed_and_its_locks_are_not_given_back(
     """What happens in a child, done here: other descriptors stand for the parent's."""
     logstore.open(path).close()
     store = logstore.open(path, mode=mode)
-    shared = store._shared
+    inherited_handle = store._handle
     inherited, parents = [], []
     if mode == "rw":
         store.set_result("a", 1)
-        assert shared._maintenance is not None
-        shared._maintenance.stop()  # a child has no threads
+        maintenance = inherited_handle._shared._maintenance
+        assert maintenance is not None
+        maintenance.stop()  # a child has no threads
         engine = live(store)
         inherited = [engine.presence_fd, engine.log.fd]
         parents = [os.dup(fd) for fd in inherited]
@@ -208,9 +209,9 @@ def test_what_a_child_inherits_is_closed_and_its_locks_are_not_given_back(
         assert not osdep.try_lock(other)
         os.close(other)
         os.close(fd)
-    registry.release(shared)  # is not the child's to close
     assert store.status("a") == ("ready" if mode == "rw" else "unknown")
-    assert store._shared is not shared
+    assert store._handle is not inherited_handle
+    inherited_handle.release()  # is not the child's to close
     store.close()
     assert os.listdir(path.parent) == ["app.db"]
 
