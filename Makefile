@@ -37,7 +37,7 @@ test: $(STAMP)
 ifdef COVERAGE
 	$(BIN)/python -m pytest $(UNMEASURED)
 	$(BIN)/python -m coverage run -m pytest $(UNMEASURED:%=--ignore=%)
-	$(BIN)/python -m coverage report --fail-under=100 --include=$$(printf 'logstore/engine/%s.py,' $(CORE))
+	$(BIN)/python -m coverage report --fail-under=100 --include=$$(printf 'logstore/_engine/%s.py,' $(CORE))
 	$(BIN)/python -m coverage report
 else
 	$(BIN)/python -m pytest

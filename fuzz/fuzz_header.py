@@ -32,8 +32,8 @@ import logstore
 from fuzz import fuzz_log, stores
 from fuzz.command import main
 from fuzz.target import Run, Target, expect
-from logstore.engine import header, osdep
-from logstore.engine.frames import HEADER_BYTES
+from logstore._engine import header, osdep
+from logstore._engine.frames import HEADER_BYTES
 
 _DEAD, _LIVE = range(2)
 _STATE_AT = header.STATE * 8

@@ -2,6 +2,8 @@
 
 import typing as _typing
 
+from logstore._check import check
+from logstore._watch import Watch
 from logstore.errors import (
     CorruptionError,
     CorruptLogError,
@@ -34,10 +36,8 @@ from logstore.errors import (
     WriteTimeoutError,
 )
 from logstore.progress import TaskProgress
-from logstore.salvage import check
 from logstore.store import Store, open
 from logstore.types import CheckReport, Event, StoreStats, TaskInfo
-from logstore.watching import Watch
 
 if _typing.TYPE_CHECKING:
     from logstore.aio import AsyncStore, open_async

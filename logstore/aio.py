@@ -19,24 +19,24 @@ from types import TracebackType
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 from logstore import store as sync_store
-from logstore.arguments import now_us, task_key
-from logstore.codec import decode_value, encode_small
-from logstore.codec_tags import HOOKED_HEAD, STORED
-from logstore.engine import threads
-from logstore.engine.commit import Flush, Write
-from logstore.engine.failures import raisable
-from logstore.engine.frames import Entry
-from logstore.engine.notify import Change, Subscription
-from logstore.engine.overlay import Overlay
-from logstore.engine.states import is_live_progress, is_live_result
-from logstore.engine.vacuum import VacuumReport
+from logstore._arguments import now_us, task_key
+from logstore._codec.tags import HOOKED_HEAD, STORED
+from logstore._codec.values import decode_value, encode_small
+from logstore._engine import threads
+from logstore._engine.commit import Flush, Write
+from logstore._engine.failures import raisable
+from logstore._engine.frames import Entry
+from logstore._engine.notify import Change, Subscription
+from logstore._engine.overlay import Overlay
+from logstore._engine.states import is_live_progress, is_live_result
+from logstore._engine.vacuum import VacuumReport
+from logstore._loops.handover import Bell, Outcome, Worker, call_soon, in_thread
+from logstore._loops.waiters import Waiters, Woken
+from logstore._watch import PendingEvents, watched_keys
 from logstore.errors import WaitTimeoutError
-from logstore.handover import Bell, Outcome, Worker, call_soon, in_thread
 from logstore.progress import TaskProgress, decode_progress, encode_small_progress
 from logstore.store import Store
 from logstore.types import CheckReport, Event, Status, StoreStats, TaskInfo
-from logstore.waiters import Waiters, Woken
-from logstore.watching import PendingEvents, watched_keys
 
 INLINE_BYTES = 1 << 14  # a payload up to this size is decoded on the loop
 INLINE_NODES = 64  # a value with up to this many parts is encoded on the loop
@@ -155,7 +155,7 @@ class AsyncStore:
     def set_encoded_result(
         self, task_id: str, payload: bytes, *, ttl_s: float | None = None, failed: bool = False
     ) -> Coroutine[Any, Any, None]:
-        """Store a result of which :func:`logstore.codec.encode_small` has made ``payload``."""
+        """Store a result of which ``encode_small`` has made ``payload``."""
         return self._write(
             self._store.encoded_result_write(task_id, payload, ttl_s=ttl_s, failed=failed)
         )

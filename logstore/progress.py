@@ -1,7 +1,7 @@
 """How far a task has got: :class:`TaskProgress` and its bytes.
 
 Rules: immutable and validated when made, so that whatever is stored or read back is valid; pure
-functions; any thread.  The bytes are an array, encoded by :mod:`logstore.codec`: progress, status,
+functions; any thread.  The bytes are an array, encoded by ``_codec/values.py``: progress, status,
 current, total, meta.  A reader ignores further items, which a later version may write.
 """
 
@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from logstore.codec import decode_value, encode_small, encode_value
-from logstore.codec_hooks import DecHook, EncHook
-from logstore.codec_numbers import converter_for, exact
-from logstore.codec_text import describe
+from logstore._codec.hooks import DecHook, EncHook
+from logstore._codec.numbers import converter_for, exact
+from logstore._codec.text import describe
+from logstore._codec.values import decode_value, encode_small, encode_value
 from logstore.errors import DecodeError, UnserializableValueError
 
 _FIELDS = ("progress", "status", "current", "total", "meta")
@@ -155,7 +155,7 @@ def encode_progress(
     """Return the bytes of ``progress``.
 
     Raises :class:`UnserializableValueError`, with a path as ``progress.meta['rows'][3]``, and
-    :class:`ValueTooLargeError`, as :func:`logstore.codec.encode_value` does.
+    :class:`ValueTooLargeError`, as :func:`logstore._codec.values.encode_value` does.
     """
     try:
         return encode_value(
@@ -170,7 +170,7 @@ def encode_progress(
 def encode_small_progress(progress: TaskProgress) -> bytes | None:
     """Return the bytes of ``progress`` if it is small and plain, else None.
 
-    See :func:`logstore.codec.encode_small`.
+    See ``encode_small``.
     """
     return encode_small(progress.to_list()) if isinstance(progress, TaskProgress) else None
 
@@ -178,7 +178,7 @@ def encode_small_progress(progress: TaskProgress) -> bytes | None:
 def decode_progress(data: bytes | memoryview, dec_hook: DecHook | None = None) -> TaskProgress:
     """Return the progress that ``data`` holds, trusting nothing in it.
 
-    ``dec_hook`` is that of :func:`logstore.codec.decode_value`, for the meta.  Raises
+    ``dec_hook`` is that of :func:`logstore._codec.values.decode_value`, for the meta.  Raises
     :class:`DecodeError` for anything that :func:`encode_progress` would not write, or as that does.
     """
     values = decode_value(data, dec_hook)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Literal, NoReturn
 
-from logstore.arguments import (
+from logstore._arguments import (
     FilePath,
     expiry_us,
     file_path,
@@ -25,19 +25,19 @@ from logstore.arguments import (
     store_path,
     task_key,
 )
-from logstore.codec import decode_value, encode_value
-from logstore.codec_hooks import DecHook, EncHook, check_hook
-from logstore.codec_lower import too_large
-from logstore.engine import checking, registry, vacuum
-from logstore.engine.commit import (
+from logstore._codec.hooks import DecHook, EncHook, check_hook
+from logstore._codec.lower import too_large
+from logstore._codec.values import decode_value, encode_value
+from logstore._engine import checking, registry, vacuum
+from logstore._engine.commit import (
     Delete,
     Flush,
     Pop,
     Write,
 )
-from logstore.engine.engine import Engine
-from logstore.engine.failures import raisable, raise_open_error
-from logstore.engine.frames import (
+from logstore._engine.engine import Engine
+from logstore._engine.failures import raisable, raise_open_error
+from logstore._engine.frames import (
     DELETED,
     FAILED,
     OFFSET_MAX,
@@ -45,23 +45,24 @@ from logstore.engine.frames import (
     RESULT,
     Entry,
 )
-from logstore.engine.frozen import FrozenEngine, is_in_use
-from logstore.engine.listing import list_tasks
-from logstore.engine.log import FIRST_OFFSET
-from logstore.engine.notify import Change, Subscription
-from logstore.engine.opening import check_place, open_engine
-from logstore.engine.options import Options, Retention
-from logstore.engine.overlay import Overlay
-from logstore.engine.reading import Reading
-from logstore.engine.shelter import sheltered
-from logstore.engine.states import (
+from logstore._engine.frozen import FrozenEngine, is_in_use
+from logstore._engine.listing import list_tasks
+from logstore._engine.log import FIRST_OFFSET
+from logstore._engine.notify import Change, Subscription
+from logstore._engine.opening import check_place, open_engine
+from logstore._engine.options import Options, Retention
+from logstore._engine.overlay import Overlay
+from logstore._engine.reading import Reading
+from logstore._engine.shelter import sheltered
+from logstore._engine.states import (
     is_known,
     is_live_progress,
     is_live_result,
     is_running,
     missing_result,
 )
-from logstore.engine.threads import Signal
+from logstore._engine.threads import Signal
+from logstore._watch import Watch
 from logstore.errors import (
     ReadOnlyError,
     StoreClosedError,
@@ -69,7 +70,6 @@ from logstore.errors import (
 )
 from logstore.progress import TaskProgress, decode_progress, encode_progress
 from logstore.types import CheckReport, Status, StoreStats, TaskInfo
-from logstore.watching import Watch
 
 Mode = Literal["rw", "r"]
 Sync = Literal["always", "interval"]

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import logstore
-from logstore import AsyncStore, TaskProgress, handover, waiters
+from logstore import AsyncStore, TaskProgress
+from logstore._engine import maintenance, notify
+from logstore._engine.commit import Committer, Write
+from logstore._engine.frames import Entry
+from logstore._engine.notify import Notifier, Subscription
+from logstore._engine.reading import Reading
+from logstore._engine.table import Table
+from logstore._loops import handover, waiters
 from logstore.aio import INLINE_BYTES
-from logstore.engine import maintenance, notify
-from logstore.engine.commit import Committer, Write
-from logstore.engine.frames import Entry
-from logstore.engine.notify import Notifier, Subscription
-from logstore.engine.reading import Reading
-from logstore.engine.table import Table
-from tests.engine.support import editing
+from tests._engine.support import editing
 from tests.support.forked import run_in_fork
 
 if TYPE_CHECKING:
@@ -617,7 +618,7 @@ def test_an_error_of_the_disk_is_everyones_of_the_batch(
 
     async def body(store: AsyncStore) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr("logstore.engine.osdep.sync_data", fail)
+            patch.setattr("logstore._engine.osdep.sync_data", fail)
             outcomes = await asyncio.gather(
                 *(store.set_result(f"t{n}", n) for n in range(3)), return_exceptions=True
             )

@@ -25,8 +25,8 @@ import pytest
 
 import logstore
 from logstore import TaskProgress
-from logstore.engine import frames, osdep, records
-from logstore.engine.log import FIRST_OFFSET
+from logstore._engine import frames, osdep, records
+from logstore._engine.log import FIRST_OFFSET
 from tests.support.forked import run_in_fork
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 import logstore
-from logstore.engine import frames, header, records
-from logstore.engine.frames import HEADER_BYTES, RESULT, TIME_MAX, Entry
-from logstore.engine.records import TIME, Mark
+from logstore._engine import frames, header, records
+from logstore._engine.frames import HEADER_BYTES, RESULT, TIME_MAX, Entry
+from logstore._engine.records import TIME, Mark
 from logstore.store import Mode
-from tests.engine.support import editing
+from tests._engine.support import editing
 
 LAST_US = 1_700_000_000_000_000
 FORGED = {

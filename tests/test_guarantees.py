@@ -23,9 +23,9 @@ from typing import Any, NamedTuple
 import pytest
 
 import logstore
-from logstore.codec import decode_value
-from logstore.engine import frames, osdep
-from logstore.engine.table import Table
+from logstore._codec.values import decode_value
+from logstore._engine import frames, osdep
+from logstore._engine.table import Table
 from logstore.progress import decode_progress
 
 TRACED = Path(__file__).parent / "support" / "traced.py"
@@ -160,7 +160,7 @@ def test_g1_a_takeover_syncs_the_name_that_a_dead_vacuum_left(
         store = logstore.open(path, sync_interval_s=1e6)
     elif who == "a joiner":
         start_peer(path, sync_interval_s=1e6)
-    victim.run("from logstore.engine import osdep")
+    victim.run("from logstore._engine import osdep")
     victim.begin("osdep.sync_directory = lambda path: os.kill(os.getpid(), 9)\nstore.vacuum()")
     with pytest.raises(EOFError):
         victim.end()
@@ -241,7 +241,7 @@ def test_g3_nobody_sees_a_result_before_its_flush(
     writer = start_peer(store.path)
     reader = start_peer(store.path)
     writer.run(
-        "from logstore.engine import osdep\n"
+        "from logstore._engine import osdep\n"
         "real = osdep.sync_data\n"
         "def sync_data(fd):\n"
         f"    open({str(begun)!r}, 'w').close()\n"
@@ -376,7 +376,7 @@ def test_g5_nothing_behind_a_dead_writers_frames_comes_to_life(
     store.set_result("whole", 1)
     peer = start_peer(store.path)
     peer.run(
-        "from logstore.engine import osdep\nosdep.sync_data = lambda fd: os.kill(os.getpid(), 9)"
+        "from logstore._engine import osdep\nosdep.sync_data = lambda fd: os.kill(os.getpid(), 9)"
     )
     peer.begin("store.commit([store.result_write(k, 'dead') for k in ('d1', 'd2')])")
     with pytest.raises(EOFError):
@@ -674,7 +674,7 @@ def test_g9_what_a_dead_peer_left_goes_too(
     store = logstore.open(path)
     store.set_result("a", 1)
     peer = start_peer(path)
-    peer.begin("from logstore.engine import osdep\n" + code)
+    peer.begin("from logstore._engine import osdep\n" + code)
     with pytest.raises(EOFError):
         peer.end()
     assert os.path.exists(f"{path}{death}")

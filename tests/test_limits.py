@@ -20,9 +20,9 @@ import lmdb
 import pytest
 
 import logstore
-from logstore.engine import lmdbfile, osdep, oslimits
+from logstore._engine import lmdbfile, osdep, oslimits
 
-from .engine.support import live
+from ._engine.support import live
 
 if TYPE_CHECKING:
     from tests.conftest import Peer, Stores

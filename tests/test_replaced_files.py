@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import logstore
-from logstore.engine import maintenance
-from logstore.engine.table import Table
+from logstore._engine import maintenance
+from logstore._engine.table import Table
 from tests.support.forked import run_in_fork
 
 if TYPE_CHECKING:
@@ -292,7 +292,7 @@ def test_a_rescue_that_finds_no_space_is_tried_again(
 def test_a_rescue_that_found_no_space_is_tried_again_when_the_interpreter_ends(path: Path) -> None:
     code = (
         "import logstore, os, sys\n"
-        "from logstore.engine.table import Table\n"
+        "from logstore._engine.table import Table\n"
         "store = logstore.open(sys.argv[1], sync_interval_s=1e6)\n"
         "store.set_result('a', 1)\n"
         "os.unlink(sys.argv[1])\n"

@@ -16,7 +16,7 @@ import pytest
 
 import logstore
 from logstore import TaskProgress
-from logstore.engine import compaction, registry
+from logstore._engine import compaction, registry
 from tests.support.forked import run_in_fork
 from tests.support.guarded import touched_without
 

@@ -116,7 +116,7 @@ class BackendLogStorePeer(BackendPeer):
     about = StorePeer.about
 
     def make(self) -> AsyncResultBackend[Any]:
-        from logstore.backends import LogStoreResultBackend
+        from logstore.taskiq import LogStoreResultBackend
 
         backend: AsyncResultBackend[Any] = LogStoreResultBackend(
             self.place.directory / FILE_NAME,

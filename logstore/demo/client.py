@@ -16,10 +16,10 @@ from typing import Any
 
 from taskiq import TaskiqResult
 
-from logstore.backends.progress import ReportedProgress
 from logstore.demo import tasks
 from logstore.demo.display import Display, Row
 from logstore.demo.workers import WorkerCommand
+from logstore.taskiq.outcome.progress import ReportedProgress
 
 POLL_INTERVAL_S = 0.05
 START_TIMEOUT_S = 90.0

@@ -19,10 +19,10 @@ from typing import Any, cast
 
 from taskiq import AsyncTaskiqDecoratedTask, Context, TaskiqDepends
 
-from logstore.backends import LogStoreResultBackend
 from logstore.demo.analysis import Report, analyse_file
 from logstore.demo.broker import OnDemandBroker
 from logstore.progress import TaskProgress
+from logstore.taskiq import LogStoreResultBackend
 
 # The environment of a worker.
 STORE_VARIABLE = "LOGSTORE_DEMO_STORE"

@@ -15,10 +15,10 @@ from typing import Any
 from taskiq.exceptions import ResultGetError
 
 import logstore
-from logstore.backends import LogStoreResultBackend
 from logstore.demo.analysis import Report
 from logstore.demo.client import Outcome, Slice
 from logstore.errors import LogstoreError
+from logstore.taskiq import LogStoreResultBackend
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pytest
 
 import logstore
-from logstore.engine import maintenance, osdep
+from logstore._engine import maintenance, osdep
 
 from .harness import (
     COUNT,

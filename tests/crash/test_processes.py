@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import logstore
-from logstore.engine import opening
+from logstore._engine import opening
 
 from .harness import Allowed, Outcome, Step, Victims, verify
 
@@ -261,7 +261,7 @@ os.pwrite = stop
 store.set_result("stopped", 1)
 """
 STOP_IN_COMPACTION = """
-from logstore.engine import engine as module
+from logstore._engine import engine as module
 real = module.fold_into
 def stop(*args, **options):
     signal.raise_signal(signal.SIGSTOP)

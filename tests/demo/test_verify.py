@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from taskiq import TaskiqResult
 
-from logstore.backends import LogStoreResultBackend
 from logstore.demo.analysis import Report
 from logstore.demo.client import Outcome, Slice
 from logstore.demo.verify import Verdict, verify
+from logstore.taskiq import LogStoreResultBackend
 
 NAMES = [f"slice-{number:02}" for number in range(4)]
 ACKED = frozenset(NAMES[:2])

@@ -25,9 +25,10 @@ from taskiq import AsyncTaskiqTask, TaskiqResult
 from taskiq.exceptions import TaskiqError
 
 import logstore
-from logstore import AsyncStore, Event, TaskProgress, aio, waiters
-from logstore.backends import InmemoryResultBackend, LogStoreResultBackend
-from logstore.engine import maintenance, notify
+from logstore import AsyncStore, Event, TaskProgress, aio
+from logstore._engine import maintenance, notify
+from logstore._loops import waiters
+from logstore.taskiq import InmemoryResultBackend, LogStoreResultBackend
 from tests.support.bystanders import DEADLINE_S, OtherThread
 from tests.support.interrupts import Place, find_places, interrupt
 

@@ -26,9 +26,9 @@ from typing import Any
 
 import logstore
 from fuzz.processes import run_and_leave
-from logstore.engine import engine, maintenance
-from logstore.engine.header import SharedHeader
-from logstore.engine.log import Log
+from logstore._engine import engine, maintenance
+from logstore._engine.header import SharedHeader
+from logstore._engine.log import Log
 
 maintenance.IDLE_S = 1e6  # the steps alone decide what happens
 

@@ -1,0 +1,66 @@
+"""What callers pass in, checked: paths, task ids, times to live.
+
+Rules: nothing is written when one of these raises; times are microseconds since 1970.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TypeAlias
+
+from logstore._engine.clock import expiry_us, now_us
+from logstore._engine.failures import raise_open_error
+from logstore._engine.frames import KEY_BYTES_MAX
+from logstore.errors import NotAStoreError
+
+__all__ = ["FilePath", "expiry_us", "file_path", "now_us", "positive", "store_path", "task_key"]
+
+FilePath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
+
+
+def file_path(path: FilePath) -> str:
+    """The absolute path of a file that a caller names; one that is not UTF-8 has surrogates.
+
+    Raises ValueError for what is no path, NotAStoreError for one that names a directory.
+    """
+    name = os.fsdecode(path)
+    if not name or "\0" in name:
+        raise ValueError(f"a path must have characters, and no zeros among them, unlike {name!r}")
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError as exc:
+        raise ValueError(f"the path {name!r} is none of this file system: {exc}") from None
+    if os.path.basename(name) in ("", os.curdir, os.pardir):
+        raise NotAStoreError(f"{name}: a directory, expected a logstore file")
+    try:
+        return os.path.abspath(name)
+    except OSError as exc:  # the current directory is gone
+        raise_open_error(name, exc)
+
+
+def store_path(path: FilePath) -> str:
+    """As :func:`file_path`, with the symbolic links in it resolved."""
+    return os.path.realpath(file_path(path))
+
+
+def task_key(task_id: str) -> bytes:
+    """A task id as the store's key.  Raises ValueError for one that cannot be stored."""
+    if not isinstance(task_id, str):
+        raise ValueError(f"a task id must be a str, not {type(task_id).__name__}")
+    try:
+        key = task_id.encode()
+    except UnicodeEncodeError as exc:
+        raise ValueError(f"a task id must be encodable in UTF-8: {exc}") from None
+    if not 0 < len(key) <= KEY_BYTES_MAX:
+        raise ValueError(
+            f"a task id must have from 1 to {KEY_BYTES_MAX} bytes in UTF-8, not {len(key)}"
+        )
+    return key
+
+
+def positive(name: str, seconds: float) -> None:
+    """Raise ValueError unless an option is a sensible number of seconds."""
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise ValueError(f"{name} must be a number of seconds, not {type(seconds).__name__}")
+    if not 0 < seconds < 1e10:
+        raise ValueError(f"{name} must be above zero and below 1e10 seconds, not {seconds}")

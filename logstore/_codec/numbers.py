@@ -1,0 +1,63 @@
+"""Numbers of other libraries, such as numpy's, as the built-in numbers that they equal.
+
+Rules: a number is what is registered with :mod:`numbers`, and numpy's booleans; nothing is
+imported to find out.  A number that no built-in one equals, as one with more digits than a float,
+is a ``ValueError``.  The code of the number runs, and may raise anything.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+from logstore._codec.text import bases_of, class_names
+
+# Of numpy's classes, the scalars' base, the booleans by both of their names, and the one that is
+# registered as an integer, although its unit is more than a number.
+_SCALAR = "numpy.generic"
+_BOOLEANS = frozenset({"numpy.bool", "numpy.bool_"})
+_WITH_UNIT = "numpy.timedelta64"
+
+
+def _fraction(value: Any) -> Fraction:
+    return Fraction(int(value.numerator), int(value.denominator))
+
+
+# The narrowest kind first; each is one of the next.
+_KINDS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
+    (numbers.Integral, int),
+    (numbers.Rational, _fraction),
+    (numbers.Real, float),
+    (numbers.Complex, complex),
+)
+
+
+def converter_for(kind: type) -> Callable[[Any], Any] | None:
+    """Return what makes a built-in number of an instance of ``kind``; None if it is no number."""
+    names = [".".join(class_names(base)) for base in bases_of(kind)]
+    if _WITH_UNIT in names:
+        return None
+    if _SCALAR in names and not _BOOLEANS.isdisjoint(names):
+        return bool
+    for registered, convert in _KINDS:
+        if issubclass(kind, registered):
+            return convert
+    return None
+
+
+def is_numpys(kind: type) -> bool:
+    """Return whether ``kind`` is a class of numpy's scalars."""
+    return any(class_names(base) == ("numpy", "generic") for base in bases_of(kind))
+
+
+def exact(convert: Callable[[Any], Any], value: Any) -> Any:
+    """Return the built-in number that equals ``value``; a nan for a nan.
+
+    Raises ``ValueError`` if there is none, and whatever the number's own code raises.
+    """
+    plain = convert(value)
+    if plain != value and value == value:
+        raise ValueError(f"no {type(plain).__name__} equals it")
+    return plain

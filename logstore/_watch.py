@@ -1,0 +1,143 @@
+"""Watching a store: the iterator of events, and what stands behind it.
+
+Rules: the notifier's thread puts changes in and never waits; whoever iterates takes events out, in
+the order of their times.  An event is given up once it has been returned, not before: an exception
+of a signal handler loses none.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, NoReturn
+
+from logstore._arguments import task_key
+from logstore._engine.frames import DELETED, EXPIRED, FAILED, PROGRESS, RESULT, Entry
+from logstore._engine.listing import utc
+from logstore._engine.notify import Change, Subscription
+from logstore._engine.threads import Signal
+from logstore.types import Event, EventKind
+
+if TYPE_CHECKING:
+    from logstore.store import Store
+
+
+class Watch:
+    """The iterator of :meth:`Store.watch`; may be closed from another thread."""
+
+    def __init__(self, store: Store, task_id: str | None) -> None:
+        self._store = store
+        self._ended = False
+        self._returned: Event | None = None  # the last one, which may still be pending
+        self._following = _Following(store, task_id)
+        store.subscribe(self._following)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Watch can be neither pickled nor copied; begin one where it is needed")
+
+    def __iter__(self) -> Watch:
+        return self
+
+    def __next__(self) -> Event:
+        pending, news = self._following.pending, self._following.news
+        if self._returned is not None:
+            pending.drop(self._returned)
+            self._returned = None
+        while True:
+            event = pending.first()
+            if event is not None:
+                self._returned = event
+                return event
+            if self._ended or self._store.closed:
+                self.close()
+                raise StopIteration
+            news.wait()
+
+    def close(self) -> None:
+        """End the iteration; a thread that waits in it gets StopIteration."""
+        self._ended = self._following.left = True
+        self._following.news.set()
+        self._store.unsubscribe(self._following)
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Following(Subscription):
+    """What a watch is told; apart from it, so that a watch that is dropped is told no more."""
+
+    __slots__ = ("_store", "news", "pending")
+
+    def __init__(self, store: Store, task_id: str | None) -> None:
+        super().__init__(watched_keys(task_id))
+        self._store = store
+        self.pending = PendingEvents()
+        self.news = Signal()
+
+    def tell(self, changes: list[Change] | None) -> None:
+        if changes:
+            self.pending.add(changes)
+        self.news.set()
+
+    def again(self) -> None:
+        if self._store.closed:
+            self.news.set()
+
+
+def watched_keys(task_id: str | None) -> frozenset[bytes] | None:
+    """The key of one task, or None for all."""
+    return None if task_id is None else frozenset((task_key(task_id),))
+
+
+class PendingEvents:
+    """Events not taken yet; a task's newer progress replaces the one that waits, in its own place.
+
+    The events of one task, and those of all, are in the order of their times, since changes are
+    told in that order.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._events: dict[object, Event] = {}
+
+    def add(self, changes: list[Change]) -> None:
+        """Put the events of changes behind those that wait."""
+        with self._lock:
+            for key, entry in changes:
+                event = _event(key, entry)
+                if event is not None:
+                    slot = _slot(event)
+                    self._events.pop(slot, None)
+                    self._events[slot] = event
+
+    def first(self) -> Event | None:
+        """The oldest event, None if there is none; :meth:`drop` it when it is dealt with."""
+        with self._lock:
+            return next(iter(self._events.values()), None)
+
+    def drop(self, event: Event) -> None:
+        """Forget an event, unless a newer one has taken its place."""
+        with self._lock:
+            if self._events.get(_slot(event)) is event:
+                del self._events[_slot(event)]
+
+
+def _slot(event: Event) -> object:
+    return event.task_id if event.kind == "progress" else (event.task_id, event.time)
+
+
+_EVENT_KINDS: dict[int, EventKind] = {
+    RESULT: "result",
+    PROGRESS: "progress",
+    DELETED: "deleted",
+    EXPIRED: "expired",
+}
+
+
+def _event(key: bytes, entry: Entry) -> Event | None:
+    kind = _EVENT_KINDS.get(entry.kind)
+    if kind is None:
+        return None
+    return Event(key.decode(), kind, utc(entry.time_us), bool(entry.flags & FAILED))
