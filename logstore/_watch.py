@@ -18,18 +18,18 @@ from logstore._engine.threads import Signal
 from logstore.types import Event, EventKind
 
 if TYPE_CHECKING:
-    from logstore.store import Store
+    from logstore._handle import Handle
 
 
 class Watch:
     """The iterator of :meth:`Store.watch`; may be closed from another thread."""
 
-    def __init__(self, store: Store, task_id: str | None) -> None:
-        self._store = store
+    def __init__(self, handle: Handle, task_id: str | None) -> None:
+        self._handle = handle
         self._ended = False
         self._returned: Event | None = None  # the last one, which may still be pending
-        self._following = _Following(store, task_id)
-        store.subscribe(self._following)
+        self._following = _Following(handle, task_id)
+        handle.subscribe(self._following)
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Watch can be neither pickled nor copied; begin one where it is needed")
@@ -47,7 +47,7 @@ class Watch:
             if event is not None:
                 self._returned = event
                 return event
-            if self._ended or self._store.closed:
+            if self._ended or self._handle.closed:
                 self.close()
                 raise StopIteration
             news.wait()
@@ -56,7 +56,7 @@ class Watch:
         """End the iteration; a thread that waits in it gets StopIteration."""
         self._ended = self._following.left = True
         self._following.news.set()
-        self._store.unsubscribe(self._following)
+        self._handle.unsubscribe(self._following)
 
     def __enter__(self) -> Watch:
         return self
@@ -68,11 +68,11 @@ class Watch:
 class _Following(Subscription):
     """What a watch is told; apart from it, so that a watch that is dropped is told no more."""
 
-    __slots__ = ("_store", "news", "pending")
+    __slots__ = ("_handle", "news", "pending")
 
-    def __init__(self, store: Store, task_id: str | None) -> None:
+    def __init__(self, handle: Handle, task_id: str | None) -> None:
         super().__init__(watched_keys(task_id))
-        self._store = store
+        self._handle = handle
         self.pending = PendingEvents()
         self.news = Signal()
 
@@ -82,7 +82,7 @@ class _Following(Subscription):
         self.news.set()
 
     def again(self) -> None:
-        if self._store.closed:
+        if self._handle.closed:
             self.news.set()
 
 

@@ -30,6 +30,7 @@ from logstore._engine.notify import Change, Subscription
 from logstore._engine.overlay import Overlay
 from logstore._engine.states import is_live_progress, is_live_result
 from logstore._engine.vacuum import VacuumReport
+from logstore._handle import Handle
 from logstore._loops.handover import Bell, Outcome, Worker, call_soon, in_thread
 from logstore._loops.waiters import Waiters, Woken
 from logstore._watch import PendingEvents, watched_keys
@@ -102,6 +103,7 @@ class AsyncStore:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._handle = store._handle
         self._writer: Worker[_WriteJob] = Worker("logstore-writer", self._run_writes)
         self._reader: Worker[_Job] = Worker("logstore-reader", self._run_reads, near=True)
         # Not by weak keys: the waiters know their loop, so none would ever go.
@@ -147,17 +149,17 @@ class AsyncStore:
         """Store a task's result.  Large values are encoded in a thread: change them no more."""
         payload = encode_small(value)
         if payload is not None:
-            await self.set_encoded_result(task_id, payload, ttl_s=ttl_s, failed=failed)
+            await self._set_encoded_result(task_id, payload, ttl_s=ttl_s, failed=failed)
             return
-        encode = partial(self._store.result_write, task_id, value, ttl_s=ttl_s, failed=failed)
+        encode = partial(self._handle.result_write, task_id, value, ttl_s=ttl_s, failed=failed)
         await self._write(encode() if _is_small(value) else await self._encode(encode))
 
-    def set_encoded_result(
+    def _set_encoded_result(
         self, task_id: str, payload: bytes, *, ttl_s: float | None = None, failed: bool = False
     ) -> Coroutine[Any, Any, None]:
         """Store a result of which ``encode_small`` has made ``payload``."""
         return self._write(
-            self._store.encoded_result_write(task_id, payload, ttl_s=ttl_s, failed=failed)
+            self._handle.encoded_result_write(task_id, payload, ttl_s=ttl_s, failed=failed)
         )
 
     async def set_progress(
@@ -166,27 +168,27 @@ class AsyncStore:
         """Store how far a task has got."""
         payload = encode_small_progress(progress)
         if payload is not None:
-            await self.set_encoded_progress(task_id, payload, ttl_s=ttl_s)
+            await self._set_encoded_progress(task_id, payload, ttl_s=ttl_s)
             return
-        encode = partial(self._store.progress_write, task_id, progress, ttl_s=ttl_s)
+        encode = partial(self._handle.progress_write, task_id, progress, ttl_s=ttl_s)
         parts = [getattr(progress, "status", None), getattr(progress, "meta", None)]
         await self._write(encode() if _is_small(parts) else await self._encode(encode))
 
-    def set_encoded_progress(
+    def _set_encoded_progress(
         self, task_id: str, payload: bytes, *, ttl_s: float | None = None
     ) -> Coroutine[Any, Any, None]:
         """Store a progress of which ``encode_small_progress`` would make ``payload``."""
-        return self._write(self._store.encoded_progress_write(task_id, payload, ttl_s=ttl_s))
+        return self._write(self._handle.encoded_progress_write(task_id, payload, ttl_s=ttl_s))
 
     async def delete_result(self, task_id: str) -> bool:
         """Delete a task's result and progress; whether there was a result."""
-        write = self._store.delete_write(task_id)
+        write = self._handle.delete_write(task_id)
         await self._write(write)
         return bool(write.outcome)
 
     async def pop_result(self, task_id: str) -> Any:
         """The value of a task's result, which is deleted; exactly one caller gets it."""
-        write = self._store.pop_write(task_id)
+        write = self._handle.pop_write(task_id)
         await self._write(write)
         entry = write.outcome
         assert isinstance(entry, Entry)
@@ -198,12 +200,12 @@ class AsyncStore:
 
     async def _encode(self, encode: Callable[[], Write]) -> Write:
         """The write of a value that is large, or has types whose own code may run."""
-        if self._store.enc_hook is not None:
+        if self._handle.enc_hook is not None:
             return await asyncio.to_thread(encode)  # it may block, and reads must not wait for it
         return await self._read(encode)
 
     async def _decode(self, payload: bytes) -> Any:
-        dec_hook = self._store.dec_hook
+        dec_hook = self._handle.dec_hook
         if dec_hook is not None and HOOKED_HEAD in payload:
             return await asyncio.to_thread(decode_value, payload, dec_hook)
         if len(payload) <= INLINE_BYTES:
@@ -218,7 +220,7 @@ class AsyncStore:
 
     def _run_writes(self, jobs: list[_WriteJob]) -> list[Outcome]:
         writes = [write for write, _ in jobs]
-        self._store.writable_engine.committer.run(writes)
+        self._handle.writable_engine.committer.run(writes)
         return [(future, None, None) for _, future in jobs]
 
     # -- reads --------------------------------------------------------------------------------
@@ -229,7 +231,7 @@ class AsyncStore:
         entry = self._in_memory(key)
         if entry is None or not is_live_result(entry, now_us()):
             entry = await self._found(key)
-        if len(entry.payload) <= INLINE_BYTES and self._store.dec_hook is None:
+        if len(entry.payload) <= INLINE_BYTES and self._handle.dec_hook is None:
             return decode_value(entry.payload)
         return await self._decode(entry.payload)
 
@@ -250,7 +252,7 @@ class AsyncStore:
             entry = view.progress[key]
             if entry is None or not is_live_progress(entry, now_us()):
                 return None
-            if len(entry.payload) <= INLINE_BYTES and store.dec_hook is None:
+            if len(entry.payload) <= INLINE_BYTES and self._handle.dec_hook is None:
                 return decode_progress(entry.payload)
         return await self._read(lambda: store.get_progress(task_id))
 
@@ -264,7 +266,7 @@ class AsyncStore:
 
     def _view(self) -> Overlay | None:
         """What may be answered inline, None if the reader's thread must be asked."""
-        view = self._store.current_view()
+        view = self._handle.current_view()
         return None if view is None or self._writer.is_kept_waiting() else view
 
     def _in_memory(self, key: bytes) -> Entry | None:
@@ -328,7 +330,7 @@ class AsyncStore:
             for other in list(self._waiters):  # a copy: other loops' threads do this too
                 if other.is_closed():
                     self._waiters.pop(other, None)
-            waiters = self._waiters[loop] = Waiters(loop, self._store)
+            waiters = self._waiters[loop] = Waiters(loop, self._handle)
         return waiters
 
     def _is_in_memory(self, key: bytes) -> bool:
@@ -338,7 +340,7 @@ class AsyncStore:
     async def _is_settled(self, key: bytes) -> bool:
         if self._is_in_memory(key):
             return True
-        return await self._read(partial(self._store.is_settled, key.decode()))
+        return await self._read(partial(self._handle.is_settled, key))
 
     async def watch(self, task_id: str | None = None) -> AsyncGenerator[Event, None]:
         """The changes from now on, of one task or of all, by any process.
@@ -346,10 +348,10 @@ class AsyncStore:
         An asynchronous generator: it begins to watch at its first step and ends with ``aclose()``
         or when the store is closed.
         """
-        following = _Following(asyncio.get_running_loop(), self._store, task_id)
+        following = _Following(asyncio.get_running_loop(), self._handle, task_id)
         pending, changed = following.pending, following.changed
         try:
-            await self._read(partial(self._store.subscribe, following))
+            await self._read(partial(self._handle.subscribe, following))
             while True:
                 changed.clear()
                 while (event := pending.first()) is not None:
@@ -360,7 +362,7 @@ class AsyncStore:
                 await changed.wait()
         finally:
             following.left = True
-            self._store.unsubscribe(following)
+            self._handle.unsubscribe(following)
 
     async def tasks(
         self,
@@ -405,7 +407,7 @@ class AsyncStore:
                 looks.append((job.key, future))
         if wanted:
             try:
-                found = self._store.result_entries([key for key, _ in wanted])
+                found = self._handle.result_entries([key for key, _ in wanted])
             except BaseException as exc:
                 found = [raisable(exc) for _ in wanted]
             for (_, future), entry in zip(wanted, found, strict=True):
@@ -465,12 +467,14 @@ class _Look(NamedTuple):
 class _Following(Subscription):
     """What a watch on a loop is told."""
 
-    __slots__ = ("_loop", "_store", "changed", "pending")
+    __slots__ = ("_handle", "_loop", "changed", "pending")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, store: Store, task_id: str | None) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, handle: Handle, task_id: str | None
+    ) -> None:
         super().__init__(watched_keys(task_id))
         self._loop = loop
-        self._store = store
+        self._handle = handle
         self.pending = PendingEvents()
         self.changed = asyncio.Event()
 
@@ -478,12 +482,12 @@ class _Following(Subscription):
         if changes:
             self.pending.add(changes)
         if not call_soon(self._loop, self.changed.set):
-            self._store.unsubscribe(self)
+            self._handle.unsubscribe(self)
 
     def again(self) -> None:
         if self._loop.is_closed():
-            self._store.unsubscribe(self)
-        elif self._loop.is_running() and (self._store.closed or self.pending.first() is not None):
+            self._handle.unsubscribe(self)
+        elif self._loop.is_running() and (self._handle.closed or self.pending.first() is not None):
             call_soon(self._loop, self.changed.set)
 
 

@@ -8,74 +8,43 @@ fork the child's handles open the file anew on their first use.
 
 from __future__ import annotations
 
-import os
-import threading
 import time
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 from logstore._arguments import (
     FilePath,
-    expiry_us,
     file_path,
     now_us,
-    positive,
-    store_path,
     task_key,
 )
-from logstore._codec.hooks import DecHook, EncHook, check_hook
-from logstore._codec.lower import too_large
-from logstore._codec.values import decode_value, encode_value
-from logstore._engine import checking, registry, vacuum
+from logstore._codec.hooks import DecHook, EncHook
+from logstore._codec.values import decode_value
+from logstore._engine import checking, vacuum
 from logstore._engine.commit import (
-    Delete,
     Flush,
-    Pop,
-    Write,
 )
 from logstore._engine.engine import Engine
-from logstore._engine.failures import raisable, raise_open_error
 from logstore._engine.frames import (
-    DELETED,
-    FAILED,
     OFFSET_MAX,
-    PROGRESS,
-    RESULT,
-    Entry,
 )
-from logstore._engine.frozen import FrozenEngine, is_in_use
 from logstore._engine.listing import list_tasks
 from logstore._engine.log import FIRST_OFFSET
 from logstore._engine.notify import Change, Subscription
-from logstore._engine.opening import check_place, open_engine
-from logstore._engine.options import Options, Retention
-from logstore._engine.overlay import Overlay
-from logstore._engine.reading import Reading
 from logstore._engine.shelter import sheltered
 from logstore._engine.states import (
-    is_known,
     is_live_progress,
     is_live_result,
-    is_running,
-    missing_result,
 )
 from logstore._engine.threads import Signal
+from logstore._handle import VALUE_BYTES_MAX, Handle, Mode, Sync, open_handle
 from logstore._watch import Watch
 from logstore.errors import (
-    ReadOnlyError,
-    StoreClosedError,
     WaitTimeoutError,
 )
-from logstore.progress import TaskProgress, decode_progress, encode_progress
+from logstore.progress import TaskProgress, decode_progress
 from logstore.types import CheckReport, Status, StoreStats, TaskInfo
-
-Mode = Literal["rw", "r"]
-Sync = Literal["always", "interval"]
-
-VALUE_BYTES_MAX = 1 << 30
-COMPACT_AT_RANGE = (1 << 14, 1 << 28)
 
 
 def open(
@@ -124,121 +93,55 @@ def open(
     option out of its range, or TypeError for a hook that is no function; the files are then as
     they were.
     """
-    real_path = store_path(path)
-    if mode not in ("rw", "r"):
-        raise ValueError(f"mode must be 'rw' or 'r', not {mode!r}")
-    if sync not in ("always", "interval"):
-        raise ValueError(f"sync must be 'always' or 'interval', not {sync!r}")
-    low, high = COMPACT_AT_RANGE
-    if not low <= compact_at <= high:
-        raise ValueError(f"compact_at must be from {low} to {high} bytes, not {compact_at}")
-    for name, limit in (("max_results", max_results), ("max_bytes", max_bytes)):
-        if limit is not None and limit < 1:
-            raise ValueError(f"{name} must be at least 1, not {limit}")
-    for name, seconds in (
-        ("sync_interval_s", sync_interval_s),
-        ("write_timeout_s", write_timeout_s),
-        ("result_ttl_s", result_ttl_s),
-        ("failure_ttl_s", failure_ttl_s),
-        ("progress_ttl_s", progress_ttl_s),
-    ):
-        if seconds is not None:
-            positive(name, seconds)
-    check_hook("enc_hook", enc_hook)
-    check_hook("dec_hook", dec_hook)
-    options = Options(
-        compact_at=compact_at,
-        write_timeout_s=write_timeout_s,
-        sync_interval_s=sync_interval_s,
-        retention=Retention(max_results, max_bytes),
-    )
 
-    def open_handle() -> registry.Handle:
-        try:
-            if mode == "r" and not is_in_use(real_path):
-                check_place(real_path, force=force, create=False)
-                return registry.acquire_frozen(
-                    real_path, lambda: FrozenEngine(real_path, options), write_timeout_s
-                )
-            return registry.acquire(
-                real_path,
-                lambda: open_engine(
-                    real_path,
-                    options,
-                    create=mode == "rw",
-                    force=force,
-                    accept_log_loss=accept_log_loss,
-                ),
-                write_timeout_s,
-            )
-        except Exception as exc:
-            raise_open_error(real_path, exc)
-
-    return sheltered(
-        lambda: Store(
-            real_path,
-            open_handle,
-            writable=mode == "rw",
-            sync=sync == "always",
-            ttls_s=(result_ttl_s, failure_ttl_s, progress_ttl_s),
+    def opened() -> Store:
+        handle = open_handle(
+            path,
+            mode=mode,
+            sync=sync,
+            sync_interval_s=sync_interval_s,
+            compact_at=compact_at,
+            write_timeout_s=write_timeout_s,
+            result_ttl_s=result_ttl_s,
+            failure_ttl_s=failure_ttl_s,
+            progress_ttl_s=progress_ttl_s,
+            max_results=max_results,
+            max_bytes=max_bytes,
             max_value_bytes=max_value_bytes,
+            accept_log_loss=accept_log_loss,
+            force=force,
             enc_hook=enc_hook,
             dec_hook=dec_hook,
-        ),
-        discard=Store.close,
-    )
+        )
+        return Store(handle)
+
+    return sheltered(opened, discard=Store.close)
 
 
 class Store:
     """An open store.  Made by :func:`logstore.open`; a context manager that closes it."""
 
-    def __init__(
-        self,
-        path: str,
-        open_handle: Callable[[], registry.Handle],
-        *,
-        writable: bool,
-        sync: bool,
-        ttls_s: tuple[float | None, float | None, float | None],
-        max_value_bytes: int,
-        enc_hook: EncHook | None,
-        dec_hook: DecHook | None,
-    ) -> None:
-        self._path = path
-        self._open_handle = open_handle
-        self._writable = writable
-        self._sync = sync
-        self._result_ttl_s, self._failure_ttl_s, self._progress_ttl_s = ttls_s
-        self._max_value_bytes = max_value_bytes
-        self.enc_hook, self.dec_hook = enc_hook, dec_hook
-        self._closing = threading.Lock()  # held while the handle is opened again or closed
-        self._handle = open_handle()
-        self._engine = self._handle.engine
-        _stores.add(self)
-
-    def __del__(self) -> None:
-        handle: registry.Handle | None = self.__dict__.get("_handle")  # None: opening has failed
-        if handle is not None:
-            handle.abandon()
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
 
     @property
     def path(self) -> str:
         """The real path of the file."""
-        return self._path
+        return self._handle.path
 
     @property
     def closed(self) -> bool:
         """Whether the handle has been closed."""
-        return self._handle.released
+        return self._handle.closed
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
-        return f"<logstore.Store {self._path!r} {state}>"
+        return f"<logstore.Store {self.path!r} {state}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
             f"a Store can be neither pickled nor copied; open it where it is needed:"
-            f" logstore.open({self._path!r})"
+            f" logstore.open({self.path!r})"
         )
 
     def __enter__(self) -> Store:
@@ -265,7 +168,7 @@ class Store:
         Raises UnserializableValueError, ValueTooLargeError, ValueError for the id or ``ttl_s``,
         ReadOnlyError, DiskFullError, WriteError, WriteTimeoutError, StoreClosedError.
         """
-        self.commit([self.result_write(task_id, value, ttl_s=ttl_s, failed=failed)])
+        self._handle.commit([self._handle.result_write(task_id, value, ttl_s=ttl_s, failed=failed)])
 
     def get_result(self, task_id: str) -> Any:
         """The value of a task's result.
@@ -273,11 +176,13 @@ class Store:
         Raises ResultIsMissingError, ResultExpiredError or ResultDeletedError if there is none,
         CorruptRecordError if it is damaged.
         """
-        return decode_value(self.result_entry(task_key(task_id)).payload, self.dec_hook)
+        return decode_value(
+            self._handle.result_entry(task_key(task_id)).payload, self._handle.dec_hook
+        )
 
     def is_result_ready(self, task_id: str) -> bool:
         """Whether there is a result to get."""
-        entry = self.engine.find_result(task_key(task_id))
+        entry = self._handle.engine.find_result(task_key(task_id))
         return entry is not None and is_live_result(entry, now_us())
 
     def pop_result(self, task_id: str) -> Any:
@@ -286,17 +191,17 @@ class Store:
         The deletion, of the task's progress too, is on the disk when this returns.  Raises as
         :meth:`get_result` and :meth:`set_result` do.
         """
-        write = self.pop_write(task_id)
-        self.commit([write])
-        return self.popped_value(write)
+        write = self._handle.pop_write(task_id)
+        self._handle.commit([write])
+        return self._handle.popped_value(write)
 
     def delete_result(self, task_id: str) -> bool:
         """Delete a task's result and progress; whether there was a result.
 
         On the disk when this returns.  Deleting again changes nothing.
         """
-        write = self.delete_write(task_id)
-        self.commit([write])
+        write = self._handle.delete_write(task_id)
+        self._handle.commit([write])
         return bool(write.outcome)
 
     # -- progress -----------------------------------------------------------------------------
@@ -309,14 +214,14 @@ class Store:
         It survives the death of this process when this returns, and power loss within
         ``sync_interval_s``.  Raises as :meth:`set_result` does.
         """
-        self.commit([self.progress_write(task_id, progress, ttl_s=ttl_s)])
+        self._handle.commit([self._handle.progress_write(task_id, progress, ttl_s=ttl_s)])
 
     def get_progress(self, task_id: str) -> TaskProgress | None:
         """How far a task has got, None if nobody has said or it has expired."""
-        entry = self.engine.find_progress(task_key(task_id))
+        entry = self._handle.engine.find_progress(task_key(task_id))
         if entry is None or not is_live_progress(entry, now_us()):
             return None
-        return decode_progress(entry.payload, self.dec_hook)
+        return decode_progress(entry.payload, self._handle.dec_hook)
 
     # -- states -------------------------------------------------------------------------------
 
@@ -324,15 +229,7 @@ class Store:
         """``"ready"``: there is a result; ``"running"``: there is progress; ``"deleted"`` or
         ``"expired"``: there was a result, at most a day ago; or ``"unknown"``.
         """
-        key, now = task_key(task_id), now_us()
-        entry = self.engine.find_trace(key)
-        if is_live_result(entry, now):
-            return "ready"
-        if is_running(entry, self.engine.find_progress(key), now):
-            return "running"
-        if not is_known(entry):
-            return "unknown"
-        return "deleted" if entry is not None and entry.kind == DELETED else "expired"
+        return self._handle.status(task_key(task_id))
 
     def wait_result(self, task_id: str, *, timeout_s: float | None = None) -> Any:
         """The value of a task's result, waiting for it, whichever process stores it.
@@ -349,28 +246,22 @@ class Store:
 
         Raises ResultDeletedError or ResultExpiredError if it was there and has gone.
         """
-        if self.is_settled(task_id):
+        handle, key = self._handle, task_key(task_id)
+        if handle.is_settled(key):
             return True
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        waiter = _Waiter(self, task_id)
+        waiter = _Waiter(handle, key)
         try:
-            self.subscribe(waiter)
-            while not self.is_settled(task_id):
+            handle.subscribe(waiter)
+            while not handle.is_settled(key):
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     return False
                 waiter.news.wait(left)
         finally:
             waiter.left = True
-            self.unsubscribe(waiter)
+            handle.unsubscribe(waiter)
         return True
-
-    def is_settled(self, task_id: str) -> bool:
-        """Whether there is a result; raises if there was one and it has gone."""
-        status = self.status(task_id)
-        if status in ("deleted", "expired"):
-            self.result_entry(task_key(task_id))
-        return status == "ready"
 
     def watch(self, task_id: str | None = None) -> Watch:
         """An iterator of the changes from now on, of one task or of all, by any process.
@@ -380,7 +271,7 @@ class Store:
         perhaps only the last is told.  ``next()`` blocks; the iterator ends when it or the store
         is closed.  A context manager.
         """
-        return Watch(self, task_id)
+        return Watch(self._handle, task_id)
 
     def tasks(
         self,
@@ -400,14 +291,18 @@ class Store:
         if limit is not None and limit < 0:
             raise ValueError(f"limit must not be negative, not {limit}")
         return list_tasks(
-            self.engine, status, newest_first=newest_first, limit=limit, dec_hook=self.dec_hook
+            self._handle.engine,
+            status,
+            newest_first=newest_first,
+            limit=limit,
+            dec_hook=self._handle.dec_hook,
         )
 
     # -- the whole store ----------------------------------------------------------------------
 
     def compact(self) -> None:
         """Fold the log into the table now.  On the disk when this returns."""
-        engine = self.writable_engine
+        engine = self._handle.writable_engine
         engine.refuse_nested()
         sheltered(engine.compact)
 
@@ -417,7 +312,7 @@ class Store:
         Raises StoreBusyError if another process is at it, or if so much is written meanwhile that
         it had to begin again three times.
         """
-        engine = self.writable_engine
+        engine = self._handle.writable_engine
         engine.refuse_nested()
         return sheltered(lambda: vacuum.vacuum(engine))
 
@@ -427,7 +322,7 @@ class Store:
         Writers go on meanwhile.  Raises FileExistsError if ``destination`` exists, StoreBusyError
         if so much is written meanwhile that it had to begin again three times.
         """
-        engine = self.writable_engine
+        engine = self._handle.writable_engine
         engine.refuse_nested()
         absolute = file_path(destination)
         sheltered(lambda: vacuum.backup(engine, absolute))
@@ -440,7 +335,7 @@ class Store:
         whole frames are folded into the table, and the log is kept aside.  Raises StoreBusyError if
         so much is written meanwhile that the copy had to begin again three times, DiskFullError.
         """
-        engine = self.writable_engine if salvage else self.engine
+        engine = self._handle.writable_engine if salvage else self._handle.engine
         engine.refuse_nested()
         if isinstance(engine, Engine) and salvage:
             return sheltered(lambda: checking.salvage_live(engine))
@@ -448,7 +343,7 @@ class Store:
 
     def stats(self) -> StoreStats:
         """Sizes and counters; costs at most some milliseconds."""
-        engine = self.engine
+        engine = self._handle.engine
         view = engine.view()
         counts = engine.from_table(lambda table: table.counts())
         counters = engine.counters
@@ -456,7 +351,7 @@ class Store:
         committed = state & OFFSET_MAX
         results, progress = checking.overlay_difference(engine, view)
         return StoreStats(
-            path=self._path,
+            path=self.path,
             results=counts.results + results,
             progress=counts.progress + progress,
             gone=counts.gone,
@@ -488,7 +383,7 @@ class Store:
 
     def sync(self) -> None:
         """Put everything acked so far, progress included, on the disk."""
-        self.commit([Flush()])
+        self._handle.commit([Flush()])
 
     def close(self) -> None:
         """Close this handle; the last one of the last process leaves a single file.
@@ -499,177 +394,22 @@ class Store:
 
         A handle that nobody refers to any longer is closed soon, by a thread.
         """
-        if not self._handle.released:
-            self._engine.refuse_nested()
-            sheltered(self._close)
-
-    def _close(self) -> None:
-        with self._closing:
-            self._handle.release()
-
-    # -- for AsyncStore and the backends --------------------------------------------------------
-
-    @property
-    def engine(self) -> Reading:
-        """The engine, opened again in a forked child.  Raises StoreClosedError."""
-        engine = self._engine
-        if engine.closed or self._handle.released:
-            return self._revive()
-        return engine
-
-    def current_view(self) -> Overlay | None:
-        """What is in memory, if it is complete; None if a thread has to look.  Touches no disk.
-
-        Raises StoreClosedError.
-        """
-        engine = self._engine
-        if not engine.closed and not self._handle.released:
-            return engine.current_view()
-        if engine.forked and not self._handle.released:
-            return None  # :attr:`engine` opens it again, which is not for an event loop
-        raise engine.closed_error()
-
-    @property
-    def writable_engine(self) -> Engine:
-        """The engine, if this handle may write.  Raises ReadOnlyError."""
-        if not self._writable:
-            raise ReadOnlyError(f"{self._path}: opened with mode='r'")
-        engine = self.engine
-        assert isinstance(engine, Engine)
-        return engine
-
-    def _revive(self) -> Reading:
-        """Open again in a forked child.  Raises StoreClosedError if the store was closed."""
-        return sheltered(self._open_again)
-
-    def _open_again(self) -> Reading:
-        with self._closing:
-            engine = self._engine
-            if self._handle.released or (engine.closed and not engine.forked):
-                raise StoreClosedError(f"{self._path}: the store is closed")
-            if engine.forked:
-                self._handle = self._open_handle()
-                self._engine = self._handle.engine
-            return self._engine
-
-    def result_write(
-        self, task_id: str, value: object, *, ttl_s: float | None = None, failed: bool = False
-    ) -> Write:
-        """The write of a result, encoded and not yet committed."""
-        payload = encode_value(value, max_bytes=self._max_value_bytes, enc_hook=self.enc_hook)
-        return self.encoded_result_write(task_id, payload, ttl_s=ttl_s, failed=failed)
-
-    def encoded_result_write(
-        self, task_id: str, payload: bytes, *, ttl_s: float | None = None, failed: bool = False
-    ) -> Write:
-        """The write of a result that has been encoded already."""
-        key = task_key(task_id)
-        if len(payload) > self._max_value_bytes:
-            raise too_large(len(payload), self._max_value_bytes)
-        if ttl_s is None:
-            ttl_s = self._result_ttl_s
-            if failed and self._failure_ttl_s is not None:
-                ttl_s = self._failure_ttl_s
-        else:
-            positive("ttl_s", ttl_s)
-        flags = FAILED if failed else 0
-        return Write(key, Entry(RESULT, flags, 0, expiry_us(ttl_s), payload), sync=self._sync)
-
-    def progress_write(
-        self, task_id: str, progress: TaskProgress, *, ttl_s: float | None = None
-    ) -> Write:
-        """The write of a progress, encoded and not yet committed."""
-        if not isinstance(progress, TaskProgress):
-            raise TypeError(f"progress must be a TaskProgress, not {type(progress).__name__}")
-        payload = encode_progress(progress, max_bytes=self._max_value_bytes, enc_hook=self.enc_hook)
-        return self.encoded_progress_write(task_id, payload, ttl_s=ttl_s)
-
-    def encoded_progress_write(
-        self, task_id: str, payload: bytes, *, ttl_s: float | None = None
-    ) -> Write:
-        """The write of a progress that has been encoded already."""
-        key = task_key(task_id)
-        if len(payload) > self._max_value_bytes:
-            raise too_large(len(payload), self._max_value_bytes)
-        if ttl_s is None:
-            ttl_s = self._progress_ttl_s
-        else:
-            positive("ttl_s", ttl_s)
-        return Write(key, Entry(PROGRESS, 0, 0, expiry_us(ttl_s), payload), sync=False)
-
-    def delete_write(self, task_id: str) -> Write:
-        """The write of a deletion, not yet committed."""
-        return Delete(task_key(task_id), Entry(DELETED, 0, 0, 0, b""), sync=True)
-
-    def pop_write(self, task_id: str) -> Write:
-        """The write of a pop, not yet committed."""
-        return Pop(task_key(task_id), Entry(DELETED, 0, 0, 0, b""), sync=True)
-
-    def popped_value(self, write: Write) -> Any:
-        """The value that a committed pop took away."""
-        assert isinstance(write.outcome, Entry)
-        return decode_value(write.outcome.payload, self.dec_hook)
-
-    def commit(self, writes: list[Write]) -> None:
-        """Commit writes together and raise the first error among them."""
-        self.writable_engine.committer.run(writes)
-        for write in writes:
-            if write.error is not None:
-                raise raisable(write.error)
-
-    def result_entry(self, key: bytes) -> Entry:
-        """The live result of a key.  Raises as :meth:`get_result` does."""
-        entry = self.engine.find_trace(key)
-        if entry is not None and is_live_result(entry, now_us()):
-            return entry
-        raise missing_result(key, entry)
-
-    def result_entries(self, keys: list[bytes]) -> list[Entry | BaseException]:
-        """The live result of each key, or the error that :meth:`result_entry` raises."""
-        found: list[Entry | BaseException] = []
-        at_us = now_us()
-        for key, entry in zip(keys, self.engine.find_traces(keys), strict=True):
-            if isinstance(entry, Exception) or (entry and is_live_result(entry, at_us)):
-                found.append(entry)
-            else:
-                found.append(missing_result(key, entry))
-        return found
-
-    def subscribe(self, subscription: Subscription) -> None:
-        """Begin to tell a subscriber of changes; may touch the disk."""
-        self.engine  # noqa: B018 - opens anew after a fork
-        self._handle.notifier.subscribe(subscription)
-
-    def unsubscribe(self, subscription: Subscription) -> None:
-        """Tell it no more; no effect if it is not told."""
-        self._handle.notifier.unsubscribe(subscription)
+        self._handle.close()
 
 
 class _Waiter(Subscription):
     """A thread that waits for a task's result."""
 
-    __slots__ = ("_store", "news")
+    __slots__ = ("_handle", "news")
 
-    def __init__(self, store: Store, task_id: str) -> None:
-        super().__init__(frozenset((task_key(task_id),)))
-        self._store = store
+    def __init__(self, handle: Handle, key: bytes) -> None:
+        super().__init__(frozenset((key,)))
+        self._handle = handle
         self.news = Signal()
 
     def tell(self, changes: list[Change] | None) -> None:
         self.news.set()
 
     def again(self) -> None:
-        if self._store.closed:
+        if self._handle.closed:
             self.news.set()
-
-
-_stores: weakref.WeakSet[Store] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for store in _stores:
-        store._closing = threading.Lock()  # another thread of the parent may have held it
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -250,7 +250,9 @@ def test_g3_nobody_sees_a_result_before_its_flush(
         "    real(fd)\n"
         "osdep.sync_data = sync_data"
     )
-    writer.begin("store.commit([store.result_write(k, 'new') for k in ('old', 'new')])")
+    writer.begin(
+        "store._handle.commit([store._handle.result_write(k, 'new') for k in ('old', 'new')])"
+    )
     begun.read_text()
     for _ in range(20):
         assert store.get_result("old") == "old"
@@ -322,7 +324,7 @@ def test_g4_no_older_record_hides_a_large_one(
     """Large records are seen in the table before the log's new epoch is published."""
     store.set_result("t", "small")
     store.set_progress("t", logstore.TaskProgress(current=1))
-    engine = store.writable_engine
+    engine = store._handle.writable_engine
     seen: list[tuple[Any, Any]] = []
     real = type(engine).begin_epoch
 
@@ -378,7 +380,9 @@ def test_g5_nothing_behind_a_dead_writers_frames_comes_to_life(
     peer.run(
         "from logstore._engine import osdep\nosdep.sync_data = lambda fd: os.kill(os.getpid(), 9)"
     )
-    peer.begin("store.commit([store.result_write(k, 'dead') for k in ('d1', 'd2')])")
+    peer.begin(
+        "store._handle.commit([store._handle.result_write(k, 'dead') for k in ('d1', 'd2')])"
+    )
     with pytest.raises(EOFError):
         peer.end()
     store.set_result("n1", "live")
@@ -538,7 +542,7 @@ def test_g7_callers_that_wait_share_a_flush(
         real(fd)
 
     monkeypatch.setattr(osdep, "sync_data", sync_data)
-    queue = store.writable_engine.committer
+    queue = store._handle.writable_engine.committer
     threads = [threading.Thread(target=store.set_result, args=(f"t{n}", n)) for n in range(64)]
     threads[0].start()
     assert first_flush.wait(100)

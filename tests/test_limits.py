@@ -157,7 +157,7 @@ def test_processes_with_different_limits_use_one_store(
         peer.run(LIMIT_ADDRESSES)
         peer.run(f"limit_addresses({700 << 20})")
         peer.open(path)
-        assert peer.run("store.engine.table.env.info()['map_size']") < 700 << 20
+        assert peer.run("store._handle.engine.table.env.info()['map_size']") < 700 << 20
     for n in range(4):  # far beyond the first map of the peers
         store.set_result(f"mine-{n}", bytes(20 << 20))
         peers[n % 2].run(f"store.set_result('theirs-{n}', bytes(10 << 20))")

@@ -415,7 +415,7 @@ def test_a_fork_while_a_replaced_table_is_read(path: Path, monkeypatch: pytest.M
     with logstore.open(path) as store:
         store.set_result("a", 1)
         store.compact()
-        engine = store.writable_engine
+        engine = store._handle.writable_engine
         old = engine.table
         monkeypatch.setattr(engine, "close_retired", lambda: None)
         store.vacuum()
@@ -470,8 +470,8 @@ def test_closing_a_replaced_table_keeps_its_inode_until_lmdb_has_forgotten_it(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with logstore.open(path) as store:
-        table = store.writable_engine.table
-        monkeypatch.setattr(store.writable_engine, "close_retired", lambda: None)
+        table = store._handle.writable_engine.table
+        monkeypatch.setattr(store._handle.writable_engine, "close_retired", lambda: None)
         links: list[int] = []
         real = table.env.close
 

@@ -46,7 +46,7 @@ class Shared:
             _close(self.engine)
 
 
-class Handle:
+class Lease:
     """One user's part of an engine that others of the process may use as well."""
 
     def __init__(self, shared: Shared) -> None:
@@ -107,7 +107,7 @@ _lock = threading.Lock()  # of the dictionary, never held while anything is open
 _slots: dict[str, _Slot] = {}
 
 
-def acquire(path: str, open_engine: Callable[[], Engine], timeout_s: float) -> Handle:
+def acquire(path: str, open_engine: Callable[[], Engine], timeout_s: float) -> Lease:
     """The engine of the file at a real path, opened if this process has not yet.
 
     Raises StoreBusyError if another thread has been opening or closing it for ``timeout_s``.
@@ -121,19 +121,19 @@ def acquire(path: str, open_engine: Callable[[], Engine], timeout_s: float) -> H
     return _acquire(path, open_engine, timeout_s)
 
 
-def acquire_frozen(path: str, open_engine: Callable[[], Reading], timeout_s: float) -> Handle:
+def acquire_frozen(path: str, open_engine: Callable[[], Reading], timeout_s: float) -> Lease:
     """The engine that reads the file at a real path while no process writes it."""
     return _acquire(path + _FROZEN, open_engine, timeout_s)
 
 
-def _acquire(key: str, open_engine: Callable[[], Reading], timeout_s: float) -> Handle:
+def _acquire(key: str, open_engine: Callable[[], Reading], timeout_s: float) -> Lease:
     slot = _enter(key, timeout_s)
     try:
         shared = slot.shared
         if shared is not None:
-            handle = Handle(shared)
+            lease = Lease(shared)
             shared.handles += 1
-            return handle
+            return lease
         engine = open_engine()
         try:
             shared = Shared(key, engine)
@@ -141,12 +141,12 @@ def _acquire(key: str, open_engine: Callable[[], Reading], timeout_s: float) -> 
             _close(engine)
             raise
         try:
-            handle = Handle(shared)
+            lease = Lease(shared)
         except BaseException:
             shared.close()
             raise
         slot.shared = shared
-        return handle
+        return lease
     finally:
         slot.lock.release()  # a call of C, which needs no memory
         _forget(key, slot)
@@ -189,7 +189,7 @@ def _close_all() -> None:
         if shared is not None:
             shared.handles = 1
             try:
-                Handle(shared).release()
+                Lease(shared).release()
             except Exception:
                 # The interpreter ends: what was acked is in the log and is recovered on opening.
                 continue

@@ -16,8 +16,8 @@ from time import monotonic
 
 from logstore._engine.failures import raisable
 from logstore._engine.notify import Change, Subscription
+from logstore._handle import Handle
 from logstore._loops.handover import Inbox, Outcome
-from logstore.store import Store
 
 IDLE_S = 1.0  # how long the subscription is kept when nobody waits any more
 SWEEP_MIN = 64
@@ -31,16 +31,16 @@ class Waiters(Subscription):
     """The waiting tasks of a loop."""
 
     __slots__ = (
-        *("_futures", "_idle_since", "_inbox", "_lock", "_store", "_sweep_at"),
+        *("_futures", "_idle_since", "_inbox", "_lock", "_handle", "_sweep_at"),
         *("live", "loop"),
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, store: Store) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, handle: Handle) -> None:
         self._futures: dict[bytes, Woken | list[Woken]] = {}
         self.live: set[Woken] = set()  # the futures of those who wait
         super().__init__(self._futures)
         self.loop = loop
-        self._store = store
+        self._handle = handle
         self._inbox = Inbox(loop)
         self._lock = threading.Lock()  # subscribing, and finding that nobody waits
         self._idle_since: float | None = None
@@ -93,7 +93,7 @@ class Waiters(Subscription):
         try:
             with self._lock:
                 self._idle_since = None
-                self._store.subscribe(self)
+                self._handle.subscribe(self)
         except BaseException as exc:
             return [(future, None, raisable(exc)) for _, future in waiting]  # nobody would wake it
         return [(future, True, None) for key, future in waiting if self._is_worth_a_look(key)]
@@ -101,7 +101,7 @@ class Waiters(Subscription):
     def _is_worth_a_look(self, key: bytes) -> bool:
         """Whether there is more to say of a task than that nothing has come."""
         try:
-            return self._store.status(key.decode()) not in PENDING
+            return self._handle.status(key) not in PENDING
         except Exception:
             return True  # its waiter meets the error itself
 
@@ -128,12 +128,12 @@ class Waiters(Subscription):
                 elif self._idle_since is None:
                     self._idle_since = monotonic()
                 elif monotonic() - self._idle_since >= IDLE_S:
-                    self._store.unsubscribe(self)
+                    self._handle.unsubscribe(self)
             finally:
                 self._lock.release()
 
     def _leave_for_good(self) -> None:
-        self._store.unsubscribe(self)
+        self._handle.unsubscribe(self)
         self._futures.clear()
         self.live.clear()
 

@@ -29,7 +29,7 @@ else:
 
 def live(store: logstore.Store) -> Engine:
     """The engine of a store that is open for writing."""
-    engine = store.engine
+    engine = store._handle.engine
     assert isinstance(engine, Engine)
     return engine
 

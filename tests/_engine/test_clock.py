@@ -116,7 +116,7 @@ def test_a_clock_at_the_end_of_the_calendar_for_a_moment_leaves_times_for_later(
         store.set_result("end", 1)
         clock.advance(-ahead_s)
         ahead_s *= 2
-    store.commit([store.result_write(f"task-{i}", i) for i in range(3000)])
+    store._handle.commit([store._handle.result_write(f"task-{i}", i) for i in range(3000)])
     assert store.get_result("task-2999") == 2999
 
 

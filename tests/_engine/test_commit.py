@@ -284,7 +284,7 @@ def test_a_group_is_one_write_and_one_flush(
 
     monkeypatch.setattr(osdep, "pwrite_all", write)
     monkeypatch.setattr(osdep, "sync_data", sync)
-    store.commit([store.result_write(f"task-{i}", i) for i in range(50)])
+    store._handle.commit([store._handle.result_write(f"task-{i}", i) for i in range(50)])
     assert calls == ["write", "sync"]
     store.set_progress("p", TaskProgress())
     assert calls == ["write", "sync", "write"]
@@ -320,28 +320,33 @@ def test_a_commit_in_the_steady_state_does_not_change_the_size_of_the_log(
 def test_each_write_meets_the_store_as_the_ones_before_it_in_the_group_leave_it(
     store: logstore.Store,
 ) -> None:
-    popped, again = store.pop_write("a"), store.pop_write("a")
-    deleted = store.delete_write("a")
+    popped, again = store._handle.pop_write("a"), store._handle.pop_write("a")
+    deleted = store._handle.delete_write("a")
     with pytest.raises(logstore.ResultDeletedError):
-        store.commit([store.result_write("a", 1), popped, again, deleted])
+        store._handle.commit([store._handle.result_write("a", 1), popped, again, deleted])
     assert popped.error is None
-    assert store.popped_value(popped) == 1
+    assert store._handle.popped_value(popped) == 1
     assert isinstance(again.error, logstore.ResultDeletedError)
     assert (deleted.error, deleted.outcome) == (None, False)
 
 
 def test_a_large_write_in_a_group_keeps_its_place(store: logstore.Store) -> None:
-    store.commit(
+    store._handle.commit(
         [
-            store.result_write("a", "small"),
-            store.result_write("a", bytes(400_000)),
-            store.result_write("b", bytes(400_000)),
-            store.result_write("b", "small"),
+            store._handle.result_write("a", "small"),
+            store._handle.result_write("a", bytes(400_000)),
+            store._handle.result_write("b", bytes(400_000)),
+            store._handle.result_write("b", "small"),
         ]
     )
     assert store.get_result("a") == bytes(400_000)
     assert store.get_result("b") == "small"
-    store.commit([store.result_write("b", "small too"), store.result_write("b", bytes(400_001))])
+    store._handle.commit(
+        [
+            store._handle.result_write("b", "small too"),
+            store._handle.result_write("b", bytes(400_001)),
+        ]
+    )
     assert store.get_result("b") == bytes(400_001)
 
 
@@ -355,9 +360,12 @@ def test_what_comes_behind_a_failed_part_of_a_group_is_committed_after_a_recover
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(engine, "fold_large", fail)
-    large, small = store.result_write("a", bytes(400_000)), store.result_write("b", 2)
+    large, small = (
+        store._handle.result_write("a", bytes(400_000)),
+        store._handle.result_write("b", 2),
+    )
     with pytest.raises(logstore.WriteError, match="not acked"):
-        store.commit([large, small])
+        store._handle.commit([large, small])
     assert isinstance(large.error, logstore.WriteError)
     assert small.error is None
     assert (store.status("a"), store.get_result("b")) == ("unknown", 2)
@@ -371,8 +379,11 @@ def test_a_group_for_which_the_log_has_no_room_fails_and_the_next_one_goes_on(
     monkeypatch.setattr(groups, "OFFSET_MAX", 0xFFFF)  # as if offsets had 16 bits
     store.set_result("before", 1)
     with pytest.raises(logstore.WriteError, match="the log has reached its largest size"):
-        store.commit(
-            [store.result_write("a", bytes(40_000)), store.result_write("b", bytes(40_000))]
+        store._handle.commit(
+            [
+                store._handle.result_write("a", bytes(40_000)),
+                store._handle.result_write("b", bytes(40_000)),
+            ]
         )
     assert (store.status("a"), store.status("b")) == ("unknown", "unknown")
     store.set_result("after", 2)
@@ -385,14 +396,14 @@ def test_a_refused_write_in_a_group_that_fails_keeps_its_own_error(
 ) -> None:
     """Each write of a group keeps what was decided of it before the group failed."""
     store.set_result("a", 1)
-    refused, lost = store.pop_write("missing"), store.result_write("b", 2)
+    refused, lost = store._handle.pop_write("missing"), store._handle.result_write("b", 2)
 
     def fail(*_: object) -> None:
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(osdep, "sync_data", fail)
     with pytest.raises(logstore.ResultIsMissingError):
-        store.commit([refused, lost])
+        store._handle.commit([refused, lost])
     monkeypatch.undo()
     assert isinstance(refused.error, logstore.ResultIsMissingError)
     assert isinstance(lost.error, logstore.WriteError)
@@ -402,8 +413,8 @@ def test_a_refused_write_in_a_group_that_fails_keeps_its_own_error(
 def test_a_deletion_meets_the_progress_written_before_it_in_the_group(
     store: logstore.Store,
 ) -> None:
-    deleted = store.delete_write("a")
-    store.commit([store.progress_write("a", TaskProgress(0.5)), deleted])
+    deleted = store._handle.delete_write("a")
+    store._handle.commit([store._handle.progress_write("a", TaskProgress(0.5)), deleted])
     assert deleted.outcome is False
     assert (store.status("a"), store.get_progress("a")) == ("unknown", None)
 
@@ -423,9 +434,9 @@ def test_a_failed_write_or_flush_fails_the_group_and_shows_nothing_of_it(
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(osdep, call, fail)
-    writes = [store.result_write(name, 1) for name in ("a", "b")]
+    writes = [store._handle.result_write(name, 1) for name in ("a", "b")]
     with pytest.raises(logstore.WriteError, match="not acked"):
-        store.commit(writes)
+        store._handle.commit(writes)
     monkeypatch.undo()
     assert all(isinstance(write.error, logstore.WriteError) for write in writes)
     assert (store.status("a"), store.status("b")) == ("unknown", "unknown")

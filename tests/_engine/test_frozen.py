@@ -39,7 +39,7 @@ def test_a_crashed_store_is_read_with_its_log(store: logstore.Store, crash_copy:
     crashed = crash_copy(store)
     before = sorted(os.listdir(crashed.parent))
     with logstore.open(crashed, mode="r") as reader:
-        assert isinstance(reader.engine, FrozenEngine)
+        assert isinstance(reader._handle.engine, FrozenEngine)
         assert reader.get_result("log") == 2
         assert reader.status("table") == "deleted"
         assert [info.task_id for info in reader.tasks()] == ["log"]
@@ -53,7 +53,7 @@ def test_a_crashed_store_is_read_with_its_log(store: logstore.Store, crash_copy:
 def test_two_readers_of_one_store_at_rest_share_an_engine(path: Path) -> None:
     logstore.open(path).close()
     one, two = logstore.open(path, mode="r"), logstore.open(path, mode="r")
-    assert one.engine is two.engine
+    assert one._handle.engine is two._handle.engine
     one.close()
     assert two.status("a") == "unknown"
     two.close()
@@ -64,7 +64,7 @@ def test_reading_beside_a_live_process_joins_it(
 ) -> None:
     peer = start_peer(path)
     with logstore.open(path, mode="r") as reader:
-        assert not isinstance(reader.engine, FrozenEngine)
+        assert not isinstance(reader._handle.engine, FrozenEngine)
         peer.run("store.set_result('a', 1)")
         assert reader.get_result("a") == 1
         peer.run("store.close()")

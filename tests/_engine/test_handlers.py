@@ -117,4 +117,4 @@ def test_an_interrupted_read_of_a_store_at_rest_is_interrupted(path: Path) -> No
         path.touch()  # as if another process had written it
         read: Callable[[Any], NoReturn] = raising(KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
-            reader.engine.from_table(read)
+            reader._handle.engine.from_table(read)

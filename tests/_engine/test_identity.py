@@ -255,7 +255,7 @@ def test_a_process_does_not_join_while_another_is_alone_with_the_table(
     peer.open(path)
     peer.run(
         "from logstore._engine import osdep\n"
-        "fd = store.writable_engine.table.fd\n"
+        "fd = store._handle.writable_engine.table.fd\n"
         "assert osdep.try_lock(fd)"
     )
     with pytest.raises(logstore.StoreBusyError):

@@ -66,7 +66,7 @@ def test_every_list_agrees_with_every_status(
 def test_the_newest_of_many_are_read_without_the_others(
     store: logstore.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.commit([store.result_write(f"task-{i}", i) for i in range(3000)])
+    store._handle.commit([store._handle.result_write(f"task-{i}", i) for i in range(3000)])
     store.compact()
     read: list[int] = []
     listing = Table.listing
@@ -106,15 +106,23 @@ def test_a_few_tasks_are_found_among_many_that_have_expired(
 ) -> None:
     half = TaskProgress(0.5)
     for end in ("old", "new"):
-        store.commit([store.result_write(f"{end}-ready-{i}", i) for i in range(5)])
-        store.commit([store.progress_write(f"{end}-running-{i}", half) for i in range(5)])
-        store.commit([store.result_write(f"{end}-deleted-{i}", i) for i in range(5)])
+        store._handle.commit([store._handle.result_write(f"{end}-ready-{i}", i) for i in range(5)])
+        store._handle.commit(
+            [store._handle.progress_write(f"{end}-running-{i}", half) for i in range(5)]
+        )
+        store._handle.commit(
+            [store._handle.result_write(f"{end}-deleted-{i}", i) for i in range(5)]
+        )
         for i in range(5):
             store.delete_result(f"{end}-deleted-{i}")
         if end == "old":
             names = [f"{kind}-{i}" for i in range(3000) for kind in ("result", "progress")]
-            store.commit([store.result_write(name, 1, ttl_s=10) for name in names[::2]])
-            store.commit([store.progress_write(name, half, ttl_s=10) for name in names[1::2]])
+            store._handle.commit(
+                [store._handle.result_write(name, 1, ttl_s=10) for name in names[::2]]
+            )
+            store._handle.commit(
+                [store._handle.progress_write(name, half, ttl_s=10) for name in names[1::2]]
+            )
     store.compact()
     clock.advance(20)
     verified = count_records(monkeypatch)
@@ -137,7 +145,9 @@ def test_a_compaction_amid_a_list_of_the_expired_neither_doubles_nor_loses_a_tas
 ) -> None:
     monkeypatch.setattr(listing_module, "LISTING_KEYS", 3)
     names = [f"task-{i:02}" for i in range(80)]
-    store.commit([store.result_write(name, 1, ttl_s=10 + i) for i, name in enumerate(names[:20])])
+    store._handle.commit(
+        [store._handle.result_write(name, 1, ttl_s=10 + i) for i, name in enumerate(names[:20])]
+    )
     store.compact()
     clock.advance(100)
     store.compact()  # these are taken away already

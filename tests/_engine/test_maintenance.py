@@ -198,7 +198,9 @@ def test_a_store_at_rest_takes_away_what_has_expired_by_itself(
     monkeypatch.setattr(compaction, "PURGE_MIN", 50)
     monkeypatch.setattr(compaction, "PURGE_S", 0.0)
     with logstore.open(path) as store:
-        store.commit([store.result_write(f"task-{i}", i, ttl_s=10) for i in range(2000)])
+        store._handle.commit(
+            [store._handle.result_write(f"task-{i}", i, ttl_s=10) for i in range(2000)]
+        )
         store.set_result("kept", 1)
         store.compact()
         clock.advance(20)

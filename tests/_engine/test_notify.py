@@ -114,7 +114,7 @@ def test_deletions_are_told_across_a_compaction_that_nobody_saw(
     peer = start_peer(store.path)
     with store.watch() as watch:
         peer.run(
-            "store.engine.exclusively(lambda: None)\n"
+            "store._handle.engine.exclusively(lambda: None)\n"
             "store.set_result('a', 1)\nstore.set_result('b', 2)\nstore.delete_result('b')\n"
             "store.compact()\nstore.set_result('c', 3)\nstore.compact()\n"
             "store.set_result('end', 4)"
@@ -180,7 +180,7 @@ def test_a_notifier_that_cannot_be_started_is_an_error_and_leaves_no_subscriptio
     def fail(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    notifier = store._handle.notifier
+    notifier = store._handle._lease.notifier
     for watched in (None, "a"):
         with monkeypatch.context() as patched:
             patched.setattr(threading.Thread, "start", fail)
@@ -198,7 +198,7 @@ def test_a_forked_child_leaves_a_subscription_of_its_parent_without_the_parents_
     store: logstore.Store,
 ) -> None:
     watch = store.watch()
-    with store._handle.notifier._lock:
+    with store._handle._lease.notifier._lock:
 
         def in_child() -> None:
             signal.alarm(LONG_S)  # ends it if it waits for the lock
@@ -206,7 +206,7 @@ def test_a_forked_child_leaves_a_subscription_of_its_parent_without_the_parents_
 
         assert run_in_fork(in_child) == 0
     watch.close()
-    assert not store._handle.notifier._to_all
+    assert not store._handle._lease.notifier._to_all
 
 
 def test_a_waiter_in_a_store_read_at_rest_meets_its_time_out(path: Path) -> None:
@@ -222,7 +222,7 @@ def test_a_waiter_in_a_store_read_at_rest_meets_its_time_out(path: Path) -> None
 def test_subscriptions_and_how_far_they_are_told_are_touched_under_the_lock_only(
     store: logstore.Store,
 ) -> None:
-    notifier = store._handle.notifier
+    notifier = store._handle._lease.notifier
     touched = touched_without(notifier._lock, notifier, "_to_all", "_by_key", "_position")
     with store.watch() as all_tasks, store.watch("a") as one_task:
         store.set_result("a", 1)
@@ -243,7 +243,7 @@ def test_a_store_that_is_closed_ends_its_notifier_at_once(
     watch = store.watch()
     if not waits:
         watch.close()
-    thread = store._handle.notifier._thread
+    thread = store._handle._lease.notifier._thread
     assert thread is not None
     store.close()
     thread.join(LONG_S)
@@ -265,17 +265,17 @@ def test_an_error_of_one_subscriber_is_logged_and_an_interrupt_is_not_swallowed(
         raise error
 
     told = threading.Event()
-    notifier = store._handle.notifier
+    notifier = store._handle._lease.notifier
     subscriptions = [Told(lambda: fail(ValueError("its own"))), Told(told.set)]
     for subscription in subscriptions:
-        store.subscribe(subscription)
+        store._handle.subscribe(subscription)
     notifier.tell_all_to_look()
     assert told.is_set()
     assert "a subscriber of the store failed" in caplog.text
-    store.unsubscribe(subscriptions[0])
+    store._handle.unsubscribe(subscriptions[0])
     interrupted = Told(lambda: fail(KeyboardInterrupt()))
-    store.subscribe(interrupted)
+    store._handle.subscribe(interrupted)
     with pytest.raises(KeyboardInterrupt):
         notifier.tell_all_to_look()
     for subscription in (subscriptions[1], interrupted):
-        store.unsubscribe(subscription)
+        store._handle.unsubscribe(subscription)

@@ -406,7 +406,7 @@ def test_opening_in_many_threads_makes_one_engine(path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len({id(store.engine) for store in stores}) == 1
+    assert len({id(store._handle.engine) for store in stores}) == 1
     for store in stores:
         store.close()
     assert names_in(path.parent) == ["app.db"]

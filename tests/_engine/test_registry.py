@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 import logstore
-from logstore import store as store_module
+from logstore import _handle as handle_module
 from logstore._engine import compaction, files, osdep, registry
 from logstore._engine import table as table_module
-from logstore.store import Mode
+from logstore._handle import Mode
 
 from .support import live
 
@@ -35,7 +35,7 @@ def run(code: str, path: Path) -> subprocess.CompletedProcess[str]:
 
 def test_a_store_is_opened_once_however_many_handles_there_are(open_store: Stores) -> None:
     handles = [open_store() for _ in range(5)]
-    assert len({id(handle.engine) for handle in handles}) == 1
+    assert len({id(handle._handle.engine) for handle in handles}) == 1
     engine = live(handles[0])
     for handle in handles[:-1]:
         handle.close()
@@ -181,11 +181,11 @@ def test_what_a_child_inherits_is_closed_and_its_locks_are_not_given_back(
     """What happens in a child, done here: other descriptors stand for the parent's."""
     logstore.open(path).close()
     store = logstore.open(path, mode=mode)
-    inherited_handle = store._handle
+    inherited_lease = store._handle._lease
     inherited, parents = [], []
     if mode == "rw":
         store.set_result("a", 1)
-        maintenance = inherited_handle._shared._maintenance
+        maintenance = inherited_lease._shared._maintenance
         assert maintenance is not None
         maintenance.stop()  # a child has no threads
         engine = live(store)
@@ -198,7 +198,7 @@ def test_what_a_child_inherits_is_closed_and_its_locks_are_not_given_back(
         files.close_inherited,
         table_module._after_fork_in_child,
         registry._after_fork_in_child,
-        store_module._after_fork_in_child,
+        handle_module._after_fork_in_child,
     ):
         hook()
     for fd in inherited:
@@ -210,8 +210,8 @@ def test_what_a_child_inherits_is_closed_and_its_locks_are_not_given_back(
         os.close(other)
         os.close(fd)
     assert store.status("a") == ("ready" if mode == "rw" else "unknown")
-    assert store._handle is not inherited_handle
-    inherited_handle.release()  # is not the child's to close
+    assert store._handle._lease is not inherited_lease
+    inherited_lease.release()  # is not the child's to close
     store.close()
     assert os.listdir(path.parent) == ["app.db"]
 

@@ -118,7 +118,7 @@ def test_slots_of_dead_readers_are_freed_at_compaction(
     store.set_result("a", 1)
     store.compact()
     peer = start_peer(store.path)
-    peer.run("txn = store.engine.table.env.begin()")
+    peer.run("txn = store._handle.engine.table.env.begin()")
     assert store.stats().oldest_reader is not None
     peer.kill()
     assert store.stats().oldest_reader is not None

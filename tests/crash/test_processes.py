@@ -150,7 +150,9 @@ def test_an_opener_that_is_overtaken_begins_again(
     monkeypatch.setattr(opening, "_open_presence", open_presence)
     with logstore.open(path) as store:
         assert len(opened) > 1
-        assert os.path.samestat(os.fstat(store.writable_engine.presence_fd), os.stat(f"{path}-shm"))
+        assert os.path.samestat(
+            os.fstat(store._handle.writable_engine.presence_fd), os.stat(f"{path}-shm")
+        )
         store.set_result("c", 3)
         if others:
             assert newcomer.run("store.get_result('c')") == 3
@@ -250,7 +252,9 @@ def test_threads_that_use_a_store_while_it_is_closed(tmp_path: Path) -> None:
 
 # -- stopped processes -------------------------------------------------------------------------
 
-STOP_WITH_LOCK = "store.writable_engine.exclusively(lambda: signal.raise_signal(signal.SIGSTOP))\n"
+STOP_WITH_LOCK = (
+    "store._handle.writable_engine.exclusively(lambda: signal.raise_signal(signal.SIGSTOP))\n"
+)
 STOP_IN_WRITE = """
 real = os.pwrite
 def stop(fd, data, at):

@@ -313,8 +313,11 @@ def test_what_goes_while_it_is_waited_for_is_an_error(path: Path) -> None:
             waiter = asyncio.ensure_future(Task("t", backend).wait_result())
             await until_it_waits(backend)
             store = await backend._opened()  # type: ignore[attr-defined]
-            writes = (store.store.result_write("t", 1), store.store.delete_write("t"))
-            await asyncio.to_thread(store.store.commit, list(writes))
+            writes = (
+                store.store._handle.result_write("t", 1),
+                store.store._handle.delete_write("t"),
+            )
+            await asyncio.to_thread(store.store._handle.commit, list(writes))
             with pytest.raises(ResultIsReadyError):
                 await waiter
 

@@ -193,7 +193,7 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
             if payload is not None:
                 failed = bool(result.is_err)
                 ttl_s = self._expiry.ttl_s(result.labels, failed=failed)
-                await store.set_encoded_result(key, payload, ttl_s=ttl_s, failed=failed)
+                await store._set_encoded_result(key, payload, ttl_s=ttl_s, failed=failed)
             else:
                 await self._set_record(store, key, result, await self._record(result))
         except (store_errors.UnserializableValueError, store_errors.ValueTooLargeError) as error:
@@ -286,7 +286,7 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
         key, ttl_s = self._key(task_id), self._expiry.progress_ttl_s
         payload = encode_small_report(progress)
         if payload is not None:
-            await store.set_encoded_progress(key, payload, ttl_s=ttl_s)
+            await store._set_encoded_progress(key, payload, ttl_s=ttl_s)
             return
         try:
             stored = to_stored(progress, parts_max=_INLINE_PARTS_MAX, enc_hook=self._enc_hook)
