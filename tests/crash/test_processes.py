@@ -253,7 +253,8 @@ def test_threads_that_use_a_store_while_it_is_closed(tmp_path: Path) -> None:
 # -- stopped processes -------------------------------------------------------------------------
 
 STOP_WITH_LOCK = (
-    "store._handle.writable_engine.exclusively(lambda: signal.raise_signal(signal.SIGSTOP))\n"
+    "engine = store._handle.writable_engine\n"
+    "engine.exclusively(lambda: signal.raise_signal(signal.SIGSTOP))\n"
 )
 STOP_IN_WRITE = """
 real = os.pwrite
