@@ -206,6 +206,24 @@ def test_a_vacuum_overtaken_by_large_results_tries_again(
     assert store.stats().vacuums == 1
 
 
+def test_a_compaction_behind_the_copy_makes_a_vacuum_begin_again(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was folded into the old file then is in no log any more."""
+    real = vacuum.open_copy
+
+    def open_copy(fd: int, path: str) -> Table:
+        if store.status("late") == "unknown":
+            store.set_result("late", 1)
+            store.compact()
+        return real(fd, path)
+
+    monkeypatch.setattr(vacuum, "open_copy", open_copy)
+    store.vacuum()
+    assert store.get_result("late") == 1
+    assert store.stats().vacuums == 1
+
+
 def test_a_vacuum_that_fails_leaves_the_store_as_it_was(
     store: logstore.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
