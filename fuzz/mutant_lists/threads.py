@@ -53,9 +53,16 @@ MUTANTS = [
         "test_a_write_that_is_under_way_is_left_alone_and_one_that_stands_still_recovered",
     ),
     Mutant(
+        "a writer opens a vacuum's table while a reader opens it",
+        "_engine/engine.py",
+        "with self.view_lock:  # LMDB must not",
+        "if True:  # LMDB must not",
+        "_engine/test_vacuum.py::test_a_reader_and_a_writer_follow_anothers_vacuum_at_once",
+    ),
+    Mutant(
         "two vacuums at a time",
         "_engine/vacuum.py",
-        "if words[VACUUM] and not engine.vacuum_is_dead():",
+        "if is_taken(engine, HELD_BY_VACUUM, temporary):",
         "if False:",
         VACUUM + "one_vacuum_at_a_time",
     ),
@@ -83,7 +90,7 @@ MUTANTS = [
     Mutant(
         "each handle of a file has an engine of its own",
         "_engine/registry.py",
-        "            shared.handles += 1\n            return handle\n",
+        "            shared.handles += 1\n            return lease\n",
         "            shared.handles += 1\n",
         "_engine/test_registry.py::test_a_store_is_opened_once_however_many_handles_there_are",
     ),
@@ -139,7 +146,7 @@ MUTANTS = [
     Mutant(
         "a leader leaves without waking the next one",
         "_engine/commit.py",
-        "_wake(self._queue[0])",
+        "self._wake_next()",
         "pass",
         COMMIT + "a_follower_is_woken[to lead]",
     ),
