@@ -13,7 +13,7 @@ import pytest
 
 import logstore
 from logstore import TaskProgress
-from logstore.engine import vacuum
+from logstore.engine import copying, vacuum
 from logstore.engine.engine import HOLD_NS
 from logstore.engine.header import HELD_BY_VACUUM
 from logstore.engine.table import Table
@@ -210,7 +210,7 @@ def test_a_compaction_behind_the_copy_makes_a_vacuum_begin_again(
     store: logstore.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was folded into the old file then is in no log any more."""
-    real = vacuum.open_copy
+    real = copying.open_copy
 
     def open_copy(fd: int, path: str) -> Table:
         if store.status("late") == "unknown":
