@@ -26,11 +26,6 @@ from logstore._codec.hooks import DecHook, EncHook, check_hook
 from logstore._codec.lower import too_large
 from logstore._codec.values import decode_value, encode_value
 from logstore._engine import registry
-from logstore._engine.commit import (
-    Delete,
-    Pop,
-    Write,
-)
 from logstore._engine.engine import Engine
 from logstore._engine.failures import raisable, raise_open_error
 from logstore._engine.frames import (
@@ -52,6 +47,11 @@ from logstore._engine.states import (
     is_live_result,
     is_running,
     missing_result,
+)
+from logstore._engine.writes import (
+    Delete,
+    Pop,
+    Write,
 )
 from logstore.errors import (
     ReadOnlyError,

@@ -23,13 +23,13 @@ from logstore._arguments import now_us, task_key
 from logstore._codec.tags import HOOKED_HEAD, STORED
 from logstore._codec.values import decode_value, encode_small
 from logstore._engine import threads
-from logstore._engine.commit import Flush, Write
 from logstore._engine.failures import raisable
 from logstore._engine.frames import Entry
 from logstore._engine.notify import Change, Subscription
 from logstore._engine.overlay import Overlay
 from logstore._engine.states import is_live_progress, is_live_result
 from logstore._engine.vacuum import VacuumReport
+from logstore._engine.writes import Flush, Write
 from logstore._handle import Handle
 from logstore._loops.handover import Bell, Outcome, Worker, call_soon, in_thread
 from logstore._loops.waiters import Waiters, Woken

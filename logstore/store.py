@@ -22,9 +22,6 @@ from logstore._arguments import (
 from logstore._codec.hooks import DecHook, EncHook
 from logstore._codec.values import decode_value
 from logstore._engine import checking, vacuum
-from logstore._engine.commit import (
-    Flush,
-)
 from logstore._engine.engine import Engine
 from logstore._engine.frames import (
     OFFSET_MAX,
@@ -38,6 +35,9 @@ from logstore._engine.states import (
     is_live_result,
 )
 from logstore._engine.threads import Signal
+from logstore._engine.writes import (
+    Flush,
+)
 from logstore._handle import VALUE_BYTES_MAX, Handle, Mode, Sync, open_handle
 from logstore._watch import Watch
 from logstore.errors import (

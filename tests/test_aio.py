@@ -16,11 +16,12 @@ import pytest
 import logstore
 from logstore import AsyncStore, TaskProgress
 from logstore._engine import maintenance, notify
-from logstore._engine.commit import Committer, Write
+from logstore._engine.commit import Committer
 from logstore._engine.frames import Entry
 from logstore._engine.notify import Notifier, Subscription
 from logstore._engine.reading import Reading
 from logstore._engine.table import Table
+from logstore._engine.writes import Write
 from logstore._loops import handover, waiters
 from logstore.aio import INLINE_BYTES
 from tests._engine.support import editing

@@ -29,11 +29,11 @@ MUTANTS = [
     ),
     Mutant(
         "the flush comes before the write",
-        "_engine/groups.py",
-        "            if data:\n                log.write(data, start)\n"
-        "            if must_sync:\n                log.sync()\n",
-        "            if must_sync:\n                log.sync()\n"
-        "            if data:\n                log.write(data, start)\n",
+        "_engine/append.py",
+        "        if data:\n            log.write(data, start)\n"
+        "        if sync:\n            log.sync()\n",
+        "        if sync:\n            log.sync()\n"
+        "        if data:\n            log.write(data, start)\n",
         G + "g1_an_ack_comes_after_the_flush_behind_the_write",
     ),
     Mutant(
@@ -104,35 +104,35 @@ MUTANTS = [
     Mutant(
         "progress costs a flush",
         "_engine/groups.py",
-        "must_sync=any(write.sync for write in writes)",
-        "must_sync=True",
+        "sync=any(write.sync for write in writes)",
+        "sync=True",
         G + "g2_progress_costs_no_flush",
     ),
     Mutant(
         "what was only written counts as synced",
-        "_engine/groups.py",
-        "if must_sync:\n                words[SYNCED] = end",
+        "_engine/engine.py",
+        "if sync:\n                words[SYNCED] = end",
         "if True:\n                words[SYNCED] = end",
         G + "g2_progress_is_flushed_within_the_interval",
     ),
     # -- the order of a commit
     Mutant(
         "a group is published before it is flushed",
-        "_engine/groups.py",
+        "_engine/append.py",
         "log.sync()",
-        "engine.header.publish(epoch, end), log.sync()",
+        "header.publish(epoch, end), log.sync()",
         G + "g3_nobody_sees_a_result_before_its_flush",
     ),
     Mutant(
         "a group whose flush has failed is published",
-        "_engine/groups.py",
-        "engine.recover_quietly()\n            raise",
-        "engine.recover_quietly()",
+        "_engine/append.py",
+        "words[LOG_FAILED] = 1\n        raise",
+        "words[LOG_FAILED] = 1",
         G + "g3_nothing_shows_when_the_flush_fails",
     ),
     Mutant(
         "an append does not say that it is under way",
-        "_engine/groups.py",
+        "_engine/append.py",
         "words[WRITING] = 1",
         "pass",
         G + "g5_nothing_behind_a_dead_writers_frames_comes_to_life",
@@ -153,7 +153,7 @@ MUTANTS = [
     ),
     Mutant(
         "a log whose flush has failed is used further",
-        "_engine/groups.py",
+        "_engine/append.py",
         "words[LOG_FAILED] = 1",
         "pass",
         G + "g3_nothing_shows_when_the_flush_fails",
@@ -168,8 +168,8 @@ MUTANTS = [
     Mutant(
         "an error does not reach the caller",
         "_engine/groups.py",
-        "        else:\n            for write in writes:",
-        "        finally:\n            for write in writes:",
+        "    else:\n        for write in writes:",
+        "    finally:\n        for write in writes:",
         G + "g3_nothing_shows_when_the_flush_fails",
     ),
     Mutant(

@@ -18,17 +18,18 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import TypeVar
 
 import lmdb
 
 from logstore._engine import clock, files, frames, identity, osdep
+from logstore._engine.append import append
 from logstore._engine.commit import Committer, nested_error
 from logstore._engine.compaction import Batch, fold_into, is_due
 from logstore._engine.counters import Counters
 from logstore._engine.failures import raise_write_error
 from logstore._engine.frames import OFFSET_MAX, PROGRESS, Entry
-from logstore._engine.groups import GroupCommit
 from logstore._engine.header import (
     HOLDS,
     INCARNATION,
@@ -51,6 +52,7 @@ from logstore._engine.overlay import Overlay
 from logstore._engine.reading import Reading
 from logstore._engine.shelter import acquire, is_interrupt, sheltered
 from logstore._engine.table import Table
+from logstore._engine.writes import Write
 from logstore.errors import (
     CorruptLogError,
     LogstoreError,
@@ -61,6 +63,7 @@ from logstore.errors import (
 )
 
 T = TypeVar("T")
+CommitGroup = Callable[["Engine", list[Write], Callable[[], None]], None]
 
 COPY_LOG_FACTOR = 64  # while a copy gets on, the log may grow to this many times its limit
 HOLD_NS = 10 * 10**9  # a copy that takes longer from one step to the next does not get on
@@ -78,6 +81,7 @@ class Engine(Reading):
         log: Log,
         table: Table,
         counters: Counters,
+        commit_group: CommitGroup,
     ) -> None:
         super().__init__(path, options, table, counters)
         self.header = header
@@ -91,8 +95,7 @@ class Engine(Reading):
         self.copy_lock = threading.Lock()  # held while there is a copy of the table
         self._held_until_ns = 0  # what this process last wrote into one of HOLDS
         self._writer_lock = WriterLock(header)
-        self.groups = GroupCommit(self)
-        self.committer = Committer(self.groups.commit, options.write_timeout_s)
+        self.committer = Committer(partial(commit_group, self), options.write_timeout_s)
 
     # -- the view ---------------------------------------------------------------------------
 
@@ -350,6 +353,35 @@ class Engine(Reading):
         while self._retired:
             self._retired.pop().close()
 
+    # -- appending ----------------------------------------------------------------------------
+
+    def append(self, entries: list[tuple[bytes, Entry]], *, sync: bool) -> None:
+        """Write, flush and publish one group; writer lock held.
+
+        Raises OSError; nothing is published then.
+        """
+        words = self.header.words
+        state = words[STATE]
+        try:
+            end = append(self.log, self.header, self.seed, entries, sync=sync)
+        except OSError:
+            if words[LOG_FAILED]:
+                self.recover_quietly()
+            raise
+        if end is None:
+            return
+        if sync:
+            self.counters.flushes += 1
+        with self.view_lock:
+            if sync:
+                words[SYNCED] = end
+            self.header.publish(state >> 32, end)
+            overlay = self.overlay
+            if overlay.state == state:
+                overlay.apply(entries, end)
+        words[WRITING] = 0
+        self.counters.count_group(len(entries))
+
     # -- compaction and recovery ------------------------------------------------------------
 
     def compact(self, *, timeout_s: float | None = None) -> None:
@@ -554,7 +586,7 @@ class Engine(Reading):
 
     def flush(self) -> None:
         """Put what has been published but not synced on the disk; writer lock held."""
-        self.groups.append([], must_sync=True)
+        self.append([], sync=True)
 
     def stop(self) -> None:
         """Let no operation begin any more, nor go on to look at the shared header."""

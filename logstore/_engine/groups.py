@@ -1,155 +1,103 @@
-"""Committing a group: the only place that appends to the log.
+"""Committing a group of writes: what is logged for each of them, and what each caller gets.
 
-Rules: called by the committer's leader, under the writer lock.  Frames are written and flushed
-before they are published, and published before a caller is told.  The WRITING word is set while
-the log's tail is not to be trusted; an error leaves it set, and nothing more is appended before
-a recovery.  Each write meets the store as the writes before it in the group leave it.
+Rules: called by the thread that leads, which takes the writer lock here.  A large write goes into
+the table by itself, the others into the log together.  Each write meets the store as the writes
+before it in the group leave it.
 """
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
 
-from logstore._engine import clock, frames
-from logstore._engine.commit import REFUSED, Lookup, Write
+from logstore._engine import clock
+from logstore._engine.engine import Engine
 from logstore._engine.failures import write_error
 from logstore._engine.frames import DELETED, OFFSET_MAX, PROGRESS, TIME_MAX, Entry
-from logstore._engine.header import LAST_TIME, LOG_FAILED, STATE, SYNCED, WRITING
-from logstore._engine.log import FIRST_OFFSET
+from logstore._engine.header import LAST_TIME, LOG_FAILED, STATE, WRITING
 from logstore._engine.options import LARGE_BYTES
 from logstore._engine.shelter import is_interrupt, sheltered
+from logstore._engine.writes import REFUSED, Lookup, Write
 from logstore.errors import WriteError
-
-if TYPE_CHECKING:
-    from logstore._engine.engine import Engine
 
 Keyed = tuple[bytes, Entry]
 
 
-class GroupCommit:
-    """Turns groups of writes into frames on the disk."""
+def commit_group(engine: Engine, group: list[Write], ack: Callable[[], None]) -> None:
+    """Commit what has been gathered; every write gets its outcome or its error.
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    ``ack`` is called as soon as these stand; a compaction that is due comes after it.
+    """
 
-    def commit(self, group: list[Write], ack: Callable[[], None]) -> None:
-        """Commit what the committer has gathered; every write gets its outcome or error.
+    def commit() -> None:
+        for segment in _segments(group):
+            _commit_segment(engine, segment)
+        ack()
+        if engine.header.words[STATE] & OFFSET_MAX >= engine.options.compact_at:
+            engine.compact_if_due()
 
-        ``ack`` is called as soon as these stand; a compaction that is due comes after it.
-        """
-        engine = self._engine
-
-        def commit() -> None:
-            for segment in _segments(group):
-                self._commit_segment(segment)
-            ack()
-            if engine.header.words[STATE] & OFFSET_MAX >= engine.options.compact_at:
-                engine.compact_if_due()
-
-        try:
-            engine.exclusively(commit)
-        except Exception as exc:
-            if is_interrupt(exc):
-                raise
-            _fail(group, write_error(engine.path, exc))
-
-    def _commit_segment(self, writes: list[Write]) -> None:
-        engine = self._engine
-        words = engine.header.words
-        try:
-            if words[WRITING] or words[LOG_FAILED]:
-                sheltered(engine.recover)  # the segment before this one failed
-            resolved = self._resolve(writes)
-            if resolved and self._goes_to_table(writes, resolved[0][1]):
-                engine.fold_large(*resolved[0])
-            else:
-                self.append(resolved, must_sync=any(write.sync for write in writes))
-        except Exception as exc:
-            if is_interrupt(exc):
-                raise
-            _fail(writes, write_error(engine.path, exc))
-        else:
-            for write in writes:
-                if write.outcome is not REFUSED:
-                    write.error = None
-
-    def _resolve(self, writes: list[Write]) -> list[Keyed]:
-        """The entries to log, with their times; a write whose condition fails has its error."""
-        words = self._engine.header.words
-        now_us = clock.now_us()
-        time_us = max(now_us, words[LAST_TIME])
-        resolved: list[Keyed] = []
-        pending: _Pending | None = None  # made for the first write that asks
-        for write in writes:
-            entry: Entry | None = write.entry
-            if type(write) is not Write:
-                if pending is None:
-                    pending = _Pending(self._engine, resolved)
-                try:
-                    entry = write.resolve(pending, now_us)
-                except Exception as exc:
-                    if is_interrupt(exc):
-                        raise
-                    write.error, write.outcome = exc, REFUSED
-                    continue
-            if entry is not None:
-                time_us += 1
-                entry = Entry(entry[0], entry[1], time_us, entry[3], entry[4])
-                resolved.append((write.key, entry))
-                if pending is not None:
-                    pending.add(write.key, entry)
-        if time_us > TIME_MAX:
-            raise WriteError(errno.EOVERFLOW, f"{self._engine.path}: no times are left")
-        words[LAST_TIME] = time_us
-        return resolved
-
-    def _goes_to_table(self, writes: list[Write], entry: Entry) -> bool:
-        size = len(entry.payload)
-        return len(writes) == 1 and size > LARGE_BYTES and not self._engine.copy_defers(size)
-
-    def append(self, resolved: list[Keyed], *, must_sync: bool) -> None:
-        """Write, flush and publish one group.  Raises OSError; nothing is published then."""
-        engine = self._engine
-        words, log = engine.header.words, engine.log
-        state, synced = words[STATE], words[SYNCED]
-        epoch, start = state >> 32, state & OFFSET_MAX
-        if not FIRST_OFFSET <= synced <= start:
-            raise WriteError(
-                errno.EIO,
-                f"{engine.path}-shm: damaged: it says that the log is synced up to {synced}, and "
-                f"published up to {start}; close the store everywhere, and it is made anew",
-            )
-        if not resolved and (not must_sync or synced >= start):
-            return
-        encode, seed = frames.encode_frame, engine.seed
-        data = b"".join([encode(seed, epoch, synced, key, entry) for key, entry in resolved])
-        end = start + len(data)
-        if end > OFFSET_MAX:
-            raise WriteError(errno.EFBIG, f"{log.path}: the log has reached its largest size")
-        log.reserve(end)
-        words[WRITING] = 1
-        try:
-            if data:
-                log.write(data, start)
-            if must_sync:
-                log.sync()
-                engine.counters.flushes += 1
-        except OSError as exc:
-            if not is_interrupt(exc):
-                words[LOG_FAILED] = 1
-                engine.recover_quietly()
+    try:
+        engine.exclusively(commit)
+    except Exception as exc:
+        if is_interrupt(exc):
             raise
-        with engine.view_lock:
-            if must_sync:
-                words[SYNCED] = end
-            engine.header.publish(epoch, end)
-            overlay = engine.overlay
-            if overlay.epoch == epoch and overlay.applied == start:
-                overlay.apply(resolved, end)
-        words[WRITING] = 0
-        engine.counters.count_group(len(resolved))
+        _fail(group, write_error(engine.path, exc))
+
+
+def _commit_segment(engine: Engine, writes: list[Write]) -> None:
+    words = engine.header.words
+    try:
+        if words[WRITING] or words[LOG_FAILED]:
+            sheltered(engine.recover)  # the segment before this one failed
+        resolved = _resolve(engine, writes)
+        if resolved and _goes_to_table(engine, writes, resolved[0][1]):
+            engine.fold_large(*resolved[0])
+        else:
+            engine.append(resolved, sync=any(write.sync for write in writes))
+    except Exception as exc:
+        if is_interrupt(exc):
+            raise
+        _fail(writes, write_error(engine.path, exc))
+    else:
+        for write in writes:
+            if write.outcome is not REFUSED:
+                write.error = None
+
+
+def _resolve(engine: Engine, writes: list[Write]) -> list[Keyed]:
+    """The entries to log, with their times; a write whose condition fails has its error."""
+    words = engine.header.words
+    now_us = clock.now_us()
+    time_us = max(now_us, words[LAST_TIME])
+    resolved: list[Keyed] = []
+    pending: _Pending | None = None  # made for the first write that asks
+    for write in writes:
+        entry: Entry | None = write.entry
+        if type(write) is not Write:
+            if pending is None:
+                pending = _Pending(engine, resolved)
+            try:
+                entry = write.resolve(pending, now_us)
+            except Exception as exc:
+                if is_interrupt(exc):
+                    raise
+                write.error, write.outcome = exc, REFUSED
+                continue
+        if entry is not None:
+            time_us += 1
+            entry = Entry(entry[0], entry[1], time_us, entry[3], entry[4])
+            resolved.append((write.key, entry))
+            if pending is not None:
+                pending.add(write.key, entry)
+    if time_us > TIME_MAX:
+        raise WriteError(errno.EOVERFLOW, f"{engine.path}: no times are left")
+    words[LAST_TIME] = time_us
+    return resolved
+
+
+def _goes_to_table(engine: Engine, writes: list[Write], entry: Entry) -> bool:
+    size = len(entry.payload)
+    return len(writes) == 1 and size > LARGE_BYTES and not engine.copy_defers(size)
 
 
 class _Pending(Lookup):

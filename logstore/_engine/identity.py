@@ -19,14 +19,23 @@ Everything here runs under the writer lock, and is sheltered from signal handler
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn, Protocol
 
 import lmdb
 
 from logstore._engine import files, frames, osdep
 from logstore._engine.closedcopy import write_closed, write_new
-from logstore._engine.header import INCARNATION, LOG_FAILED, REPLACED, STATE, TABLE_TXN, WRITING
-from logstore._engine.log import read_whole
+from logstore._engine.header import (
+    INCARNATION,
+    LOG_FAILED,
+    REPLACED,
+    STATE,
+    TABLE_TXN,
+    WRITING,
+    SharedHeader,
+)
+from logstore._engine.log import Log, read_whole
+from logstore._engine.overlay import Overlay
 from logstore._engine.table import Table
 from logstore.errors import (
     CorruptTableError,
@@ -36,9 +45,6 @@ from logstore.errors import (
     StoreReplacedError,
     TruncatedFileError,
 )
-
-if TYPE_CHECKING:
-    from logstore._engine.engine import Engine
 
 # Values of the word REPLACED.
 AT_PATH = 1  # all that was acked is in the table at the store's path
@@ -57,7 +63,22 @@ _NOT_OURS = (
 _VOID_STATE = (1 << 64) - 1  # no overlay has this state, so every read looks at REPLACED
 
 
-def verify(engine: Engine) -> None:
+class OpenFiles(Protocol):
+    """What is needed here of an engine: the files that it has open."""
+
+    path: str
+    presence_fd: int
+    header: SharedHeader
+    log: Log
+    table: Table
+    overlay: Overlay
+    lost_files: list[str]
+
+    def fold_unverified(self, *, clean: bool = False) -> None:
+        """Fold the overlay into the table, wherever that is now."""
+
+
+def verify(engine: OpenFiles) -> None:
     """See that the files at the paths are those of this store; under the writer lock.
 
     Sets LOG_FAILED if only the log is not.  Raises StoreReplacedError otherwise.
@@ -69,12 +90,12 @@ def verify(engine: Engine) -> None:
         _abandon(engine, lost)
 
 
-def is_suspect(engine: Engine) -> bool:
+def is_suspect(engine: OpenFiles) -> bool:
     """Whether it has to be looked at under the writer lock; also true just after a vacuum."""
     return not has_log(engine) or bool(_lost(engine, successor=False))
 
 
-def has_log(engine: Engine) -> bool:
+def has_log(engine: OpenFiles) -> bool:
     """Whether the log at its path is the one that this process has open."""
     return files.identity(engine.log.path) == engine.log.identity
 
@@ -93,7 +114,7 @@ def is_worth_keeping(log_path: str, uuid: bytes) -> bool:
     return header is None or header.uuid != uuid or newest > 0
 
 
-def _lost(engine: Engine, *, successor: bool = True) -> list[str]:
+def _lost(engine: OpenFiles, *, successor: bool = True) -> list[str]:
     """The files, except for the log, that are not at their paths any more."""
     path, table = engine.path, engine.table
     lost = []
@@ -109,7 +130,7 @@ def _lost(engine: Engine, *, successor: bool = True) -> list[str]:
     return lost
 
 
-def is_overwritten(engine: Engine) -> bool:
+def is_overwritten(engine: OpenFiles) -> bool:
     """Whether the table's file is the same and its contents are not, as after a plain copy.
 
     A compaction that has been cut short may have committed without saying so.
@@ -119,7 +140,7 @@ def is_overwritten(engine: Engine) -> bool:
     return found < expected or (found > expected and not words[WRITING])
 
 
-def is_vacuumed(engine: Engine) -> bool:
+def is_vacuumed(engine: OpenFiles) -> bool:
     """Whether a vacuum has put the file there and died before it could publish it."""
     if os.path.islink(engine.path):
         return False
@@ -139,7 +160,7 @@ def is_vacuumed(engine: Engine) -> bool:
     return (found.meta.uuid, found.meta.incarnation) == expected
 
 
-def _abandon(engine: Engine, lost: list[str]) -> NoReturn:
+def _abandon(engine: OpenFiles, lost: list[str]) -> NoReturn:
     """Put everything acked in safety, stop all processes of the store, and say so."""
     words = engine.header.words
     engine.lost_files = lost
@@ -160,7 +181,7 @@ def _abandon(engine: Engine, lost: list[str]) -> NoReturn:
     raise replaced_error(engine)
 
 
-def _rescue(engine: Engine) -> None:
+def _rescue(engine: OpenFiles) -> None:
     """Make a store of what has no name any more.  Raises StoreReplacedError if it fails.
 
     It is whole, but for a table that has been overwritten: then it has what is in the log only.
@@ -182,18 +203,18 @@ def _rescue(engine: Engine) -> None:
         ) from exc
 
 
-def _rescued_path(engine: Engine) -> str:
+def _rescued_path(engine: OpenFiles) -> str:
     return f"{engine.path}-rescued-{engine.header.nonce:016x}"
 
 
-def let_go(engine: Engine) -> None:
+def let_go(engine: OpenFiles) -> None:
     """Give the presence locks back, so that the path can be opened again."""
     osdep.unlock(engine.presence_fd)
     if engine.table.fd >= 0:
         osdep.unlock(engine.table.fd)
 
 
-def replaced_error(engine: Engine) -> StoreReplacedError:
+def replaced_error(engine: OpenFiles) -> StoreReplacedError:
     """The error of every call on a store whose files are not those at the path."""
     let_go(engine)
     what = " and ".join(engine.lost_files) or f"a file of {engine.path}"

@@ -23,6 +23,7 @@ from logstore._engine.compaction import fold_into
 from logstore._engine.counters import Counters
 from logstore._engine.engine import Engine
 from logstore._engine.failures import raise_open_error, raise_write_error
+from logstore._engine.groups import commit_group
 from logstore._engine.header import (
     INCARNATION,
     LAST_TIME,
@@ -220,7 +221,7 @@ def _open_alone(path: str, fd: int, options: Options, *, accept_log_loss: bool) 
                 and header.is_live()
                 and header.nonce == nonce
             ):
-                return Engine(path, options, header, fd, log, table, counters)
+                return Engine(path, options, header, fd, log, table, counters, commit_group)
         except BaseException:
             table.close()
             if log is not None:
@@ -400,7 +401,7 @@ def _join(path: str, fd: int, options: Options) -> Engine | None:
                 if found == (words[TABLE_INODE], words[INCARNATION], header.uuid) and (
                     incarnation == words[INCARNATION]
                 ):
-                    return Engine(path, options, header, fd, log, table, Counters())
+                    return Engine(path, options, header, fd, log, table, Counters(), commit_group)
     except BaseException:
         _close_all(header, log, table)
         raise

@@ -10,11 +10,12 @@ import pytest
 
 import logstore
 from logstore import TaskProgress
+from logstore._engine import append, osdep
 from logstore._engine import commit as commit_module
-from logstore._engine import groups, osdep
-from logstore._engine.commit import Committer, Lookup, Write
+from logstore._engine.commit import Committer
 from logstore._engine.frames import RESULT, Entry
 from logstore._engine.header import WRITING
+from logstore._engine.writes import Lookup, Write
 
 from .support import live
 
@@ -378,7 +379,7 @@ def test_what_comes_behind_a_failed_part_of_a_group_is_committed_after_a_recover
 def test_a_group_for_which_the_log_has_no_room_fails_and_the_next_one_goes_on(
     store: logstore.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(groups, "OFFSET_MAX", 0xFFFF)  # as if offsets had 16 bits
+    monkeypatch.setattr(append, "OFFSET_MAX", 0xFFFF)  # as if offsets had 16 bits
     store.set_result("before", 1)
     with pytest.raises(logstore.WriteError, match="the log has reached its largest size"):
         store._handle.commit(

@@ -138,7 +138,7 @@ def test_a_group_published_beside_a_view_that_lags_behind_leaves_no_gap_in_it(
     def append() -> None:
         engine.overlay = Overlay(engine.overlay.epoch)
         entry = Entry(RESULT, 0, time.time_ns() // 1000, 0, encode_value(2))
-        engine.groups.append([(b"b", entry)], must_sync=True)
+        engine.append([(b"b", entry)], sync=True)
 
     engine.exclusively(append)
     assert (store.get_result("a"), store.get_result("b")) == (1, 2)

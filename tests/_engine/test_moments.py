@@ -13,12 +13,13 @@ import pytest
 
 import logstore
 from logstore._engine import commit, opening, osdep
-from logstore._engine.commit import Committer, Pop, Write
+from logstore._engine.commit import Committer
 from logstore._engine.frames import RESULT, Entry
 from logstore._engine.header import HELD_BY_CHECK, INCARNATION, STATE
 from logstore._engine.log import Log
 from logstore._engine.overlay import Overlay
 from logstore._engine.table import Table
+from logstore._engine.writes import Pop, Write
 
 from .support import A_WRITE_WHOSE_FLUSH_FAILS, live
 
