@@ -14,7 +14,8 @@ all: check test
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable '.[testing,demo]' --group dev
 	touch $(STAMP)
 
 # Rewrite the sources in the house format.
@@ -76,7 +77,7 @@ demo: $(STAMP)
 	$(BIN)/python -m logstore.demo
 
 $(BENCH_STAMP): $(STAMP) pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	$(BIN)/python -m pip install --quiet --editable '.[testing,demo]' --group bench
 	touch $(BENCH_STAMP)
 
 # Measure everything side by side (25 minutes): tables, JSON and plots in bench/results.

@@ -180,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         from logstore.demo.display import Display
     except ImportError as error:
-        print(f'{error}; the demo needs: pip install "logstore[demo]"', file=sys.stderr)
+        print(f'{error}; the demo needs: pip install "taskiq-logstore[demo]"', file=sys.stderr)
         return 2
     deep = len(os.fsencode(tempfile.gettempdir())) > TEMPORARY_PATH_BYTES_MAX
     with tempfile.TemporaryDirectory(prefix="logstore-demo-", dir="/tmp" if deep else None) as path:

@@ -1,7 +1,7 @@
 """taskiq result backends: nothing, memory, a directory of JSON files, and a logstore file.
 
-Needs the extra ``logstore[taskiq]``.  This module only re-exports, and lazily: a name is imported
-when it is first asked for, so that :class:`DummyResultBackend` needs no more than taskiq.
+Needs the extra ``taskiq-logstore[taskiq]``.  This module only re-exports, and lazily: a name is
+imported when it is first asked for, so that :class:`DummyResultBackend` needs only taskiq.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def __getattr__(name: str) -> Any:
         if missing not in ("taskiq", "pydantic"):
             raise
         raise ImportError(
-            f"{__name__}.{name} needs {missing}: pip install 'logstore[taskiq]'"
+            f"{__name__}.{name} needs {missing}: pip install 'taskiq-logstore[taskiq]'"
         ) from error
     globals()[name] = value
     return value

@@ -66,7 +66,7 @@ def test_without_taskiq_the_error_says_what_to_install() -> None:
         "except ImportError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "pip install 'logstore[taskiq]'" in done.stdout
+    assert "pip install 'taskiq-logstore[taskiq]'" in done.stdout
 
 
 def test_a_broken_installation_is_not_called_a_missing_extra(
