@@ -16,7 +16,7 @@ PACKAGE = ROOT / "logstore"
 
 # From the bottom to the top.  A layer is a list of packages and modules.
 LAYERS = [
-    ["errors"],
+    ["errors", "_extras"],
     ["_codec"],
     ["progress"],
     ["types"],
@@ -34,7 +34,7 @@ LAYERS = [
     ["taskiq.results"],
     ["taskiq.urls"],
     ["taskiq"],
-    ["testing", "demo"],
+    ["testing", "demo", "__main__"],
 ]
 
 

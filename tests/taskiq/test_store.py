@@ -502,7 +502,7 @@ def test_a_dec_hook_that_fails_is_a_damaged_result(path: Path) -> None:
 
 def test_what_is_no_hook_is_refused_by_the_constructor(path: Path) -> None:
     with pytest.raises(TypeError, match="enc_hook must be a function"):
-        LogStoreResultBackend(path, enc_hook="app.hook")
+        LogStoreResultBackend(path, enc_hook="app.hook")  # type: ignore[arg-type]
 
 
 def test_a_failure_is_marked_as_one(path: Path) -> None:
