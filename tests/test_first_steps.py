@@ -63,7 +63,7 @@ def test_a_plain_with_says_that_it_must_be_async_with(path: Path) -> None:
 def test_taskiqs_name_for_the_time_out_is_taken_too(path: Path) -> None:
     with logstore.open(path) as store:
         assert not store.wait_ready("a", timeout=0.001)
-        with pytest.raises(logstore.WaitTimeoutError, match="within 0.001 s"):
+        with pytest.raises(logstore.WaitTimeoutError, match=r"within 0\.001 s"):
             store.wait_result("a", timeout=0.001)
         with pytest.raises(TypeError, match="timeout_s or timeout, not both"):
             store.wait_ready("a", timeout=1, timeout_s=1)
@@ -71,7 +71,7 @@ def test_taskiqs_name_for_the_time_out_is_taken_too(path: Path) -> None:
     async def main() -> None:
         async with logstore.open_async(path) as store:
             assert not await store.wait_ready("a", timeout=0.001)
-            with pytest.raises(logstore.WaitTimeoutError, match="within 0.001 s"):
+            with pytest.raises(logstore.WaitTimeoutError, match=r"within 0\.001 s"):
                 await store.wait_result("a", timeout=0.001)
 
     asyncio.run(main())
