@@ -20,8 +20,8 @@ from taskiq.depends.progress_tracker import TaskProgress as TaskiqProgress
 from taskiq.serializers import JSONSerializer, PickleSerializer
 
 import logstore
+from logstore import _handle as handle_module
 from logstore import errors as store_errors
-from logstore import store as store_module
 from logstore.taskiq import (
     DuplicateExpireTimeSelectedError,
     ExpireTimeMustBeMoreThanZeroError,
@@ -786,7 +786,7 @@ def test_large_progress_is_converted_and_encoded_in_a_thread(
 
     if large != "text":  # the conversion of a text takes no time
         record(backend_module, "to_stored")
-    record(store_module, "encode_progress")
+    record(handle_module, "encode_progress")
 
     async def main() -> None:
         async with Opened(path) as backend:
