@@ -13,7 +13,7 @@ import lmdb
 
 from logstore import store
 from logstore._arguments import FilePath, store_path
-from logstore._engine import checking, clock, files, frames, osdep
+from logstore._engine import checking, clock, durability, files, frames
 from logstore._engine.compaction import fold_into
 from logstore._engine.failures import raise_write_error
 from logstore._engine.frozen import is_in_use
@@ -101,5 +101,5 @@ def _fold_whole_frames(path: str, table: Table) -> checking.Salvaged:
         clean=True,
     )
     os.unlink(log_path)
-    osdep.sync_directory(os.path.dirname(path))
+    durability.sync_directory(os.path.dirname(path))
     return checking.Salvaged(len(found), lost, kept)

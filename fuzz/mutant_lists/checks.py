@@ -107,7 +107,7 @@ MUTANTS = [
     Mutant(
         "the header of an earlier boot is trusted",
         "_engine/header.py",
-        "            and (words[W_BOOT], words[W_BOOT + 1]) == _halves(osdep.boot_id())\n",
+        "            and (words[W_BOOT], words[W_BOOT + 1]) == _halves(system.boot_id())\n",
         "",
         "_engine/test_header.py::test_a_header_of_an_earlier_boot_is_not_live",
     ),
@@ -171,7 +171,7 @@ MUTANTS = [
     Mutant(
         "the name of a log that is kept is not synced",
         "_engine/files.py",
-        "osdep.sync_directory(os.path.dirname(path))",
+        "durability.sync_directory(os.path.dirname(path))",
         "pass",
         FILES + "the_name_of_a_file_that_is_kept_is_on_the_disk",
     ),
@@ -179,8 +179,8 @@ MUTANTS = [
     Mutant(
         "the files of a dead peer stay",
         "_engine/opening.py",
-        '            osdep.remove(path + "-log")\n            _remove_leftovers(path)\n',
-        '            osdep.remove(path + "-log")\n            osdep.remove(path + "-lock")\n',
+        '            files.remove(path + "-log")\n            _remove_leftovers(path)\n',
+        '            files.remove(path + "-log")\n            files.remove(path + "-lock")\n',
         G + "g9_what_a_dead_peer_left_goes_too",
     ),
     Mutant(

@@ -13,7 +13,7 @@ import time
 from functools import partial
 from typing import NamedTuple
 
-from logstore._engine import files, frames, osdep, records, shelter
+from logstore._engine import files, frames, records, shelter
 from logstore._engine.clock import runs_again
 from logstore._engine.copying import copy_table, is_at, is_taken, make_copy, open_copy, take
 from logstore._engine.engine import Engine
@@ -124,7 +124,7 @@ def _copy_and_check(engine: Engine, problems: list[str]) -> tuple[int, int, int]
     finally:
         engine.let_compactions_go_on(HELD_BY_CHECK)
         if is_at(fd, temporary):
-            osdep.remove(temporary)
+            files.remove(temporary)
         files.close(fd)
     copy.path = engine.path  # for what is said of it
     try:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from typing import TypeVar
 
-from logstore._engine import files, osdep, shelter
+from logstore._engine import files, locks, shelter
 from logstore._engine.engine import Engine
 from logstore._engine.pages import OvertakenError
 from logstore._engine.table import Table
@@ -51,16 +51,16 @@ def is_taken(engine: Engine, by: int, path: str) -> bool:
     except PermissionError:
         return True  # another user's
     try:
-        return not osdep.try_lock(fd, shared=True)
+        return not locks.try_lock(fd, shared=True)
     finally:
         files.close(fd)
 
 
 def take(engine: Engine, path: str) -> int:
     """The descriptor of a new, empty file that is taken, in place of what another process left."""
-    osdep.remove(path)
+    files.remove(path)
     fd = files.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, like=engine.table.fd)
-    osdep.try_lock(fd)
+    locks.try_lock(fd)
     return fd
 
 

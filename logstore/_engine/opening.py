@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import lmdb
 
-from logstore._engine import clock, files, frames, identity, osdep, shelter
+from logstore._engine import clock, durability, files, frames, identity, locks, shelter, system
 from logstore._engine.compaction import fold_into
 from logstore._engine.counters import Counters
 from logstore._engine.engine import Engine
@@ -96,8 +96,8 @@ def check_place(path: str, *, force: bool, create: bool) -> None:
         inspect_file(path)
     elif not create:
         raise OpenError(f"{path}: no such store")
-    kind = osdep.filesystem_type(os.path.dirname(path))
-    if kind in osdep.NETWORK_FILESYSTEMS and not force:
+    kind = system.filesystem_type(os.path.dirname(path))
+    if kind in system.NETWORK_FILESYSTEMS and not force:
         raise NetworkFilesystemError(
             f"{path}: on a network file system ({kind}), where locks and shared memory do not "
             f"hold; use a local disk, or force=True if only one process ever opens the store"
@@ -113,7 +113,7 @@ def _open_presence(path: str) -> int:
 
 def _try_open(path: str, fd: int, options: Options, *, accept_log_loss: bool) -> Engine | None:
     """One attempt; None if the files changed meanwhile and it must be made again."""
-    if osdep.try_lock(fd):
+    if locks.try_lock(fd):
         if not _is_at(fd, path + "-shm"):
             return None
         try:
@@ -121,7 +121,7 @@ def _try_open(path: str, fd: int, options: Options, *, accept_log_loss: bool) ->
         except BaseException:
             _remove_header(path)
             raise
-    elif osdep.try_lock(fd, shared=True) and _is_at(fd, path + "-shm"):
+    elif locks.try_lock(fd, shared=True) and _is_at(fd, path + "-shm"):
         return _join(path, fd, options)
     return None
 
@@ -135,7 +135,7 @@ def _open_table_alone(path: str) -> int | None:
         _create(path)
     fd = files.open_file(path, os.O_RDONLY)
     try:
-        if osdep.try_lock(fd) and _is_at(fd, path):
+        if locks.try_lock(fd) and _is_at(fd, path):
             return fd
     except BaseException:
         files.close(fd)
@@ -154,17 +154,17 @@ def hold_alone(path: str) -> Iterator[None]:
     fd = _open_presence(path)
     table_fd: int | None = None
     try:
-        if osdep.try_lock(fd) and _is_at(fd, path + "-shm"):
+        if locks.try_lock(fd) and _is_at(fd, path + "-shm"):
             table_fd = _open_table_alone(path)
         if table_fd is None:
             raise StoreBusyError(f"{path}: the store is in use; close it everywhere first")
-        osdep.remove(path + "-lock")
+        files.remove(path + "-lock")
         try:
             yield
         finally:
-            osdep.remove(path + "-lock")
+            files.remove(path + "-lock")
             if not had_header or not os.path.lexists(path + "-log"):
-                osdep.remove(path + "-shm")
+                files.remove(path + "-shm")
     finally:
         if table_fd is not None:
             files.close(table_fd)
@@ -214,8 +214,8 @@ def _open_alone(path: str, fd: int, options: Options, *, accept_log_loss: bool) 
             header.end_rebuild(table.meta.uuid)
             # A conversion gives the lock up for a moment: another process may have been alone.
             if (
-                osdep.try_lock(table_fd, shared=True)
-                and osdep.try_lock(fd, shared=True)
+                locks.try_lock(table_fd, shared=True)
+                and locks.try_lock(fd, shared=True)
                 and _is_at(table_fd, path)
                 and _is_at(fd, path + "-shm")
                 and header.is_live()
@@ -233,7 +233,7 @@ def _open_alone(path: str, fd: int, options: Options, *, accept_log_loss: bool) 
         pass
     except BaseException:
         header.unmap()
-        osdep.remove(path + "-lock")
+        files.remove(path + "-lock")
         raise
     header.unmap()
     return None
@@ -242,7 +242,7 @@ def _open_alone(path: str, fd: int, options: Options, *, accept_log_loss: bool) 
 def _remove_header(path: str) -> None:
     """Remove a header that no process uses, unless a log shows that there was a crash."""
     if not os.path.lexists(path + "-log"):
-        osdep.remove(path + "-shm")
+        files.remove(path + "-shm")
 
 
 class _TryAgainError(Exception):
@@ -252,7 +252,7 @@ class _TryAgainError(Exception):
 def _remove_leftovers(path: str) -> None:
     """Remove what processes that died may have left; only for a process that is alone."""
     for suffix in ("-lock", "-new", "-new-lock", "-vacuum", "-vacuum-lock", "-check", "-log-new"):
-        osdep.remove(path + suffix)
+        files.remove(path + suffix)
 
 
 def _create(path: str) -> None:
@@ -266,7 +266,7 @@ def _create(path: str) -> None:
             f"{log_path} to begin a new store"
         )
     Table.create(path, os.urandom(16))
-    osdep.sync_directory(os.path.dirname(path))
+    durability.sync_directory(os.path.dirname(path))
 
 
 def _recover_alone(
@@ -282,7 +282,7 @@ def _recover_alone(
         log = _new_log(path, meta.uuid, options)
     else:
         # A vacuum may have died after its rename, a log's replacement after its own.
-        osdep.sync_directory(os.path.dirname(path))
+        durability.sync_directory(os.path.dirname(path))
         log = Log.open(log_path, meta.uuid)
     try:
         if not log.try_lock():
@@ -450,7 +450,7 @@ def _publish_vacuumed(path: str, header: SharedHeader, log: Log) -> None:
             expected = (header.uuid, words[INCARNATION] + 1)
             found = (table.meta.uuid, table.meta.incarnation)
             if words[WRITING] and words[LOG_ID] == log.log_id and found == expected:
-                osdep.sync_directory(os.path.dirname(path))
+                durability.sync_directory(os.path.dirname(path))
                 make_lock_file(path)
                 words[TABLE_TXN] = table.last_transaction()
                 words[TABLE_INODE] = table.inode
@@ -493,7 +493,7 @@ def close_engine(engine: Engine) -> None:
         identity.verify(engine)
         # Conversion may drop our shared lock if others hold theirs; we are leaving anyway.
         alone = (
-            osdep.try_lock(engine.presence_fd)
+            locks.try_lock(engine.presence_fd)
             and _is_at(engine.presence_fd, path + "-shm")
             and _lock_table(engine.table.fd)
         )
@@ -520,9 +520,9 @@ def close_engine(engine: Engine) -> None:
     try:
         engine.release()
         if alone:
-            osdep.remove(path + "-log")
+            files.remove(path + "-log")
             _remove_leftovers(path)
-            osdep.remove(path + "-shm")
+            files.remove(path + "-shm")
     except OSError:
         pass  # the table is complete and marked so: whoever opens it next tidies up
     finally:
@@ -532,7 +532,7 @@ def close_engine(engine: Engine) -> None:
 def _lock_table(fd: int) -> bool:
     """Take the other half of the presence lock, which a process on its way out may still hold."""
     deadline = time.monotonic() + _LEAVING_S
-    while not osdep.try_lock(fd):
+    while not locks.try_lock(fd):
         if time.monotonic() > deadline:
             return False
         time.sleep(_RETRY_S)
@@ -547,7 +547,7 @@ def _release(engine: Engine) -> None:
 
 
 def _close_presence(fd: int) -> None:
-    osdep.unlock(fd)  # the header's mapping has a descriptor of its own, and may still be there
+    locks.unlock(fd)  # the header's mapping has a descriptor of its own, and may still be there
     files.close(fd)
 
 

@@ -12,7 +12,7 @@ import lmdb
 import pytest
 
 import logstore
-from logstore._engine import commit, opening, osdep
+from logstore._engine import commit, durability, locks, opening
 from logstore._engine.commit import Committer
 from logstore._engine.frames import RESULT, Entry
 from logstore._engine.header import HELD_BY_CHECK, INCARNATION, STATE, WRITING
@@ -43,7 +43,7 @@ def test_a_handlers_error_in_a_flush_passes_and_the_log_is_not_replaced(
 ) -> None:
     log_id = live(store).log.log_id
     with monkeypatch.context() as patch:
-        patch.setattr(osdep, "sync_data", ring)
+        patch.setattr(durability, "sync_data", ring)
         with pytest.raises(Alarm):
             store.set_result("a", 1)
     store.set_result("b", 2)
@@ -246,8 +246,8 @@ def test_a_live_process_takes_over_the_table_of_a_dead_vacuum(
     store.set_result("a", 1)
     peer = start_peer(store.path)
     peer.begin(
-        "from logstore._engine import osdep\n"
-        "osdep.sync_directory = lambda path: os.kill(os.getpid(), 9)\nstore.vacuum()"
+        "from logstore._engine import durability, locks\n"
+        "durability.sync_directory = lambda path: os.kill(os.getpid(), 9)\nstore.vacuum()"
     )
     with pytest.raises(EOFError):
         peer.end()
@@ -264,8 +264,8 @@ def test_a_read_behind_two_vacuums_of_which_the_second_died_goes_over_to_its_tab
     peer = start_peer(store.path)
     peer.run("store.vacuum()")
     peer.begin(
-        "from logstore._engine import osdep\n"
-        "osdep.sync_directory = lambda path: os.kill(os.getpid(), 9)\nstore.vacuum()"
+        "from logstore._engine import durability, locks\n"
+        "durability.sync_directory = lambda path: os.kill(os.getpid(), 9)\nstore.vacuum()"
     )
     with pytest.raises(EOFError):
         peer.end()
@@ -328,7 +328,7 @@ def test_a_lock_that_cannot_be_had_leaves_no_descriptor(
     logstore.open(path).close()
     before = sorted(os.listdir("/proc/self/fd"))
     with monkeypatch.context() as patch:
-        patch.setattr(osdep, "try_lock", ring)
+        patch.setattr(locks, "try_lock", ring)
         with pytest.raises(Alarm):
             opening._open_table_alone(str(path))
     assert sorted(os.listdir("/proc/self/fd")) == before
@@ -379,7 +379,7 @@ def test_a_table_that_another_process_keeps_locked_is_given_up(
     monkeypatch.setattr(opening, "_LEAVING_S", 0.01)
     logstore.open(path).close()
     fds = [os.open(path, os.O_RDONLY) for _ in range(2)]
-    assert osdep.try_lock(fds[0], shared=True)
+    assert locks.try_lock(fds[0], shared=True)
     assert not opening._lock_table(fds[1])
     os.close(fds[0])
     assert opening._lock_table(fds[1])
