@@ -19,8 +19,9 @@ from logstore._engine.failures import raise_write_error
 from logstore._engine.frozen import is_in_use
 from logstore._engine.lmdbfile import verify_pages
 from logstore._engine.log import FIRST_OFFSET, check_header
-from logstore._engine.opening import check_place, hold_alone
+from logstore._engine.opening import check_place
 from logstore._engine.overlay import Overlay
+from logstore._engine.presence import hold_alone
 from logstore._engine.shelter import sheltered
 from logstore._engine.table import Table
 from logstore.errors import CorruptionError, LogstoreError, StaleTableError

@@ -135,35 +135,35 @@ MUTANTS = [
     # -- a table and a log that do not belong together
     Mutant(
         "a backup is taken for the table of a newer log",
-        "_engine/opening.py",
+        "_engine/recovery.py",
         "        if newest > meta.epoch - meta.clean:",
         "        if newest > meta.epoch - meta.clean and not meta.clean:",
         REPLACED + "a_table_older_than_its_log_is_refused[a backup-rw]",
     ),
     Mutant(
         "an older copy is taken for the table of a newer log",
-        "_engine/opening.py",
+        "_engine/recovery.py",
         "        if newest > meta.epoch - meta.clean:",
         "        if newest > meta.epoch - meta.clean and meta.clean:",
         REPLACED + "a_table_older_than_its_log_is_refused[a copy-rw]",
     ),
     Mutant(
         "a backup may be as old as the log's epoch",
-        "_engine/opening.py",
+        "_engine/recovery.py",
         "        if newest > meta.epoch - meta.clean:",
         "        if newest > meta.epoch:",
         IDENTITY + "a_backup_put_back_beside_a_log_that_went_on_is_refused",
     ),
     Mutant(
         "the log of another store is not kept",
-        "_engine/opening.py",
+        "_engine/recovery.py",
         "    if is_others or is_newer:\n",
         "    if is_newer:\n",
         REPLACED + "the_log_of_another_store_beside_a_closed_table_is_kept",
     ),
     Mutant(
         "a log that the user gives up is not kept",
-        "_engine/opening.py",
+        "_engine/recovery.py",
         "    if is_others or is_newer:\n",
         "    if is_others:\n",
         REPLACED + "a_table_older_than_its_log_is_refused[a copy-rw]",
@@ -178,8 +178,8 @@ MUTANTS = [
     # -- files, errors, the event loop, bounds
     Mutant(
         "the files of a dead peer stay",
-        "_engine/opening.py",
-        '            files.remove(path + "-log")\n            _remove_leftovers(path)\n',
+        "_engine/closing.py",
+        '            files.remove(path + "-log")\n            remove_leftovers(path)\n',
         '            files.remove(path + "-log")\n            files.remove(path + "-lock")\n',
         G + "g9_what_a_dead_peer_left_goes_too",
     ),

@@ -35,15 +35,15 @@ MUTANTS = [
     ),
     Mutant(
         "a process takes itself for alone beside one that is present on the table",
-        "_engine/opening.py",
-        "if locks.try_lock(fd) and _is_at(fd, path):",
-        "if _is_at(fd, path):",
+        "_engine/presence.py",
+        "if locks.try_lock(fd) and files.is_at(fd, path):",
+        "if files.is_at(fd, path):",
         PRESENT + "[comes_alone-alone]",
     ),
     Mutant(
         "a process that closes does not ask who is present on the table",
-        "_engine/opening.py",
-        "            and _lock_table(engine.table.fd)\n",
+        "_engine/closing.py",
+        "            and wait_for_table(engine.table.fd)\n",
         "",
         IDENTITY + "a_process_that_closes_beside_one_on_the_table_alone_is_not_the_last",
     ),
@@ -78,7 +78,7 @@ MUTANTS = [
     ),
     Mutant(
         "a process that closes does not look at the files",
-        "_engine/opening.py",
+        "_engine/closing.py",
         "        identity.verify(engine)\n",
         "",
         IDENTITY + "closing_beside_another_process_finds_that_the_table_was_replaced",
@@ -170,7 +170,7 @@ MUTANTS = [
     ),
     Mutant(
         "a rescue that fails counts as done",
-        "_engine/opening.py",
+        "_engine/closing.py",
         "    if not replaced:\n        raise error",
         "    if False:\n        raise error",
         REPLACED + "a_rescue_that_finds_no_space_is_tried_again",
@@ -230,7 +230,7 @@ MUTANTS = [
     # -- incarnations
     Mutant(
         "a process joins with a table that has been vacuumed meanwhile",
-        "_engine/opening.py",
+        "_engine/joining.py",
         "    if found == published and incarnation == words[INCARNATION]:\n",
         "    if True:\n",
         IDENTITY + "a_table_that_is_vacuumed_while_a_process_joins_is_opened_again",

@@ -75,14 +75,14 @@ MUTANTS = [
     ),
     Mutant(
         "a joiner does not sync a dead vacuum's rename",
-        "_engine/opening.py",
+        "_engine/joining.py",
         "                durability.sync_directory(os.path.dirname(path))\n",
         "",
         TAKEOVER + "[a joiner]",
     ),
     Mutant(
         "recovery does not sync a dead vacuum's rename",
-        "_engine/opening.py",
+        "_engine/recovery.py",
         "        durability.sync_directory(os.path.dirname(path))\n        log = Log.open",
         "        log = Log.open",
         TAKEOVER + "[the next]",
@@ -203,7 +203,7 @@ MUTANTS = [
     ),
     Mutant(
         "recovery keeps the epoch",
-        "_engine/opening.py",
+        "_engine/recovery.py",
         "    epoch = meta.epoch + 1\n",
         "    epoch = meta.epoch\n",
         G + "g5_frames_that_a_recovery_has_folded_stay_dead",
@@ -232,14 +232,14 @@ MUTANTS = [
     ),
     Mutant(
         "a store that is open counts as closed cleanly",
-        "_engine/opening.py",
+        "_engine/recovery.py",
         "            incarnation=meta.incarnation,\n        )\n",
         "            incarnation=meta.incarnation,\n            clean=True,\n        )\n",
         G + "g2_progress_survives_a_kill",
     ),
     Mutant(
         "a closed store is not marked as clean",
-        "_engine/opening.py",
+        "_engine/closing.py",
         "engine.fold(clean=True)",
         "engine.fold()",
         G + "g9_one_file_at_rest_and_known_files_while_open",
@@ -268,8 +268,8 @@ MUTANTS = [
     Mutant(
         "a vacuum does not notice a compaction",
         "_engine/vacuum.py",
-        "        view.epoch != copy.meta.epoch\n        or not is_at",
-        "        not is_at",
+        "        view.epoch != copy.meta.epoch\n        or not files.is_at",
+        "        not files.is_at",
         "_engine/test_vacuum.py::test_a_compaction_behind_the_copy_makes_a_vacuum_begin_again",
     ),
     Mutant(

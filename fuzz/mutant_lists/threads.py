@@ -68,7 +68,7 @@ MUTANTS = [
     ),
     Mutant(
         "a process that closes takes itself for the last one",
-        "_engine/opening.py",
+        "_engine/closing.py",
         "        if alone:\n            engine.fold(clean=True)",
         "        alone = True\n        if alone:\n            engine.fold(clean=True)",
         G + "g9_one_file_at_rest_and_known_files_while_open",
@@ -76,7 +76,7 @@ MUTANTS = [
     Mutant(
         "a presence lock counts on a file that has gone",
         "_engine/opening.py",
-        '        if not _is_at(fd, path + "-shm"):\n            return None\n',
+        '        if not files.is_at(fd, path + "-shm"):\n            return None\n',
         "",
         PROCESSES + "an_opener_that_is_overtaken_begins_again",
     ),

@@ -64,17 +64,12 @@ def take(engine: Engine, path: str) -> int:
     return fd
 
 
-def is_at(fd: int, path: str) -> bool:
-    """Whether the file at ``path`` is this one: another process takes it if a copy is stopped."""
-    return files.identity(fd) == files.identity(path)
-
-
 def open_copy(fd: int, path: str, *, readonly: bool = False) -> Table:
     """Open a copy that has been made.  Raises OvertakenError if its place has been taken."""
     try:
         table = Table(path, readonly=readonly, lock=False)
     except (LogstoreError, OSError):
-        if is_at(fd, path):
+        if files.is_at(fd, path):
             raise
         raise OvertakenError(f"{path}: taken away by another process") from None
     if table.identity != files.identity(fd):

@@ -138,3 +138,8 @@ def remove(path: str) -> None:
         os.unlink(path)
     except FileNotFoundError:
         pass
+
+
+def is_at(fd: int, path: str) -> bool:
+    """Return whether the file at a path is the one that is open."""
+    return identity(fd) == identity(path)

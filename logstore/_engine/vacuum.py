@@ -19,7 +19,6 @@ from logstore._engine.closedcopy import write_closed
 from logstore._engine.compaction import fold_into
 from logstore._engine.copying import (
     copy_table,
-    is_at,
     is_taken,
     make_copy,
     open_copy,
@@ -93,7 +92,7 @@ def _attempt(engine: Engine) -> None:
         _copy_and_exchange(engine, temporary, fd)
     finally:
         engine.let_compactions_go_on(HELD_BY_VACUUM)
-        if is_at(fd, temporary):  # else it is the table, or another vacuum's is there
+        if files.is_at(fd, temporary):  # else it is the table, or another vacuum's is there
             files.remove(temporary)
         files.close(fd)
 
@@ -178,7 +177,7 @@ def _finish(engine: Engine, copy: Table, fd: int, folded: int) -> None:
     identity.verify(engine)
     if (
         view.epoch != copy.meta.epoch
-        or not is_at(fd, path + "-vacuum")
+        or not files.is_at(fd, path + "-vacuum")
         or words[LOG_FAILED]  # which a compaction has to put right
     ):
         raise OvertakenError(f"{engine.path}: compacted during a vacuum")

@@ -12,7 +12,7 @@ import lmdb
 import pytest
 
 import logstore
-from logstore._engine import commit, durability, locks, opening
+from logstore._engine import commit, durability, joining, locks, presence
 from logstore._engine.commit import Committer
 from logstore._engine.frames import RESULT, Entry
 from logstore._engine.header import HELD_BY_CHECK, INCARNATION, STATE, WRITING
@@ -312,11 +312,11 @@ def test_a_joiner_publishes_no_table_while_a_process_is_at_work_or_if_there_is_n
     mine = Log.open(store_path + "-log", header.uuid)
     theirs = Log.open(store_path + "-log", header.uuid)
     assert theirs.try_lock()
-    opening._publish_vacuumed(store_path, header, mine)
+    joining._publish_vacuumed(store_path, header, mine)
     theirs.close()
-    opening._publish_vacuumed(store_path + "-none", header, mine)
-    opening._publish_vacuumed(str(other), header, mine)
-    assert opening._inode(store_path + "-none") == 0
+    joining._publish_vacuumed(store_path + "-none", header, mine)
+    joining._publish_vacuumed(str(other), header, mine)
+    assert joining._inode(store_path + "-none") == 0
     mine.close()
     assert list(header.words) == before
     header.words[WRITING] = 0
@@ -330,7 +330,7 @@ def test_a_lock_that_cannot_be_had_leaves_no_descriptor(
     with monkeypatch.context() as patch:
         patch.setattr(locks, "try_lock", ring)
         with pytest.raises(Alarm):
-            opening._open_table_alone(str(path))
+            presence.open_table_alone(str(path))
     assert sorted(os.listdir("/proc/self/fd")) == before
 
 
@@ -376,13 +376,13 @@ def test_a_table_that_another_process_keeps_locked_is_given_up(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last process out waits for one that is just leaving, and no longer."""
-    monkeypatch.setattr(opening, "_LEAVING_S", 0.01)
+    monkeypatch.setattr(presence, "_LEAVING_S", 0.01)
     logstore.open(path).close()
     fds = [os.open(path, os.O_RDONLY) for _ in range(2)]
     assert locks.try_lock(fds[0], shared=True)
-    assert not opening._lock_table(fds[1])
+    assert not presence.wait_for_table(fds[1])
     os.close(fds[0])
-    assert opening._lock_table(fds[1])
+    assert presence.wait_for_table(fds[1])
     os.close(fds[1])
 
 
@@ -396,7 +396,7 @@ def test_what_is_no_table_beside_a_live_header_is_an_error_and_leaves_no_descrip
     before = sorted(os.listdir("/proc/self/fd"))
     header.words[WRITING] = 1
     with pytest.raises(logstore.NotAStoreError):
-        opening._publish_vacuumed(str(junk), header, mine)
+        joining._publish_vacuumed(str(junk), header, mine)
     header.words[WRITING] = 0
     assert sorted(os.listdir("/proc/self/fd")) == before
     mine.close()

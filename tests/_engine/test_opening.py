@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import logstore
-from logstore._engine import durability, files, header, locks, opening
+from logstore._engine import durability, files, header, joining, locks, opening, recovery
 from logstore._engine import table as table_module
 from logstore._engine.compaction import fold_into
 from logstore._engine.log import Log
@@ -278,7 +278,7 @@ def test_an_opening_that_fails_is_an_error_and_the_next_one_succeeds(
         "SharedHeader": opening,
         "make_lock_file": table_module,
         "Log.create": Log,
-        "fold_into": opening,
+        "fold_into": recovery,
         "end_rebuild": header.SharedHeader,
     }
     before = os.listdir("/proc/self/fd")
@@ -388,7 +388,7 @@ def test_a_header_that_is_not_live_is_not_joined(path: Path, open_store: Stores)
     words[header.W_READY] = 0
     fd = os.open(f"{path}-shm", os.O_RDWR)
     assert locks.try_lock(fd, shared=True)
-    assert opening._join(str(path), fd, live(store).options) is None
+    assert joining.join(str(path), fd, live(store).options) is None
     words[header.W_READY] = 1
     os.close(fd)
 
