@@ -32,7 +32,8 @@ def take_all(allowed: Allowed, outcomes: list[Outcome], ends: set[int]) -> None:
     for outcome in outcomes:
         assert outcome.status in ends, outcome.journal[-5:]
         assert outcome.errors == []
-        assert [line for line in outcome.journal if line[0] == "wrong"] == []
+        wrong = [line[1] for line in outcome.journal if line[0] == "wrong"]
+        assert wrong == [], "\n".join(wrong)
         allowed.take(outcome.journal)
 
 
