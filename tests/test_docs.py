@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import functools
 import inspect
 import os
 import re
@@ -381,13 +382,16 @@ def template(node: ast.AST) -> str | None:
     return None
 
 
+@functools.cache
 def texts_of_the_code() -> str:
     found = (template(node) for tree in sources() for node in ast.walk(tree))
     return "\n".join(text for text in found if text)
 
 
-def messages_of_the_code() -> Iterator[tuple[str, str]]:
-    """The messages that errors are made with, and their classes."""
+@functools.cache
+def messages_of_the_code() -> set[tuple[str, str]]:
+    """The classes of errors, with the messages that they are made with."""
+    found = set()
     for tree in sources():
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
@@ -395,7 +399,8 @@ def messages_of_the_code() -> Iterator[tuple[str, str]]:
                 for argument in node.args if name in ERRORS else ():
                     text = template(argument)
                     if text is not None and re.search(r"\w+ \w+", text.replace("{}", "")):
-                        yield name, text
+                        found.add((name, text))
+    return found
 
 
 def messages_of_the_section(name: str) -> list[str]:
