@@ -1,8 +1,9 @@
 """README and docs/: the code runs, type-checks and is formatted; what is named exists.
 
-A python block is run as it stands, in an empty directory, and prints the text block behind it.  One
-that begins with the name of a file, as ``# broker.py``, is written to that file for those behind it.
-A block behind ``<!-- tests/examples/x.py -->`` is a part of that script, which its own tests run.
+A python block is run as it is, in an empty directory, and prints the text block behind it.  A
+client (``# client.py``) finds the files that are named in the same way (``# broker.py``) beside it,
+and a worker.  A block behind ``<!-- tests/examples/x.py -->`` is a part of that script, which its
+own tests run.
 """
 
 from __future__ import annotations
