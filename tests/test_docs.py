@@ -306,6 +306,25 @@ def test_every_option_that_is_named_exists() -> None:
     assert mentioned - known == set()
 
 
+def test_every_name_of_the_package_that_is_named_exists() -> None:
+    missing = []
+    for document, span in SPANS:
+        for owner, name in re.findall(r"(?<![\w/.])(store|Store|logstore)\.([a-z]\w*)", span):
+            found = logstore.Store if owner != "logstore" else logstore
+            if not hasattr(found, name) and not (ROOT / "logstore" / name).is_dir():
+                missing.append((named(document), span))
+    assert missing == []
+
+
+def test_every_name_with_an_underscore_is_one_of_the_code() -> None:
+    places = [*(ROOT / "logstore").rglob("*.py"), *(ROOT / "logstore").rglob("*.md")]
+    known = "\n".join(path.read_text(encoding="utf-8") for path in places)
+    names = {name for _, span in SPANS for name in re.findall(r"(?<![\w/-])\w+_\w+(?!\.py)", span)}
+    assert len(names) > 50
+    others = {"max_connection_pool_size", "taskiq_redis"}
+    assert {n for n in names - others if not re.search(rf"\b{n}\b", known)} == set()
+
+
 def test_every_target_of_make_that_is_named_exists() -> None:
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     spans = [span for _, span in SPANS]
