@@ -1,6 +1,12 @@
 """logstore: an embedded, crash-safe store for task results and progress on one host."""
 
+import sys as _sys
 import typing as _typing
+
+if _sys.platform != "linux":
+    raise ImportError(
+        f"logstore needs Linux: its locks and shared memory are not tested on {_sys.platform!r}"
+    )
 
 from logstore._check import check
 from logstore._watch import Watch

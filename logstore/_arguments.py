@@ -13,7 +13,16 @@ from logstore._engine.failures import raise_open_error
 from logstore._engine.frames import KEY_BYTES_MAX
 from logstore.errors import NotAStoreError
 
-__all__ = ["FilePath", "expiry_us", "file_path", "now_us", "positive", "store_path", "task_key"]
+__all__ = [
+    "FilePath",
+    "expiry_us",
+    "file_path",
+    "now_us",
+    "positive",
+    "store_path",
+    "task_key",
+    "time_out",
+]
 
 FilePath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 
@@ -41,6 +50,15 @@ def file_path(path: FilePath) -> str:
 def store_path(path: FilePath) -> str:
     """As :func:`file_path`, with the symbolic links in it resolved."""
     return os.path.realpath(file_path(path))
+
+
+def time_out(timeout_s: float | None, timeout: float | None) -> float | None:
+    """The time-out of a wait in seconds, under our name or taskiq's.  Raises TypeError."""
+    if timeout is None:
+        return timeout_s
+    if timeout_s is not None:
+        raise TypeError("give timeout_s or timeout, not both")
+    return timeout
 
 
 def task_key(task_id: str) -> bytes:

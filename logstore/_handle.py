@@ -12,7 +12,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from logstore._arguments import (
     FilePath,
@@ -62,6 +62,27 @@ from logstore.types import Status
 
 Mode = Literal["rw", "r"]
 Sync = Literal["always", "interval"]
+
+
+class OpenOptions(TypedDict, total=False):
+    """The options of :func:`logstore.open`, for functions that pass them on."""
+
+    mode: Mode
+    sync: Sync
+    sync_interval_s: float
+    compact_at: int
+    write_timeout_s: float
+    result_ttl_s: float | None
+    failure_ttl_s: float | None
+    progress_ttl_s: float | None
+    max_results: int | None
+    max_bytes: int | None
+    max_value_bytes: int
+    accept_log_loss: bool
+    force: bool
+    enc_hook: EncHook | None
+    dec_hook: DecHook | None
+
 
 VALUE_BYTES_MAX = 1 << 30
 COMPACT_AT_RANGE = (1 << 14, 1 << 28)

@@ -16,10 +16,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, 
 from functools import partial
 from itertools import chain, islice
 from types import TracebackType
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 from logstore import store as sync_store
-from logstore._arguments import now_us, task_key
+from logstore._arguments import FilePath, now_us, task_key, time_out
 from logstore._codec.tags import HOOKED_HEAD, STORED
 from logstore._codec.values import decode_value, encode_small
 from logstore._engine import threads
@@ -30,7 +30,7 @@ from logstore._engine.overlay import Overlay
 from logstore._engine.states import is_live_progress, is_live_result
 from logstore._engine.vacuum import VacuumReport
 from logstore._engine.writes import Flush, Write
-from logstore._handle import Handle
+from logstore._handle import Handle, OpenOptions
 from logstore._loops.handover import Bell, Outcome, Worker, call_soon, in_thread
 from logstore._loops.waiters import Waiters, Woken
 from logstore._watch import PendingEvents, watched_keys
@@ -38,6 +38,9 @@ from logstore.errors import WaitTimeoutError
 from logstore.progress import TaskProgress, decode_progress, encode_small_progress
 from logstore.store import Store
 from logstore.types import CheckReport, Event, Status, StoreStats, TaskInfo
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 INLINE_BYTES = 1 << 14  # a payload up to this size is decoded on the loop
 INLINE_NODES = 64  # a value with up to this many parts is encoded on the loop
@@ -48,7 +51,7 @@ _Job = tuple["Callable[[], Any] | bytes | _Look", "asyncio.Future[Any]"]  # a ca
 _WriteJob = tuple[Write, "asyncio.Future[None]"]
 
 
-def open_async(path: str | os.PathLike[str], **options: Any) -> _Opening:
+def open_async(path: FilePath, **options: Unpack[OpenOptions]) -> _Opening:
     """Open a store for use on event loops: ``await`` it, or use it with ``async with``.
 
     Takes the options of :func:`logstore.open` and raises what that does; opening happens in a
@@ -60,7 +63,7 @@ def open_async(path: str | os.PathLike[str], **options: Any) -> _Opening:
 class _Opening:
     """What :func:`open_async` returns: an awaitable and an asynchronous context manager."""
 
-    def __init__(self, path: str | os.PathLike[str], options: dict[str, Any]) -> None:
+    def __init__(self, path: FilePath, options: OpenOptions) -> None:
         self._path = path
         self._options = options
         self._opened: AsyncStore | None = None
@@ -93,6 +96,20 @@ class _Opening:
     async def __aexit__(self, *_: object) -> None:
         assert self._opened is not None
         await self._opened.close()
+
+    def __enter__(self) -> NoReturn:
+        raise TypeError("use `async with logstore.open_async(...)`, not `with`")
+
+    def __exit__(self, *_: object) -> None:
+        """Never reached; without it Python would complain of this one first."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name in dir(AsyncStore):
+            raise AttributeError(
+                f"the store is not open yet, so it has no {name!r}: write "
+                f"`store = await logstore.open_async(...)`, or use `async with`"
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
 class AsyncStore:
@@ -132,6 +149,12 @@ class AsyncStore:
 
     async def __aenter__(self) -> AsyncStore:
         return self
+
+    def __enter__(self) -> NoReturn:
+        raise TypeError("use `async with` for an AsyncStore, not `with`")
+
+    def __exit__(self, *_: object) -> None:
+        """Never reached; without it Python would complain of this one first."""
 
     async def __aexit__(
         self,
@@ -274,20 +297,20 @@ class AsyncStore:
         return None if view is None else view.results.get(key)
 
     def wait_result(
-        self, task_id: str, *, timeout_s: float | None = None
+        self, task_id: str, *, timeout_s: float | None = None, timeout: float | None = None
     ) -> Coroutine[Any, Any, Any]:
         """The value of a task's result, waiting for it, whichever process stores it."""
-        return self._wait(task_id, timeout_s, get=True)
+        return self._wait(task_id, time_out(timeout_s, timeout), get=True)
 
     def wait_ready(
-        self, task_id: str, *, timeout_s: float | None = None
+        self, task_id: str, *, timeout_s: float | None = None, timeout: float | None = None
     ) -> Coroutine[Any, Any, bool]:
         """Wait until there is a result; False if it did not come in time.
 
         Any number of tasks may wait: each costs about a kilobyte, and only those whose result
         comes are woken.
         """
-        return self._wait(task_id, timeout_s, get=False)
+        return self._wait(task_id, time_out(timeout_s, timeout), get=False)
 
     async def _wait(self, task_id: str, timeout_s: float | None, *, get: bool) -> Any:
         """Both of the above, in one coroutine, because there may be very many."""

@@ -206,7 +206,7 @@ def _wrong(name: str, expected: str, value: object) -> ValueError:
 def _fraction(value: object) -> float:
     number = _number("progress", value, (int, float), "a float from 0.0 to 1.0")
     if not 0 <= number <= 1:  # a nan is neither
-        shown = repr(number) if type(number) is float else "an int outside"
+        shown = "a very large number" if abs(number) >= 1 << 64 else number
         raise ValueError(f"progress must be a fraction from 0.0 to 1.0, not {shown}")
     return float(number)
 

@@ -18,6 +18,7 @@ from logstore._arguments import (
     file_path,
     now_us,
     task_key,
+    time_out,
 )
 from logstore._codec.hooks import DecHook, EncHook
 from logstore._codec.values import decode_value
@@ -231,21 +232,28 @@ class Store:
         """
         return self._handle.status(task_key(task_id))
 
-    def wait_result(self, task_id: str, *, timeout_s: float | None = None) -> Any:
+    def wait_result(
+        self, task_id: str, *, timeout_s: float | None = None, timeout: float | None = None
+    ) -> Any:
         """The value of a task's result, waiting for it, whichever process stores it.
 
         Wakes within milliseconds and uses no CPU while it waits.  Raises WaitTimeoutError after
-        ``timeout_s`` seconds, ResultDeletedError or ResultExpiredError if it has gone.
+        ``timeout_s`` seconds, ResultDeletedError or ResultExpiredError if it has gone.  ``timeout``
+        is taskiq's name for the same.
         """
+        timeout_s = time_out(timeout_s, timeout)
         if not self.wait_ready(task_id, timeout_s=timeout_s):
             raise WaitTimeoutError(f"no result for task {task_id!r} within {timeout_s} s")
         return self.get_result(task_id)
 
-    def wait_ready(self, task_id: str, *, timeout_s: float | None = None) -> bool:
+    def wait_ready(
+        self, task_id: str, *, timeout_s: float | None = None, timeout: float | None = None
+    ) -> bool:
         """Wait until there is a result; False if it did not come within ``timeout_s`` seconds.
 
         Raises ResultDeletedError or ResultExpiredError if it was there and has gone.
         """
+        timeout_s = time_out(timeout_s, timeout)
         handle, key = self._handle, task_key(task_id)
         if handle.is_settled(key):
             return True

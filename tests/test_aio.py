@@ -22,6 +22,7 @@ from logstore._engine.notify import Notifier, Subscription
 from logstore._engine.reading import Reading
 from logstore._engine.table import Table
 from logstore._engine.writes import Write
+from logstore._handle import Handle
 from logstore._loops import handover, waiters
 from logstore.aio import INLINE_BYTES
 from tests._engine.support import editing
@@ -356,19 +357,15 @@ def test_a_waiter_whom_nobody_could_tell_of_changes_gets_the_error_at_once(
 def test_a_record_that_cannot_be_looked_at_is_the_error_of_its_own_waiters_only(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = logstore.Store.status
+    real = Handle.status
 
-    def status(store: logstore.Store, task_id: str) -> str:
-        if task_id == "damaged":
+    def status(handle: Handle, key: bytes) -> str:
+        if key == b"damaged":
             raise logstore.CorruptRecordError("damaged")
-        return real(store, task_id)
-
-    def is_settled(store: logstore.Store, task_id: str) -> bool:
-        return status(store, task_id) == "ready"
+        return real(handle, key)
 
     async def body(store: AsyncStore) -> None:
-        monkeypatch.setattr(logstore.Store, "status", status)
-        monkeypatch.setattr(logstore.Store, "is_settled", is_settled)
+        monkeypatch.setattr(Handle, "status", status)
         damaged = asyncio.ensure_future(store.wait_result("damaged"))
         whole = asyncio.ensure_future(store.wait_result("whole"))
         with pytest.raises(logstore.CorruptRecordError):
@@ -619,7 +616,7 @@ def test_an_error_of_the_disk_is_everyones_of_the_batch(
 
     async def body(store: AsyncStore) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr("logstore._engine.osdep.sync_data", fail)
+            patch.setattr("logstore._engine.durability.sync_data", fail)
             outcomes = await asyncio.gather(
                 *(store.set_result(f"t{n}", n) for n in range(3)), return_exceptions=True
             )
@@ -728,7 +725,7 @@ def test_a_value_is_encoded_on_the_loop_only_if_that_is_short_work(
             threads.append(threading.current_thread())
             return real(*args, **keywords)
 
-        monkeypatch.setattr(store.store, "result_write", result_write)
+        monkeypatch.setattr(store.store._handle, "result_write", result_write)
         await store.set_result("a", value)
         assert [thread is threading.main_thread() for thread in threads] == [on_loop]
         assert await store.get_result("a") == value

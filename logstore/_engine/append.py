@@ -31,9 +31,9 @@ def append(
     if not FIRST_OFFSET <= synced <= start:
         raise WriteError(
             errno.EIO,
-            f"{log.path}: the shared header is damaged: it says that the log is synced up to "
-            f"{synced}, and published up to {start}; close the store everywhere, and the header "
-            f"is made again",
+            f"{log.path.removesuffix('-log')}-shm: damaged: it says that the log is synced up to "
+            f"{synced}, and published up to {start}; close the store everywhere, and it is made "
+            f"again",
         )
     if not entries and (not sync or synced >= start):
         return None

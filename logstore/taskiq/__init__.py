@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from logstore._extras import missing
+
 if TYPE_CHECKING:
     from logstore.taskiq.abstract import AsyncResultBackend
     from logstore.taskiq.errors import (
@@ -78,12 +80,7 @@ def __getattr__(name: str) -> Any:
     try:
         value = getattr(import_module(f"{__name__}.{home}"), name)
     except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing not in ("taskiq", "pydantic"):
-            raise
-        raise ImportError(
-            f"{__name__}.{name} needs {missing}: pip install 'taskiq-logstore[taskiq]'"
-        ) from error
+        raise missing(f"{__name__}.{name}", "taskiq", error) from None
     globals()[name] = value
     return value
 

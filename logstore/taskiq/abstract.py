@@ -11,9 +11,10 @@ Rules for those who implement it:
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from taskiq.abc.result_backend import AsyncResultBackend as TaskiqResultBackend
+from typing_extensions import TypeVar
 
 if TYPE_CHECKING:
     from taskiq.depends.progress_tracker import TaskProgress as TaskiqProgress
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from logstore.progress import TaskProgress
     from logstore.taskiq.outcome.progress import ReportedProgress
 
-_ReturnType = TypeVar("_ReturnType")
+_ReturnType = TypeVar("_ReturnType", default=Any)  # so that a backend needs no annotation
 
 
 class AsyncResultBackend(TaskiqResultBackend[_ReturnType]):

@@ -246,7 +246,7 @@ def test_a_vacuum_that_fails_leaves_the_store_as_it_was(
 VICTIMS = {
     "while it copies": "Table.copy_to = die",
     "before the rename": "os.rename = die",
-    "before the directory is synced": "osdep.sync_directory = die",
+    "before the directory is synced": "durability.sync_directory = die",
     "before it is published": "Engine.begin_epoch = die_second",
 }
 
@@ -264,7 +264,7 @@ def test_a_vacuum_that_dies_at_any_point_loses_nothing(
     peer.run(
         "from logstore._engine.table import Table\n"
         "from logstore._engine.engine import Engine\n"
-        "from logstore._engine import osdep\n"
+        "from logstore._engine import durability, files\n"
         "def die(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
         "real = Engine.begin_epoch\n"
         "calls = []\n"
@@ -287,6 +287,64 @@ def test_a_vacuum_that_dies_at_any_point_loses_nothing(
     assert store.get_result("task-7") == 7
     assert late.run("store.get_result('late')") == 2
     late.run("store.close()")
+
+
+DIES_BEHIND_ITS_RENAME = """
+from logstore._engine import durability, files, header, table
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+def remove(path, real=files.remove):
+    real(path)
+    die()
+class Words:
+    last = None
+    def __init__(self, words):
+        self.words = words
+    def __getitem__(self, index):
+        return self.words[index]
+    def __setitem__(self, index, value):
+        self.words[index] = value
+        if index == self.last:
+            die()
+shared = store._handle.writable_engine.header
+shared.words = Words(shared.words)
+def rename(old, new, real=os.rename):
+    real(old, new)
+    {when}
+os.rename = rename
+"""
+MOMENTS = {
+    "before the directory is synced": "durability.sync_directory = die",
+    "before there is a lock file": "files.remove = remove",
+    "before the lock file has a size": "durability.allocate = die",
+    "before its transaction is told": "table.open_environment = die",
+    "before its inode is told": "Words.last = header.TABLE_TXN",
+    "before its incarnation is told": "Words.last = header.TABLE_INODE",
+    "before its epoch is told": "Words.last = header.INCARNATION",
+}
+
+
+@pytest.mark.parametrize("when", MOMENTS)
+def test_behind_a_dead_vacuum_a_process_joins_one_that_is_stopped(
+    path: Path, start_peer: Callable[..., Peer], open_store: Stores, when: str
+) -> None:
+    stopped, peer = start_peer(path), start_peer(path)
+    peer.run("for i in range(50): store.set_result(f'task-{i}', i)")
+    stopped.stop()
+    peer.run("store.compact()\nstore.set_result('task-0', 'new')")
+    peer.run(DIES_BEHIND_ITS_RENAME.replace("{when}", MOMENTS[when]))
+    with pytest.raises(EOFError):
+        peer.run("store.vacuum()")
+    try:
+        store = open_store(path, write_timeout_s=5)
+        assert [store.get_result(f"task-{i}") for i in range(50)] == ["new", *range(1, 50)]
+        assert store.stats().incarnation == 2
+        store.set_result("after", 1)
+    finally:
+        stopped.resume()
+    assert stopped.run("store.get_result('after'), store.get_result('task-0')") == (1, "new")
+    stopped.run("store.set_result('late', 2)\nstore.close()")
+    assert store.get_result("late") == 2
 
 
 def test_compactions_go_on_when_the_vacuum_that_put_them_off_has_died(
@@ -319,18 +377,18 @@ def test_whoever_takes_over_a_vacuums_rename_forces_it_to_the_disk_before_it_wri
     vacuumer.run("store.set_result('a', 1)")
     holder = None if taker == "one alone" else start_peer(path)
     vacuumer.run(
-        "from logstore._engine import osdep\n"
-        "osdep.sync_directory = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
+        "from logstore._engine import durability, files\n"
+        "durability.sync_directory = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
     )
     with pytest.raises(EOFError):
         vacuumer.run("store.vacuum()")
     process = holder if holder is not None and taker == "a live process" else start_peer()
     process.run(
-        "from logstore._engine import osdep\n"
+        "from logstore._engine import durability, files\n"
         "done = []\n"
         "def noting(name, call):\n"
         "    return lambda *arguments: (done.append(name), call(*arguments))[1]\n"
-        "osdep.sync_directory = noting('directory', osdep.sync_directory)\n"
+        "durability.sync_directory = noting('directory', durability.sync_directory)\n"
         "from logstore._engine.table import Table\n"
         "Table.write_meta = noting('table', Table.write_meta)"
     )

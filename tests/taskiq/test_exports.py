@@ -54,8 +54,9 @@ def test_the_dummy_backend_loads_no_other() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert sorted(eval(loaded.stdout)) == [
         "logstore.taskiq.abstract",
-        "logstore.taskiq.results.dummy",
         "logstore.taskiq.errors",
+        "logstore.taskiq.results",
+        "logstore.taskiq.results.dummy",
     ]
 
 

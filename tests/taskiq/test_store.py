@@ -20,8 +20,8 @@ from taskiq.depends.progress_tracker import TaskProgress as TaskiqProgress
 from taskiq.serializers import JSONSerializer, PickleSerializer
 
 import logstore
+from logstore import _handle as handle_module
 from logstore import errors as store_errors
-from logstore import store as store_module
 from logstore.taskiq import (
     DuplicateExpireTimeSelectedError,
     ExpireTimeMustBeMoreThanZeroError,
@@ -502,7 +502,7 @@ def test_a_dec_hook_that_fails_is_a_damaged_result(path: Path) -> None:
 
 def test_what_is_no_hook_is_refused_by_the_constructor(path: Path) -> None:
     with pytest.raises(TypeError, match="enc_hook must be a function"):
-        LogStoreResultBackend(path, enc_hook="app.hook")
+        LogStoreResultBackend(path, enc_hook="app.hook")  # type: ignore[arg-type]
 
 
 def test_a_failure_is_marked_as_one(path: Path) -> None:
@@ -786,7 +786,7 @@ def test_large_progress_is_converted_and_encoded_in_a_thread(
 
     if large != "text":  # the conversion of a text takes no time
         record(backend_module, "to_stored")
-    record(store_module, "encode_progress")
+    record(handle_module, "encode_progress")
 
     async def main() -> None:
         async with Opened(path) as backend:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from logstore.taskiq.abstract import AsyncResultBackend
+from logstore.taskiq.abstract import AsyncResultBackend, _ReturnType
 from logstore.taskiq.errors import ResultIsMissingError, WaitingForNothingWarning
 
 if TYPE_CHECKING:
@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from taskiq.result import TaskiqResult
 
     from logstore.progress import TaskProgress
-
-_ReturnType = TypeVar("_ReturnType")
 
 _ASKED_MAX = 1000
 

@@ -12,11 +12,11 @@ import asyncio
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from logstore.errors import UnserializableValueError
 from logstore.progress import TaskProgress
-from logstore.taskiq.abstract import AsyncResultBackend
+from logstore.taskiq.abstract import AsyncResultBackend, _ReturnType
 from logstore.taskiq.errors import (
     ResultDamagedError,
     ResultIsMissingError,
@@ -32,8 +32,6 @@ from logstore.taskiq.results.json_file import parse, render
 if TYPE_CHECKING:
     from taskiq.depends.progress_tracker import TaskProgress as TaskiqProgress
     from taskiq.result import TaskiqResult
-
-_ReturnType = TypeVar("_ReturnType")
 
 
 class FileResultBackend(AsyncResultBackend[_ReturnType]):

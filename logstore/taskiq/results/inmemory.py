@@ -13,10 +13,10 @@ import asyncio
 import threading
 from collections import OrderedDict
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from logstore._loops.handover import call_soon
-from logstore.taskiq.abstract import AsyncResultBackend
+from logstore.taskiq.abstract import AsyncResultBackend, _ReturnType
 from logstore.taskiq.errors import ResultIsMissingError
 from logstore.taskiq.outcome.exceptions import encode_error
 from logstore.taskiq.outcome.progress import ReportedProgress, reported
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from taskiq.result import TaskiqResult
 
     from logstore.progress import TaskProgress
-
-_ReturnType = TypeVar("_ReturnType")
 
 _FAITHFUL = exception_policy("faithful")
 

@@ -17,14 +17,15 @@ import inspect
 import os
 import threading
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import logstore
 from logstore import errors as store_errors
 from logstore._codec.hooks import EncHook, check_hook
 from logstore._codec.values import encode_small
 from logstore._engine.shelter import is_interrupt
-from logstore.taskiq.abstract import AsyncResultBackend
+from logstore._handle import OpenOptions
+from logstore.taskiq.abstract import AsyncResultBackend, _ReturnType
 from logstore.taskiq.errors import ResultDamagedError, ResultIsReadyError, missing
 from logstore.taskiq.outcome.outcome import (
     brief_outcome,
@@ -49,11 +50,10 @@ if TYPE_CHECKING:
     from taskiq.abc.serializer import TaskiqSerializer
     from taskiq.depends.progress_tracker import TaskProgress as TaskiqProgress
     from taskiq.result import TaskiqResult
+    from typing_extensions import Unpack
 
     from logstore.aio import AsyncStore
     from logstore.progress import TaskProgress
-
-_ReturnType = TypeVar("_ReturnType")
 
 # What is converted on the event loop: some tens of microseconds; more goes to a thread.
 _INLINE_PARTS_MAX = 256
@@ -66,8 +66,8 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
     ``keep_results=False`` deletes a result as it is read: of many readers exactly one gets it.
     ``result_ex_time`` (seconds) or ``result_px_time`` (milliseconds), ``failure_ex_time`` and
     ``progress_ex_time`` (seconds) say how long results, results of failed tasks and progress are
-    kept; a task's label ``result_ex_time`` goes before them.  ``max_results`` bounds how many
-    results there are.  ``prefix_str`` is put before every task id, with a colon.
+    kept; a task's label ``result_ex_time`` goes before them.  ``prefix_str`` is put before every
+    task id, with a colon.
 
     ``serializer`` is a taskiq serializer to store results with, pickle only if you ask for it;
     without one, values keep their types.  ``exceptions`` is what may come back as the exception
@@ -93,11 +93,10 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
         result_px_time: float | None = None,
         failure_ex_time: float | None = None,
         progress_ex_time: float | None = None,
-        max_results: int | None = None,
         serializer: TaskiqSerializer | None = None,
         prefix_str: str | None = None,
         exceptions: str | Iterable[str | type[BaseException]] = "faithful",
-        **store_options: Any,
+        **store_options: Unpack[OpenOptions],
     ) -> None:
         # Absolute, because the file is opened later, when the directory may be another one.
         self.path = os.path.abspath(path)
@@ -113,8 +112,6 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
         self._allowed = exception_policy(exceptions)
         self._options = _checked_options(store_options)
         self._enc_hook: EncHook | None = self._options.get("enc_hook")
-        if max_results is not None:
-            self._options["max_results"] = max_results
         self._forget()
 
     # -- opening and closing ---------------------------------------------------------------
@@ -337,11 +334,11 @@ def _about_result(error: Exception) -> Exception:
     return about
 
 
-def _checked_options(options: dict[str, Any]) -> dict[str, Any]:
+def _checked_options(options: OpenOptions) -> OpenOptions:
     known = list(inspect.signature(logstore.open).parameters)[1:]
     for name in options:
         if name not in known:
             raise TypeError(f"there is no option {name!r}; logstore.open() has {', '.join(known)}")
     for name in ("enc_hook", "dec_hook"):
         check_hook(name, options.get(name))
-    return dict(options)
+    return options.copy()
