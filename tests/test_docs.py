@@ -31,6 +31,8 @@ import logstore.taskiq
 import logstore.taskiq.errors
 from logstore.taskiq import urls
 
+from . import test_layers
+
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 DOCUMENTS = [README, *sorted((ROOT / "docs").glob("*.md"))]
@@ -336,6 +338,13 @@ def test_every_target_of_make_that_is_named_exists() -> None:
     }
     assert mentioned >= {"demo", "test"}
     assert mentioned - targets == set()
+
+
+def test_the_layers_are_those_of_the_test_of_layers() -> None:
+    section = (ROOT / "docs" / "contributing.md").read_text().split("## Layers\n")[1]
+    rows = re.findall(r"^\d+\. (.*)$", section.split("\n## ")[0], re.MULTILINE)
+    shown = [name for row in rows for name in re.findall(r"`([\w.]+)`", row)]
+    assert shown == [name for layer in test_layers.LAYERS for name in layer]
 
 
 # -- the options -------------------------------------------------------------------------------
