@@ -1,6 +1,6 @@
 """Bad input and trouble: what a user meets when the files, the arguments or the host are wrong.
 
-Each section is a row of the README's table of the same name.  A store that is damaged here on
+What the errors say is in docs/troubleshooting.md.  A store that is damaged here on
 purpose is opened with ``logstore.open``, not with the fixture that verifies it afterwards.
 """
 

@@ -1,6 +1,7 @@
 """What the store promises, one section per promise; each test fails without the code behind it.
 
-The promises are in the README.  More of each is in the tests of the engine and the crash tests.
+The promises are in docs/guarantees.md.  More of each is in the tests of the engine and the crash
+tests.
 """
 
 from __future__ import annotations
