@@ -611,7 +611,7 @@ class Engine(Reading):
         """Drop what was inherited: closed, never unlocked, for the locks are the parent's too."""
         self.closed = self.forked = True
         self.log.fd = -1  # closed with all others
-        self.header.unmap()
+        self.header.close()
 
     def _timeout_error(self, timeout_s: float) -> WriteTimeoutError:
         return WriteTimeoutError(

@@ -132,4 +132,4 @@ def _close_all(header: SharedHeader, log: Log | None, table: Table | None) -> No
         table.close()
     if log is not None:
         log.close()
-    header.unmap()
+    header.close()
