@@ -43,7 +43,7 @@ MUTANTS = [
     Mutant(
         "a process that closes does not ask who is present on the table",
         "engine/opening.py",
-        "            and osdep.try_lock(engine.table.fd)\n",
+        "            and _lock_table(engine.table.fd)\n",
         "",
         IDENTITY + "a_process_that_closes_beside_one_on_the_table_alone_is_not_the_last",
     ),
@@ -231,14 +231,15 @@ MUTANTS = [
     Mutant(
         "a process joins with a table that has been vacuumed meanwhile",
         "engine/opening.py",
-        "                if (table.inode, table.meta.incarnation, incarnation) == (\n",
-        "                if True or (table.inode, table.meta.incarnation, incarnation) == (\n",
+        "    if found == published and incarnation == words[INCARNATION]:\n",
+        "    if True:\n",
         IDENTITY + "a_table_that_is_vacuumed_while_a_process_joins_is_opened_again",
     ),
     Mutant(
         "a reader takes over a table that is not published",
         "engine/engine.py",
-        "if table.meta.incarnation == incarnation == self.header.words[INCARNATION]:",
+        "if found == (self.log.uuid, incarnation) and "
+        "self.header.words[INCARNATION] == incarnation:",
         "if True:",
         IDENTITY + "a_reader_does_not_take_over_a_table_that_is_not_published",
     ),

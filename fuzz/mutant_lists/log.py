@@ -76,8 +76,8 @@ MUTANTS = [
     Mutant(
         "a joiner does not sync a dead vacuum's rename",
         "engine/opening.py",
-        "osdep.sync_directory(os.path.dirname(table.path))",
-        "pass",
+        "                osdep.sync_directory(os.path.dirname(path))\n",
+        "",
         TAKEOVER + "[a joiner]",
     ),
     Mutant(
@@ -89,7 +89,7 @@ MUTANTS = [
     ),
     Mutant(
         "a backup's name is not synced",
-        "engine/copying.py",
+        "engine/closedcopy.py",
         "        osdep.sync_directory(os.path.dirname(destination))\n",
         "",
         DURABLE,
@@ -268,9 +268,9 @@ MUTANTS = [
     Mutant(
         "a vacuum does not notice a compaction",
         "engine/vacuum.py",
-        "if view.epoch != copy.meta.epoch:\n",
-        "if False:\n",
-        VACUUM + "writes_during_the_copy_are_kept[20-True]",
+        "        view.epoch != copy.meta.epoch\n        or not is_at",
+        "        not is_at",
+        "engine/test_vacuum.py::test_a_compaction_behind_the_copy_makes_a_vacuum_begin_again",
     ),
     Mutant(
         "a vacuum forgets what was written during its copy",

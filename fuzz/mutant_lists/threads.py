@@ -53,9 +53,16 @@ MUTANTS = [
         "test_a_write_that_is_under_way_is_left_alone_and_one_that_stands_still_recovered",
     ),
     Mutant(
+        "a writer opens a vacuum's table while a reader opens it",
+        "engine/engine.py",
+        "with self.view_lock:  # LMDB must not",
+        "if True:  # LMDB must not",
+        "engine/test_vacuum.py::test_a_reader_and_a_writer_follow_anothers_vacuum_at_once",
+    ),
+    Mutant(
         "two vacuums at a time",
         "engine/vacuum.py",
-        "if words[VACUUM] and not engine.vacuum_is_dead():",
+        "if is_taken(engine, HELD_BY_VACUUM, temporary):",
         "if False:",
         VACUUM + "one_vacuum_at_a_time",
     ),
@@ -139,7 +146,7 @@ MUTANTS = [
     Mutant(
         "a leader leaves without waking the next one",
         "engine/commit.py",
-        "_wake(self._queue[0])",
+        "self._wake_next()",
         "pass",
         COMMIT + "a_follower_is_woken[to lead]",
     ),

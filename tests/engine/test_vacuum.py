@@ -13,7 +13,7 @@ import pytest
 
 import logstore
 from logstore import TaskProgress
-from logstore.engine import vacuum
+from logstore.engine import copying, vacuum
 from logstore.engine.engine import HOLD_NS
 from logstore.engine.header import HELD_BY_VACUUM
 from logstore.engine.table import Table
@@ -203,6 +203,24 @@ def test_a_vacuum_overtaken_by_large_results_tries_again(
     during_copy(monkeypatch, lambda: store.set_result("large", bytes(1 << 19)))
     store.vacuum()
     assert store.get_result("large") == bytes(1 << 19)
+    assert store.stats().vacuums == 1
+
+
+def test_a_compaction_behind_the_copy_makes_a_vacuum_begin_again(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was folded into the old file then is in no log any more."""
+    real = copying.open_copy
+
+    def open_copy(fd: int, path: str) -> Table:
+        if store.status("late") == "unknown":
+            store.set_result("late", 1)
+            store.compact()
+        return real(fd, path)
+
+    monkeypatch.setattr(vacuum, "open_copy", open_copy)
+    store.vacuum()
+    assert store.get_result("late") == 1
     assert store.stats().vacuums == 1
 
 
