@@ -22,6 +22,7 @@ from logstore._engine.log import FIRST_OFFSET, check_header
 from logstore._engine.opening import check_place
 from logstore._engine.overlay import Overlay
 from logstore._engine.presence import hold_alone
+from logstore._engine.recovery import refuse_older
 from logstore._engine.shelter import sheltered
 from logstore._engine.table import Table
 from logstore.errors import CorruptionError, LogstoreError, StaleTableError
@@ -37,7 +38,8 @@ def check(path: FilePath, *, salvage: bool = False) -> CheckReport:
     With ``salvage``, for a store that nobody has open and whose log is damaged: every whole frame
     of the log is folded into the table, the log is kept as ``...-log.damaged-...``, and the report
     says how much was lost; the store can then be opened again.  Of a store whose table is damaged
-    too, or whose log is another store's, nothing is touched, and the report says why.
+    too, or older than the log, or whose log is another store's, nothing is touched, and the report
+    says why.
 
     Raises an :class:`~logstore.errors.OpenError` if there is no store, or one that may not be used
     or is of another format version.  A salvage raises one if the store is in use, too, and
@@ -87,6 +89,7 @@ def _fold_whole_frames(path: str, table: Table) -> checking.Salvaged:
         data = file.read()
     if header is not None:  # else it is damaged, and its frames say whose they are
         check_header(log_path, header, table.meta.uuid)
+    refuse_older(path, table.meta)  # what is newer in the log is of no use to it
     found, lost = checking.whole_frames(data, 0, table.seed, epoch)
     overlay = Overlay(epoch)
     overlay.apply([(frame.key, frame.entry) for frame in found], FIRST_OFFSET)

@@ -136,22 +136,22 @@ MUTANTS = [
     Mutant(
         "a backup is taken for the table of a newer log",
         "_engine/recovery.py",
-        "        if newest > meta.epoch - meta.clean:",
-        "        if newest > meta.epoch - meta.clean and not meta.clean:",
+        "    if newest > meta.epoch - meta.clean:",
+        "    if newest > meta.epoch - meta.clean and not meta.clean:",
         REPLACED + "a_table_older_than_its_log_is_refused[a backup-rw]",
     ),
     Mutant(
         "an older copy is taken for the table of a newer log",
         "_engine/recovery.py",
-        "        if newest > meta.epoch - meta.clean:",
-        "        if newest > meta.epoch - meta.clean and meta.clean:",
+        "    if newest > meta.epoch - meta.clean:",
+        "    if newest > meta.epoch - meta.clean and meta.clean:",
         REPLACED + "a_table_older_than_its_log_is_refused[a copy-rw]",
     ),
     Mutant(
         "a backup may be as old as the log's epoch",
         "_engine/recovery.py",
-        "        if newest > meta.epoch - meta.clean:",
-        "        if newest > meta.epoch:",
+        "    if newest > meta.epoch - meta.clean:",
+        "    if newest > meta.epoch:",
         IDENTITY + "a_backup_put_back_beside_a_log_that_went_on_is_refused",
     ),
     Mutant(

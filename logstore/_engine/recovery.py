@@ -76,15 +76,20 @@ def log_counts(path: str, meta: Meta) -> bool:
     Raises StaleTableError if the log has frames of a later epoch: the table is an older copy.
     """
     if os.path.lexists(path + "-log"):
-        newest = _newest_epoch(path, meta)
-        if newest > meta.epoch - meta.clean:
-            raise StaleTableError(
-                f"{path}: a table of epoch {meta.epoch}, but {path}-log has writes of epoch "
-                f"{newest}: this is an older copy of the table; put the one back that belongs to "
-                f"the log, or open with accept_log_loss=True to go on without the log, which is "
-                f"kept under another name then"
-            )
+        refuse_older(path, meta)
     return not meta.clean
+
+
+def refuse_older(path: str, meta: Meta) -> None:
+    """Raise StaleTableError for a table that is older than the log beside it."""
+    newest = _newest_epoch(path, meta)
+    if newest > meta.epoch - meta.clean:
+        raise StaleTableError(
+            f"{path}: a table of epoch {meta.epoch}, but {path}-log has writes of epoch "
+            f"{newest}: this is an older copy of the table; put the one back that belongs to "
+            f"the log, or open with accept_log_loss=True to go on without the log, which is "
+            f"kept under another name then"
+        )
 
 
 def _newest_epoch(path: str, meta: Meta) -> int:
