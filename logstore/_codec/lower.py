@@ -38,8 +38,8 @@ MAX_DEPTH = 64
 SAME_HASH_MAX = 1000
 """How many keys of one dict, or elements of one set, may have the same hash.
 
-Dicts with only str or bytes keys are not checked: the hashes of these types are salted, so nobody
-can construct collisions.
+Dicts with only str or bytes keys are not checked: the hashes of these types are salted, so that
+collisions cannot be constructed.
 """
 
 TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels"
