@@ -39,7 +39,7 @@ import logstore
 from fuzz import fuzz_log, stores
 from fuzz.command import main
 from fuzz.target import Run, Target, expect
-from logstore._engine import header, maintenance, metapages, osdep
+from logstore._engine import header, maintenance, metapages, system
 from logstore._engine.frames import HEADER_BYTES
 from logstore._engine.lmdbfile import make_lock_file
 
@@ -68,7 +68,7 @@ def in_place(page: bytes, path: Path) -> bytes:
     """A header with this boot and the table's inode where they stand for themselves."""
     if len(page) < header.SIZE:
         return page
-    boot = osdep.boot_id()
+    boot = system.boot_id()
     actual = {header.W_BOOT: word(boot, 0), header.W_BOOT + 1: word(boot, 1)}
     actual[header.TABLE_INODE] = path.stat().st_ino
     kept = {index for index, value in _PLACEHOLDERS.items() if word(page, index) == value}

@@ -616,7 +616,7 @@ def test_an_error_of_the_disk_is_everyones_of_the_batch(
 
     async def body(store: AsyncStore) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr("logstore._engine.osdep.sync_data", fail)
+            patch.setattr("logstore._engine.durability.sync_data", fail)
             outcomes = await asyncio.gather(
                 *(store.set_result(f"t{n}", n) for n in range(3)), return_exceptions=True
             )

@@ -1,6 +1,6 @@
 """Bad input and trouble: what a user meets when the files, the arguments or the host are wrong.
 
-Each section is a row of the README's table of the same name.  A store that is damaged here on
+What the errors say is in docs/troubleshooting.md.  A store that is damaged here on
 purpose is opened with ``logstore.open``, not with the fixture that verifies it afterwards.
 """
 
@@ -25,7 +25,7 @@ import pytest
 
 import logstore
 from logstore import TaskProgress
-from logstore._engine import frames, osdep, records
+from logstore._engine import durability, frames, records, system
 from logstore._engine.log import FIRST_OFFSET
 from tests.support.forked import run_in_fork
 
@@ -381,7 +381,7 @@ def test_a_salvage_that_cannot_be_written_says_so_and_can_be_tried_again(
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patched:
-        patched.setattr(osdep, "sync_directory", failing)
+        patched.setattr(durability, "sync_directory", failing)
         with pytest.raises(logstore.WriteError, match=r"app\.db: writing failed"):
             logstore.check(crashed, salvage=True)
     assert logstore.check(crashed, salvage=True).salvaged_frames == 4
@@ -978,7 +978,7 @@ def test_a_network_file_system_is_refused_unless_forced(
     path: Path, kind: str, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(path, 1)
-    monkeypatch.setattr(osdep, "filesystem_type", lambda path: kind)
+    monkeypatch.setattr(system, "filesystem_type", lambda path: kind)
     with pytest.raises(logstore.NetworkFilesystemError, match=rf"\({kind}\).*force=True"):
         logstore.open(path, mode=mode)  # type: ignore[arg-type]
     with logstore.open(path, mode=mode, force=True) as store:  # type: ignore[arg-type]

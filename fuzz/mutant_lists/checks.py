@@ -107,7 +107,7 @@ MUTANTS = [
     Mutant(
         "the header of an earlier boot is trusted",
         "_engine/header.py",
-        "            and (words[W_BOOT], words[W_BOOT + 1]) == _halves(osdep.boot_id())\n",
+        "            and (words[W_BOOT], words[W_BOOT + 1]) == _halves(system.boot_id())\n",
         "",
         "_engine/test_header.py::test_a_header_of_an_earlier_boot_is_not_live",
     ),
@@ -135,35 +135,35 @@ MUTANTS = [
     # -- a table and a log that do not belong together
     Mutant(
         "a backup is taken for the table of a newer log",
-        "_engine/opening.py",
+        "_engine/recovery.py",
         "        if newest > meta.epoch - meta.clean:",
         "        if newest > meta.epoch - meta.clean and not meta.clean:",
         REPLACED + "a_table_older_than_its_log_is_refused[a backup-rw]",
     ),
     Mutant(
         "an older copy is taken for the table of a newer log",
-        "_engine/opening.py",
+        "_engine/recovery.py",
         "        if newest > meta.epoch - meta.clean:",
         "        if newest > meta.epoch - meta.clean and meta.clean:",
         REPLACED + "a_table_older_than_its_log_is_refused[a copy-rw]",
     ),
     Mutant(
         "a backup may be as old as the log's epoch",
-        "_engine/opening.py",
+        "_engine/recovery.py",
         "        if newest > meta.epoch - meta.clean:",
         "        if newest > meta.epoch:",
         IDENTITY + "a_backup_put_back_beside_a_log_that_went_on_is_refused",
     ),
     Mutant(
         "the log of another store is not kept",
-        "_engine/opening.py",
+        "_engine/recovery.py",
         "    if is_others or is_newer:\n",
         "    if is_newer:\n",
         REPLACED + "the_log_of_another_store_beside_a_closed_table_is_kept",
     ),
     Mutant(
         "a log that the user gives up is not kept",
-        "_engine/opening.py",
+        "_engine/recovery.py",
         "    if is_others or is_newer:\n",
         "    if is_others:\n",
         REPLACED + "a_table_older_than_its_log_is_refused[a copy-rw]",
@@ -171,16 +171,16 @@ MUTANTS = [
     Mutant(
         "the name of a log that is kept is not synced",
         "_engine/files.py",
-        "osdep.sync_directory(os.path.dirname(path))",
+        "durability.sync_directory(os.path.dirname(path))",
         "pass",
         FILES + "the_name_of_a_file_that_is_kept_is_on_the_disk",
     ),
     # -- files, errors, the event loop, bounds
     Mutant(
         "the files of a dead peer stay",
-        "_engine/opening.py",
-        '            osdep.remove(path + "-log")\n            _remove_leftovers(path)\n',
-        '            osdep.remove(path + "-log")\n            osdep.remove(path + "-lock")\n',
+        "_engine/closing.py",
+        '            files.remove(path + "-log")\n            remove_leftovers(path)\n',
+        '            files.remove(path + "-log")\n            files.remove(path + "-lock")\n',
         G + "g9_what_a_dead_peer_left_goes_too",
     ),
     Mutant(

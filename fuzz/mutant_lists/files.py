@@ -15,43 +15,43 @@ MUTANTS = [
     Mutant(
         "a process that joins takes no presence lock on the table",
         "_engine/table.py",
-        "if not osdep.try_lock(self.fd, shared=True):",
+        "if not locks.try_lock(self.fd, shared=True):",
         "if False:",
         PRESENT + "[comes_alone-joined]",
     ),
     Mutant(
         "a process that joins does not ask whether another is alone with the table",
         "_engine/table.py",
-        "if not osdep.try_lock(self.fd, shared=True):",
-        "if osdep.try_lock(self.fd, shared=True) is None:",
+        "if not locks.try_lock(self.fd, shared=True):",
+        "if locks.try_lock(self.fd, shared=True) is None:",
         IDENTITY + "a_process_does_not_join_while_another_is_alone_with_the_table",
     ),
     Mutant(
         "a process that opens alone keeps no presence lock on the table",
         "_engine/opening.py",
-        "                osdep.try_lock(table_fd, shared=True)\n",
-        "                not osdep.unlock(table_fd)\n",
+        "                locks.try_lock(table_fd, shared=True)\n",
+        "                not locks.unlock(table_fd)\n",
         PRESENT + "[comes_alone-alone]",
     ),
     Mutant(
         "a process takes itself for alone beside one that is present on the table",
-        "_engine/opening.py",
-        "if osdep.try_lock(fd) and _is_at(fd, path):",
-        "if _is_at(fd, path):",
+        "_engine/presence.py",
+        "if locks.try_lock(fd) and files.is_at(fd, path):",
+        "if files.is_at(fd, path):",
         PRESENT + "[comes_alone-alone]",
     ),
     Mutant(
         "a process that closes does not ask who is present on the table",
-        "_engine/opening.py",
-        "            and _lock_table(engine.table.fd)\n",
+        "_engine/closing.py",
+        "            and wait_for_table(engine.table.fd)\n",
         "",
         IDENTITY + "a_process_that_closes_beside_one_on_the_table_alone_is_not_the_last",
     ),
     Mutant(
         "a vacuum renames a file on which it is not present",
         "_engine/vacuum.py",
-        "osdep.try_lock(fd, shared=True)",
-        "osdep.unlock(fd)",
+        "locks.try_lock(fd, shared=True)",
+        "locks.unlock(fd)",
         IDENTITY + "a_vacuumed_file_is_locked_from_the_moment_it_is_the_table",
     ),
     # -- the identity of the files
@@ -78,7 +78,7 @@ MUTANTS = [
     ),
     Mutant(
         "a process that closes does not look at the files",
-        "_engine/opening.py",
+        "_engine/closing.py",
         "        identity.verify(engine)\n",
         "",
         IDENTITY + "closing_beside_another_process_finds_that_the_table_was_replaced",
@@ -128,7 +128,7 @@ MUTANTS = [
     Mutant(
         "a copy is not synced",
         "_engine/closedcopy.py",
-        "        osdep.sync_file(fd)\n",
+        "        durability.sync_file(fd)\n",
         "",
         "_engine/test_closedcopy.py::"
         "test_a_copy_is_on_the_disk_before_it_gets_its_name_and_its_name_after",
@@ -170,7 +170,7 @@ MUTANTS = [
     ),
     Mutant(
         "a rescue that fails counts as done",
-        "_engine/opening.py",
+        "_engine/closing.py",
         "    if not replaced:\n        raise error",
         "    if False:\n        raise error",
         REPLACED + "a_rescue_that_finds_no_space_is_tried_again",
@@ -178,8 +178,8 @@ MUTANTS = [
     Mutant(
         "a process whose files were replaced keeps its presence locks",
         "_engine/identity.py",
-        "    osdep.unlock(engine.presence_fd)\n    if engine.table.fd >= 0:\n"
-        "        osdep.unlock(engine.table.fd)\n",
+        "    locks.unlock(engine.presence_fd)\n    if engine.table.fd >= 0:\n"
+        "        locks.unlock(engine.table.fd)\n",
         "    pass\n",
         IDENTITY + "a_process_that_lost_a_file_lets_others_open_the_path[-shm]",
     ),
@@ -230,7 +230,7 @@ MUTANTS = [
     # -- incarnations
     Mutant(
         "a process joins with a table that has been vacuumed meanwhile",
-        "_engine/opening.py",
+        "_engine/joining.py",
         "    if found == published and incarnation == words[INCARNATION]:\n",
         "    if True:\n",
         IDENTITY + "a_table_that_is_vacuumed_while_a_process_joins_is_opened_again",

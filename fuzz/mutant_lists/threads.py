@@ -18,31 +18,31 @@ MUTANTS = [
     Mutant(
         "the writer lock is not taken",
         "_engine/log.py",
-        "        return osdep.try_lock(self.fd)\n",
+        "        return locks.try_lock(self.fd)\n",
         "        return True\n",
         PROCESSES + "a_stopped_lock_holder",
     ),
     Mutant(
         "the lock of a replaced log counts",
-        "_engine/lock.py",
+        "_engine/writerlock.py",
         "if words[LOG_ID] == log.log_id:\n                    break",
         "if True:\n                    break",
         G + "g3_nothing_shows_when_the_flush_fails",
     ),
     Mutant(
         "a waiter that is slow to wake up misses its turn",
-        "_engine/lock.py",
+        "_engine/writerlock.py",
         "patience_s = min(max(FAIRNESS_S_MIN, self._held_s), FAIRNESS_S_MAX)",
         "patience_s = FAIRNESS_S_MIN",
-        "_engine/test_lock.py::"
+        "_engine/test_writerlock.py::"
         "test_the_last_holder_lets_a_waiter_go_first_for_as_long_as_it_held_the_lock",
     ),
     Mutant(
         "a release wakes nobody",
-        "_engine/lock.py",
+        "_engine/writerlock.py",
         "            header.releases.wake()\n",
         "            pass\n",
-        "_engine/test_lock.py::test_who_waits_is_woken_by_the_release",
+        "_engine/test_writerlock.py::test_who_waits_is_woken_by_the_release",
     ),
     Mutant(
         "the maintenance thread stands in the way of writers that get on",
@@ -68,7 +68,7 @@ MUTANTS = [
     ),
     Mutant(
         "a process that closes takes itself for the last one",
-        "_engine/opening.py",
+        "_engine/closing.py",
         "        if alone:\n            engine.fold(clean=True)",
         "        alone = True\n        if alone:\n            engine.fold(clean=True)",
         G + "g9_one_file_at_rest_and_known_files_while_open",
@@ -76,15 +76,15 @@ MUTANTS = [
     Mutant(
         "a presence lock counts on a file that has gone",
         "_engine/opening.py",
-        '        if not _is_at(fd, path + "-shm"):\n            return None\n',
+        '        if not files.is_at(fd, path + "-shm"):\n            return None\n',
         "",
         PROCESSES + "an_opener_that_is_overtaken_begins_again",
     ),
     Mutant(
         "a process that opens alone keeps no presence lock on the header",
         "_engine/opening.py",
-        "                and osdep.try_lock(fd, shared=True)\n",
-        "                and not osdep.unlock(fd)\n",
+        "                and locks.try_lock(fd, shared=True)\n",
+        "                and not locks.unlock(fd)\n",
         G + "g9_one_file_at_rest_and_known_files_while_open",
     ),
     Mutant(
@@ -179,9 +179,9 @@ MUTANTS = [
         "exclusive work that raises keeps the writer lock",
         "_engine/engine.py",
         "            writer_lock.about_to_release()\n            return value\n        finally:\n"
-        "            try:\n                osdep.flock(self.log.fd, osdep.LOCK_UN)",
+        "            try:\n                locks.flock(self.log.fd, locks.LOCK_UN)",
         "            writer_lock.about_to_release()\n"
-        "            osdep.flock(self.log.fd, osdep.LOCK_UN)\n            return value\n"
+        "            locks.flock(self.log.fd, locks.LOCK_UN)\n            return value\n"
         "        finally:\n            try:\n                pass",
         "_engine/test_engine.py::test_exclusive_work_that_raises_keeps_no_lock",
     ),
@@ -254,7 +254,7 @@ MUTANTS = [
         "a child unlocks what its parent has locked",
         "_engine/engine.py",
         "self.closed = self.forked = True",
-        "self.closed = self.forked = True; osdep.unlock(self.presence_fd)",
+        "self.closed = self.forked = True; locks.unlock(self.presence_fd)",
         FORKS + "a_closed_handle_in_the_child_leaves_the_parents_locks",
     ),
     Mutant(

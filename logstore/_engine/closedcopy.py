@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from logstore._engine import files, osdep
+from logstore._engine import durability, files
 from logstore._engine.compaction import fold_into
 from logstore._engine.overlay import Overlay
 from logstore._engine.table import Table
@@ -27,13 +27,13 @@ def write_closed(destination: str, like: int, fill: Callable[[int], object], log
     try:
         fill(fd)
         _fold_and_close(temporary, log)
-        osdep.sync_file(fd)
+        durability.sync_file(fd)
         os.link(temporary, destination)  # fails where a rename would overwrite
         os.unlink(temporary)
-        osdep.sync_directory(os.path.dirname(destination))
+        durability.sync_directory(os.path.dirname(destination))
     finally:
         files.close(fd)
-        osdep.remove(temporary)
+        files.remove(temporary)
 
 
 def write_new(destination: str, like: Table, log: Overlay) -> None:
@@ -44,9 +44,9 @@ def write_new(destination: str, like: Table, log: Overlay) -> None:
         Table.create(temporary, like.meta.uuid)
         try:
             with open(temporary, "rb") as empty:
-                osdep.pwrite_all(fd, empty.read(), 0)
+                durability.pwrite_all(fd, empty.read(), 0)
         finally:
-            osdep.remove(temporary)
+            files.remove(temporary)
 
     write_closed(destination, like.fd, fill, log)
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from typing import TypeVar
 
-from logstore._engine import files, osdep, shelter
+from logstore._engine import files, locks, shelter
 from logstore._engine.engine import Engine
 from logstore._engine.pages import OvertakenError
 from logstore._engine.table import Table
@@ -51,22 +51,17 @@ def is_taken(engine: Engine, by: int, path: str) -> bool:
     except PermissionError:
         return True  # another user's
     try:
-        return not osdep.try_lock(fd, shared=True)
+        return not locks.try_lock(fd, shared=True)
     finally:
         files.close(fd)
 
 
 def take(engine: Engine, path: str) -> int:
     """The descriptor of a new, empty file that is taken, in place of what another process left."""
-    osdep.remove(path)
+    files.remove(path)
     fd = files.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, like=engine.table.fd)
-    osdep.try_lock(fd)
+    locks.try_lock(fd)
     return fd
-
-
-def is_at(fd: int, path: str) -> bool:
-    """Whether the file at ``path`` is this one: another process takes it if a copy is stopped."""
-    return files.identity(fd) == files.identity(path)
 
 
 def open_copy(fd: int, path: str, *, readonly: bool = False) -> Table:
@@ -74,7 +69,7 @@ def open_copy(fd: int, path: str, *, readonly: bool = False) -> Table:
     try:
         table = Table(path, readonly=readonly, lock=False)
     except (LogstoreError, OSError):
-        if is_at(fd, path):
+        if files.is_at(fd, path):
             raise
         raise OvertakenError(f"{path}: taken away by another process") from None
     if table.identity != files.identity(fd):

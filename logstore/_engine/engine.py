@@ -23,7 +23,7 @@ from typing import TypeVar
 
 import lmdb
 
-from logstore._engine import clock, files, frames, identity, osdep
+from logstore._engine import clock, durability, files, frames, identity, locks
 from logstore._engine.append import append
 from logstore._engine.commit import Committer, nested_error
 from logstore._engine.compaction import Batch, fold_into, is_due
@@ -45,13 +45,13 @@ from logstore._engine.header import (
     SharedHeader,
 )
 from logstore._engine.lmdbfile import MapResizedError
-from logstore._engine.lock import WriterLock
 from logstore._engine.log import FIRST_OFFSET, Log, new_log_id
 from logstore._engine.options import Options, arena_bytes
 from logstore._engine.overlay import Overlay
 from logstore._engine.reading import Reading
 from logstore._engine.shelter import acquire, is_interrupt, sheltered
 from logstore._engine.table import Table
+from logstore._engine.writerlock import WriterLock
 from logstore._engine.writes import Write
 from logstore.errors import (
     CorruptLogError,
@@ -237,7 +237,7 @@ class Engine(Reading):
             return value
         finally:
             try:
-                osdep.flock(self.log.fd, osdep.LOCK_UN)  # the first call, as above
+                locks.flock(self.log.fd, locks.LOCK_UN)  # the first call, as above
             finally:
                 writer_lock.released()
                 self.header.announce()
@@ -309,7 +309,7 @@ class Engine(Reading):
                 raise identity.replaced_error(self)
             # A vacuum died between its rename and its publication: the lock file may still be
             # the old table's, whose readers' slots say nothing of the new file.
-            osdep.sync_directory(os.path.dirname(self.path))
+            durability.sync_directory(os.path.dirname(self.path))
             table = Table(self.path, new_lock=True)
         elif at_path == self.table.identity:
             self.table.reopen()

@@ -16,7 +16,7 @@ from typing import NamedTuple, NoReturn, TypeGuard
 
 import lmdb
 
-from logstore._engine import oslimits
+from logstore._engine import system
 from logstore._engine.shelter import is_interrupt
 from logstore.errors import (
     DiskFullError,
@@ -213,6 +213,6 @@ def blame_space(path: str, exc: lmdb.Error, wanted_bytes: int) -> None:
 def space_problem(path: str, wanted_bytes: int = 0) -> int:
     """ENOSPC, EDQUOT or EFBIG if there is no room for so much and a little more, else 0."""
     size = wanted_bytes + SPARE_BYTES
-    if oslimits.file_bytes_left(path) < size:
+    if system.file_bytes_left(path) < size:
         return errno.EFBIG
-    return oslimits.space_error(os.path.dirname(path), size)
+    return system.space_error(os.path.dirname(path), size)

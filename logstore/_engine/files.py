@@ -13,7 +13,7 @@ import os
 import stat
 import time
 
-from logstore._engine import osdep
+from logstore._engine import durability
 from logstore.errors import NotAStoreError
 
 MODE = 0o600
@@ -117,7 +117,7 @@ def keep_aside(path: str, why: str) -> str:
     except FileExistsError:
         if not os.path.samefile(path, kept):  # else it was kept a moment ago
             raise
-    osdep.sync_directory(os.path.dirname(path))
+    durability.sync_directory(os.path.dirname(path))
     return kept
 
 
@@ -130,3 +130,16 @@ def close_inherited() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=close_inherited)
+
+
+def remove(path: str) -> None:
+    """Unlink a file that may be there."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def is_at(fd: int, path: str) -> bool:
+    """Return whether the file at a path is the one that is open."""
+    return identity(fd) == identity(path)

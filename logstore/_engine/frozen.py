@@ -13,13 +13,13 @@ import os
 from collections.abc import Callable
 from typing import TypeVar
 
-from logstore._engine import files, osdep
+from logstore._engine import files, locks
 from logstore._engine.counters import Counters
 from logstore._engine.log import FIRST_OFFSET, Log
-from logstore._engine.opening import log_counts, recover_frames
 from logstore._engine.options import Options
 from logstore._engine.overlay import Overlay
 from logstore._engine.reading import Reading
+from logstore._engine.recovery import log_counts, recover_frames
 from logstore._engine.table import Table
 from logstore.errors import NotAStoreError, StoreBusyError
 
@@ -44,7 +44,7 @@ def _is_locked(path: str) -> bool:
     except NotAStoreError:
         return False
     try:
-        return not osdep.try_lock(fd)
+        return not locks.try_lock(fd)
     finally:
         files.close(fd)
 

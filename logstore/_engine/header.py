@@ -17,7 +17,7 @@ from __future__ import annotations
 import mmap
 import os
 
-from logstore._engine import osdep
+from logstore._engine import durability, futex, system
 
 SIZE = 4096
 MAGIC = int.from_bytes(b"LSTRSHM1", "little")
@@ -59,9 +59,9 @@ class _Words:
         self.view = view = memoryview(mapping)
         self.words = view.cast("Q")
         self.words32 = view.cast("I")
-        self.publications = osdep.SharedWord(mapping, 4 * SEQUENCE)
-        self.releases = osdep.SharedWord(mapping, 4 * RELEASES)
-        self.wanted = osdep.SharedWord(mapping, 4 * WANTED)
+        self.publications = futex.SharedWord(mapping, 4 * SEQUENCE)
+        self.releases = futex.SharedWord(mapping, 4 * RELEASES)
+        self.wanted = futex.SharedWord(mapping, 4 * WANTED)
 
 
 _NOBODYS = _Words(mmap.mmap(-1, SIZE))
@@ -76,7 +76,7 @@ class SharedHeader:
 
     def __init__(self, fd: int) -> None:
         """Map the header of an open ``-shm`` file.  Raises OSError if there is no space."""
-        osdep.allocate(fd, SIZE)
+        durability.allocate(fd, SIZE)
         self._use(_Words(mmap.mmap(fd, SIZE)))
 
     def _use(self, words: _Words) -> None:
@@ -111,7 +111,7 @@ class SharedHeader:
 
     def end_rebuild(self, uuid: bytes) -> None:
         """Let others join."""
-        boot = osdep.boot_id()
+        boot = system.boot_id()
         self.words[W_BOOT], self.words[W_BOOT + 1] = _halves(boot)
         self.words[W_UUID], self.words[W_UUID + 1] = _halves(uuid)
         self.words[W_MAGIC] = MAGIC
@@ -123,7 +123,7 @@ class SharedHeader:
         return (
             words[W_READY] == 1
             and words[W_MAGIC] == MAGIC
-            and (words[W_BOOT], words[W_BOOT + 1]) == _halves(osdep.boot_id())
+            and (words[W_BOOT], words[W_BOOT + 1]) == _halves(system.boot_id())
         )
 
     @property

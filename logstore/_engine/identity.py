@@ -23,7 +23,7 @@ from typing import NoReturn, Protocol
 
 import lmdb
 
-from logstore._engine import files, frames, osdep
+from logstore._engine import files, frames, locks
 from logstore._engine.closedcopy import write_closed, write_new
 from logstore._engine.header import (
     INCARNATION,
@@ -177,7 +177,7 @@ def _abandon(engine: OpenFiles, lost: list[str]) -> NoReturn:
         (engine.path + "-shm", files.identity(engine.presence_fd)),
     ):
         if files.identity(path) == mine:
-            osdep.remove(path)
+            files.remove(path)
     raise replaced_error(engine)
 
 
@@ -209,9 +209,9 @@ def _rescued_path(engine: OpenFiles) -> str:
 
 def let_go(engine: OpenFiles) -> None:
     """Give the presence locks back, so that the path can be opened again."""
-    osdep.unlock(engine.presence_fd)
+    locks.unlock(engine.presence_fd)
     if engine.table.fd >= 0:
-        osdep.unlock(engine.table.fd)
+        locks.unlock(engine.table.fd)
 
 
 def replaced_error(engine: OpenFiles) -> StoreReplacedError:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import lmdb
 
-from logstore._engine import files, metapages, osdep, oslimits
+from logstore._engine import durability, files, metapages, system
 from logstore._engine.failures import open_error, raise_open_error, system_code
 from logstore._engine.metapages import MetaPage
 from logstore.errors import (
@@ -205,7 +205,7 @@ def map_sizes(least: int) -> Iterator[int]:
     Where the address space is limited a map takes no more than a quarter of what is left of it,
     so that a process can have several stores and still do something else.
     """
-    left = oslimits.address_space_left()
+    left = system.address_space_left()
     size = MAP_BYTES
     while size > least:
         if left is None or size <= left // 4:
@@ -234,7 +234,7 @@ def _enlarge(env: lmdb.Environment, path: str, least: int) -> None:
     current = env.info()["map_size"]
     for wanted in (current * 2, current + current // 4, least):
         size = -(-max(wanted, least) // MAP_UNIT) * MAP_UNIT
-        if oslimits.can_reserve(size - current):
+        if system.can_reserve(size - current):
             env.set_mapsize(size)
             return
     raise no_address_space(path, least)
@@ -242,7 +242,7 @@ def _enlarge(env: lmdb.Environment, path: str, least: int) -> None:
 
 def no_address_space(path: str, least: int) -> ResourceLimitError:
     """The error for a map that does not fit."""
-    left = oslimits.address_space_left()
+    left = system.address_space_left()
     limit = "" if left is None else f"; ulimit -v leaves this process {left}"
     error = ResourceLimitError(
         f"{path}: no address space, or no memory, is left: the table needs {least} bytes of "
@@ -258,12 +258,12 @@ def make_lock_file(path: str) -> None:
     Only while nobody has it open.  Raises OSError if there is no space.
     """
     lock_path = path + "-lock"
-    osdep.remove(lock_path)
+    files.remove(lock_path)
     fd = files.open_file(lock_path, os.O_RDWR | os.O_CREAT | os.O_EXCL, like=path)
     try:
-        osdep.allocate(fd, LOCK_FILE_BYTES)
+        durability.allocate(fd, LOCK_FILE_BYTES)
     except BaseException:
-        osdep.remove(lock_path)
+        files.remove(lock_path)
         raise
     finally:
         files.close(fd)

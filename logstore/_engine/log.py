@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from logstore._engine import files, frames, osdep
+from logstore._engine import durability, files, frames, locks
 from logstore._engine.failures import raise_open_error
 from logstore.errors import CorruptLogError, FormatVersionError, MissingLogError
 
@@ -39,19 +39,19 @@ class Log:
         when this returns.  Raises OSError; the file that was at ``path`` is then still there.
         """
         temporary = path + "-new"
-        osdep.remove(temporary)
+        files.remove(temporary)
         fd = files.open_file(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, like=like)
         try:
-            osdep.try_lock(fd)
-            osdep.pwrite_all(fd, frames.encode_log_header(uuid, log_id), 0)
+            locks.try_lock(fd)
+            durability.pwrite_all(fd, frames.encode_log_header(uuid, log_id), 0)
             _fill(fd, FIRST_OFFSET, size)
-            osdep.sync_file(fd)
+            durability.sync_file(fd)
             os.rename(temporary, path)
-            osdep.sync_directory(os.path.dirname(path))
+            durability.sync_directory(os.path.dirname(path))
             return cls(path, fd, frames.LogHeader(frames.FORMAT_VERSION, uuid, log_id), size)
         except BaseException:
             files.close(fd)
-            osdep.remove(temporary)
+            files.remove(temporary)
             raise
 
     @classmethod
@@ -98,11 +98,11 @@ class Log:
 
     def write(self, data: bytes, offset: int) -> None:
         """Append a group's frames: they reach the operating system, not yet the disk."""
-        osdep.pwrite_all(self.fd, data, offset)
+        durability.pwrite_all(self.fd, data, offset)
 
     def sync(self) -> None:
         """Force what has been written to the disk."""
-        osdep.sync_data(self.fd)
+        durability.sync_data(self.fd)
 
     def read(self, start: int, end: int) -> bytes:
         """The bytes from ``start`` up to ``end``, or up to the end of the file."""
@@ -121,11 +121,11 @@ class Log:
 
     def try_lock(self) -> bool:
         """Take the writer lock if it is free."""
-        return osdep.try_lock(self.fd)
+        return locks.try_lock(self.fd)
 
     def unlock(self) -> None:
         """Give the writer lock back."""
-        osdep.unlock(self.fd)
+        locks.unlock(self.fd)
 
     def close(self) -> None:
         """Close the file; this gives the writer lock back if it was held."""
@@ -169,5 +169,5 @@ def _fill(fd: int, start: int, end: int) -> None:
     zeros = bytes(min(end - start, 1 << 20))
     while start < end:
         part = zeros[: end - start]
-        osdep.pwrite_all(fd, part, start)
+        durability.pwrite_all(fd, part, start)
         start += len(part)

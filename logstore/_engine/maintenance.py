@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 import time
 
-from logstore._engine import identity, osdep, vacuum
+from logstore._engine import affinity, identity, vacuum
 from logstore._engine.engine import Engine
 from logstore._engine.failures import start_thread
 from logstore._engine.frames import OFFSET_MAX
@@ -36,7 +36,7 @@ class Maintenance:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._stop = threading.Event()
-        self._processors = osdep.unbound()
+        self._processors = affinity.unbound()
         self._thread = threading.Thread(target=self._run, name="logstore-maintenance", daemon=True)
         start_thread(engine.path, self._thread)
 
@@ -47,7 +47,7 @@ class Maintenance:
             self._thread.join()
 
     def _run(self) -> None:
-        osdep.run_on(self._processors)
+        affinity.run_on(self._processors)
         engine = self._engine
         words = engine.header.words
         self._last_state, self._since = words[STATE], time.monotonic()

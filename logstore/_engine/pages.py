@@ -20,7 +20,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from logstore._engine import osdep
+from logstore._engine import durability
 from logstore.errors import CorruptTableError, LogstoreError
 
 SLICE_BYTES = 1 << 20  # how much is read, and written, at once
@@ -242,12 +242,12 @@ class _Copy:
                 data = snapshot.read(first, count)
                 self._renumber(data, first, count)
                 offset = self._numbers[first] * page_bytes
-                osdep.pwrite_all(self._target_fd, memoryview(data), offset)
+                durability.pwrite_all(self._target_fd, memoryview(data), offset)
                 pulse(offset + len(data))
             if self._overflow_left:
                 raise snapshot.damage(f"page {run_end} is free and part of a value")
         for number, meta in enumerate(self._metas()):
-            osdep.pwrite_all(self._target_fd, _encode_meta(number, meta), number * page_bytes)
+            durability.pwrite_all(self._target_fd, _encode_meta(number, meta), number * page_bytes)
 
     def _metas(self) -> tuple[_Meta, _Meta]:
         """Those of an empty file, and of one transaction that has put everything into it."""

@@ -17,10 +17,10 @@ import threading
 from collections.abc import Callable
 
 from logstore._engine import shelter
+from logstore._engine.closing import close_engine
 from logstore._engine.engine import Engine
 from logstore._engine.maintenance import Maintenance
 from logstore._engine.notify import Notifier
-from logstore._engine.opening import close_engine
 from logstore._engine.reading import Reading
 from logstore.errors import StoreBusyError
 

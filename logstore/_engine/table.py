@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import lmdb
 
-from logstore._engine import files, metapages, osdep, records
+from logstore._engine import files, locks, metapages, records
 from logstore._engine.frames import FORMAT_VERSION, RESULT, TIME_MAX, Entry, checksum_seed
 from logstore._engine.frames import PROGRESS as PROGRESS_KIND
 from logstore._engine.lmdbfile import (
@@ -113,7 +113,7 @@ class Table:
             inspect_file(path)
             if lock and fd is None:
                 self.fd = files.open_file(path, os.O_RDONLY)
-                if not osdep.try_lock(self.fd, shared=True):
+                if not locks.try_lock(self.fd, shared=True):
                     raise HeldAloneError(f"{path}: a process is alone with this file")
             if new_lock:
                 make_lock_file(path)
@@ -137,7 +137,7 @@ class Table:
         The caller syncs the directory.  Raises OSError or an :class:`OpenError`.
         """
         temporary = path + "-new"
-        osdep.remove(temporary)
+        files.remove(temporary)
         try:
             with environments:
                 env = open_environment(temporary, readonly=False, lock=False, create=True)
@@ -152,7 +152,7 @@ class Table:
                     env.close()
             os.rename(temporary, path)
         except BaseException:
-            osdep.remove(temporary)
+            files.remove(temporary)
             raise
 
     def _open(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from logstore._engine import osdep
+from logstore._engine import affinity
 from logstore._engine.failures import start_thread
 from logstore._engine.shelter import sheltered
 
@@ -20,10 +20,10 @@ def start(run: Callable[[], object], name: str, where: str) -> None:
 
     Raises ResourceLimitError, which begins with ``where``, if no thread can be started.
     """
-    processors = osdep.unbound()
+    processors = affinity.unbound()
 
     def serve() -> None:
-        osdep.run_on(processors)
+        affinity.run_on(processors)
         run()
 
     def begin() -> None:

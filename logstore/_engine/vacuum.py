@@ -14,12 +14,11 @@ from typing import NamedTuple
 
 import lmdb
 
-from logstore._engine import files, identity, osdep
+from logstore._engine import durability, files, identity, locks
 from logstore._engine.closedcopy import write_closed
 from logstore._engine.compaction import fold_into
 from logstore._engine.copying import (
     copy_table,
-    is_at,
     is_taken,
     make_copy,
     open_copy,
@@ -93,8 +92,8 @@ def _attempt(engine: Engine) -> None:
         _copy_and_exchange(engine, temporary, fd)
     finally:
         engine.let_compactions_go_on(HELD_BY_VACUUM)
-        if is_at(fd, temporary):  # else it is the table, or another vacuum's is there
-            osdep.remove(temporary)
+        if files.is_at(fd, temporary):  # else it is the table, or another vacuum's is there
+            files.remove(temporary)
         files.close(fd)
 
 
@@ -117,10 +116,10 @@ def _copy_and_exchange(engine: Engine, temporary: str, fd: int) -> None:
         _check(engine, epoch)
         if written - synced >= SYNC_BYTES:
             synced = written
-            osdep.sync_data(fd)
+            durability.sync_data(fd)
 
     copy_table(engine, HELD_BY_VACUUM, fd, pulse)
-    osdep.sync_file(fd)
+    durability.sync_file(fd)
     _check(engine, epoch)
     engine.hold_compactions(HELD_BY_VACUUM)
     copy = open_copy(fd, temporary)
@@ -178,7 +177,7 @@ def _finish(engine: Engine, copy: Table, fd: int, folded: int) -> None:
     identity.verify(engine)
     if (
         view.epoch != copy.meta.epoch
-        or not is_at(fd, path + "-vacuum")
+        or not files.is_at(fd, path + "-vacuum")
         or words[LOG_FAILED]  # which a compaction has to put right
     ):
         raise OvertakenError(f"{engine.path}: compacted during a vacuum")
@@ -186,9 +185,9 @@ def _finish(engine: Engine, copy: Table, fd: int, folded: int) -> None:
     words[WRITING] = 1
     _fold_changes(copy, view, folded, len(view.changed), epoch, incarnation)
     copy.close()
-    osdep.try_lock(fd, shared=True)  # this process is present in the new file before it is there
+    locks.try_lock(fd, shared=True)  # this process is present in the new file before it is there
     os.rename(path + "-vacuum", path)
-    osdep.sync_directory(os.path.dirname(path))
+    durability.sync_directory(os.path.dirname(path))
     # The lock file that is there belongs to the old table, which others still have open.
     table = Table(path, new_lock=True)
     with engine.view_lock:  # else a reader would go over to the file as well

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
-from logstore._engine import osdep, threads
+from logstore._engine import affinity, threads
 from logstore._engine.failures import raisable
 from logstore.errors import StoreClosedError
 
@@ -146,7 +146,7 @@ class Worker(Generic[J]):
             weakref.WeakKeyDictionary()
         )
         self._latest: _Lane[J] | None = None  # of the loop that asked last, usually the only loop
-        self._companion = osdep.Companion()
+        self._companion = affinity.Companion()
         self._serving = threading.Lock()  # held by the thread while it serves
         self._thread: threading.Thread | None = None
         self.tokens: queue.SimpleQueue[_Lane[J] | Bell | None] = queue.SimpleQueue()

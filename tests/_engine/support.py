@@ -12,12 +12,12 @@ from logstore._engine.engine import Engine
 
 # For a peer: its log is replaced after it.
 A_WRITE_WHOSE_FLUSH_FAILS = """
-from logstore._engine import osdep
-real = osdep.sync_data
+from logstore._engine import durability
+real = durability.sync_data
 def fail(fd):
-    osdep.sync_data = real
+    durability.sync_data = real
     raise OSError(5, "Input/output error")
-osdep.sync_data = fail
+durability.sync_data = fail
 try:
     store.set_result("lost", 1)
 except logstore.WriteError:

@@ -10,7 +10,7 @@ import pytest
 
 import logstore
 from logstore import TaskProgress
-from logstore._engine import osdep, records
+from logstore._engine import durability, records
 from logstore._engine.frames import RESULT, Entry, checksum_seed
 from logstore._engine.log import FIRST_OFFSET
 from logstore._engine.records import EXPIRY, TIME, Mark
@@ -159,7 +159,7 @@ def damage_second_frame(store: logstore.Store) -> tuple[int, int]:
     while (length := int.from_bytes(log.read(ends[-1] + 4, ends[-1] + 8), "little")) != 0:
         ends.append(ends[-1] + length)
     assert len(ends) == 6
-    osdep.pwrite_all(log.fd, b"\xff", ends[2] - 1)
+    durability.pwrite_all(log.fd, b"\xff", ends[2] - 1)
     return ends[1], ends[2]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import logstore
-from logstore._engine import closedcopy, osdep
+from logstore._engine import closedcopy, durability
 from logstore._engine.overlay import Overlay
 
 from .support import live
@@ -40,9 +40,9 @@ def test_a_copy_is_on_the_disk_before_it_gets_its_name_and_its_name_after(
 
     with logstore.open(path, sync_interval_s=1e6) as store:
         noting(closedcopy, "fold_into")
-        noting(osdep, "sync_file")
+        noting(durability, "sync_file")
         noting(os, "link")
-        noting(osdep, "sync_directory")
+        noting(durability, "sync_directory")
         copy_closed(live(store), f"{path}.copy")
         monkeypatch.undo()
     assert done == ["fold_into", "sync_file", "link", "sync_directory"]

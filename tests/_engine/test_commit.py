@@ -10,7 +10,7 @@ import pytest
 
 import logstore
 from logstore import TaskProgress
-from logstore._engine import append, osdep
+from logstore._engine import append, durability
 from logstore._engine import commit as commit_module
 from logstore._engine.commit import Committer
 from logstore._engine.frames import RESULT, Entry
@@ -275,7 +275,7 @@ def test_a_group_is_one_write_and_one_flush(
     store: logstore.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
-    pwrite_all, sync_data = osdep.pwrite_all, osdep.sync_data
+    pwrite_all, sync_data = durability.pwrite_all, durability.sync_data
 
     def write(fd: int, data: bytes | memoryview, offset: int) -> None:
         calls.append("write")
@@ -285,8 +285,8 @@ def test_a_group_is_one_write_and_one_flush(
         calls.append("sync")
         sync_data(fd)
 
-    monkeypatch.setattr(osdep, "pwrite_all", write)
-    monkeypatch.setattr(osdep, "sync_data", sync)
+    monkeypatch.setattr(durability, "pwrite_all", write)
+    monkeypatch.setattr(durability, "sync_data", sync)
     store._handle.commit([store._handle.result_write(f"task-{i}", i) for i in range(50)])
     assert calls == ["write", "sync"]
     store.set_progress("p", TaskProgress())
@@ -297,13 +297,13 @@ def test_a_result_is_visible_only_after_its_flush(
     store: logstore.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
-    sync_data = osdep.sync_data
+    sync_data = durability.sync_data
 
     def sync(fd: int) -> None:
         seen.append(store.status("a"))
         sync_data(fd)
 
-    monkeypatch.setattr(osdep, "sync_data", sync)
+    monkeypatch.setattr(durability, "sync_data", sync)
     store.set_result("a", 1)
     assert seen == ["unknown"]
     assert store.status("a") == "ready"
@@ -404,7 +404,7 @@ def test_a_refused_write_in_a_group_that_fails_keeps_its_own_error(
     def fail(*_: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(osdep, "sync_data", fail)
+    monkeypatch.setattr(durability, "sync_data", fail)
     with pytest.raises(logstore.ResultIsMissingError):
         store._handle.commit([refused, lost])
     monkeypatch.undo()
@@ -436,7 +436,7 @@ def test_a_failed_write_or_flush_fails_the_group_and_shows_nothing_of_it(
     def fail(*_: object) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(osdep, call, fail)
+    monkeypatch.setattr(durability, call, fail)
     writes = [store._handle.result_write(name, 1) for name in ("a", "b")]
     with pytest.raises(logstore.WriteError, match="not acked"):
         store._handle.commit(writes)
@@ -458,7 +458,7 @@ def test_after_a_failed_flush_the_log_is_another_file(
     def fail(fd: int) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(osdep, "sync_data", fail)
+    monkeypatch.setattr(durability, "sync_data", fail)
     with pytest.raises(logstore.WriteError):
         store.set_result("a", 1)
     monkeypatch.undo()
@@ -475,7 +475,7 @@ def test_a_full_disk_is_said_and_writing_works_again_when_there_is_space(
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(osdep, "pwrite_all", fail)
+    monkeypatch.setattr(durability, "pwrite_all", fail)
     for _ in range(3):
         with pytest.raises(logstore.DiskFullError, match="free some space"):
             store.set_result("a", 1)

@@ -14,7 +14,7 @@ import pytest
 
 import logstore
 from logstore._codec.values import encode_value
-from logstore._engine import frames, osdep, table
+from logstore._engine import durability, frames, locks, table
 from logstore._engine.frames import RESULT, Entry
 from logstore._engine.log import Log
 from logstore._engine.overlay import Overlay
@@ -240,8 +240,8 @@ def test_a_recovery_that_fails_is_an_error_for_the_writer_and_done_by_the_next(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as patch:
-        patch.setattr(osdep, "sync_data", fail)
-        patch.setattr(osdep, "sync_file", fail)  # nor can the log be replaced
+        patch.setattr(durability, "sync_data", fail)
+        patch.setattr(durability, "sync_file", fail)  # nor can the log be replaced
         with pytest.raises(logstore.WriteError):
             store.set_result("a", 1)
         with pytest.raises(logstore.WriteError):
@@ -270,12 +270,12 @@ def test_exclusive_work_that_raises_keeps_no_lock(store: logstore.Store) -> None
     taken: list[bool] = []
 
     def work() -> None:
-        taken.append(osdep.try_lock(fd))
+        taken.append(locks.try_lock(fd))
         raise KeyError(1)
 
     with pytest.raises(KeyError):
         engine.exclusively(work)
-    taken.append(osdep.try_lock(fd))
+    taken.append(locks.try_lock(fd))
     os.close(fd)
     assert taken == [False, True]
     thread = threading.Thread(target=lambda: store.set_result("a", 1))

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 import logstore
-from logstore._engine import files, osdep
+from logstore._engine import durability, files
 from tests.support.forked import run_in_fork
 
 
@@ -64,7 +64,7 @@ def test_the_name_of_a_file_that_is_kept_is_on_the_disk(
 ) -> None:
     (tmp_path / "app.db-log").write_bytes(b"the only copy")
     synced: list[list[str]] = []
-    monkeypatch.setattr(osdep, "sync_directory", lambda path: synced.append(os.listdir(path)))
+    monkeypatch.setattr(durability, "sync_directory", lambda path: synced.append(os.listdir(path)))
     kept = files.keep_aside(str(tmp_path / "app.db-log"), "replaced")
     assert os.path.basename(kept) in synced[-1]
 

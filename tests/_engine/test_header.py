@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from logstore._engine import header as header_module
-from logstore._engine import osdep
+from logstore._engine import system
 from logstore._engine.header import SIZE, STATE, W_MAGIC, W_READY, SharedHeader
 
 UUID = bytes(range(16))
@@ -64,7 +64,7 @@ def test_a_header_of_an_earlier_boot_is_not_live(
 ) -> None:
     header.begin_rebuild()
     header.end_rebuild(UUID)
-    monkeypatch.setattr(osdep, "boot_id", lambda: b"another boot ...")
+    monkeypatch.setattr(system, "boot_id", lambda: b"another boot ...")
     assert not header.is_live()
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import logstore
-from logstore._engine import maintenance, osdep
+from logstore._engine import locks, maintenance
 from logstore._engine.table import Table
 
 from .support import live
@@ -226,7 +226,7 @@ def test_a_vacuumed_file_is_locked_from_the_moment_it_is_the_table(
     def rename(source: str, destination: str) -> None:
         real(source, destination)
         fd = os.open(destination, os.O_RDONLY)
-        free.append(osdep.try_lock(fd))
+        free.append(locks.try_lock(fd))
         os.close(fd)
 
     with quietly(path) as store:
@@ -241,7 +241,7 @@ def test_a_process_that_closes_beside_one_on_the_table_alone_is_not_the_last(pat
     with quietly(path) as store:
         store.set_result("a", 1)
         fd = os.open(path, os.O_RDONLY)  # of a process whose header was removed
-        assert osdep.try_lock(fd, shared=True)
+        assert locks.try_lock(fd, shared=True)
     assert os.path.exists(f"{path}-log")
     os.close(fd)
     logstore.open(path).close()
@@ -254,13 +254,13 @@ def test_a_process_does_not_join_while_another_is_alone_with_the_table(
     peer = start_peer()
     peer.open(path)
     peer.run(
-        "from logstore._engine import osdep\n"
+        "from logstore._engine import durability, locks\n"
         "fd = store._handle.writable_engine.table.fd\n"
-        "assert osdep.try_lock(fd)"
+        "assert locks.try_lock(fd)"
     )
     with pytest.raises(logstore.StoreBusyError):
         logstore.open(path, write_timeout_s=0.02)
-    peer.run("assert osdep.try_lock(fd, shared=True)")
+    peer.run("assert locks.try_lock(fd, shared=True)")
     logstore.open(path).close()
     peer.run("store.close()")
 
@@ -315,8 +315,8 @@ def test_a_reader_does_not_take_over_a_table_that_is_not_published(
         engine = live(store)
         peer.run("store.vacuum()")
         peer.run(
-            "from logstore._engine import osdep\n"
-            "osdep.sync_directory = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
+            "from logstore._engine import durability, locks\n"
+            "durability.sync_directory = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
         )
         with pytest.raises(EOFError):
             peer.run("store.vacuum()")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from logstore import CorruptLogError, FormatVersionError, MissingLogError, StorePermissionError
-from logstore._engine import frames, osdep
+from logstore._engine import durability, frames
 from logstore._engine.log import FIRST_OFFSET, GROW_BYTES, Log
 
 UUID = bytes(range(16))
@@ -46,7 +46,7 @@ def test_creating_a_log_that_cannot_be_synced_leaves_the_old_one_in_place(
     def fail(fd: int) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(osdep, "sync_file", fail)
+    monkeypatch.setattr(durability, "sync_file", fail)
     with pytest.raises(OSError, match="Input/output"):
         Log.create(log_path, UUID, 6, SIZE)
     assert os.listdir(os.path.dirname(log_path)) == ["app.db-log"]
@@ -67,9 +67,10 @@ def test_a_new_log_is_on_the_disk_before_it_gets_its_name_and_its_name_after(
 
         return call
 
-    monkeypatch.setattr(osdep, "sync_file", noting("file", osdep.sync_file))
+    monkeypatch.setattr(durability, "sync_file", noting("file", durability.sync_file))
     monkeypatch.setattr(os, "rename", noting("rename", os.rename))
-    monkeypatch.setattr(osdep, "sync_directory", noting("directory", osdep.sync_directory))
+    directory = noting("directory", durability.sync_directory)
+    monkeypatch.setattr(durability, "sync_directory", directory)
     Log.create(log_path, UUID, 5, SIZE).close()
     assert done == ["file", "rename", "directory"]
 
@@ -101,7 +102,7 @@ def test_opening_the_log_of_another_store_names_both(log: Log, log_path: str) ->
 def test_opening_a_log_whose_page_0_is_damaged_names_what_was_found(
     log: Log, log_path: str
 ) -> None:
-    osdep.pwrite_all(log.fd, b"garbage!", 0)
+    durability.pwrite_all(log.fd, b"garbage!", 0)
     with pytest.raises(CorruptLogError, match="found b'garbage!"):
         Log.open(log_path, UUID)
 
@@ -112,7 +113,7 @@ def test_opening_a_log_of_a_later_format_names_both_versions(
     monkeypatch.setattr(frames, "FORMAT_VERSION", 2)
     page = frames.encode_log_header(UUID, 5)
     monkeypatch.undo()
-    osdep.pwrite_all(log.fd, page, 0)
+    durability.pwrite_all(log.fd, page, 0)
     with pytest.raises(FormatVersionError, match="log format 2, this version reads 1"):
         Log.open(log_path, UUID)
 

@@ -13,7 +13,7 @@ import pytest
 
 import logstore
 from logstore import TaskProgress
-from logstore._engine import compaction, identity, maintenance, osdep, vacuum
+from logstore._engine import compaction, durability, identity, maintenance, vacuum
 from logstore._engine.frames import OFFSET_MAX
 from logstore._engine.header import LOG_FAILED, REPLACED, STATE, SYNCED, WRITING
 from logstore._engine.log import FIRST_OFFSET
@@ -28,7 +28,7 @@ def test_a_wait_that_finds_no_memory_does_not_end_the_thread(
 ) -> None:
     """Else progress would not be flushed any more, and nobody would know."""
     failed, flushed = threading.Event(), threading.Event()
-    real_wait, real_sync = threading.Event.wait, osdep.sync_data
+    real_wait, real_sync = threading.Event.wait, durability.sync_data
 
     def wait(self: threading.Event, timeout: float | None = None) -> bool:
         if threading.current_thread().name == "logstore-maintenance" and not failed.is_set():
@@ -43,7 +43,7 @@ def test_a_wait_that_finds_no_memory_does_not_end_the_thread(
     with logstore.open(path, sync_interval_s=0.02) as store:
         monkeypatch.setattr(threading.Event, "wait", wait)
         assert real_wait(failed, 100)
-        monkeypatch.setattr(osdep, "sync_data", sync_data)
+        monkeypatch.setattr(durability, "sync_data", sync_data)
         store.set_progress("t", TaskProgress())
         assert real_wait(flushed, 100)
         monkeypatch.undo()

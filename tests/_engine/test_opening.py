@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import logstore
-from logstore._engine import header, opening, osdep
+from logstore._engine import durability, files, header, joining, locks, opening, recovery
 from logstore._engine import table as table_module
 from logstore._engine.compaction import fold_into
 from logstore._engine.log import Log
@@ -179,7 +179,7 @@ def test_a_creation_that_dies_leaves_nothing_that_hinders(
 def test_a_lock_counts_only_on_the_file_that_is_at_the_path(path: Path, next_one: bool) -> None:
     """An opener that locked a file somebody has just removed begins again with the new one."""
     tries: list[int] = []
-    real = osdep.try_lock
+    real = locks.try_lock
 
     def lock(fd: int, *, shared: bool = False) -> bool:
         got = real(fd, shared=shared)
@@ -191,7 +191,7 @@ def test_a_lock_counts_only_on_the_file_that_is_at_the_path(path: Path, next_one
         return got
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(osdep, "try_lock", lock)
+        patch.setattr(locks, "try_lock", lock)
         store = logstore.open(path)
     assert len(tries) > 1
     assert os.fstat(live(store).presence_fd).st_ino == os.stat(f"{path}-shm").st_ino
@@ -204,7 +204,7 @@ def test_a_lock_lost_while_it_is_made_a_shared_one_begins_the_opening_again(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The kernel gives the lock up for a moment: somebody else may have been alone meanwhile."""
-    real = osdep.try_lock
+    real = locks.try_lock
     conversions: list[int] = []
 
     def lock(fd: int, *, shared: bool = False) -> bool:
@@ -214,7 +214,7 @@ def test_a_lock_lost_while_it_is_made_a_shared_one_begins_the_opening_again(
                 return False
         return real(fd, shared=shared)
 
-    monkeypatch.setattr(osdep, "try_lock", lock)
+    monkeypatch.setattr(locks, "try_lock", lock)
     with logstore.open(path) as store:
         assert len(conversions) == 3
         store.set_result("a", 1)
@@ -226,7 +226,7 @@ def test_opening_beside_one_that_does_not_come_in_or_out_ends_with_its_time_out(
     path: Path, shared: bool
 ) -> None:
     fd = os.open(f"{path}-shm", os.O_RDWR | os.O_CREAT, 0o600)
-    assert osdep.try_lock(fd, shared=shared)
+    assert locks.try_lock(fd, shared=shared)
     with pytest.raises(logstore.StoreBusyError, match="opening or closing the store"):
         logstore.open(path, write_timeout_s=0.02)
     os.close(fd)
@@ -240,8 +240,8 @@ def test_a_process_on_its_way_out_that_holds_the_writer_lock_is_waited_for(
     store.set_result("a", 1)
     crashed = crash_copy(store)
     leaving = os.open(f"{crashed}-log", os.O_RDWR)
-    assert osdep.try_lock(leaving)
-    real = osdep.try_lock
+    assert locks.try_lock(leaving)
+    real = locks.try_lock
     refused: list[int] = []
 
     def lock(fd: int, *, shared: bool = False) -> bool:
@@ -251,7 +251,7 @@ def test_a_process_on_its_way_out_that_holds_the_writer_lock_is_waited_for(
             os.close(leaving)
         return got
 
-    monkeypatch.setattr(osdep, "try_lock", lock)
+    monkeypatch.setattr(locks, "try_lock", lock)
     with logstore.open(crashed) as opened:
         assert len(refused) == 1
         assert opened.get_result("a") == 1
@@ -278,7 +278,7 @@ def test_an_opening_that_fails_is_an_error_and_the_next_one_succeeds(
         "SharedHeader": opening,
         "make_lock_file": table_module,
         "Log.create": Log,
-        "fold_into": opening,
+        "fold_into": recovery,
         "end_rebuild": header.SharedHeader,
     }
     before = os.listdir("/proc/self/fd")
@@ -306,7 +306,7 @@ def test_a_newcomer_who_cannot_ask_for_blocks_takes_back_no_publication(
     """It must not write what it has read a moment ago into the header that all share."""
     peer = start_peer(path)
     peer.run("store.set_result('before', 1)")
-    real = osdep.pwrite_all
+    real = durability.pwrite_all
     names = iter(f"published-{n}" for n in range(10))
     published = []
 
@@ -323,7 +323,7 @@ def test_a_newcomer_who_cannot_ask_for_blocks_takes_back_no_publication(
         real(fd, data, offset)
 
     monkeypatch.setattr(os, "posix_fallocate", refuse)
-    monkeypatch.setattr(osdep, "pwrite_all", publish_first)
+    monkeypatch.setattr(durability, "pwrite_all", publish_first)
     with logstore.open(path) as store:
         assert all(store.status(name) == "ready" for name in published)
         publish()
@@ -387,8 +387,8 @@ def test_a_header_that_is_not_live_is_not_joined(path: Path, open_store: Stores)
     words = live(store).header.words
     words[header.W_READY] = 0
     fd = os.open(f"{path}-shm", os.O_RDWR)
-    assert osdep.try_lock(fd, shared=True)
-    assert opening._join(str(path), fd, live(store).options) is None
+    assert locks.try_lock(fd, shared=True)
+    assert joining.join(str(path), fd, live(store).options) is None
     words[header.W_READY] = 1
     os.close(fd)
 
@@ -458,7 +458,7 @@ def test_closing_when_the_side_files_cannot_be_removed_loses_nothing(
         raise OSError(30, "Read-only file system")
 
     with monkeypatch.context() as patch:
-        patch.setattr(osdep, "remove", fail)
+        patch.setattr(files, "remove", fail)
         store.close()
     assert len(names_in(path.parent)) > 1
     with logstore.open(path) as again:

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 import logstore
-from logstore._engine import osdep
+from logstore._engine import durability
 from logstore._engine.header import SharedHeader
-from logstore._engine.lock import WriterLock
 from logstore._engine.table import Table
+from logstore._engine.writerlock import WriterLock
 
 
 @pytest.mark.parametrize("verb", ["set_result", "compact"])
@@ -46,7 +46,7 @@ def test_a_handler_that_writes_amid_a_write_is_refused_and_nothing_is_lost(
             return call
 
         owner, name = {
-            "flush": (osdep, "sync_data"),
+            "flush": (durability, "sync_data"),
             "publication": (SharedHeader, "publish"),
             "compaction": (Table, "read_meta"),
             "lock": (WriterLock, "acquire"),
@@ -77,7 +77,7 @@ def test_a_handler_that_writes_amid_a_write_is_refused_and_nothing_is_lost(
 
 def test_a_handler_may_write_to_another_store(tmp_path: Path) -> None:
     with logstore.open(tmp_path / "a.db") as one, logstore.open(tmp_path / "b.db") as other:
-        real = osdep.sync_data
+        real = durability.sync_data
         calls: list[int] = []
 
         def sync(fd: int) -> None:
@@ -87,6 +87,6 @@ def test_a_handler_may_write_to_another_store(tmp_path: Path) -> None:
             real(fd)
 
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(osdep, "sync_data", sync)
+            patched.setattr(durability, "sync_data", sync)
             one.set_result("t", 2)
         assert (one.get_result("t"), other.get_result("t")) == (2, 1)

@@ -12,7 +12,7 @@ import pytest
 
 import logstore
 from logstore import _handle as handle_module
-from logstore._engine import compaction, files, osdep, registry
+from logstore._engine import compaction, files, locks, registry
 from logstore._engine import table as table_module
 from logstore._handle import Mode
 
@@ -191,7 +191,7 @@ def test_what_a_child_inherits_is_closed_and_its_locks_are_not_given_back(
         engine = live(store)
         inherited = [engine.presence_fd, engine.log.fd]
         parents = [os.dup(fd) for fd in inherited]
-        assert osdep.try_lock(parents[1])
+        assert locks.try_lock(parents[1])
     registry._before_fork()
     table_module._before_fork()
     for hook in (
@@ -206,7 +206,7 @@ def test_what_a_child_inherits_is_closed_and_its_locks_are_not_given_back(
             os.fstat(fd)
     for fd, suffix in zip(parents, ("-shm", "-log"), strict=True) if parents else ():
         other = os.open(f"{path}{suffix}", os.O_RDWR)
-        assert not osdep.try_lock(other)
+        assert not locks.try_lock(other)
         os.close(other)
         os.close(fd)
     assert store.status("a") == ("ready" if mode == "rw" else "unknown")

@@ -246,7 +246,7 @@ def test_a_vacuum_that_fails_leaves_the_store_as_it_was(
 VICTIMS = {
     "while it copies": "Table.copy_to = die",
     "before the rename": "os.rename = die",
-    "before the directory is synced": "osdep.sync_directory = die",
+    "before the directory is synced": "durability.sync_directory = die",
     "before it is published": "Engine.begin_epoch = die_second",
 }
 
@@ -264,7 +264,7 @@ def test_a_vacuum_that_dies_at_any_point_loses_nothing(
     peer.run(
         "from logstore._engine.table import Table\n"
         "from logstore._engine.engine import Engine\n"
-        "from logstore._engine import osdep\n"
+        "from logstore._engine import durability, files\n"
         "def die(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
         "real = Engine.begin_epoch\n"
         "calls = []\n"
@@ -290,10 +290,10 @@ def test_a_vacuum_that_dies_at_any_point_loses_nothing(
 
 
 DIES_BEHIND_ITS_RENAME = """
-from logstore._engine import header, osdep, table
+from logstore._engine import durability, files, header, table
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
-def remove(path, real=osdep.remove):
+def remove(path, real=files.remove):
     real(path)
     die()
 class Words:
@@ -314,9 +314,9 @@ def rename(old, new, real=os.rename):
 os.rename = rename
 """
 MOMENTS = {
-    "before the directory is synced": "osdep.sync_directory = die",
-    "before there is a lock file": "osdep.remove = remove",
-    "before the lock file has a size": "osdep.allocate = die",
+    "before the directory is synced": "durability.sync_directory = die",
+    "before there is a lock file": "files.remove = remove",
+    "before the lock file has a size": "durability.allocate = die",
     "before its transaction is told": "table.open_environment = die",
     "before its inode is told": "Words.last = header.TABLE_TXN",
     "before its incarnation is told": "Words.last = header.TABLE_INODE",
@@ -377,18 +377,18 @@ def test_whoever_takes_over_a_vacuums_rename_forces_it_to_the_disk_before_it_wri
     vacuumer.run("store.set_result('a', 1)")
     holder = None if taker == "one alone" else start_peer(path)
     vacuumer.run(
-        "from logstore._engine import osdep\n"
-        "osdep.sync_directory = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
+        "from logstore._engine import durability, files\n"
+        "durability.sync_directory = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
     )
     with pytest.raises(EOFError):
         vacuumer.run("store.vacuum()")
     process = holder if holder is not None and taker == "a live process" else start_peer()
     process.run(
-        "from logstore._engine import osdep\n"
+        "from logstore._engine import durability, files\n"
         "done = []\n"
         "def noting(name, call):\n"
         "    return lambda *arguments: (done.append(name), call(*arguments))[1]\n"
-        "osdep.sync_directory = noting('directory', osdep.sync_directory)\n"
+        "durability.sync_directory = noting('directory', durability.sync_directory)\n"
         "from logstore._engine.table import Table\n"
         "Table.write_meta = noting('table', Table.write_meta)"
     )

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import logstore
-from logstore._engine import opening
+from logstore._engine import opening, presence
 
 from .harness import Allowed, Outcome, Step, Victims, verify
 
@@ -32,7 +32,8 @@ def take_all(allowed: Allowed, outcomes: list[Outcome], ends: set[int]) -> None:
     for outcome in outcomes:
         assert outcome.status in ends, outcome.journal[-5:]
         assert outcome.errors == []
-        assert [line for line in outcome.journal if line[0] == "wrong"] == []
+        wrong = [line[1] for line in outcome.journal if line[0] == "wrong"]
+        assert wrong == [], "\n".join(wrong)
         allowed.take(outcome.journal)
 
 
@@ -135,7 +136,7 @@ def test_an_opener_that_is_overtaken_begins_again(
     last = start_peer(path)
     last.run("store.set_result('a', 1)")
     newcomer = start_peer()
-    real = opening._open_presence
+    real = presence.open_presence
     opened: list[int] = []
 
     def open_presence(path: str) -> int:
@@ -147,7 +148,7 @@ def test_an_opener_that_is_overtaken_begins_again(
                 newcomer.run("store.set_result('b', 2)")
         return opened[-1]
 
-    monkeypatch.setattr(opening, "_open_presence", open_presence)
+    monkeypatch.setattr(opening, "open_presence", open_presence)
     with logstore.open(path) as store:
         assert len(opened) > 1
         assert os.path.samestat(

@@ -37,7 +37,7 @@ class Fault(NamedTuple):
     new: str
 
 
-NO_FLUSH = Fault("log.py", "        osdep.sync_data(self.fd)\n", "        pass\n")
+NO_FLUSH = Fault("log.py", "        durability.sync_data(self.fd)\n", "        pass\n")
 STALE_READER = Fault(
     "engine.py",
     "        if overlay.state == self.header.words[STATE]:\n            return overlay\n",

@@ -20,7 +20,7 @@ FAULTS: dict[str, tuple[str, dict[str, str]]] = {
     "the header of an earlier boot is trusted": (
         "header.py",
         {
-            "            and (words[W_BOOT], words[W_BOOT + 1]) == _halves(osdep.boot_id())\n": "",
+            "            and (words[W_BOOT], words[W_BOOT + 1]) == _halves(system.boot_id())\n": "",
         },
     ),
     "less than was published counts as all": (

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from logstore._engine import osdep, shelter
+from logstore._engine import locks, shelter
 from logstore._engine.engine import Engine
 
 from .campaign import run
@@ -36,7 +36,7 @@ class _Exclusive:
 
     def __exit__(self, *_: object) -> None:
         engine = self._engine
-        osdep.unlock(engine.log.fd)
+        locks.unlock(engine.log.fd)
         engine.commit_lock.release()
 
 

@@ -16,17 +16,17 @@ from pathlib import Path
 
 import pytest
 
-from logstore._engine import osdep
+from logstore._engine import affinity, durability, files, futex, locks, system
 
 
 def test_an_exclusive_lock_is_refused_while_another_descriptor_has_any(tmp_path: Path) -> None:
     file = tmp_path / "lock"
     one, two = (os.open(file, os.O_RDWR | os.O_CREAT) for _ in range(2))
-    assert osdep.try_lock(one, shared=True)
-    assert osdep.try_lock(two, shared=True)
-    assert not osdep.try_lock(one)
+    assert locks.try_lock(one, shared=True)
+    assert locks.try_lock(two, shared=True)
+    assert not locks.try_lock(one)
     os.close(two)
-    assert osdep.try_lock(one)
+    assert locks.try_lock(one)
     os.close(one)
 
 
@@ -36,14 +36,14 @@ def test_a_lock_that_fails_for_another_reason_raises(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(fcntl, "flock", fail)
     with pytest.raises(OSError, match="No locks"):
-        osdep.try_lock(0)
+        locks.try_lock(0)
 
 
 def test_a_short_write_is_carried_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pwrite = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, bytes(data[:3]), at))
     fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
-    osdep.pwrite_all(fd, b"0123456789", 2)
+    durability.pwrite_all(fd, b"0123456789", 2)
     assert os.pread(fd, 100, 0) == b"\0\x000123456789"
     os.close(fd)
 
@@ -51,7 +51,7 @@ def test_a_short_write_is_carried_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_write_that_makes_no_progress_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "pwrite", lambda fd, data, at: 0)
     with pytest.raises(OSError, match="no progress"):
-        osdep.pwrite_all(0, b"data", 0)
+        durability.pwrite_all(0, b"data", 0)
 
 
 REFUSALS = [errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EACCES, errno.ENODEV]
@@ -73,7 +73,7 @@ def test_where_blocks_cannot_be_asked_for_zeros_are_written_behind_the_end(
     file = tmp_path / "file"
     file.write_bytes(b"kept")
     fd = os.open(file, os.O_RDWR)
-    osdep.allocate(fd, 100)
+    durability.allocate(fd, 100)
     os.close(fd)
     assert file.read_bytes() == b"kept" + bytes(96)
 
@@ -93,7 +93,7 @@ def test_where_blocks_cannot_be_asked_for_no_byte_of_the_file_is_written(
         os.truncate(fd, 4096)
     else:
         os.write(fd, bytes(5000))
-    osdep.allocate(fd, 4096)
+    durability.allocate(fd, 4096)
     os.close(fd)
 
 
@@ -102,16 +102,16 @@ def test_a_file_that_has_its_blocks_is_not_touched(
 ) -> None:
     """The library may emulate the call by writing into the file."""
     fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
-    osdep.allocate(fd, 8192)
+    durability.allocate(fd, 8192)
     monkeypatch.delattr(os, "posix_fallocate")
-    osdep.allocate(fd, 8192)
+    durability.allocate(fd, 8192)
     os.close(fd)
 
 
 def test_holes_are_filled(tmp_path: Path) -> None:
     fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
     os.truncate(fd, 8192)
-    osdep.allocate(fd, 8192)
+    durability.allocate(fd, 8192)
     assert os.fstat(fd).st_blocks * 512 >= 8192
     os.close(fd)
 
@@ -131,7 +131,7 @@ def test_an_empty_file_is_changed_in_place_where_a_file_system_copies_on_write(
     empty, filled = (os.open(tmp_path / name, os.O_RDWR | os.O_CREAT) for name in "ab")
     os.write(filled, b"x")
     for fd in (empty, filled):
-        osdep.allocate(fd, 4096)
+        durability.allocate(fd, 4096)
     assert flags == {empty: 0x00800010}
     for fd in (empty, filled):
         os.close(fd)
@@ -146,22 +146,22 @@ def test_blocks_for_which_there_is_no_space_are_an_error(
     monkeypatch.setattr(os, "posix_fallocate", refuse)
     fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
     with pytest.raises(OSError, match="No space left"):
-        osdep.allocate(fd, 100)
+        durability.allocate(fd, 100)
     os.close(fd)
 
 
 def test_removing_what_is_not_there_does_nothing(tmp_path: Path) -> None:
-    osdep.remove(str(tmp_path / "nothing"))
+    files.remove(str(tmp_path / "nothing"))
 
 
 def test_the_boot_has_an_id_of_16_bytes_that_stays() -> None:
-    assert len(osdep.boot_id()) == 16
-    assert osdep.boot_id() == osdep.boot_id()
+    assert len(system.boot_id()) == 16
+    assert system.boot_id() == system.boot_id()
 
 
 def test_a_boot_that_cannot_be_told_has_an_id_of_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builtins, "open", lambda *_, **__: io.StringIO("not hexadecimal"))
-    assert osdep.boot_id.__wrapped__() == bytes(16)
+    assert system.boot_id.__wrapped__() == bytes(16)
 
 
 def test_a_file_system_that_is_not_listed_is_unknown(
@@ -169,26 +169,26 @@ def test_a_file_system_that_is_not_listed_is_unknown(
 ) -> None:
     lines = "22 1 0:0 / / rw - ext4 /dev/none rw\n"
     monkeypatch.setattr(builtins, "open", lambda *_, **__: io.StringIO(lines))
-    assert osdep.filesystem_type(str(tmp_path)) == ""
+    assert system.filesystem_type(str(tmp_path)) == ""
 
 
 def test_the_type_of_a_known_file_system_is_told(tmp_path: Path) -> None:
-    assert osdep.filesystem_type("/proc") == "proc"
-    assert osdep.filesystem_type(str(tmp_path)) not in osdep.NETWORK_FILESYSTEMS
+    assert system.filesystem_type("/proc") == "proc"
+    assert system.filesystem_type(str(tmp_path)) not in system.NETWORK_FILESYSTEMS
 
 
 def test_the_type_of_the_file_system_of_a_path_that_is_not_there_is_unknown() -> None:
-    assert osdep.filesystem_type("/no/such/path") == ""
+    assert system.filesystem_type("/no/such/path") == ""
 
 
-@pytest.mark.parametrize("futex", [True, False], ids=["futex", "polling"])
+@pytest.mark.parametrize("called", [True, False], ids=["futex", "polling"])
 def test_a_thread_that_sleeps_on_a_word_wakes_when_it_changes(
-    futex: bool, monkeypatch: pytest.MonkeyPatch
+    called: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not futex:
-        monkeypatch.setattr(osdep, "_FUTEX_SYSCALL", None)
+    if not called:
+        monkeypatch.setattr(futex, "_FUTEX_SYSCALL", None)
     mapping = mmap.mmap(-1, 4096)
-    word = osdep.SharedWord(mapping, 64)
+    word = futex.SharedWord(mapping, 64)
 
     def sleep() -> None:
         while word.value == 0:
@@ -211,9 +211,9 @@ def test_a_thread_sleeps_also_where_the_call_is_refused(monkeypatch: pytest.Monk
         sleeps.append(seconds)
         mapping[:4] = b"\1\0\0\0"
 
-    monkeypatch.setattr(osdep, "_FUTEX_SYSCALL", 100_000)  # there is no such call
+    monkeypatch.setattr(futex, "_FUTEX_SYSCALL", 100_000)  # there is no such call
     monkeypatch.setattr(time, "sleep", sleep)
-    word = osdep.SharedWord(mapping, 0)
+    word = futex.SharedWord(mapping, 0)
     for seen in (0, 1):
         word.wait(seen, 100 * (1 - seen))
     assert len(sleeps) == 1
@@ -221,13 +221,13 @@ def test_a_thread_sleeps_also_where_the_call_is_refused(monkeypatch: pytest.Monk
 
 def test_waiting_on_a_word_ends_with_its_time() -> None:
     mapping = mmap.mmap(-1, 4096)
-    word = osdep.SharedWord(mapping, 0)
+    word = futex.SharedWord(mapping, 0)
     word.wait(0, 0.01)
 
 
 def test_a_word_that_is_not_aligned_is_refused() -> None:
     with pytest.raises(ValueError, match="aligned"):
-        osdep.SharedWord(mmap.mmap(-1, 4096), 2)
+        futex.SharedWord(mmap.mmap(-1, 4096), 2)
 
 
 # -- processors ------------------------------------------------------------------------------------
@@ -259,7 +259,7 @@ def idler() -> Iterator[Idler]:
 
 def test_a_companion_runs_where_the_caller_runs(idler: Idler) -> None:
     everywhere = os.sched_getaffinity(0)
-    companion = osdep.Companion()
+    companion = affinity.Companion()
     try:
         for processor in sorted(everywhere):
             os.sched_setaffinity(0, {processor})
@@ -276,18 +276,18 @@ def test_a_thread_that_a_bound_one_starts_runs_where_that_one_could() -> None:
 
     def started(processors: set[int] | None) -> None:
         found.append(os.sched_getaffinity(0))
-        osdep.run_on(processors)
+        affinity.run_on(processors)
         found.append(os.sched_getaffinity(0))
 
     def work() -> None:
         assert bound.wait(100)
-        thread = threading.Thread(target=started, args=(osdep.unbound(),))
+        thread = threading.Thread(target=started, args=(affinity.unbound(),))
         thread.start()
         thread.join()
 
     thread = threading.Thread(target=work)
     thread.start()
-    osdep.Companion().come(thread)
+    affinity.Companion().come(thread)
     bound.set()
     thread.join()
     assert len(found[0] or ()) == 1
@@ -300,7 +300,7 @@ def test_the_processors_that_a_user_has_chosen_for_a_thread_stay_as_they_are() -
 
     def work() -> None:
         os.sched_setaffinity(0, chosen)
-        osdep.run_on(osdep.unbound())
+        affinity.run_on(affinity.unbound())
         found.append(os.sched_getaffinity(0))
 
     thread = threading.Thread(target=work)
@@ -319,11 +319,11 @@ def test_a_thread_that_can_no_longer_be_moved_is_let_go(
             raise OSError(22, "Invalid argument")
         real(thread_id, processors)
 
-    companion = osdep.Companion()
+    companion = affinity.Companion()
     companion.come(idler)
     assert len(idler.processors()) == 1
     monkeypatch.setattr(os, "sched_setaffinity", refuse)
-    monkeypatch.setattr(osdep, "_sched_getcpu", lambda: 1 << 10)
+    monkeypatch.setattr(affinity, "_sched_getcpu", lambda: 1 << 10)
     companion.come(idler)
     assert idler.processors() == everywhere
 
@@ -337,15 +337,15 @@ def test_a_companion_stays_where_it_is_if_it_cannot_be_moved(
 
     before = idler.processors()
     if lacking == "processor":
-        monkeypatch.setattr(osdep, "_sched_getcpu", None)
+        monkeypatch.setattr(affinity, "_sched_getcpu", None)
     elif lacking == "its number":  # a sandbox refuses the call
-        monkeypatch.setattr(osdep, "_sched_getcpu", lambda: -1)
+        monkeypatch.setattr(affinity, "_sched_getcpu", lambda: -1)
     elif lacking == "call":
         monkeypatch.delattr(os, "sched_setaffinity")
     else:
         monkeypatch.setattr(os, "sched_setaffinity", refuse)
-    companion = osdep.Companion()
+    companion = affinity.Companion()
     companion.come(idler)
     companion.come(idler)
-    osdep.run_on(osdep.unbound())
+    affinity.run_on(affinity.unbound())
     assert idler.processors() == before

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from logstore._engine.header import LAST_HOLDER, LOG_ID, WANTED, SharedHeader
-from logstore._engine.lock import FAIRNESS_S_MAX, FAIRNESS_S_MIN, WriterLock
 from logstore._engine.log import FIRST_OFFSET, Log
+from logstore._engine.writerlock import FAIRNESS_S_MAX, FAIRNESS_S_MIN, WriterLock
 
 LONG_S = 100.0
 UUID = bytes(range(16))
@@ -57,7 +57,7 @@ def give_back(lock: WriterLock, log: Log) -> None:
 def test_who_waits_is_woken_by_the_release(
     header: SharedHeader, logs: tuple[Log, Log], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("logstore._engine.lock.RECHECK_S", 10 * LONG_S)
+    monkeypatch.setattr("logstore._engine.writerlock.RECHECK_S", 10 * LONG_S)
     mine, theirs = WriterLock(header), WriterLock(header)
     assert take(mine, logs[0])
     taken = threading.Event()
