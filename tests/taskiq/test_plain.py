@@ -331,7 +331,7 @@ def test_a_subclass_that_shows_other_items_than_it_holds_is_refused(value: Any) 
 
 
 def test_fields_and_items_at_once_are_refused() -> None:
-    with pytest.raises(UnserializableValueError, match="has fields and is a subclass"):
+    with pytest.raises(UnserializableValueError, match="is a dataclass and a subclass"):
         to_plain([Both()])
 
 
