@@ -288,17 +288,14 @@ class Engine(Reading):
         incarnation = self.header.words[INCARNATION]
         self._leave_old_tables()
         try:
-            table = Table(self.path, readonly=True)
+            table = identity.open_published(self.path, self.header)
         except (OpenError, OSError):
             if self.header.words[INCARNATION] == incarnation:
                 raise
             return
-        found = (table.meta.uuid, table.meta.incarnation)
-        if found == (self.log.uuid, incarnation) and self.header.words[INCARNATION] == incarnation:
+        if table is not None:
             self.replace_table(table)
-            self.incarnation = incarnation
-        else:
-            table.close()
+            self.incarnation = table.meta.incarnation
 
     def _reopen_table(self) -> None:
         """Take over, for writing, the file that is the table now."""
@@ -611,7 +608,7 @@ class Engine(Reading):
         """Drop what was inherited: closed, never unlocked, for the locks are the parent's too."""
         self.closed = self.forked = True
         self.log.fd = -1  # closed with all others
-        self.header.unmap()
+        self.header.close()
 
     def _timeout_error(self, timeout_s: float) -> WriteTimeoutError:
         return WriteTimeoutError(

@@ -30,14 +30,13 @@ class SharedWord:
     """A 32-bit word of a shared mapping on which processes can sleep and be woken.
 
     Uses a futex where the system call is known and allowed; elsewhere :meth:`wait` polls every
-    2 ms and :meth:`wake` does nothing.  The mapping lasts as long as the
-    word, or until it is released.
+    2 ms and :meth:`wake` does nothing.  The word keeps the mapping.
     """
 
     def __init__(self, mapping: mmap.mmap, offset: int) -> None:
         if offset % 4:
             raise ValueError(f"a futex word must be 4-byte aligned, not at offset {offset}")
-        self._word: ctypes.c_uint32 | None = ctypes.c_uint32.from_buffer(mapping, offset)
+        self._word = ctypes.c_uint32.from_buffer(mapping, offset)
         self._address = ctypes.addressof(self._word)
         self._syscall = None
         if _FUTEX_SYSCALL is not None and ctypes.sizeof(ctypes.c_void_p) == 8:
@@ -47,7 +46,6 @@ class SharedWord:
     @property
     def value(self) -> int:
         """The word as it is now."""
-        assert self._word is not None
         return self._word.value
 
     def wait(self, seen: int, timeout_s: float) -> None:
@@ -87,7 +85,3 @@ class SharedWord:
                 None,
                 ctypes.c_int(0),
             )
-
-    def release(self) -> None:
-        """Let go of the mapping, so that it can be closed."""
-        self._word = None

@@ -8,16 +8,16 @@ A word is 8 bytes, aligned, and read and written in one access.  ``STATE`` holds
 offset together, so that one store publishes both.  Nothing in it survives a boot: whoever finds
 itself alone with the store rebuilds it.
 
-A thread may still be in a call while another closes the store.  So a closed header shows words of
-nobody, zero but for what such a thread has written there, and the mapping ends with its last user.
+A thread may still be in a call while another closes the store: the words of a closed header are
+zeros, or what such a thread has written, and no other process sees them.
 """
 
 from __future__ import annotations
 
-import mmap
 import os
 
 from logstore._engine import durability, futex, system
+from logstore._engine.sharedpage import SharedPage
 
 SIZE = 4096
 MAGIC = int.from_bytes(b"LSTRSHM1", "little")
@@ -51,22 +51,6 @@ RELEASES = 80  # counts releases of the writer lock
 WANTED = 81  # a process that waits for the writer lock
 
 
-class _Words:
-    """A mapped page as words."""
-
-    def __init__(self, mapping: mmap.mmap) -> None:
-        self.mapping = mapping
-        self.view = view = memoryview(mapping)
-        self.words = view.cast("Q")
-        self.words32 = view.cast("I")
-        self.publications = futex.SharedWord(mapping, 4 * SEQUENCE)
-        self.releases = futex.SharedWord(mapping, 4 * RELEASES)
-        self.wanted = futex.SharedWord(mapping, 4 * WANTED)
-
-
-_NOBODYS = _Words(mmap.mmap(-1, SIZE))
-
-
 class SharedHeader:
     """The mapped header.
 
@@ -77,29 +61,17 @@ class SharedHeader:
     def __init__(self, fd: int) -> None:
         """Map the header of an open ``-shm`` file.  Raises OSError if there is no space."""
         durability.allocate(fd, SIZE)
-        self._use(_Words(mmap.mmap(fd, SIZE)))
-
-    def _use(self, words: _Words) -> None:
-        self._words = words
-        self.words, self.words32 = words.words, words.words32
-        self.publications, self.releases = words.publications, words.releases
-        self.wanted = words.wanted
+        self._page = SharedPage(fd, SIZE)
+        view = memoryview(self._page.memory)
+        self.words = view.cast("Q")
+        self.words32 = view.cast("I")
+        self.publications = futex.SharedWord(self._page.memory, 4 * SEQUENCE)
+        self.releases = futex.SharedWord(self._page.memory, 4 * RELEASES)
+        self.wanted = futex.SharedWord(self._page.memory, 4 * WANTED)
 
     def close(self) -> None:
-        """Let go of the mapping; needs no memory."""
-        self._use(_NOBODYS)
-
-    def unmap(self) -> None:
-        """End the mapping at once, where no other thread can be using it."""
-        words = self._words
-        if words is _NOBODYS:
-            return
-        self.close()
-        for word in (words.publications, words.releases, words.wanted):
-            word.release()
-        for view in (words.words, words.words32, words.view):
-            view.release()
-        words.mapping.close()
+        """Let go of the file; the words are zeros from now on."""
+        self._page.detach()
 
     def begin_rebuild(self) -> None:
         """Declare the contents void: nobody may join until :meth:`end_rebuild`."""

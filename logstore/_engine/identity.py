@@ -30,6 +30,7 @@ from logstore._engine.header import (
     LOG_FAILED,
     REPLACED,
     STATE,
+    TABLE_INODE,
     TABLE_TXN,
     WRITING,
     SharedHeader,
@@ -138,6 +139,23 @@ def is_overwritten(engine: OpenFiles) -> bool:
     words = engine.header.words
     found, expected = engine.table.last_transaction(), words[TABLE_TXN]
     return found < expected or (found > expected and not words[WRITING])
+
+
+def open_published(path: str, header: SharedHeader) -> Table | None:
+    """Open the table that the header names, for reading; None if another one is at the path.
+
+    Between the rename of a vacuum and its publication the new table lies beside the old one's lock
+    file, which leads LMDB to a snapshot of the old incarnation.  So the inode counts as well, and
+    both must be what they were before the table was opened.  Raises as :class:`Table` does.
+    """
+    words = header.words
+    published = (words[INCARNATION], words[TABLE_INODE], header.uuid)
+    table = Table(path, readonly=True)
+    found = (table.meta.incarnation, table.inode, table.meta.uuid)
+    if found == published and published[:2] == (words[INCARNATION], words[TABLE_INODE]):
+        return table
+    table.close()
+    return None
 
 
 def is_vacuumed(engine: OpenFiles) -> bool:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from typing import TypeVar
 
-from logstore._engine import durability, files
+from logstore._engine import durability, files, identity
 from logstore._engine.counters import Counters
 from logstore._engine.engine import Engine
 from logstore._engine.groups import commit_group
@@ -65,20 +65,9 @@ def _open_published(path: str, header: SharedHeader) -> Table | None:
 
     Without its lock file it is not opened either: another one would not be that of the others.
     """
-    words = header.words
-    incarnation = words[INCARNATION]
-    if _inode(path) != words[TABLE_INODE] or not os.path.lexists(path + "-lock"):
+    if _inode(path) != header.words[TABLE_INODE] or not os.path.lexists(path + "-lock"):
         return None
-    table = _if_there(lambda: Table(path, readonly=True))
-    if table is None:
-        return None
-    found = (table.inode, table.meta.incarnation, table.meta.uuid)
-    published = (words[TABLE_INODE], words[INCARNATION], header.uuid)
-    # A lock file that was made meanwhile belongs to a later incarnation.
-    if found == published and incarnation == words[INCARNATION]:
-        return table
-    table.close()
-    return None
+    return _if_there(lambda: identity.open_published(path, header))
 
 
 def _inode(path: str) -> int:
@@ -132,4 +121,4 @@ def _close_all(header: SharedHeader, log: Log | None, table: Table | None) -> No
         table.close()
     if log is not None:
         log.close()
-    header.unmap()
+    header.close()

@@ -161,8 +161,8 @@ def _open_alone(path: str, fd: int, options: Options, *, accept_log_loss: bool) 
     except LeavingError:
         pass
     except BaseException:
-        header.unmap()
+        header.close()
         files.remove(path + "-lock")
         raise
-    header.unmap()
+    header.close()
     return None

@@ -115,5 +115,5 @@ def remove_leftovers(path: str) -> None:
 
 
 def close_presence(fd: int) -> None:
-    locks.unlock(fd)  # the header's mapping has a descriptor of its own, and may still be there
+    locks.unlock(fd)  # a child that is just being forked may still have the descriptor
     files.close(fd)

@@ -13,7 +13,7 @@ import pytest
 
 import logstore
 from logstore import TaskProgress
-from logstore._engine import copying, vacuum
+from logstore._engine import copying, files, vacuum
 from logstore._engine.engine import HOLD_NS
 from logstore._engine.header import HELD_BY_VACUUM
 from logstore._engine.table import Table
@@ -287,6 +287,46 @@ def test_a_vacuum_that_dies_at_any_point_loses_nothing(
     assert store.get_result("task-7") == 7
     assert late.run("store.get_result('late')") == 2
     late.run("store.close()")
+
+
+PAUSES_BEHIND_ITS_RENAME = """
+from logstore._engine import table
+def make_lock_file(path, real=table.make_lock_file):
+    with open({renamed!r}, "w"), open({go_on!r}):
+        real(path)
+table.make_lock_file = make_lock_file
+"""
+
+
+def test_a_reader_does_not_take_over_a_table_beside_the_lock_file_of_the_one_before(
+    store: logstore.Store, start_peer: Callable[..., Peer], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """LMDB would read the snapshot of the old incarnation in it, which is the published one."""
+    pipes = tmp_path_factory.mktemp("pipes")
+    renamed, go_on = str(pipes / "renamed"), str(pipes / "go_on")
+    for pipe in (renamed, go_on):
+        os.mkfifo(pipe)
+    store.set_result("a", 1)
+    peer = start_peer(store.path)
+    peer.run("store.vacuum()")  # this process has not followed it yet
+    peer.run(PAUSES_BEHIND_ITS_RENAME.format(renamed=renamed, go_on=go_on))
+    peer.begin("store.vacuum()")
+    with open(renamed):
+        pass
+    found: list[int] = []
+    reader = threading.Thread(target=lambda: found.append(store.get_result("a")))
+    reader.start()
+    reader.join(0.3)
+    with open(go_on, "w"):
+        pass
+    reader.join(100)
+    peer.end()
+    assert found == [1]
+    store.set_result("b", 2)
+    store.compact()
+    assert peer.run("store.get_result('b')") == 2
+    assert live(store).table.lock_identity == files.identity(f"{store.path}-lock")
+    peer.run("store.close()")
 
 
 DIES_BEHIND_ITS_RENAME = """
