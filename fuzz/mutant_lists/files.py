@@ -229,19 +229,19 @@ MUTANTS = [
     ),
     # -- incarnations
     Mutant(
-        "a process joins with a table that has been vacuumed meanwhile",
-        "_engine/joining.py",
-        "    if found == published and incarnation == words[INCARNATION]:\n",
-        "    if True:\n",
+        "a table is taken over that has been vacuumed meanwhile",
+        "_engine/identity.py",
+        "if found == published and published[:2] == (words[INCARNATION], words[TABLE_INODE]):",
+        "if True:",
         IDENTITY + "a_table_that_is_vacuumed_while_a_process_joins_is_opened_again",
     ),
     Mutant(
-        "a reader takes over a table that is not published",
-        "_engine/engine.py",
-        "if found == (self.log.uuid, incarnation) and "
-        "self.header.words[INCARNATION] == incarnation:",
-        "if True:",
-        IDENTITY + "a_reader_does_not_take_over_a_table_that_is_not_published",
+        "a table is taken over beside the lock file of another one",
+        "_engine/identity.py",
+        "found = (table.meta.incarnation, table.inode, table.meta.uuid)",
+        "found = (table.meta.incarnation, published[1], table.meta.uuid)",
+        "_engine/test_vacuum.py::"
+        "test_a_reader_does_not_take_over_a_table_beside_the_lock_file_of_the_one_before",
     ),
     # -- opening files
     Mutant(
