@@ -95,7 +95,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> _typing.Any:
-    """The asynchronous store, imported when it is first asked for: asyncio is a large import."""
+    """Import the asynchronous store on first use, because importing asyncio is slow."""
     if name in ("AsyncStore", "open_async"):
         from logstore import aio
 

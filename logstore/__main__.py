@@ -1,4 +1,4 @@
-"""``python -m logstore``: what there is to run."""
+"""``python -m logstore``: print an overview of the package and its programs."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ logstore {version}: an embedded, crash-safe store for task results and progress 
 
 It is a library: `help(logstore)` in Python lists what it has.  Programs:
 
-  python -m logstore.demo            tasks on worker processes, one of which is killed half-way
+  python -m logstore.demo            run tasks on worker processes and kill one of them half-way
   python -m logstore.testing.crash   explore the crash states of a program under strace
 
-Check a store, at rest or in use:
+Check a store; other processes may use it meanwhile:
 
   python -c "import logstore; print(logstore.check('app.db'))"
 """
 
 
 def main() -> None:
-    """Print it."""
+    """Print the overview."""
     print(TEXT.format(version=logstore.__version__), end="")
 
 

@@ -1,6 +1,6 @@
-"""What callers pass in, checked: paths, task ids, times to live.
+"""Checking arguments: paths, task ids, times to live.
 
-Rules: nothing is written when one of these raises; times are microseconds since 1970.
+Rules: nothing is written when a check raises.  Times are microseconds since 1970.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ FilePath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 
 
 def file_path(path: FilePath) -> str:
-    """The absolute path of a file that a caller names; one that is not UTF-8 has surrogates.
+    """Return the absolute path of a file; bytes that are not UTF-8 become surrogates.
 
-    Raises ValueError for what is no path, NotAStoreError for one that names a directory.
+    Raises ValueError for an invalid path, NotAStoreError for the path of a directory.
     """
     name = os.fsdecode(path)
     if not name or "\0" in name:
-        raise ValueError(f"a path must have characters, and no zeros among them, unlike {name!r}")
+        raise ValueError(f"a path must not be empty or contain a zero byte: {name!r}")
     try:
         os.fsencode(name)
     except UnicodeEncodeError as exc:
-        raise ValueError(f"the path {name!r} is none of this file system: {exc}") from None
+        raise ValueError(f"the path {name!r} cannot be encoded: {exc}") from None
     if os.path.basename(name) in ("", os.curdir, os.pardir):
         raise NotAStoreError(f"{name}: a directory, expected a logstore file")
     try:
@@ -48,12 +48,12 @@ def file_path(path: FilePath) -> str:
 
 
 def store_path(path: FilePath) -> str:
-    """As :func:`file_path`, with the symbolic links in it resolved."""
+    """Return the path of :func:`file_path` with symbolic links resolved."""
     return os.path.realpath(file_path(path))
 
 
 def time_out(timeout_s: float | None, timeout: float | None) -> float | None:
-    """The time-out of a wait in seconds, under our name or taskiq's.  Raises TypeError."""
+    """Return the time-out in seconds, from one of its two names.  Raises TypeError for both."""
     if timeout is None:
         return timeout_s
     if timeout_s is not None:
@@ -62,7 +62,7 @@ def time_out(timeout_s: float | None, timeout: float | None) -> float | None:
 
 
 def task_key(task_id: str) -> bytes:
-    """A task id as the store's key.  Raises ValueError for one that cannot be stored."""
+    """Return the key of a task id.  Raises ValueError for an id that cannot be stored."""
     if not isinstance(task_id, str):
         raise ValueError(f"a task id must be a str, not {type(task_id).__name__}")
     try:
@@ -77,7 +77,7 @@ def task_key(task_id: str) -> bytes:
 
 
 def positive(name: str, seconds: float) -> None:
-    """Raise ValueError unless an option is a sensible number of seconds."""
+    """Raise ValueError unless an option is a number of seconds in the valid range."""
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         raise ValueError(f"{name} must be a number of seconds, not {type(seconds).__name__}")
     if not 0 < seconds < 1e10:

@@ -1,8 +1,7 @@
-"""Checking a store by its path, also one whose log is too damaged for it to be opened.
+"""Checking a store by its path, even if its log is too damaged to open it.
 
-Rules: nothing is changed unless ``salvage`` is asked for; then the table's pages are verified and
-the log's header is looked at first, and the damaged log is on the disk under another name before
-anything else is done.
+Rules: nothing is changed without ``salvage``.  A salvage first verifies the table's pages and the
+log's header.  Before it changes anything else, the damaged log is on disk under another name.
 """
 
 from __future__ import annotations
@@ -30,20 +29,19 @@ from logstore.types import CheckReport
 
 
 def check(path: FilePath, *, salvage: bool = False) -> CheckReport:
-    """Verify the store at ``path``: beside live processes, in a private copy, or at rest.
+    """Verify the store at ``path``; if it is in use, verify a private copy.
 
-    At rest nothing is written, and every page of the table is verified before LMDB is let near it,
-    so no damage can crash the process.  Damage is in the report, not raised.
+    If no process has the store open, nothing is written.  Every page of the table is verified
+    before LMDB opens it, so damage cannot crash the process.  Damage is reported, not raised.
 
-    With ``salvage``, for a store that nobody has open and whose log is damaged: every whole frame
-    of the log is folded into the table, the log is kept as ``...-log.damaged-...``, and the report
-    says how much was lost; the store can then be opened again.  Of a store whose table is damaged
-    too, or older than the log, or whose log is another store's, nothing is touched, and the report
-    says why.
+    ``salvage`` is for a store that is not in use and whose log is damaged.  It compacts every
+    intact frame of the log into the table, keeps the log as ``...-log.damaged-...``, and reports
+    how much was lost.  The store can then be opened again.  If the table is damaged too
+    or is older than the log, or if the log belongs to another store, nothing is changed and the report says why.
 
-    Raises an :class:`~logstore.errors.OpenError` if there is no store, or one that may not be used
-    or is of another format version.  A salvage raises one if the store is in use, too, and
-    :class:`~logstore.errors.WriteError` if it could not be written; it can then be tried again.
+    Raises an :class:`~logstore.errors.OpenError` if there is no store, or if it cannot be used or
+    has another format version.  A salvage also raises it if the store is in use, and
+    :class:`~logstore.errors.WriteError` if writing failed; it can then be tried again.
     """
     real_path = store_path(path)
     return sheltered(lambda: _check(real_path, salvage))
@@ -65,7 +63,7 @@ def _check(real_path: str, salvage: bool) -> CheckReport:
 
 
 def _salvage(path: str) -> checking.Salvaged | None:
-    """Fold what is whole; None if there is no log that counts."""
+    """Compact the intact frames of the log; return None if there is no log to salvage."""
     try:
         with hold_alone(path):
             verify_pages(path)
@@ -87,7 +85,7 @@ def _fold_whole_frames(path: str, table: Table) -> checking.Salvaged:
     with open(log_path, "rb") as file:
         header = frames.decode_log_header(file.read(FIRST_OFFSET))
         data = file.read()
-    if header is not None:  # else it is damaged, and its frames say whose they are
+    if header is not None:  # a damaged header: the frames themselves identify their store
         check_header(log_path, header, table.meta.uuid)
     refuse_older(path, table.meta)  # what is newer in the log is of no use to it
     found, lost = checking.whole_frames(data, 0, table.seed, epoch)

@@ -1,4 +1,4 @@
-"""One sentence for a module that an extra of the distribution would have brought."""
+"""The error message for a module that an extra of the distribution installs."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ PACKAGES = ("taskiq", "pydantic", "typing_extensions", "hypothesis", "pytest")
 
 
 def missing(what: str, extra: str, error: ModuleNotFoundError) -> ImportError:
-    """Return the error to raise, `from None`, when an import of ours met `error`.
+    """Return the error to raise, ``from None``, when one of our imports failed with ``error``.
 
-    It is `error` itself if what is missing is of no extra: then the installation is broken.
+    It is ``error`` itself if the missing package is in no extra: the installation is broken.
     """
     package = (error.name or "").partition(".")[0]
     if package not in PACKAGES:

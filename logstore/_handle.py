@@ -1,9 +1,9 @@
 """The private handle below :class:`~logstore.store.Store` and ``AsyncStore``.
 
-Rules: everything that the two share and that is not for users: options checked, values encoded,
-writes made and committed, entries found, subscriptions.  All handles of one process on one file
-share an engine.  Every method may be called from any thread.  After a fork the child's handles open
-the file again on their first use.
+Rules: this module has the private code that both classes share: checking options, encoding values,
+building and committing writes, finding entries, subscriptions.  All handles of one process on one
+file share an engine.  Every method may be called from any thread.  After a fork, the child's
+handles reopen the file on their first use.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def open_handle(
     enc_hook: EncHook | None = None,
     dec_hook: DecHook | None = None,
 ) -> Handle:
-    """What :func:`logstore.open` documents, as a handle."""
+    """Open a handle as :func:`logstore.open` documents."""
     real_path = store_path(path)
     if mode not in ("rw", "r"):
         raise ValueError(f"mode must be 'rw' or 'r', not {mode!r}")
@@ -174,7 +174,7 @@ def open_handle(
 
 
 class Handle:
-    """One user of an engine, with the options that are its own."""
+    """One user of an engine, with its own options."""
 
     def __init__(
         self,
@@ -211,7 +211,7 @@ class Handle:
         return self._lease.released
 
     def close(self) -> None:
-        """What :meth:`Store.close` documents."""
+        """Close the handle as :meth:`Store.close` documents."""
         if not self._lease.released:
             self._engine.refuse_nested()
             sheltered(self._close)
@@ -222,22 +222,22 @@ class Handle:
 
     @property
     def engine(self) -> Reading:
-        """The engine, opened again in a forked child.  Raises StoreClosedError."""
+        """The engine; reopened in a forked child.  Raises StoreClosedError."""
         engine = self._engine
         if engine.closed or self._lease.released:
             return self._revive()
         return engine
 
     def current_view(self) -> Overlay | None:
-        """What is in memory, if it is complete; None if a thread has to look.  Touches no disk.
+        """Return the data in memory if it is complete; None if a thread must read it.
 
-        Raises StoreClosedError.
+        Never accesses the disk.  Raises StoreClosedError.
         """
         engine = self._engine
         if not engine.closed and not self._lease.released:
             return engine.current_view()
         if engine.forked and not self._lease.released:
-            return None  # :attr:`engine` opens it again, which is not for an event loop
+            return None  # :attr:`engine` reopens the file, which must not run on an event loop
         raise engine.closed_error()
 
     @property
@@ -250,7 +250,7 @@ class Handle:
         return engine
 
     def _revive(self) -> Reading:
-        """Open again in a forked child.  Raises StoreClosedError if the store was closed."""
+        """Reopen the store in a forked child.  Raises StoreClosedError if it was closed."""
         return sheltered(self._open_again)
 
     def _open_again(self) -> Reading:
@@ -266,14 +266,14 @@ class Handle:
     def result_write(
         self, task_id: str, value: object, *, ttl_s: float | None = None, failed: bool = False
     ) -> Write:
-        """The write of a result, encoded and not yet committed."""
+        """Encode a result; return its write, not yet committed."""
         payload = encode_value(value, max_bytes=self._max_value_bytes, enc_hook=self.enc_hook)
         return self.encoded_result_write(task_id, payload, ttl_s=ttl_s, failed=failed)
 
     def encoded_result_write(
         self, task_id: str, payload: bytes, *, ttl_s: float | None = None, failed: bool = False
     ) -> Write:
-        """The write of a result that has been encoded already."""
+        """Return the write of an encoded result, not yet committed."""
         key = task_key(task_id)
         if len(payload) > self._max_value_bytes:
             raise too_large(len(payload), self._max_value_bytes)
@@ -289,7 +289,7 @@ class Handle:
     def progress_write(
         self, task_id: str, progress: TaskProgress, *, ttl_s: float | None = None
     ) -> Write:
-        """The write of a progress, encoded and not yet committed."""
+        """Encode progress; return its write, not yet committed."""
         if not isinstance(progress, TaskProgress):
             raise TypeError(f"progress must be a TaskProgress, not {type(progress).__name__}")
         payload = encode_progress(progress, max_bytes=self._max_value_bytes, enc_hook=self.enc_hook)
@@ -298,7 +298,7 @@ class Handle:
     def encoded_progress_write(
         self, task_id: str, payload: bytes, *, ttl_s: float | None = None
     ) -> Write:
-        """The write of a progress that has been encoded already."""
+        """Return the write of encoded progress, not yet committed."""
         key = task_key(task_id)
         if len(payload) > self._max_value_bytes:
             raise too_large(len(payload), self._max_value_bytes)
@@ -309,34 +309,34 @@ class Handle:
         return Write(key, Entry(PROGRESS, 0, 0, expiry_us(ttl_s), payload), sync=False)
 
     def delete_write(self, task_id: str) -> Write:
-        """The write of a deletion, not yet committed."""
+        """Return the write of a deletion, not yet committed."""
         return Delete(task_key(task_id), Entry(DELETED, 0, 0, 0, b""), sync=True)
 
     def pop_write(self, task_id: str) -> Write:
-        """The write of a pop, not yet committed."""
+        """Return the write of a pop, not yet committed."""
         return Pop(task_key(task_id), Entry(DELETED, 0, 0, 0, b""), sync=True)
 
     def popped_value(self, write: Write) -> Any:
-        """The value that a committed pop took away."""
+        """Return the value that a committed pop removed."""
         assert isinstance(write.outcome, Entry)
         return decode_value(write.outcome.payload, self.dec_hook)
 
     def commit(self, writes: list[Write]) -> None:
-        """Commit writes together and raise the first error among them."""
+        """Commit writes together; raise the first error among them."""
         self.writable_engine.committer.run(writes)
         for write in writes:
             if write.error is not None:
                 raise raisable(write.error)
 
     def result_entry(self, key: bytes) -> Entry:
-        """The live result of a key.  Raises as :meth:`get_result` does."""
+        """Return the live result of a key.  Raises the errors of :meth:`Store.get_result`."""
         entry = self.engine.find_trace(key)
         if entry is not None and is_live_result(entry, now_us()):
             return entry
         raise missing_result(key, entry)
 
     def result_entries(self, keys: list[bytes]) -> list[Entry | BaseException]:
-        """The live result of each key, or the error that :meth:`result_entry` raises."""
+        """Return the live result of each key, or the error that :meth:`result_entry` raises."""
         found: list[Entry | BaseException] = []
         at_us = now_us()
         for key, entry in zip(keys, self.engine.find_traces(keys), strict=True):
@@ -347,20 +347,18 @@ class Handle:
         return found
 
     def subscribe(self, subscription: Subscription) -> None:
-        """Begin to tell a subscriber of changes; may touch the disk."""
-        self.engine  # noqa: B018 - opens anew after a fork
+        """Start to report changes to a subscription; may access the disk."""
+        self.engine  # noqa: B018 - reopens the file after a fork
         self._lease.notifier.subscribe(subscription)
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        """Tell it no more; no effect if it is not told."""
+        """Stop reporting changes; no effect if it is not subscribed."""
         self._lease.notifier.unsubscribe(subscription)
 
     # -- states ---------------------------------------------------------------------------------
 
     def status(self, key: bytes) -> Status:
-        """``"ready"``: there is a result; ``"running"``: there is progress; ``"deleted"`` or
-        ``"expired"``: there was a result, at most a day ago; or ``"unknown"``.
-        """
+        """Return the status of a key; see :meth:`Store.status`."""
         now = now_us()
         entry = self.engine.find_trace(key)
         if is_live_result(entry, now):
@@ -372,7 +370,7 @@ class Handle:
         return "deleted" if entry is not None and entry.kind == DELETED else "expired"
 
     def is_settled(self, key: bytes) -> bool:
-        """Whether there is a result; raises if there was one and it has gone."""
+        """Return whether there is a result.  Raises ResultIsMissingError if it was removed."""
         status = self.status(key)
         if status in ("deleted", "expired"):
             self.result_entry(key)
@@ -384,7 +382,7 @@ _handles: weakref.WeakSet[Handle] = weakref.WeakSet()
 
 def _after_fork_in_child() -> None:
     for handle in _handles:
-        handle._closing = threading.Lock()  # another thread of the parent may have held it
+        handle._closing = threading.Lock()  # a thread of the parent may have held the old one
 
 
 if hasattr(os, "register_at_fork"):

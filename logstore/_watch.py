@@ -1,8 +1,8 @@
-"""Watching a store: the iterator of events, and what stands behind it.
+"""Watching a store: the iterator of events and its queue.
 
-Rules: the notifier's thread puts changes in and never waits; whoever iterates takes events out, in
-the order of their times.  An event is given up once it has been returned, not before: an exception
-of a signal handler loses none.
+Rules: the notifier's thread adds changes and never waits.  The iterator takes events in the order
+of their times.  An event is dropped only after it has been returned, so that an exception from a
+signal handler loses no event.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 
 class Watch:
-    """The iterator of :meth:`Store.watch`; may be closed from another thread."""
+    """The iterator of :meth:`Store.watch`.  Any thread may close it."""
 
     def __init__(self, handle: Handle, task_id: str | None) -> None:
         self._handle = handle
         self._ended = False
-        self._returned: Event | None = None  # the last one, which may still be pending
+        self._returned: Event | None = None  # the last event, which may still be pending
         self._following = _Following(handle, task_id)
         handle.subscribe(self._following)
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a Watch can be neither pickled nor copied; begin one where it is needed")
+        raise TypeError("a Watch can be neither pickled nor copied; start one where it is needed")
 
     def __iter__(self) -> Watch:
         return self
@@ -53,7 +53,7 @@ class Watch:
             news.wait()
 
     def close(self) -> None:
-        """End the iteration; a thread that waits in it gets StopIteration."""
+        """End the iteration; a thread that waits for an event gets StopIteration."""
         self._ended = self._following.left = True
         self._following.news.set()
         self._handle.unsubscribe(self._following)
@@ -66,7 +66,7 @@ class Watch:
 
 
 class _Following(Subscription):
-    """What a watch is told; apart from it, so that a watch that is dropped is told no more."""
+    """The subscription of a watch.  A separate object, so that an unused watch can be collected."""
 
     __slots__ = ("_handle", "news", "pending")
 
@@ -87,15 +87,14 @@ class _Following(Subscription):
 
 
 def watched_keys(task_id: str | None) -> frozenset[bytes] | None:
-    """The key of one task, or None for all."""
+    """Return the key of one task, or None for all tasks."""
     return None if task_id is None else frozenset((task_key(task_id),))
 
 
 class PendingEvents:
-    """Events not taken yet; a task's newer progress replaces the one that waits, in its own place.
+    """Events that were not returned yet, in the order of their times.
 
-    The events of one task, and those of all, are in the order of their times, since changes are
-    told in that order.
+    New progress of a task replaces its pending progress event and goes to the end of the queue.
     """
 
     def __init__(self) -> None:
@@ -103,7 +102,7 @@ class PendingEvents:
         self._events: dict[object, Event] = {}
 
     def add(self, changes: list[Change]) -> None:
-        """Put the events of changes behind those that wait."""
+        """Append the events of changes."""
         with self._lock:
             for key, entry in changes:
                 event = _event(key, entry)
@@ -113,12 +112,12 @@ class PendingEvents:
                     self._events[slot] = event
 
     def first(self) -> Event | None:
-        """The oldest event, None if there is none; :meth:`drop` it when it is dealt with."""
+        """Return the oldest event, None if there is none; :meth:`drop` it after use."""
         with self._lock:
             return next(iter(self._events.values()), None)
 
     def drop(self, event: Event) -> None:
-        """Forget an event, unless a newer one has taken its place."""
+        """Remove an event, unless a newer one has replaced it."""
         with self._lock:
             if self._events.get(_slot(event)) is event:
                 del self._events[_slot(event)]

@@ -1,9 +1,9 @@
-"""The synchronous store: what an application opens, writes to and reads from.
+"""The synchronous store.
 
-Rules: a :class:`Store` is a handle; all handles of one process on one file share an engine.  Every
-method may be called from any thread.  A write has reached the durability it was asked for when
-its method returns; a method that raises WriteTimeoutError leaves open whether it will.  After a
-fork the child's handles open the file anew on their first use.
+Rules: a :class:`Store` is a handle.  All handles of one process on one file share an engine.  Every
+method may be called from any thread.  When a write method returns, the write has the requested
+durability.  After WriteTimeoutError it is unknown whether the write happens.  After a fork, the
+child's handles reopen the file on their first use.
 """
 
 from __future__ import annotations
@@ -67,32 +67,33 @@ def open(
     enc_hook: EncHook | None = None,
     dec_hook: DecHook | None = None,
 ) -> Store:
-    """Open the store in the file ``path``, which is created if it is not there.
+    """Open the store in the file ``path``; create the file if it does not exist.
 
-    ``mode="r"`` reads only: beside live processes as one of them, otherwise without writing
-    anything.  ``sync="always"`` puts each result on the disk before its write returns;
-    ``"interval"`` within ``sync_interval_s`` seconds.  Progress is always written as the latter.
-    ``compact_at`` is the size in bytes at which the log is folded into the table: it bounds
-    recovery, memory and the pause of a compaction.  ``write_timeout_s`` bounds the wait for other
-    writers.  Times to live are in seconds, None for ever: for results, for results stored with
-    ``failed=True`` (else as results), for progress.  ``max_results`` and ``max_bytes`` let the
-    oldest results go at each compaction.  ``accept_log_loss=True`` opens a store whose log has
-    been lost, without what was in it; ``force=True`` opens one on a network file system.
+    ``mode="r"`` opens read-only.  The handle joins live processes that use the store; without
+    any, it writes nothing.  ``sync="always"`` syncs each result to disk before its write returns;
+    ``"interval"`` syncs within ``sync_interval_s`` seconds.  Progress always uses the interval.
+    ``compact_at`` is the log size in bytes that starts a compaction of the log into the table.  It
+    bounds recovery time, memory and the pause of a compaction.  ``write_timeout_s`` is the longest
+    wait for other writers.  Times to live are in seconds; None means no expiry.
+    ``failure_ttl_s`` is for results stored with ``failed=True``; its default is ``result_ttl_s``.
+    ``max_results`` and ``max_bytes`` evict the oldest results at each compaction.
+    ``accept_log_loss=True`` opens a store whose log is missing, without the writes in that log.
+    ``force=True`` opens a store on a network file system.
 
-    ``enc_hook(obj)`` and ``dec_hook(type, obj)`` let an application keep its own types, as with
-    msgspec.  The first is called with an object of a type that is not stored, and returns one that
-    is; the second is called on reading, with the class of that object and what was made of it, and
-    returns the value.  ``NotImplementedError`` says "not supported".  ``type`` is the class if its
-    module is imported, and else its dotted name; without ``dec_hook``, or if that does not support
-    the type, the value is what ``enc_hook`` made.  Any thread may call them.
+    ``enc_hook(obj)`` and ``dec_hook(type, obj)`` convert the types of an application, as in
+    msgspec.  ``enc_hook`` gets an object of an unsupported type and returns one of a supported
+    type.  On reading, ``dec_hook`` gets the class of the object and the stored form, and returns
+    the object.  A hook raises ``NotImplementedError`` for types that it does not support.
+    ``type`` is the class if its module is imported, otherwise its dotted name.  Without
+    ``dec_hook``, or if it does not support the type, the reader gets the stored form.  Hooks may
+    be called in any thread.
 
-    A second ``open`` of the same file in a process shares the first one's engine, and with it
+    A second ``open`` of the same file in a process shares the engine of the first, and its
     ``compact_at``, ``write_timeout_s``, ``sync_interval_s``, ``max_results`` and ``max_bytes``.
 
     Raises an :class:`~logstore.errors.OpenError`, CorruptLogError, CorruptTableError, DiskFullError
-    (an open store needs some space beside its file), ValueError for a path that is none or an
-    option out of its range, or TypeError for a hook that is no function; the files are then as
-    they were.
+    (an open store needs some space beside its file), ValueError for an invalid path or an option
+    out of range, or TypeError for a hook that is not a function.  The files are then unchanged.
     """
 
     def opened() -> Store:
@@ -120,7 +121,7 @@ def open(
 
 
 class Store:
-    """An open store.  Made by :func:`logstore.open`; a context manager that closes it."""
+    """An open store, returned by :func:`logstore.open`.  As a context manager it closes itself."""
 
     def __init__(self, handle: Handle) -> None:
         self._handle = handle
@@ -161,10 +162,11 @@ class Store:
     def set_result(
         self, task_id: str, value: object, *, ttl_s: float | None = None, failed: bool = False
     ) -> None:
-        """Store a task's result, over an earlier one.
+        """Store a task's result; replace an earlier one.
 
-        On the disk when this returns, unless the store is open with ``sync="interval"``.
-        ``ttl_s`` overrides the store's time to live; ``failed`` marks the result as an error.
+        The result is on disk when this returns, unless the store is open with
+        ``sync="interval"``.  ``ttl_s`` overrides the store's time to live.  ``failed`` marks the
+        result as an error.
 
         Raises UnserializableValueError, ValueTooLargeError, ValueError for the id or ``ttl_s``,
         ReadOnlyError, DiskFullError, WriteError, WriteTimeoutError, StoreClosedError.
@@ -172,7 +174,7 @@ class Store:
         self._handle.commit([self._handle.result_write(task_id, value, ttl_s=ttl_s, failed=failed)])
 
     def get_result(self, task_id: str) -> Any:
-        """The value of a task's result.
+        """Return the value of a task's result.
 
         Raises ResultIsMissingError, ResultExpiredError or ResultDeletedError if there is none,
         CorruptRecordError if it is damaged.
@@ -182,24 +184,24 @@ class Store:
         )
 
     def is_result_ready(self, task_id: str) -> bool:
-        """Whether there is a result to get."""
+        """Return whether the task has a result."""
         entry = self._handle.engine.find_result(task_key(task_id))
         return entry is not None and is_live_result(entry, now_us())
 
     def pop_result(self, task_id: str) -> Any:
-        """The value of a task's result, which is deleted: of many callers exactly one gets it.
+        """Delete a task's result and return its value; only one of several callers gets it.
 
-        The deletion, of the task's progress too, is on the disk when this returns.  Raises as
-        :meth:`get_result` and :meth:`set_result` do.
+        The task's progress is deleted too.  The deletion is on disk when this returns.  Raises
+        the errors of :meth:`get_result` and :meth:`set_result`.
         """
         write = self._handle.pop_write(task_id)
         self._handle.commit([write])
         return self._handle.popped_value(write)
 
     def delete_result(self, task_id: str) -> bool:
-        """Delete a task's result and progress; whether there was a result.
+        """Delete a task's result and progress; return whether there was a result.
 
-        On the disk when this returns.  Deleting again changes nothing.
+        The deletion is on disk when this returns.  Deleting again changes nothing.
         """
         write = self._handle.delete_write(task_id)
         self._handle.commit([write])
@@ -210,15 +212,15 @@ class Store:
     def set_progress(
         self, task_id: str, progress: TaskProgress, *, ttl_s: float | None = None
     ) -> None:
-        """Store how far a task has got, over what was stored before.
+        """Store a task's progress; replace earlier progress.
 
-        It survives the death of this process when this returns, and power loss within
-        ``sync_interval_s``.  Raises as :meth:`set_result` does.
+        When this returns, the progress survives the death of this process.  After
+        ``sync_interval_s`` it survives power loss.  Raises the errors of :meth:`set_result`.
         """
         self._handle.commit([self._handle.progress_write(task_id, progress, ttl_s=ttl_s)])
 
     def get_progress(self, task_id: str) -> TaskProgress | None:
-        """How far a task has got, None if nobody has said or it has expired."""
+        """Return a task's progress, or None if it was never set or has expired."""
         entry = self._handle.engine.find_progress(task_key(task_id))
         if entry is None or not is_live_progress(entry, now_us()):
             return None
@@ -227,19 +229,21 @@ class Store:
     # -- states -------------------------------------------------------------------------------
 
     def status(self, task_id: str) -> Status:
-        """``"ready"``: there is a result; ``"running"``: there is progress; ``"deleted"`` or
-        ``"expired"``: there was a result, at most a day ago; or ``"unknown"``.
+        """Return the status of a task.
+
+        ``"ready"``: there is a result.  ``"running"``: there is progress.  ``"deleted"`` or
+        ``"expired"``: there was a result within the last day.  ``"unknown"``: none of these.
         """
         return self._handle.status(task_key(task_id))
 
     def wait_result(
         self, task_id: str, *, timeout_s: float | None = None, timeout: float | None = None
     ) -> Any:
-        """The value of a task's result, waiting for it, whichever process stores it.
+        """Wait for a task's result and return its value.
 
-        Wakes within milliseconds and uses no CPU while it waits.  Raises WaitTimeoutError after
-        ``timeout_s`` seconds, ResultDeletedError or ResultExpiredError if it has gone.  ``timeout``
-        is taskiq's name for the same.
+        Any process may store it.  The wait ends within milliseconds of that and uses no CPU.
+        Raises WaitTimeoutError after ``timeout_s`` seconds, ResultDeletedError or
+        ResultExpiredError if the result was removed.  ``timeout`` is an alias, for taskiq.
         """
         timeout_s = time_out(timeout_s, timeout)
         if not self.wait_ready(task_id, timeout_s=timeout_s):
@@ -249,9 +253,9 @@ class Store:
     def wait_ready(
         self, task_id: str, *, timeout_s: float | None = None, timeout: float | None = None
     ) -> bool:
-        """Wait until there is a result; False if it did not come within ``timeout_s`` seconds.
+        """Wait until a task has a result; return False after ``timeout_s`` seconds without one.
 
-        Raises ResultDeletedError or ResultExpiredError if it was there and has gone.
+        Raises ResultDeletedError or ResultExpiredError if the result was removed.
         """
         timeout_s = time_out(timeout_s, timeout)
         handle, key = self._handle, task_key(task_id)
@@ -272,12 +276,12 @@ class Store:
         return True
 
     def watch(self, task_id: str | None = None) -> Watch:
-        """An iterator of the changes from now on, of one task or of all, by any process.
+        """Return an iterator of all later changes to one task or to all tasks, by any process.
 
-        Results and deletions are told once, in order; what has expired or was evicted, when a
-        compaction takes it away.  Of changes of one task that come faster than they are taken,
-        perhaps only the last is told.  ``next()`` blocks; the iterator ends when it or the store
-        is closed.  A context manager.
+        Each result and each deletion is reported once, in order.  Expiry and eviction are
+        reported when a compaction removes the entry.  If one task changes several times before
+        the iterator is read, only its last change may be reported.  ``next()`` blocks.  The
+        iterator ends when it or the store is closed.  It is a context manager.
         """
         return Watch(self._handle, task_id)
 
@@ -288,11 +292,11 @@ class Store:
         newest_first: bool = True,
         limit: int | None = None,
     ) -> Iterator[TaskInfo]:
-        """The tasks by time: finished and running ones, or those of one status.
+        """Iterate over the tasks by time: finished and running tasks, or those of one status.
 
-        ``"deleted"`` and ``"expired"`` list the ids that are still known.  Reads an index in
-        small batches, so the first tasks cost milliseconds however many there are; what changes
-        meanwhile may or may not be seen.
+        ``"deleted"`` and ``"expired"`` list the ids that are still known.  The iterator reads an
+        index in small batches: the first tasks take milliseconds in a store of any size.  Changes
+        during the iteration may or may not be included.
         """
         if status is not None and status not in ("running", "ready", "expired", "deleted"):
             raise ValueError(f"status must be running, ready, expired or deleted, not {status!r}")
@@ -309,26 +313,26 @@ class Store:
     # -- the whole store ----------------------------------------------------------------------
 
     def compact(self) -> None:
-        """Fold the log into the table now.  On the disk when this returns."""
+        """Compact the log into the table now.  The table is on disk when this returns."""
         engine = self._handle.writable_engine
         engine.refuse_nested()
         sheltered(engine.compact)
 
     def vacuum(self) -> vacuum.VacuumReport:
-        """Give free pages of the file back to the file system, beside running writers.
+        """Return free pages of the file to the file system; writers may go on.
 
-        Raises StoreBusyError if another process is at it, or if so much is written meanwhile that
-        it had to begin again three times.
+        Raises StoreBusyError if another process runs a vacuum, or if concurrent writes forced
+        three restarts.
         """
         engine = self._handle.writable_engine
         engine.refuse_nested()
         return sheltered(lambda: vacuum.vacuum(engine))
 
     def backup(self, destination: FilePath) -> None:
-        """Copy the store, with everything acked before this call, to a new file, durably.
+        """Copy the store to a new file, with all writes acknowledged before this call.
 
-        Writers go on meanwhile.  Raises FileExistsError if ``destination`` exists, StoreBusyError
-        if so much is written meanwhile that it had to begin again three times.
+        The copy is on disk when this returns.  Writers may go on.  Raises FileExistsError if
+        ``destination`` exists, StoreBusyError if concurrent writes forced three restarts.
         """
         engine = self._handle.writable_engine
         engine.refuse_nested()
@@ -336,12 +340,12 @@ class Store:
         sheltered(lambda: vacuum.backup(engine, absolute))
 
     def check(self, *, salvage: bool = False) -> CheckReport:
-        """Verify every record, index and frame, as of a moment during the call.
+        """Verify every record, index and frame, in a snapshot taken during the call.
 
-        Of a store that is open for writing, in any process, a private copy is verified, which needs
-        space on the disk; readers and writers go on meanwhile.  With ``salvage`` a damaged log's
-        whole frames are folded into the table, and the log is kept aside.  Raises StoreBusyError if
-        so much is written meanwhile that the copy had to begin again three times, DiskFullError.
+        If any process has the store open for writing, a private copy is verified.  It needs disk
+        space; readers and writers may go on.  ``salvage`` compacts the intact frames of a damaged
+        log into the table and keeps the log under another name.  Raises StoreBusyError if
+        concurrent writes forced three restarts of the copy, DiskFullError.
         """
         engine = self._handle.writable_engine if salvage else self._handle.engine
         engine.refuse_nested()
@@ -350,7 +354,7 @@ class Store:
         return sheltered(lambda: checking.check(engine))
 
     def stats(self) -> StoreStats:
-        """Sizes and counters; costs at most some milliseconds."""
+        """Return sizes and counters, within a few milliseconds."""
         engine = self._handle.engine
         view = engine.view()
         counts = engine.from_table(lambda table: table.counts())
@@ -390,17 +394,17 @@ class Store:
         )
 
     def sync(self) -> None:
-        """Put everything acked so far, progress included, on the disk."""
+        """Sync all acknowledged writes to disk, including progress."""
         self._handle.commit([Flush()])
 
     def close(self) -> None:
-        """Close this handle; the last one of the last process leaves a single file.
+        """Close this handle; closing the last handle of the last process leaves a single file.
 
-        Closing again does nothing, unless the first time was cut short.  Raises WriteError if the
-        last compaction failed: nothing is lost then, and the log stays beside the table.  Raises
-        StoreReplacedError if the file at the path is not this store any more.
+        Closing again does nothing, unless the first call was interrupted.  Raises WriteError if
+        the last compaction failed: nothing is lost, and the log stays beside the table.  Raises
+        StoreReplacedError if the file at the path is no longer this store.
 
-        A handle that nobody refers to any longer is closed soon, by a thread.
+        A thread closes handles that are garbage collected without a call of this method.
         """
         self._handle.close()
 

@@ -1,8 +1,8 @@
-"""What to write in place of an object that cannot be stored.
+"""Hints for error messages: what to store instead of an object of an unsupported type.
 
-Rules: a table of data, looked up by the names of the object's class and of its bases, then by the
-attributes of its class.  Nothing is imported for it and no code of the class runs.  In a hint,
-``value`` stands for the object.
+Rules: a table, looked up by the names of the object's class and its bases, then by the attributes
+of its class.  Nothing is imported and no code of the class runs.  In a hint, ``value`` is the
+object.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ _BY_NAME = {
     "datetime.tzinfo": "str(value)",
     "xml.etree.ElementTree.Element": "xml.etree.ElementTree.tostring(value)",
     "http.cookies.SimpleCookie": "value.output()",
-    # Of other libraries, by the names that these have given their classes over time.
+    # Classes of other libraries, under their current and former names.
     "numpy.ndarray": "value.tolist()",
     "numpy.timedelta64": "value.item()",
     "numpy.generic": "value.item()",
@@ -113,9 +113,9 @@ _BY_METHOD = {"keys": _PAIRS, "__next__": _ITEMS, "__iter__": _ITEMS}
 
 
 def advice(kind: type) -> str:
-    """Say why an object of ``kind`` cannot be stored, and what to write instead.
+    """Return why an object of ``kind`` cannot be stored, and what to store instead.
 
-    The text goes on after "the app.Point there".
+    The text continues a sentence that begins with "the app.Point there".
     """
     bases = bases_of(kind)
     attributes: set[object] = set()
@@ -140,7 +140,7 @@ def advice(kind: type) -> str:
 
 
 def is_missing(kind: type) -> bool:
-    """Return whether ``kind`` stands for a value that is not there, as the type of pandas.NaT."""
+    """Return whether ``kind`` represents a missing value, like the type of pandas.NaT."""
     return _by_name(bases_of(kind)) is _MISSING
 
 

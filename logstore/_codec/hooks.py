@@ -1,20 +1,20 @@
-"""The application's own types: ``enc_hook`` and ``dec_hook`` of :func:`logstore.open`.
+"""Types of the application: ``enc_hook`` and ``dec_hook`` of :func:`logstore.open`.
 
-Names and meaning are msgspec's:
+The names and their meaning are those of msgspec:
 
-- ``enc_hook(obj)`` is called for an object of a type that is not stored.  It returns an object that
-  is, or one for which it will be called again; ``NotImplementedError`` says that it does not
-  support the type.
-- ``dec_hook(type, obj)`` is called with the type of that object and with what ``enc_hook`` made of
-  it, and returns the value to be read.  ``NotImplementedError`` says that it does not support it:
-  what ``enc_hook`` made is then the value, as it is without a ``dec_hook``.
+- ``enc_hook(obj)`` is called with an object of an unsupported type.  It returns an object of a
+  supported type, or an object for which it is called again.  It raises ``NotImplementedError`` for
+  types that it does not support.
+- ``dec_hook(type, obj)`` is called with the type of that object and the result of ``enc_hook``.  It
+  returns the value for the reader.  If it raises ``NotImplementedError``, the reader gets the
+  result of ``enc_hook``, as without a ``dec_hook``.
 
-msgspec takes the type from the schema that it decodes for.  A store has none: the name of the class
-stands beside the value.  ``type`` is the class of this name if its module is imported and has it,
-and otherwise the dotted name as a str.  Nothing is imported because of what was read.
+msgspec knows the type from its schema.  A store has no schema: it saves the name of the class with
+the value.  ``type`` is the class of this name if its module is imported and has it, otherwise the
+dotted name as a str.  Decoding imports nothing.
 
-Rules: hooks are only called here, and in any thread.  Whatever ``Exception`` they raise becomes
-the error of the codec, with the hook's as its cause.
+Rules: hooks are called only in this module, in any thread.  An ``Exception`` from a hook becomes
+the cause of an error of the codec.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DecHook = Callable[[Any, Any], Any]
 
 
 class Hooked(NamedTuple):
-    """What ``enc_hook`` made of an object, and the class of the object."""
+    """The result of ``enc_hook`` for an object, and the class of the object."""
 
     module: str
     qualname: str
@@ -40,12 +40,12 @@ class Hooked(NamedTuple):
 
 
 def hooked(kind: type, value: Any) -> Hooked:
-    """Return ``value`` as what was made of an instance of ``kind``."""
+    """Return ``value``, marked as the result for an instance of ``kind``."""
     return Hooked(*class_names(kind), value)
 
 
 def call_enc_hook(enc_hook: EncHook, value: object) -> Any:
-    """Return what the hook makes of ``value``.  Raises :class:`Refused`, and ``MemoryError``."""
+    """Return the result of the hook for ``value``.  Raises :class:`Refused`, ``MemoryError``."""
     try:
         made = enc_hook(value)
     except NotImplementedError:
@@ -61,10 +61,10 @@ def call_enc_hook(enc_hook: EncHook, value: object) -> Any:
 
 
 def check_hook(name: str, hook: object) -> None:
-    """Raise ``TypeError`` unless ``hook`` is None or a function that is no coroutine function."""
+    """Raise ``TypeError`` unless ``hook`` is None or a function and not a coroutine function."""
     if hook is None:
         return
-    import inspect  # large, and most stores have no hooks
+    import inspect  # slow to import, and most stores have no hooks
 
     if not callable(hook):
         raise TypeError(f"{name} must be a function, not {type_name(type(hook))}")
@@ -73,14 +73,14 @@ def check_hook(name: str, hook: object) -> None:
 
 
 def find_class(module: str, qualname: str) -> type | None:
-    """Return the class of that name, if its module is imported and has it.
+    """Return the class of this name, or None if its module is not imported or has no such class.
 
     No code of the module or of a class runs.
     """
     found: Any = sys.modules.get(module)
     try:
         for name in qualname.split("."):
-            # Not getattr: a module's __getattr__, or a lazy module's, may import anything.
+            # Not getattr: the __getattr__ of a module may import anything.
             found = object.__getattribute__(found, "__dict__").get(name)
     except AttributeError:
         return None
@@ -88,20 +88,20 @@ def find_class(module: str, qualname: str) -> type | None:
 
 
 class Revival:
-    """One decoding with a ``dec_hook``: what it made, and how it failed."""
+    """The state of one decoding with a ``dec_hook``: its results and its failure."""
 
     def __init__(self, dec_hook: DecHook, check: Callable[[Any, Revival], None]) -> None:
         self._dec_hook = dec_hook
         self._check = check
-        self._made: dict[int, Any] = {}  # keeps them alive, so that ids stay theirs
+        self._made: dict[int, Any] = {}  # keeps the objects alive, so that ids are not reused
         self.failure: DecodeError | None = None
 
     def is_made(self, value: object) -> bool:
-        """Return whether ``value`` is what the hook has returned: it may be of any type."""
+        """Return whether the hook returned ``value``, which may be of any type."""
         return id(value) in self._made
 
     def read(self, payload: list[Any]) -> Any:
-        """Return what the hook makes of a tagged value."""
+        """Return the result of the hook for a tagged value."""
         module, qualname, value = checked_payload(payload)
         self._check(value, self)
         name = f"{module}.{qualname}"
@@ -121,7 +121,7 @@ class Revival:
 
 
 def checked_payload(payload: list[Any]) -> tuple[str, str, Any]:
-    """Return module, name and value.  Raises ``ValueError`` for what is never written."""
+    """Return module, name and value.  Raises ``ValueError`` for an invalid payload."""
     module, qualname, value = payload
     if type(module) is not str or type(qualname) is not str:
         raise ValueError("expected the module and the name of a class")

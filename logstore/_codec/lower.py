@@ -1,9 +1,9 @@
-"""Values as far as plain CBOR and tags can hold them: the first half of encoding.
+"""The first half of encoding: values as plain CBOR types and tags.
 
-Rules: pure; decides everything that can be refused before a byte is written.  Types are compared
-exactly, never with ``isinstance``.  A part of a value that needs no tag is passed on as it is,
-not copied; that is most of them, so the common case is a few set operations per container.  What
-the code of a value raises (a time zone, a number, a hash) is a refusal at its place.
+Rules: pure functions.  All refusals happen here, before any output.  Types are compared exactly,
+never with ``isinstance``.  A part of a value that needs no tag is passed on without a copy: the
+common case takes a few set operations per container.  An exception from the code of a value (a time
+zone, a number, a hash) is a refusal with the path of that value.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from logstore._codec.text import bases_of
 from logstore.errors import ValueTooLargeError
 
 MAX_DEPTH = 64
-"""How many containers may stand around a value."""
+"""The maximum depth of nested containers around a value."""
 
 SAME_HASH_MAX = 1000
-"""How many keys of one dict, or elements of one set, may have one hash.
+"""How many keys of one dict, or elements of one set, may have the same hash.
 
-Only keys that are not all str or bytes are counted: the hashes of those two are salted, so bytes
-that were made to collide cannot exist.
+Dicts with only str or bytes keys are not checked: the hashes of these types are salted, so that
+collisions cannot be constructed.
 """
 
 TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels"
 
 PLAIN = frozenset({type(None), bool, int, float, str, bytes})
-"""What CBOR holds without a tag of ours."""
+"""The types that need no tag in CBOR."""
 
 SIZELESS = PLAIN - {str, bytes}
-"""Those of them that take next to no room, but for an int of very many bits."""
+"""The plain types of a few bytes, except for a very large int."""
 
 _PLAIN_BUT_STR = PLAIN - {str}
 _TEXT_KEYS = frozenset({str, bytes})
@@ -56,7 +56,7 @@ _BYTES_KEYS = frozenset({bytes})
 
 
 class Job:
-    """What one encoding needs to know and remember."""
+    """The state of one encoding."""
 
     __slots__ = (
         "changed",
@@ -73,18 +73,18 @@ class Job:
     def __init__(self, max_bytes: int, enc_hook: EncHook | None = None) -> None:
         self.max_bytes = max_bytes
         self.enc_hook = enc_hook
-        self.room = max_bytes  # each item takes a byte at least: shared lists cannot explode
-        # Types that CBOR holds as they are, and types of keys that a CBOR map may have.
+        self.room = max_bytes  # each item takes at least a byte: bounds lists that are shared
+        # The types that need no tag, and the key types of a CBOR map.
         self.plain = PLAIN
         self.keys = _TEXT_KEYS
-        self.changed = False  # saw what may come back equal to something that it is not equal to
-        self.keyed = False  # saw a set or a dict that is written as an array
-        # What the hook has made, by the ids of the objects: it is asked once about each.
+        self.changed = False  # met values that may be equal after decoding but are not equal now
+        self.keyed = False  # met a set, or a dict that is written as an array
+        # The results of the hook by the ids of the objects: it is called once for each object.
         self.made: dict[int, Hooked] = {}
         self.kept: list[object] = []
 
     def again_with_surrogates(self) -> None:
-        """Begin again, and look at each str: CBOR has refused one."""
+        """Start again and check each str, because CBOR refused one."""
         self.room = self.max_bytes
         self.plain = _PLAIN_BUT_STR
         self.keys = _BYTES_KEYS
@@ -98,7 +98,7 @@ class Job:
 
 
 def lower(value: Any, depth: int, job: Job) -> Any:
-    """Return what CBOR can hold for ``value``: itself where nothing in it needs a tag."""
+    """Return ``value`` in types of CBOR; ``value`` itself if nothing in it needs a tag."""
     try:
         kind = type(value)
         if kind in job.plain:
@@ -106,7 +106,7 @@ def lower(value: Any, depth: int, job: Job) -> Any:
         return _LOWER.get(kind, _lower_other)(value, depth, job)
     except (Refused, ValueTooLargeError, MemoryError):
         raise
-    except Exception as error:  # of a time zone, a number, a key's hash, a metaclass
+    except Exception as error:  # from a time zone, a number, the hash of a key, a metaclass
         raise Refused.failed(value, error) from error
 
 
@@ -126,7 +126,7 @@ def _lower_hooked(value: Any, depth: int, job: Job, enc_hook: EncHook) -> CBORTa
     if made is None:
         made = hooked(type(value), call_enc_hook(enc_hook, value))
         job.made[id(value)] = made
-        job.kept.append(value)  # so that the id stays its own
+        job.kept.append(value)  # keeps the id from being reused
     return _lower_made(made, depth, job, value)
 
 
@@ -220,7 +220,7 @@ def _lower_dict(value: dict[Any, Any], depth: int, job: Job) -> dict[Any, Any] |
 
 
 def _lower_surrogates(value: str, depth: int, job: Job) -> str | CBORTag:
-    # Only in the second attempt, when some str of the value has a lone surrogate.
+    # Only in the second attempt: some str of the value has a lone surrogate.
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -233,7 +233,7 @@ def _leaf_lowering(leaf: Leaf) -> Callable[[Any, int, Job], CBORTag]:
     has_zone = kind in (dt.datetime, dt.time)
 
     def lower_leaf(value: Any, depth: int, job: Job) -> CBORTag:
-        payload = write(value)  # a time zone's methods can be anybody's code
+        payload = write(value)  # may run the code of a time zone
         if has_zone and type(value.tzinfo) not in (type(None), dt.timezone):
             job.changed = True
         if str not in job.plain:

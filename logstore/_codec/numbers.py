@@ -1,8 +1,8 @@
-"""Numbers of other libraries, such as numpy's, as the built-in numbers that they equal.
+"""Converting numbers of other libraries, such as numpy, to equal built-in numbers.
 
-Rules: a number is what is registered with :mod:`numbers`, and numpy's booleans; nothing is
-imported to find out.  A number that no built-in one equals, as one with more digits than a float,
-is a ``ValueError``.  The code of the number runs, and may raise anything.
+Rules: numbers are the types registered with :mod:`numbers`, and numpy's booleans.  No module is
+imported to find out.  A number without an equal built-in number, such as one with more digits than
+a float, is a ``ValueError``.  The code of the number runs and may raise any exception.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 from logstore._codec.text import bases_of, class_names
 
-# Of numpy's classes, the scalars' base, the booleans by both of their names, and the one that is
-# registered as an integer, although its unit is more than a number.
+# numpy classes: the base of scalars, the two names of the boolean, and timedelta64, which is
+# registered as an integer although it has a unit.
 _SCALAR = "numpy.generic"
 _BOOLEANS = frozenset({"numpy.bool", "numpy.bool_"})
 _WITH_UNIT = "numpy.timedelta64"
@@ -25,7 +25,7 @@ def _fraction(value: Any) -> Fraction:
     return Fraction(int(value.numerator), int(value.denominator))
 
 
-# The narrowest kind first; each is one of the next.
+# The narrowest kind first; each is a subclass of the next.
 _KINDS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
     (numbers.Integral, int),
     (numbers.Rational, _fraction),
@@ -35,7 +35,7 @@ _KINDS: tuple[tuple[type, Callable[[Any], Any]], ...] = (
 
 
 def converter_for(kind: type) -> Callable[[Any], Any] | None:
-    """Return what makes a built-in number of an instance of ``kind``; None if it is no number."""
+    """Return the converter of ``kind`` to a built-in number; None if ``kind`` is not a number."""
     names = [".".join(class_names(base)) for base in bases_of(kind)]
     if _WITH_UNIT in names:
         return None
@@ -48,14 +48,14 @@ def converter_for(kind: type) -> Callable[[Any], Any] | None:
 
 
 def is_numpys(kind: type) -> bool:
-    """Return whether ``kind`` is a class of numpy's scalars."""
+    """Return whether ``kind`` is a scalar class of numpy."""
     return any(class_names(base) == ("numpy", "generic") for base in bases_of(kind))
 
 
 def exact(convert: Callable[[Any], Any], value: Any) -> Any:
     """Return the built-in number that equals ``value``; a nan for a nan.
 
-    Raises ``ValueError`` if there is none, and whatever the number's own code raises.
+    Raises ``ValueError`` if there is none, and any exception from the code of the number.
     """
     plain = convert(value)
     if plain != value and value == value:

@@ -1,9 +1,9 @@
-"""Where in a value the thing is that cannot be stored: ``result['rows'][3]``.
+"""The path of a part that cannot be stored: ``result['rows'][3]``.
 
-Rules: costs nothing until something is refused.  The exception is raised at the culprit and
-travels outwards; each container on its way says where in it the culprit stood.  Keys are shown
-by a bounded repr and only once they are known to be of storable types, so no code of the value's
-own classes runs and nothing huge is formatted.
+Rules: there is no cost until a value is refused.  The exception is raised at the refused part.
+Each container on its way outwards adds a step to the path.  Keys are shown with a bounded repr, and
+only if their types can be stored: no code of the value's own classes runs and no huge text is
+formatted.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _key_repr = _KeyRepr().repr
 
 
 class Refused(Exception):
-    """A part of the value that cannot be stored, and what is known of its place so far."""
+    """A part of the value cannot be stored; collects the path of that part."""
 
     def __init__(self, culprit: object, reason: str, *, nesting: bool = False) -> None:
         super().__init__(reason)
@@ -53,7 +53,7 @@ class Refused(Exception):
         self.nesting = nesting
         self._of_hook = False
         self._at = culprit
-        # From the culprit outwards: the containers, and where in each the next one stands.
+        # From the culprit outwards: the containers, and the step from each to the next inner one.
         self._chain: list[object] = [culprit]
         self._steps: list[str] = []
 
@@ -68,7 +68,7 @@ class Refused(Exception):
         return refused
 
     def of_hook(self, origin: str) -> None:
-        """Note that the culprit is not in the value, but in what a hook made of an ``origin``."""
+        """Note that the culprit is in the object that a hook made of an ``origin``."""
         if not self._of_hook:
             self._of_hook = True
             self.reason += f" (enc_hook made it of the {safe_text(origin, NAME_CHARS_MAX)})"
@@ -81,9 +81,9 @@ class Refused(Exception):
         *,
         names: Iterable[Any] | None = None,
     ) -> bool:
-        """Note where in ``container`` the culprit stands; False if not among ``children``.
+        """Add a step for ``container``; return False if no child of ``children`` is on the path.
 
-        ``step`` is a format for its position, or for its name if there are ``names``.
+        ``step`` is a format for the position of the child, or for its name if there are ``names``.
         """
         for index, child in enumerate(children):
             if child is self._at:
@@ -97,7 +97,7 @@ class Refused(Exception):
         return False
 
     def message(self, root: str) -> str:
-        """Return the whole sentence; ``root`` is the name of the outermost value."""
+        """Return the error message; ``root`` is the name of the outermost value."""
         steps = self._steps[::-1]
         if self.nesting:
             seen: set[int] = set()

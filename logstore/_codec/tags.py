@@ -1,8 +1,8 @@
-"""The table of tags: how each type that CBOR itself cannot hold is written and read.
+"""The table of tags: how types outside plain CBOR are written and read.
 
-Rules: this is the on-disk format of values, so a row is never changed or reused, only added.
-Plain CBOR holds None, bool, int (tags 2 and 3 for large ones), float, str, bytes, list, and a
-dict whose keys are all str or bytes.  Every other type is a tag and a payload:
+Rules: this is the on-disk format of values: rows may be added, never changed or reused.  Plain CBOR
+has None, bool, int (with tags 2 and 3 for large values), float, str, bytes, list, and a dict whose
+keys are all str or bytes.  Every other type is a tag and a payload:
 
 ====== =============================== =========================================================
 tag    type                            payload
@@ -13,13 +13,13 @@ tag    type                            payload
 45059  dict with any other key         array: key, value, key, value, ... in insertion order
 45060  str with a lone surrogate       byte string: UTF-8, the surrogates encoded like any other
 45061  complex                         array: real part, imaginary part (floats)
-45062  datetime                        text, ISO 8601; or, if that is not enough, array: text
+45062  datetime                        text, ISO 8601; or, if that would lose data, array: text
                                        without offset, fold (0 or 1), offset from UTC in
                                        microseconds or null, name of the zone or null
 45063  date                            text, ISO 8601
 45064  time                            as for datetime
 45065  timedelta                       integer, microseconds
-45066  Decimal                         text, as ``str()`` gives it
+45066  Decimal                         text, as returned by ``str()``
 45067  Fraction                        array: numerator, denominator (integers)
 45068  UUID                            byte string of 16 bytes
 45069  IPv4Address                     text
@@ -29,12 +29,12 @@ tag    type                            payload
 45073  IPv6Network                     text, with its scope id and a prefix length
 45074  IPv6Interface                   text, with its scope id and a prefix length
 45075  (any other, by an enc_hook)     array: module and qualified name of its class (texts), and
-                                       what the hook made of it
+                                       the value that the hook returned
 ====== =============================== =========================================================
 
-The functions are pure.  ``write`` gets a value of exactly the row's type; ``read`` gets a payload
-of exactly one of the row's payload types and treats what is in it as hostile: it may raise any
-``Exception``, and takes time and memory in proportion to the payload.
+The functions are pure.  ``write`` gets a value of exactly the row's type.  ``read`` gets a payload
+of exactly one of the row's payload types and does not trust its content: it may raise any
+``Exception``, and takes time and memory proportional to the payload.
 """
 
 from __future__ import annotations
@@ -62,16 +62,15 @@ TAG_SURROGATES = 45060
 TAG_HOOKED = 45075
 
 HOOKED_HEAD = b"\xd9" + TAG_HOOKED.to_bytes(2, "big")
-"""How an item with this tag begins; bytes without it hold none."""
+"""The first bytes of an item with this tag.  An encoding without these bytes has no such item."""
 
 FRACTION_BITS_MAX = 1 << 18
 """The most bits that a Fraction's numerator or denominator may have.
 
-Reading a Fraction takes a greatest common divisor, whose time is quadratic; at this limit it
-is about 50 ms.
+Reading a Fraction computes a greatest common divisor in quadratic time, about 50 ms at this limit.
 """
 
-# Exact whatever the caller's own decimal context says.
+# Exact, independent of the caller's decimal context.
 _EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[InvalidOperation])
 _MICROSECOND = dt.timedelta(microseconds=1)
 
@@ -107,7 +106,7 @@ def _write_clock(value: dt.datetime | dt.time) -> str | list[Any]:
         name = str.__str__(zone.tzname(None))  # it may be of a subclass of str
         if name == dt.timezone(zone.utcoffset(None)).tzname(None):
             name = None
-    # Parsing drops the microseconds of an offset of less than a second, so not in the text.
+    # Parsing a text drops the microseconds of an offset of less than a second.
     if not value.fold and name is None and (offset is None or not offset.microseconds):
         return value.isoformat()
     text = value.replace(tzinfo=None).isoformat()
@@ -183,7 +182,7 @@ def _read_uuid(payload: bytes) -> UUID:
 
 
 def _with_prefix(kind: Callable[[str], Any]) -> Callable[[str], Any]:
-    """A reader that leaves no digits to convert but those of a prefix length."""
+    """Return a reader that accepts only a short prefix length, to bound the digits to convert."""
 
     def read(payload: str) -> Any:
         prefix = payload.rpartition("/")[2]
@@ -216,4 +215,4 @@ STORED = frozenset(
     {type(None), bool, int, float, str, bytes, list, tuple, dict, set, frozenset}
     | {leaf.kind for leaf in LEAVES}
 )
-"""All types that are stored as they are."""
+"""All types that are stored without a conversion."""

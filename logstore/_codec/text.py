@@ -1,7 +1,7 @@
-"""Texts about objects whose own code may fail: names of classes, ``str``, ``repr``, errors.
+"""Texts about objects whose own code may fail: class names, ``str``, ``repr``, errors.
 
-Rules: nothing here raises an ``Exception``, whatever the object does; every text is of bounded
-length and can be encoded.  The name of a class is read without running code of the class.
+Rules: no function raises an ``Exception``, whatever the object does.  Every text has a bounded
+length and can be encoded.  Reading the name of a class runs no code of the class.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 NAME_CHARS_MAX = 200
-"""How much of a module's or a class's name is shown."""
+"""The maximum length of a module or class name in a text."""
 
 TEXT_CHARS_MAX = 1 << 16
-"""How much is kept of a text that says what an object is."""
+"""The maximum length of a text about an object."""
 
 _ERROR_CHARS_MAX = 500
 
-# Not kind.__module__: a metaclass may have an opinion of its own.
+# Not kind.__module__: a metaclass may override it.
 _module_of: Any = vars(type)["__module__"].__get__
 _qualname_of: Any = vars(type)["__qualname__"].__get__
 
 bases_of: Callable[[type], tuple[type, ...]] = vars(type)["__mro__"].__get__
-"""A class and its bases, in the order in which attributes are looked up."""
+"""Returns a class and its bases, in method resolution order."""
 
 namespace_of: Callable[[type], Mapping[str, Any]] = vars(type)["__dict__"].__get__
-"""What a class defines itself."""
+"""Returns the attributes that a class itself defines."""
 
 
 def class_names(kind: type) -> tuple[str, str]:
@@ -40,12 +40,12 @@ def class_names(kind: type) -> tuple[str, str]:
 
 
 def type_name(kind: type) -> str:
-    """Return the dotted name of a class, to be shown."""
+    """Return the dotted name of a class for a message."""
     return ".".join(safe_text(name, NAME_CHARS_MAX) for name in class_names(kind))
 
 
 def text_of(function: Callable[[Any], str], value: object, chars_max: int) -> str:
-    """Return ``str`` or ``repr`` of anything, or a text that says what that raised."""
+    """Return the ``str`` or ``repr`` of any object, or a text about the error that it raised."""
     try:
         return safe_text(str.__str__(function(value)), chars_max)
     except Exception as failure:
@@ -61,7 +61,7 @@ def describe(error: BaseException) -> str:
 
 
 def safe_text(text: str, chars_max: int) -> str:
-    """Return a text that every encoding can hold, of bounded length."""
+    """Return a text of bounded length without surrogates."""
     if len(text) > chars_max:
         text = f"{text[:chars_max]} [{len(text) - chars_max} more characters]"
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,28 +1,28 @@
-"""Values to bytes and back, with their exact types.
+"""Encoding and decoding of values, with their exact types.
 
-Rules: pure functions, no I/O, any thread.  Nothing is ever executed or imported because of what
-the bytes say, but for a ``dec_hook``.  What goes in comes out with the same type at every level; a
-value of any other type, a subclass included, is refused before a byte is written.  The exceptions
-are numbers of other libraries (``_codec/numbers.py``) and what an ``enc_hook`` takes
-(``_codec/hooks.py``).  Whatever the code of a value raises is a refusal, too.  The bytes
-are one CBOR item (RFC 8949) in definite lengths, with the tags of ``_codec/tags.py`` and no
-others.
+Rules: pure functions, no I/O, any thread.  Decoding never executes or imports anything, except a
+``dec_hook``.  A value is decoded with the same type at every level.  A value of any other type,
+including subclasses, is refused before any output.  The exceptions are numbers of other libraries
+(``_codec/numbers.py``) and types that an ``enc_hook`` converts (``_codec/hooks.py``).  An exception
+from the code of a value is a refusal too.  The encoding is one CBOR item (RFC 8949) of definite
+length, with only the tags of ``_codec/tags.py``.
 
 The types are None, bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset,
 datetime, date, time, timedelta, Decimal, Fraction, UUID, and the addresses, networks and
-interfaces of :mod:`ipaddress`.  What is and is not kept beyond equality:
+interfaces of :mod:`ipaddress`.  Beyond equality, the following is kept or lost:
 
-- insertion order of dicts, but not the order of sets; signs of zeros; trailing zeros, signs,
-  exponents and NaN payloads of Decimals; but not the payload and the sign of a float nan;
-- ``fold``, and the offset from UTC of an aware datetime or time.  A ``datetime.timezone`` comes
-  back as it was, with its name.  Any other time zone (zoneinfo, pytz) comes back as a
-  ``datetime.timezone`` of the offset it had then, so that reading needs no time zone database;
-  a time whose zone has no fixed offset is refused;
-- lone surrogates in a str; scope ids of IPv6 addresses; but not ``UUID.is_safe``;
-- two references to one object come back as two equal objects.
+- kept: the order of dicts, signs of zeros, and all details of Decimals (trailing zeros, signs,
+  exponents, NaN payloads); lost: the order of sets, the payload and the sign of a float nan;
+- kept: ``fold``, the offset from UTC of an aware datetime or time, and a ``datetime.timezone`` with
+  its name.  Any other time zone (zoneinfo, pytz) becomes a ``datetime.timezone`` of the offset at
+  that time, so that decoding needs no time zone database.  A time whose zone has no fixed offset is
+  refused;
+- kept: lone surrogates in a str, scope ids of IPv6 addresses; lost: ``UUID.is_safe``;
+- two references to one object become two equal objects.
 
-A Fraction's parts are limited to :data:`logstore._codec.tags.FRACTION_BITS_MAX` bits, keys that
-share one hash to :data:`SAME_HASH_MAX`, nesting to :data:`MAX_DEPTH`: these bound the time to read.
+To bound the time of decoding, the parts of a Fraction are limited to
+:data:`logstore._codec.tags.FRACTION_BITS_MAX` bits, the keys with one hash to
+:data:`SAME_HASH_MAX`, and nesting to :data:`MAX_DEPTH`.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ from logstore.errors import DecodeError, UnserializableValueError, ValueTooLarge
 
 __all__ = ["MAX_DEPTH", "SAME_HASH_MAX", "decode_value", "encode_small", "encode_value"]
 
-# What counts as small: each part costs PART_COST, each character or byte of a string one more.
+# The budget of a small value: each part costs PART_COST, each character or byte of a string 1.
 SMALL_BUDGET = 1 << 14
 PART_COST = 64
 SMALL_DEPTH = 16
 
-# A container may be a tag around an array; the innermost leaf may be tag, array, tag.
+# A container may be a tag with an array; the innermost leaf may be a tag, an array and a tag.
 _CBOR_DEPTH_MAX = 2 * MAX_DEPTH + 4
 _READ_SIZE = 1 << 16
 _REASON_CHARS_MAX = 200
@@ -80,16 +80,15 @@ def encode_value(
     root: str = "result",
     enc_hook: EncHook | None = None,
 ) -> bytes:
-    """Return the bytes of ``value``; see the module for the types and for what is kept.
+    """Return the encoding of ``value``; the module lists the types and the details that are kept.
 
-    ``root`` is what messages call the value itself; ``enc_hook`` is asked about objects of other
-    types, see ``_codec/hooks.py``.  The value must not be changed by another
-    thread meanwhile.  A refused value costs no more memory than ``max_bytes`` and one of its
-    strings.
+    ``root`` is the name of the value in messages.  ``enc_hook`` converts objects of other types,
+    see ``_codec/hooks.py``.  Other threads must not change the value during the call.  A refused
+    value takes no more memory than ``max_bytes`` plus one of its strings.
 
-    Raises :class:`UnserializableValueError`, naming the type and the path, for a value that
-    holds anything else, that is nested deeper than :data:`MAX_DEPTH` or that holds itself;
-    :class:`ValueTooLargeError` when there would be more than ``max_bytes`` bytes.
+    Raises :class:`UnserializableValueError`, naming the type and the path, for a value with an
+    unsupported type, with nesting deeper than :data:`MAX_DEPTH`, or that contains itself;
+    :class:`ValueTooLargeError` when the encoding is larger than ``max_bytes``.
     """
     data = encode_small(value)
     if data is not None:
@@ -111,34 +110,34 @@ def encode_value(
         raise UnserializableValueError(refused.message(root)) from refused.__cause__
     except DecodeError as error:
         raise UnserializableValueError(
-            f"cannot store {root}: keys or elements in it cannot be read again as what is kept"
-            " of them, as two that differ in their time zones alone, of which only the offset"
-            f" from UTC is kept: {error}"
+            f"cannot store {root}: keys or elements in it could not be read again, such as two"
+            " times that differ only in their time zones (only the offset from UTC is kept):"
+            f" {error}"
         ) from error
     except (ValueTooLargeError, MemoryError):
         raise
-    except Exception as error:  # such as of a container that changes meanwhile
+    except Exception as error:  # such as from a container that changes during the call
         raise UnserializableValueError(f"cannot store {root}: {describe(error)}") from error
     return data
 
 
 def encode_small(value: object) -> bytes | None:
-    """Return the bytes of a value that is small and plain, as most are; None for any other.
+    """Return the encoding of a small and plain value; None for any other value.
 
-    These are what :func:`encode_value` would write.  Takes some tens of microseconds at most,
-    whatever the value is.
+    The result is the same as from :func:`encode_value`.  For any value, this takes at most some
+    tens of microseconds.
     """
     try:
-        # A list of one, so that strings and containers are weighed alike.
+        # A list of one item, so that strings and containers are handled alike.
         if _weigh([value], SMALL_BUDGET, SMALL_DEPTH) >= 0:
             return dumps(value)
-    except Exception:  # lone surrogates, which take a tag; the long way says what else it is
+    except Exception:  # lone surrogates need a tag; encode_value reports all other errors
         pass
     return None
 
 
 def _weigh(container: Any, budget: int, depth: int) -> int:
-    """What is left of a budget; below zero if it is too little or there are other types."""
+    """Return the rest of a budget; negative if it is too small or there are other types."""
     budget -= PART_COST * len(container)
     if budget < 0 or depth == 0:
         return -1
@@ -163,7 +162,7 @@ def _weigh(container: Any, budget: int, depth: int) -> int:
     return budget
 
 
-# What bytes that no encoder writes can raise.
+# The errors that invalid data can raise.
 _OF_DATA = (
     *(CBORError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError),
     *(RecursionError, EOFError, DecodeError, Refused),
@@ -171,17 +170,17 @@ _OF_DATA = (
 
 
 def decode_value(data: bytes | memoryview, dec_hook: DecHook | None = None) -> Any:
-    """Return the value that ``data`` holds: one of the types of the module, at every level.
+    """Return the value encoded in ``data``, with only the types of the module at every level.
 
-    With ``dec_hook``, what an ``enc_hook`` has made comes back as what that returns, see
-    ``_codec/hooks.py``; without, as it is.
+    ``dec_hook`` converts the objects that an ``enc_hook`` returned, see ``_codec/hooks.py``.
+    Without it, they are returned unchanged.
 
-    Trusts nothing in ``data``: time and memory are in proportion to its length, which the
-    caller bounds (up to about a hundred bytes of objects for each byte of input).
+    ``data`` is not trusted.  Time and memory are proportional to its length: up to about a hundred
+    bytes of objects for each byte of input.  The caller limits the length.
 
-    Raises :class:`DecodeError` for anything that :func:`encode_value` would not write: damaged,
-    cut short or followed by more, an unknown tag, equal keys, nesting beyond :data:`MAX_DEPTH`;
-    and when ``dec_hook`` fails: ``plain`` of the error is then the value without it.
+    Raises :class:`DecodeError` for data that :func:`encode_value` cannot write: damaged or
+    truncated data, trailing bytes, an unknown tag, equal keys, nesting beyond :data:`MAX_DEPTH`.
+    Also raises it when ``dec_hook`` fails; ``plain`` of the error is the value without the hook.
     """
     stream = BytesIO(data)
     revival = None if dec_hook is None else Revival(dec_hook, _check_below)
@@ -197,16 +196,16 @@ def decode_value(data: bytes | memoryview, dec_hook: DecHook | None = None) -> A
         ).decode()
         _check(value, 0, revival)
     except MemoryError:
-        raise  # says something about this process, not about the data
+        raise  # a problem of this process, not of the data
     except Exception as error:
         cause = error.__cause__
         if isinstance(cause, MemoryError) or (cause and not isinstance(cause, Exception)):
-            raise cause from None  # nor does that, nor does an interrupt
+            raise cause from None  # also not a problem of the data, nor is an interrupt
         if revival is not None and revival.failure is not None:
             revival.failure.plain = decode_value(data)
             raise revival.failure from revival.failure.__cause__
         if not isinstance(error, _OF_DATA):
-            raise  # a signal handler's
+            raise  # from a signal handler
         if cause and not isinstance(cause, _OF_DATA):
             raise cause from None
         reason = f"{error}: {cause}" if cause else f"{error}"
@@ -219,10 +218,10 @@ def decode_value(data: bytes | memoryview, dec_hook: DecHook | None = None) -> A
 
 
 class _Sink(BytesIO):
-    """The file that the encoder writes to; stops it at the limit.
+    """The file that the encoder writes to; it raises at the size limit.
 
-    A BytesIO for its ``writable`` alone: one in Python could be interrupted by a signal, and the
-    encoder would take what the handler raises for a file that cannot be written.
+    The base class is BytesIO for its ``writable``: a signal could interrupt a method in Python, and
+    the encoder would treat an exception from the handler as a file that is not writable.
     """
 
     __slots__ = ("chunks", "max_bytes", "size")
@@ -297,10 +296,10 @@ def _reader(payloads: tuple[type, ...], read: Callable[[Any], Any]) -> Callable[
 
 
 class _Readers(dict[int, Callable[[Any, bool], Any]]):
-    """The readers by tag; stands before all those that the decoder itself would know."""
+    """The readers by tag; no reader of the decoder itself is used."""
 
     def __missing__(self, tag: int) -> Callable[[Any, bool], Any]:
-        raise DecodeError(f"tag {tag} is unknown")  # a KeyError would mean: ask the decoder's
+        raise DecodeError(f"tag {tag} is unknown")  # after a KeyError the decoder uses its own
 
 
 _READERS = _Readers(
@@ -325,12 +324,12 @@ def _readers_with(revival: Revival) -> _Readers:
 
 
 def _check_below(value: Any, revival: Revival) -> None:
-    """Check what stands in a tag, before the hook sees it."""
+    """Check the content of a tag before it is passed to the hook."""
     _check(value, 0, revival)
 
 
 def _check(value: Any, depth: int, revival: Revival | None) -> None:
-    """Raise unless all types in ``value`` are ours, or made by a hook; CBOR has others."""
+    """Raise unless all types in ``value`` are supported or made by a hook; CBOR has more types."""
     kind = type(value)
     if kind in _ATOMS or (revival is not None and revival.is_made(value)):
         return

@@ -1,15 +1,14 @@
-"""Handing work from event loops to a thread, a batch at a time, and outcomes back.
+"""Passing batches of jobs from event loops to a thread, and outcomes back.
 
-Rules: what one loop asks for while its last batch is under way goes over together and comes back
-together: one hand-over and one call of the loop for a batch.  There is no timer.  A job that has
-been asked for is run even if its caller was cancelled; if no thread can be started for it, that is
-its caller's error.
+Rules: jobs that a loop submits during a batch form its next batch.  A batch takes one hand-over and
+one call of the loop.  There is no timer.  A submitted job is run even if its caller was cancelled.
+If its thread cannot be started, the caller gets the error.
 
-A signal handler may raise an exception anywhere on a loop's thread, so nothing rests on a callback
-that must not be lost.  Jobs and outcomes wait in queues until they are taken, and the thread, in
-which no signal handler runs, decides what is under way: it looks after a loop from which it has
-heard nothing for a while.  What must not be cut in two is one call of C, or an assignment and a
-call of C behind it, between which Python runs no handler.
+A signal handler may raise an exception anywhere on a loop's thread, so any callback may be lost.
+Jobs and outcomes therefore wait in queues until they are taken.  No signal handler runs in the
+worker thread; it keeps the state and calls a loop again that has been silent for a while.  Steps
+that must be atomic are one call of a C function, or an assignment followed by one: Python runs no
+handler in between.
 """
 
 from __future__ import annotations
@@ -28,10 +27,8 @@ from logstore._engine import affinity, threads
 from logstore._engine.failures import raisable
 from logstore.errors import StoreClosedError
 
-SWITCH_S = (
-    0.005  # as often as Python itself has a thread hand its lock over (sys.getswitchinterval)
-)
-PATIENCE_S, PATIENCE_S_MAX = 0.05, 0.5  # how long a loop may say nothing before it is looked after
+SWITCH_S = 0.005  # Python's own interval of switching threads (sys.getswitchinterval)
+PATIENCE_S, PATIENCE_S_MAX = 0.05, 0.5  # how long a loop may be silent before it is called again
 
 Outcome = tuple["asyncio.Future[Any]", Any, "BaseException | None"]  # future, value, error
 T = TypeVar("T")
@@ -39,30 +36,30 @@ J = TypeVar("J", bound=tuple[Any, "asyncio.Future[Any]"])
 
 
 class Inbox:
-    """Outcomes for one loop: any thread brings them, they wait until the loop has taken them."""
+    """The queue of outcomes for one loop.  Any thread may add outcomes."""
 
     __slots__ = ("__weakref__", "_called", "loop", "outcomes")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = weakref.ref(loop)
         self.outcomes: deque[list[Outcome]] = deque()
-        self._called = False  # again, while the loop does not run
+        self._called = False  # called again while the loop was not running
 
     def bring(self, outcomes: list[Outcome]) -> None:
-        """Have the loop resolve these futures."""
+        """Let the loop resolve these futures."""
         self.outcomes.append(outcomes)
         self.ring()
 
     def ring(self) -> None:
-        """Call the loop; one that is closed needs nothing any more."""
+        """Call the loop; drop the outcomes of a closed loop."""
         loop = self.loop()
         if loop is None or not call_soon(loop, self.open):
             self.outcomes.clear()
 
     def ring_again(self) -> None:
-        """Call the loop again if it has missed that.
+        """Call the loop again if the last call was lost.
 
-        One that does not run misses nothing: it is called once, and will come to that.
+        A loop that is not running is called again only once: it will run that call later.
         """
         loop = self.loop()
         runs = loop is not None and loop.is_running()
@@ -71,7 +68,7 @@ class Inbox:
             self.ring()
 
     def open(self) -> None:
-        """Take what there is, on the loop.  If an exception cuts it short, the rest stays."""
+        """Resolve the futures, on the loop.  After an exception the rest stays in the queue."""
         outcomes = self.outcomes
         while outcomes:
             for future, value, error in outcomes[0]:
@@ -84,10 +81,10 @@ class Inbox:
 
 
 class _Lane(Inbox, Generic[J]):
-    """What one loop asks of a worker.
+    """The jobs of one loop for a worker.
 
-    A lane is *parked* while the thread neither runs a batch of it nor has a token for it in its
-    queue: who asks then puts one there.
+    A lane is *parked* while the thread neither runs its batch nor has a token for it in its queue.
+    The next caller of :meth:`Worker.ask` then puts a token there.
     """
 
     __slots__ = ("due", "jobs", "parked", "worker")
@@ -97,12 +94,12 @@ class _Lane(Inbox, Generic[J]):
         self.worker = worker
         self.jobs: deque[J] = deque()
         self.parked = True
-        self.due = 0.0  # when the batch under way begins to be late
+        self.due = 0.0  # when the current batch counts as late
 
     def open(self) -> None:
-        """Take the outcomes; when the callers that they wake have asked again, the thread goes on.
+        """Resolve the futures, then let the thread continue.
 
-        So these, too, are gathered into one batch.
+        The woken callers run first, so that their next jobs form one batch.
         """
         super().open()
         loop = self.loop()
@@ -112,9 +109,9 @@ class _Lane(Inbox, Generic[J]):
 
 
 class Bell:
-    """Resolves a waiter's future with False when its time is up; see :meth:`Worker.ring_at`.
+    """Resolves a waiter's future with False after a time-out; see :meth:`Worker.ring_at`.
 
-    A waiter that goes on to another future looks afterwards whether the bell has ``rung``.
+    After replacing its future, a waiter must check whether the bell has ``rung``.
     """
 
     __slots__ = ("future", "lane", "rung")
@@ -126,10 +123,10 @@ class Bell:
 
 
 class Worker(Generic[J]):
-    """A thread that runs batches of jobs and brings each loop its outcomes in one call.
+    """A thread that runs batches of jobs and returns the outcomes of a batch in one call.
 
-    The thread is started by the first job, and anew in a forked child.  With ``near`` it runs
-    on the processor of the loop that asks: right for short jobs that seldom wait.
+    The first job starts the thread, in a forked child too.  With ``near`` the thread runs on the
+    CPU of the calling loop: good for short jobs that rarely block.
     """
 
     def __init__(
@@ -143,21 +140,21 @@ class Worker(Generic[J]):
         _workers.add(self)
 
     def begin_anew(self) -> None:
-        """Have no thread and know no loop; in a forked child any lock may be held for ever."""
+        """Reset to no thread, no loops and new locks: a forked child may inherit held locks."""
         self._lock = threading.Lock()
         self._lanes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Lane[J]] = (
             weakref.WeakKeyDictionary()
         )
-        self._latest: _Lane[J] | None = None  # of the loop that asked last: mostly the only one
+        self._latest: _Lane[J] | None = None  # of the loop that asked last, usually the only loop
         self._companion = affinity.Companion()
         self._serving = threading.Lock()  # held by the thread while it serves
         self._thread: threading.Thread | None = None
         self.tokens: queue.SimpleQueue[_Lane[J] | Bell | None] = queue.SimpleQueue()
 
     def ask(self, loop: asyncio.AbstractEventLoop, job: J) -> asyncio.Future[Any]:
-        """Have a job run; its future is resolved on ``loop``, the one that asks.
+        """Submit a job; its future is resolved on ``loop``, the loop of the caller.
 
-        Raises StoreClosedError, or what starting a thread raises.
+        Raises StoreClosedError, and the errors of starting a thread.
         """
         lane = self._lane_of(loop)
         if lane.parked:
@@ -175,17 +172,16 @@ class Worker(Generic[J]):
     def ring_at(
         self, loop: asyncio.AbstractEventLoop, when: float, bell: Bell
     ) -> asyncio.TimerHandle:
-        """Ring a bell at a time of the loop, by way of the thread, so that it is not lost."""
+        """Ring a bell at a time of the loop.  The thread does it, so that it is not lost."""
         bell.lane = self._lane_of(loop)
         return loop.call_at(when, self.tokens.put, bell)
 
     def is_kept_waiting(self) -> bool:
-        """Whether the loop that asked last should sleep a little, lest it keep the thread waiting.
+        """Return whether the loop that asked last should sleep, to let the thread get the GIL.
 
-        A loop that never sleeps gives Python's lock back only for the moments in which it looks
-        for events, each too short for a thread to wake up in; nor does Python step in, as it does
-        for a thread that does not give the lock back at all.  So this is true, once per
-        :data:`SWITCH_S`, while a batch of that loop is under way.
+        A loop that never sleeps releases the GIL only while it polls for events.  That is too
+        short for a thread to wake up, and it also keeps Python from forcing a switch.  So this is
+        true once per :data:`SWITCH_S` while a batch of that loop is running.
         """
         lane = self._latest
         if lane is None or lane.parked:
@@ -197,7 +193,7 @@ class Worker(Generic[J]):
         return True
 
     def come(self, lane: _Lane[J]) -> None:
-        """Have the thread ready for a batch of a loop, on that loop's thread."""
+        """Prepare the worker thread for a batch; call this on the loop's thread."""
         lane.due = monotonic() + SWITCH_S
         if not self._serving.locked() and not self._stopped:
             threads.start(self._serve, self._name, self._name)
@@ -205,7 +201,7 @@ class Worker(Generic[J]):
             self._companion.come(self._thread)
 
     def stop(self) -> None:
-        """Run what has been asked for, then end the thread."""
+        """Run all submitted jobs, then end the thread."""
         self._stopped = True
         self.tokens.put(None)
         with self._serving:
@@ -225,8 +221,9 @@ class Worker(Generic[J]):
 
     def _serve(self) -> None:
         if not self._serving.acquire(blocking=False):
-            return  # two were started at once
-        away: dict[_Lane[J], tuple[float, float]] = {}  # when to look after it, and how patiently
+            return  # two threads were started at once
+        # Lanes that have not taken their outcomes: when to call the loop again, and the interval.
+        away: dict[_Lane[J], tuple[float, float]] = {}
         try:
             self._thread = threading.current_thread()
             while (token := self._next_token(away)) is not None:
@@ -237,12 +234,12 @@ class Worker(Generic[J]):
                 self._take(lane, away)
         finally:
             self._serving.release()
-        while away:  # loops that have not taken their last outcomes yet
+        while away:  # until all loops have taken their last outcomes
             if (token := self._next_token(away)) is not None:
                 self._take(token, away)
 
     def _next_token(self, away: dict[_Lane[J], tuple[float, float]]) -> _Lane[J] | Bell | None:
-        """The next token, which may be one that has been lost on its loop."""
+        """Return the next token; replace a token that was lost on its loop."""
         while True:
             if not away:
                 return self.tokens.get()
@@ -260,7 +257,7 @@ class Worker(Generic[J]):
         outcomes: list[Outcome]
         if isinstance(token, Bell):
             assert token.lane is not None
-            token.rung = True  # before the future is looked up
+            token.rung = True  # before reading the future
             lane, outcomes = token.lane, [(token.future, False, None)]
         else:
             lane = token
@@ -272,7 +269,7 @@ class Worker(Generic[J]):
             away.pop(lane, None)
 
     def _outcomes_of(self, lane: _Lane[J]) -> list[Outcome]:
-        """Run what a loop asks for until there are outcomes, or nothing is left: then park it."""
+        """Run the jobs of a loop until there are outcomes; park the lane if no job is left."""
         jobs: list[J] = []
         try:
             while True:
@@ -286,13 +283,13 @@ class Worker(Generic[J]):
                 elif lane.parked:
                     return []
                 else:
-                    lane.parked = True  # and look once more, for what has just been asked
+                    lane.parked = True  # then check again for a job that was just submitted
         except BaseException as exc:
             return [(job[1], None, raisable(exc)) for job in jobs]
 
 
 class _Parcel(Inbox):
-    """The outcome of one job, which has a thread of its own."""
+    """The outcome of a job that runs in its own thread."""
 
     __slots__ = ("taken",)
 
@@ -306,9 +303,9 @@ class _Parcel(Inbox):
 
 
 def in_thread(job: Callable[[], T], name: str) -> asyncio.Future[T]:
-    """Run a long job in a thread of its own; the future is the running loop's.
+    """Run a long job in a new thread; return a future of the running loop.
 
-    Not in the loop's executor, whose locks are Python's, and which other jobs may keep busy.
+    The loop's executor is not used: it has Python locks, and other jobs may keep it busy.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
@@ -331,7 +328,7 @@ def in_thread(job: Callable[[], T], name: str) -> asyncio.Future[T]:
 
 
 def _withdraw(lane: _Lane[J], job: J) -> None:
-    """Raise StoreClosedError, unless the thread has taken the job all the same."""
+    """Raise StoreClosedError, unless the thread has already taken the job."""
     try:
         lane.jobs.remove(job)
     except ValueError:
@@ -340,7 +337,7 @@ def _withdraw(lane: _Lane[J], job: J) -> None:
 
 
 def call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> bool:
-    """Call on a loop's thread; False if the loop has been closed: then nobody waits there."""
+    """Run a call on a loop's thread; return False if the loop is closed."""
     try:
         loop.call_soon_threadsafe(call)
     except RuntimeError:

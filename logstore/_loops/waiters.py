@@ -1,10 +1,10 @@
-"""Tasks of one event loop that wait for results, behind one subscription.
+"""The waiters for results on one event loop, with one shared subscription.
 
-Rules: futures are entered and left on their loop only; other threads look them up.  A waiter
-enters before the state is looked at, so that nothing is missed.  A change wakes the waiters of its
-task and no others.  A waiter that goes takes its future out of ``live`` first, in one call that no
-signal handler can cut in two: whatever is not done behind that, a future that is not in there
-counts for nothing.  The subscription ends when nobody waits any more, or with the loop.
+Rules: only the loop adds and removes futures; other threads look them up.  A waiter enters before
+it reads the state, so that no change is missed.  A change wakes only the waiters of its task.  A
+waiter that leaves first removes its future from ``live``, in one call that no signal handler can
+interrupt.  A future that is not in ``live`` is ignored, even if an exception prevents the rest of
+the clean-up.  The subscription ends when there are no more waiters, or with the loop.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from logstore._engine.notify import Change, Subscription
 from logstore._handle import Handle
 from logstore._loops.handover import Inbox, Outcome
 
-IDLE_S = 1.0  # how long the subscription is kept when nobody waits any more
+IDLE_S = 1.0  # how long the subscription is kept without waiters
 SWEEP_MIN = 64
 
 PENDING = frozenset(("unknown", "running"))
 
-Woken = asyncio.Future[bool]  # True: something has changed; False: the time is up
+Woken = asyncio.Future[bool]  # True: a change; False: the time-out
 
 
 class Waiters(Subscription):
@@ -37,21 +37,21 @@ class Waiters(Subscription):
 
     def __init__(self, loop: asyncio.AbstractEventLoop, handle: Handle) -> None:
         self._futures: dict[bytes, Woken | list[Woken]] = {}
-        self.live: set[Woken] = set()  # the futures of those who wait
+        self.live: set[Woken] = set()  # the futures of the current waiters
         super().__init__(self._futures)
         self.loop = loop
         self._handle = handle
         self._inbox = Inbox(loop)
-        self._lock = threading.Lock()  # subscribing, and finding that nobody waits
+        self._lock = threading.Lock()  # for subscribing, and for checking that there are no waiters
         self._idle_since: float | None = None
         self._sweep_at = SWEEP_MIN
 
     # -- on the loop ------------------------------------------------------------------------------
 
     def enter(self, key: bytes, future: Woken) -> None:
-        """Have a future resolved when a task has or had a result; then have the state looked at.
+        """Add a waiter: a change of the task resolves its future.  Read the state afterwards.
 
-        It may be resolved too early.
+        The future may be resolved too early.
         """
         self.live.add(future)
         others = self._futures.get(key)
@@ -65,7 +65,7 @@ class Waiters(Subscription):
             self._futures[key] = [others, future]
 
     def leave(self, key: bytes, future: Woken) -> None:
-        """Wait no longer."""
+        """Remove a waiter."""
         self.live.discard(future)
         others = self._futures.get(key)
         if others is future:
@@ -77,7 +77,7 @@ class Waiters(Subscription):
                 del self._futures[key]
 
     def _sweep(self) -> None:
-        """Leave for those who could not."""
+        """Remove the waiters that are no longer live: their clean-up was interrupted."""
         for key in list(self._futures):
             living = [future for future in self._futures_of(key) if future in self.live]
             if living:
@@ -89,21 +89,22 @@ class Waiters(Subscription):
     # -- in other threads -------------------------------------------------------------------------
 
     def look(self, waiting: list[tuple[bytes, Woken]]) -> list[Outcome]:
-        """Look at the states of those who have entered: the outcomes that there are already."""
+        """Read the states of new waiters; return the outcomes that are known already."""
         try:
             with self._lock:
                 self._idle_since = None
                 self._handle.subscribe(self)
         except BaseException as exc:
-            return [(future, None, raisable(exc)) for _, future in waiting]  # nobody would wake it
+            # Without a subscription nothing would wake the waiters.
+            return [(future, None, raisable(exc)) for _, future in waiting]
         return [(future, True, None) for key, future in waiting if self._is_worth_a_look(key)]
 
     def _is_worth_a_look(self, key: bytes) -> bool:
-        """Whether there is more to say of a task than that nothing has come."""
+        """Return whether the task of a key is no longer pending."""
         try:
             return self._handle.status(key) not in PENDING
         except Exception:
-            return True  # its waiter meets the error itself
+            return True  # the waiter gets the same error
 
     def tell(self, changes: list[Change] | None) -> None:
         """Wake the waiters of changed tasks."""
@@ -116,12 +117,12 @@ class Waiters(Subscription):
             self._inbox.bring([(future, True, None) for future in futures])
 
     def again(self) -> None:
-        """Call the loop again if it has missed a call; unsubscribe if nobody has waited lately."""
+        """Call the loop again if a call was lost; unsubscribe if there are no recent waiters."""
         if self.loop.is_closed():
             self._leave_for_good()
             return
         self._inbox.ring_again()
-        if self._lock.acquire(blocking=False):  # else somebody is just about to wait
+        if self._lock.acquire(blocking=False):  # otherwise a new waiter is just subscribing
             try:
                 if self.live:
                     self._idle_since = None

@@ -1,7 +1,7 @@
-"""taskiq result backends: nothing, memory, a directory of JSON files, and a logstore file.
+"""taskiq result backends: dummy, memory, a directory of JSON files, and a logstore file.
 
-Needs the extra ``taskiq-logstore[taskiq]``.  This module only re-exports, and lazily: a name is
-imported when it is first asked for, so that :class:`DummyResultBackend` needs only taskiq.
+Needs the extra ``taskiq-logstore[taskiq]``.  This module re-exports names and imports each on its
+first use, so that :class:`DummyResultBackend` needs only taskiq.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""The abstract result backend: taskiq's, with deletion.
+"""The abstract result backend: taskiq's interface plus deletion.
 
-Rules for those who implement it:
+Rules for implementations:
 
 - every method may be called from any event loop, and never blocks it;
-- ``set_result`` has stored the result when it returns, as durably as the backend ever will;
-- ``get_result`` raises a subclass of taskiq's ``ResultGetError`` when there is nothing to return;
-- cancelling a write leaves open whether it happens; it never leaves half a result.
+- when ``set_result`` returns, the result has the full durability of the backend;
+- ``get_result`` raises a subclass of taskiq's ``ResultGetError`` when there is no result;
+- after a cancelled write it is unknown whether the result is stored, but it is never incomplete.
 """
 
 from __future__ import annotations
@@ -23,59 +23,58 @@ if TYPE_CHECKING:
     from logstore.progress import TaskProgress
     from logstore.taskiq.outcome.progress import ReportedProgress
 
-_ReturnType = TypeVar("_ReturnType", default=Any)  # so that a backend needs no annotation
+_ReturnType = TypeVar("_ReturnType", default=Any)  # makes annotations of a backend optional
 
 
 class AsyncResultBackend(TaskiqResultBackend[_ReturnType]):
-    """A taskiq result backend that can also delete; for ``broker.with_result_backend(...)``."""
+    """A taskiq result backend with deletion, for ``broker.with_result_backend(...)``."""
 
     async def startup(self) -> None:
-        """Get ready for use; taskiq calls it from ``broker.startup()``.  Idempotent."""
+        """Prepare the backend; ``broker.startup()`` calls this.  Idempotent."""
 
     async def shutdown(self) -> None:
-        """Release everything; a later :meth:`startup` makes the backend usable again."""
+        """Release all resources; a later :meth:`startup` makes the backend usable again."""
 
     @abstractmethod
     async def set_result(self, task_id: str, result: TaskiqResult[_ReturnType]) -> None:
-        """Store the result of a task in place of any earlier one.
+        """Store the result of a task; replace an earlier one.
 
-        A return value that cannot be stored is replaced by an error that says so, so that
-        whoever waits for the task gets an exception instead of waiting for ever.
+        A return value that cannot be stored is replaced by an error that says so: a caller that
+        waits for the task gets an exception instead of waiting without end.
         """
 
     @abstractmethod
     async def get_result(self, task_id: str, with_logs: bool = True) -> TaskiqResult[_ReturnType]:
         """Return the result of a task.
 
-        ``with_logs`` says whether the result's ``log`` is returned, or None in its place.
+        Without ``with_logs``, the ``log`` of the result is None.
 
         Raises a subclass of taskiq's ``ResultGetError`` when there is no result.
         """
 
     @abstractmethod
     async def is_result_ready(self, task_id: str) -> bool:
-        """Return whether there is a result, at once.
+        """Return immediately whether there is a result.
 
-        Only a poll of taskiq's ``wait_result()`` may get its answer when the result is there
-        (``waiting.py``).
+        Only a poll by taskiq's ``wait_result()`` may wait for the result (``waiting.py``).
 
-        Raises taskiq's ``ResultIsReadyError`` when that cannot be told.
+        Raises taskiq's ``ResultIsReadyError`` when the backend cannot find out.
         """
 
     @abstractmethod
     async def delete_result(self, task_id: str) -> bool:
-        """Delete the result of a task, and its progress; return whether there was a result."""
+        """Delete the result and the progress of a task; return whether there was a result."""
 
     @abstractmethod
     async def set_progress(
         self, task_id: str, progress: TaskiqProgress[Any] | TaskProgress
     ) -> None:
-        """Store how far a task has got: taskiq's ``TaskProgress`` or logstore's."""
+        """Store the progress of a task: a ``TaskProgress`` of taskiq or of logstore."""
 
     @abstractmethod
     async def get_progress(self, task_id: str) -> ReportedProgress | None:
-        """Return the progress that was last set, or None.
+        """Return the latest progress, or None.
 
-        It is taskiq's ``TaskProgress``, with ``state`` and ``meta``, and has logstore's
-        ``progress``, ``status``, ``current`` and ``total`` as well.
+        It is a ``TaskProgress`` of taskiq, with ``state`` and ``meta``, and also has the fields
+        ``progress``, ``status``, ``current`` and ``total`` of logstore.
         """

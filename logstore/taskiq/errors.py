@@ -1,13 +1,13 @@
-"""The errors of the backends: each is taskiq's error and, where there is one, the store's too.
+"""The errors of the backends: subclasses of taskiq's errors and of the store's errors.
 
 Rules: ``except taskiq.ResultGetError`` and ``except logstore.errors.ResultIsMissingError`` both
-catch :class:`ResultIsMissingError`.  taskiq's error classes take keyword fields and format a
-template from them, and so cannot be unpickled; these take a message, like any exception.
+catch :class:`ResultIsMissingError`.  taskiq's own error classes format a template from keyword
+fields, so they cannot be unpickled.  The classes of this module take a message instead.
 
-Three classes have the names and taskiq's bases of those in ``taskiq_redis.exceptions``
-(ResultIsMissingError and the two about expire times), so a program that comes from taskiq-redis
-changes the module it imports them from, and nothing else.  They are no subclasses of taskiq-redis's
-own: ``except`` looks at the real bases of a class, so that would take an import of taskiq-redis.
+Three classes have the names and taskiq base classes of those in ``taskiq_redis.exceptions``
+(ResultIsMissingError and the two about expire times).  A program that used taskiq-redis only has to
+import them from this module.  They are not subclasses of the classes in taskiq-redis, because that
+would require importing it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from logstore import errors as store_errors
 
 
 class _WithMessage(taskiq_errors.ResultBackendError):
-    """A taskiq error that takes its message as its only argument; without one, its template."""
+    """A taskiq error with a message as its only argument; the default is its template."""
 
     def __init__(self, message: str | None = None) -> None:
         text = type(self).__template__ if message is None else message
         # taskiq's own __init__ takes keyword fields only, which pickle and copy never pass.
         Exception.__init__(self, text)
 
-    __repr__ = Exception.__repr__  # taskiq's shows its keyword fields and not the message
+    __repr__ = Exception.__repr__  # taskiq's shows keyword fields instead of the message
 
 
 # -- getting a result ------------------------------------------------------------------------
@@ -34,22 +34,22 @@ class _WithMessage(taskiq_errors.ResultBackendError):
 class ResultIsMissingError(
     _WithMessage, taskiq_errors.ResultGetError, store_errors.ResultIsMissingError
 ):
-    """There is no result under this task id: none was ever stored, or it has gone.
+    """There is no result under this task id: it was never stored, or it was removed.
 
-    ``status`` tells which: ``"unknown"``, or ``"expired"`` or ``"deleted"`` in the subclasses.
+    ``status`` is ``"unknown"``, or ``"expired"`` or ``"deleted"`` in the subclasses.
     """
 
     __template__ = "there is no result for this task"
 
 
 class ResultExpiredError(ResultIsMissingError, store_errors.ResultExpiredError):
-    """The result was there and its time to live is over, or it was evicted."""
+    """The result has expired or was evicted."""
 
     __template__ = "the result of this task has expired"
 
 
 class ResultDeletedError(ResultIsMissingError, store_errors.ResultDeletedError):
-    """The result was there and has been deleted, or a reader took it."""
+    """The result was deleted, or a reader removed it with ``keep_results=False``."""
 
     __template__ = "the result of this task has been deleted"
 
@@ -60,22 +60,22 @@ _BY_STATUS = {
 
 
 def missing(error: store_errors.ResultIsMissingError) -> ResultIsMissingError:
-    """Return the store's error as the backends' own, with the same message."""
+    """Return the error of the backends for an error of the store, with the same message."""
     return _BY_STATUS[error.status](str(error))
 
 
 class ResultDamagedError(_WithMessage, taskiq_errors.ResultGetError, store_errors.CorruptionError):
-    """What is stored for this task is not a whole result of this backend; others can be read."""
+    """The data stored for this task is not a complete result of this backend."""
 
-    __template__ = "what is stored for this task is not a result"
+    __template__ = "the data stored for this task is not a result"
 
 
 class ResultIsReadyError(
     _WithMessage, taskiq_errors.ResultIsReadyError, store_errors.LogstoreError
 ):
-    """Whether the task is ready could not be found out."""
+    """The backend could not find out whether the task is ready."""
 
-    __template__ = "whether this task is ready could not be found out"
+    __template__ = "could not find out whether this task is ready"
 
 
 # -- making a backend ------------------------------------------------------------------------
@@ -94,22 +94,22 @@ class DuplicateExpireTimeSelectedError(_WithMessage, store_errors.LogstoreError,
 
 
 class BackendURLError(store_errors.LogstoreError, ValueError):
-    """The URL names no known backend, or an option that the backend does not have."""
+    """The URL has an unknown scheme, or an option that the backend does not have."""
 
 
 class WaitingForNothingWarning(UserWarning):
-    """Somebody waits for the result of a backend that stores nothing."""
+    """A program waits for a result of a backend that stores nothing."""
 
 
-# -- what a worker's error becomes when its class cannot be rebuilt ---------------------------
+# -- replacements for exceptions and objects that cannot be rebuilt ---------------------------
 
 
 class RemoteError(store_errors.LogstoreError):
-    """An exception of a worker whose class is not rebuilt here: its type, message and traceback.
+    """The replacement for a worker's exception: its type, message and traceback.
 
-    It is raised in place of exceptions whose class is not imported in this process, or was not
-    allowed by ``exceptions=``.  ``type`` is the dotted name of the class, ``message`` what
-    ``str()`` gave on the worker, ``traceback`` the worker's traceback as text, or None.
+    It is used if the class of the exception is not imported in this process or not allowed by
+    ``exceptions=``.  ``type`` is the dotted name of the class, ``message`` the result of ``str()``
+    on the worker, ``traceback`` the worker's traceback as text, or None.
     """
 
     def __init__(self, type: str, message: str, traceback: str | None = None) -> None:
@@ -123,11 +123,11 @@ class RemoteError(store_errors.LogstoreError):
 
 
 class RemoteObject:
-    """What is left of an object that a worker's exception had as an argument or attribute.
+    """The replacement for an argument or attribute of a worker's exception.
 
-    It takes the place of an object of a type that is not kept, in the exception that comes back.
-    ``type`` is the dotted name of the object's class; ``str()`` and ``repr()`` give what they gave
-    on the worker.  It has none of the object's attributes.
+    It replaces an object of an unsupported type in the rebuilt exception.  ``type`` is the dotted
+    name of the object's class.  ``str()`` and ``repr()`` return the same texts as on the worker.
+    The attributes of the object are lost.
     """
 
     __slots__ = ("_shown", "_text", "type")

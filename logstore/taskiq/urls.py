@@ -1,8 +1,8 @@
-"""A backend by URL: ``logstore:///var/lib/app.db?keep_results=false``.
+"""Opening a backend by URL: ``logstore:///var/lib/app.db?keep_results=false``.
 
-Rules: a scheme is a row of :data:`SCHEMES`, an option a name and a parser in it; nothing is passed
-on unchecked, and a mistake is answered with what is known.  A new backend is a new row.  A path
-after ``//`` is absolute; without ``//`` (``logstore:app.db``) it is relative.
+Rules: each scheme is a row of :data:`SCHEMES`; a row has a name and a parser for each option.
+Everything is checked, and errors list the known schemes or options.  A new backend is a new row.  A
+path after ``//`` is absolute; without ``//`` (``logstore:app.db``) it is relative.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _function(text: str) -> Any:
     if name.isidentifier() and all(part.isidentifier() for part in module.split(".")):
         try:
             function = getattr(import_module(module), name, None)
-        except Exception as error:  # whatever the code of the module raises
+        except Exception as error:  # the code of the module may raise anything
             raise ValueError(f"{module} cannot be imported: {error}") from error
     if not callable(function):
         raise ValueError(f"expected a function as module:name, found {text!r}")
@@ -84,13 +84,13 @@ def _function(text: str) -> Any:
 
 @dataclass(frozen=True)
 class Scheme:
-    """How the URLs of one backend are read."""
+    """The parts of the URLs of one backend."""
 
     backend: str
-    """Where its class is: ``module:name``."""
+    """Its class, as ``module:name``."""
     example: str
     path_argument: str | None = None
-    """The argument that gets the URL's path; None if there must not be one."""
+    """The argument for the path of the URL; None if no path is allowed."""
     path_needed: bool = False
     options: Mapping[str, Parser] = field(default_factory=dict)
 
@@ -139,14 +139,14 @@ SCHEMES: dict[str, Scheme] = {
 
 
 def open_backend(url: str) -> AsyncResultBackend[Any]:
-    """Return the backend that ``url`` describes; it is opened by its ``startup()``.
+    """Return the backend that ``url`` describes; its ``startup()`` opens it.
 
-    ``dummy://``, ``memory://?max_stored_results=500``, ``file:///dir`` and
-    ``logstore:///path/app.db?keep_results=false``; the options are the keyword arguments of the
-    backend's class.  ``enc_hook=module:name`` imports that module: a URL is trusted as code is.
+    URLs are ``dummy://``, ``memory://?max_stored_results=500``, ``file:///dir`` and
+    ``logstore:///path/app.db?keep_results=false``.  The options are the keyword arguments of the
+    backend's class.  ``enc_hook=module:name`` imports that module: do not use untrusted URLs.
 
-    Raises :class:`~logstore.taskiq.errors.BackendURLError` for a URL that is none of these,
-    with the schemes or options that are known.
+    Raises :class:`~logstore.taskiq.errors.BackendURLError` for any other URL; the message lists
+    the known schemes or options.
     """
     try:
         parts = urlsplit(url)

@@ -41,7 +41,7 @@ def test_a_time_is_a_number_above_zero(name: str) -> None:
         with pytest.raises(ExpireTimeMustBeMoreThanZeroError, match=f"{name} must be more than"):
             chosen(**{name: wrong})
     for strange in (True, "5", b"5", [5]):
-        with pytest.raises(TypeError, match=f"{name} is a number"):
+        with pytest.raises(TypeError, match=f"{name} must be a number"):
             chosen(**{name: strange})
 
 

@@ -63,5 +63,5 @@ def test_names_that_people_may_know(task_id: str, name: str) -> None:
 
 @pytest.mark.parametrize("wrong", [None, 5, b"x"])
 def test_an_id_is_a_text(wrong: Any) -> None:
-    with pytest.raises(ValueError, match="a task id is a str"):
+    with pytest.raises(ValueError, match="a task id must be a str"):
         file_name(wrong)

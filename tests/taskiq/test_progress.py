@@ -176,5 +176,5 @@ def test_a_meta_that_cannot_be_stored_is_refused_with_its_path() -> None:
 @pytest.mark.parametrize("wrong", [None, {"progress": 0.5}, 0.5])
 def test_what_is_no_progress_is_refused(wrong: Any) -> None:
     for convert in (reported, to_stored):
-        with pytest.raises(TypeError, match="progress is a taskiq TaskProgress or a logstore"):
+        with pytest.raises(TypeError, match="progress must be a taskiq TaskProgress or a logstore"):
             convert(wrong)

@@ -1,9 +1,9 @@
-"""Instances of subclasses of the stored types without items, as the stored type.
+"""Converting instances of subclasses of types without items to the supported base type.
 
-Rules: a table, the first row that fits counts.  What is kept is what the base knows of the value,
-not what the subclass says it is; where both can be compared, they must be equal, so that nothing
-is lost which the value shows, as the nanoseconds of a ``pandas.Timestamp``.  A converter may raise
-anything: the code of the subclass runs.
+Rules: a table; the first matching row counts.  The value is read with the methods of the base, not
+of the subclass.  Where both can be compared, they must be equal, so that no data is lost, such as
+the nanoseconds of a ``pandas.Timestamp``.  A converter may raise anything: it runs code of the
+subclass.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _fraction(value: Fraction) -> Fraction:
 
 
 def _from_text(kind: type) -> Callable[[Any], Any]:
-    """For an address or a network, whose text says all of it."""
+    """Return the converter for an address or a network, which its text fully describes."""
     text: Any = kind.__str__
     return lambda value: kind(text(value))
 
@@ -73,7 +73,7 @@ def _equal(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 _Row = tuple[type, Callable[[Any], Any]]
 
-# An interface is an address, too, and a datetime a date.
+# The order matters: an interface is also an address, and a datetime is also a date.
 BASES: tuple[_Row, ...] = (
     (int, int.__int__),
     (float, float.__float__),
@@ -93,7 +93,7 @@ BASES: tuple[_Row, ...] = (
     ),
     *((kind, _equal(_from_text(kind))) for kind in (IPv4Address, IPv6Address)),
 )
-"""A stored type, and what makes an instance of it of an instance of a subclass."""
+"""A supported type, and the converter from an instance of a subclass."""
 
 OTHERS: tuple[_Row, ...] = (
     (bytearray, bytes),
@@ -103,4 +103,4 @@ OTHERS: tuple[_Row, ...] = (
     (pydantic_core.MultiHostUrl, str),
     (pydantic.AnyUrl, str),
 )
-"""A type that is none of a stored one's, and what makes data of it."""
+"""An unrelated type, and its converter."""

@@ -1,17 +1,17 @@
-"""From a worker's exception to data: everything that is needed to build it again elsewhere.
+"""Converting a worker's exception to data, to rebuild it in another process.
 
 Rules:
 
-- The exception and all it refers to (cause, context, members of a group, exceptions among its
-  arguments and attributes) become one flat list of records that refer to each other by index, so
-  that cycles and two names for one exception are kept, and nesting does not grow with the chain.
-- At most :data:`RECORDS_MAX` records, nearest first; texts are cut at
-  :data:`~logstore._codec.text.TEXT_CHARS_MAX`.  What is left out is noted where it is left out.
-- Encoding never fails.  Of the code of an exception and of what it holds it calls ``__str__`` and
-  ``__repr__``, and what ``plain.py`` calls of a value.
-- An argument or attribute of a type that would come back as another kind of thing (an enum as its
-  value, a response as its ``repr``) is stored as its two texts instead.
-- ``revival.py`` is the way back; what is in a record stands in its docstring.
+- The exception and all exceptions that it refers to (cause, context, members of a group,
+  exceptions in arguments and attributes) become one flat list of records that refer to each other
+  by index.  This keeps cycles and shared exceptions, and the nesting does not grow with the chain.
+- There are at most :data:`RECORDS_MAX` records, nearest first.  Texts are truncated to
+  :data:`~logstore._codec.text.TEXT_CHARS_MAX`.  Every omission is marked at its place.
+- Encoding never fails.  It runs ``__str__`` and ``__repr__`` of an exception and of its parts, and
+  the code of values that ``plain.py`` runs.
+- An argument or attribute that would be read as another kind of object (an enum as its value, a
+  response as its ``repr``) is stored as its two texts instead.
+- ``revival.py`` does the reverse; its docstring describes the records.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ _REPR_CHARS_MAX = 2000
 _SLIM_CHARS_MAX = 1000
 _FRAMES_MAX = 100
 
-# None in Python 3.10, which has no groups.
+# None in Python 3.10, which has no exception groups.
 GROUP: type[BaseException] | None = getattr(builtins, "BaseExceptionGroup", None)
 
-# AttributeError keeps the object that lacked the attribute: anything, of any size, and not part
-# of what was raised.
+# AttributeError keeps the object without the attribute: it may have any type and size, and is not
+# part of the error.
 _MEMBERS_LEFT_OUT = frozenset({"obj"})
 
-# Not error.args: a class may have made something else of these names.
+# Not error.args: a class may have overridden these names.
 _get: dict[str, Any] = {
     name: vars(BaseException)[name].__get__
     for name in ("args", "__cause__", "__context__", "__suppress_context__", "__traceback__")
@@ -62,19 +62,19 @@ def encode_error(
 ) -> list[dict[str, Any]]:
     """Return the records of ``error``, itself first.
 
-    ``slim`` leaves out attributes that are not short and stores such arguments by their texts: for
-    an exception that is itself too large to be stored.
+    ``slim`` is for an exception that is too large to be stored: it omits long attributes and
+    stores long arguments as their texts.
     """
     graph = _Graph(enc_hook)
     graph.index_of(error)
     records: list[dict[str, Any]] = []
-    while len(records) < len(graph.errors):  # encoding one may add others
+    while len(records) < len(graph.errors):  # encoding an error may add others
         records.append(_record(graph, graph.errors[len(records)], slim))
     return records
 
 
 def brief_error(error: BaseException, note: str) -> list[dict[str, Any]]:
-    """Return the record of ``error`` without all that can be left out, in a few hundred bytes."""
+    """Return a minimal record of ``error``, of a few hundred bytes."""
     module, name = class_names(type(error))
     return [
         {
@@ -88,9 +88,9 @@ def brief_error(error: BaseException, note: str) -> list[dict[str, Any]]:
 
 
 def c_members(kind: type[BaseException]) -> Iterator[tuple[str, Any]]:
-    """Yield the attributes that instances keep outside ``__dict__``: slots, and those of C types.
+    """Yield the attributes outside ``__dict__``: slots, and attributes of C types.
 
-    ``OSError.errno`` is one, and so is each name in ``__slots__``.
+    Examples are ``OSError.errno`` and each name in ``__slots__``.
     """
     for owner in bases_of(kind):
         if owner is BaseException or owner is GROUP or owner is UnicodeError:
@@ -107,7 +107,7 @@ def c_members(kind: type[BaseException]) -> Iterator[tuple[str, Any]]:
 
 
 def unicode_fields(kind: type[BaseException]) -> tuple[str, ...]:
-    """The arguments of the C constructor of a Unicode error; empty for all other classes."""
+    """Return the arguments of the C constructor of a Unicode error; empty for other classes."""
     if issubclass(kind, UnicodeTranslateError):
         return ("object", "start", "end", "reason")
     if issubclass(kind, (UnicodeDecodeError, UnicodeEncodeError)):
@@ -116,15 +116,15 @@ def unicode_fields(kind: type[BaseException]) -> tuple[str, ...]:
 
 
 class _Graph:
-    """The exceptions met so far, each with its index."""
+    """The exceptions found so far, each with its index."""
 
     def __init__(self, enc_hook: EncHook | None) -> None:
         self.enc_hook = enc_hook
-        self.errors: list[BaseException] = []  # keeps them alive, so that ids stay theirs
+        self.errors: list[BaseException] = []  # keeps them alive, so that ids are not reused
         self._indexes: dict[int, int] = {}
 
     def index_of(self, error: BaseException) -> int | None:
-        """The index of ``error``'s record, or None when there are enough records already."""
+        """Return the index of the record of ``error``, or None if there are too many records."""
         index = self._indexes.get(id(error))
         if index is None and len(self.errors) < RECORDS_MAX:
             index = self._indexes[id(error)] = len(self.errors)
@@ -178,13 +178,13 @@ def _args(error: BaseException) -> tuple[Any, ...]:
 
 
 def members_of(error: BaseException) -> Iterator[tuple[str, Any]]:
-    """Yield what an exception has in its slots and C attributes, but for None."""
+    """Yield the slots and C attributes of an exception, except those that are None."""
     kind = type(error)
     for name, descriptor in c_members(kind):
         try:
             value = descriptor.__get__(error)
         except Exception:
-            continue  # a slot that was never filled
+            continue  # an empty slot
         if value is not None:
             yield name, value
     for name in unicode_fields(kind):
@@ -192,7 +192,7 @@ def members_of(error: BaseException) -> Iterator[tuple[str, Any]]:
         try:
             value = namespace_of(owner)[name].__get__(error)
         except Exception:
-            return  # it has never been initialised
+            return  # the error was never initialised
         yield name, value
 
 
@@ -208,7 +208,7 @@ def _notes(error: BaseException) -> Sequence[Any]:
 
 
 def _entry(graph: _Graph, value: Any, slim: bool) -> dict[str, Any]:
-    """One argument or attribute: its value, or an exception's index, or else its texts."""
+    """Return the entry of an argument or attribute: a value, an index or indexes, or texts."""
     kind = type(value)
     if issubclass(kind, BaseException):
         index = graph.index_of(value)
@@ -254,7 +254,7 @@ def _texts(value: Any) -> dict[str, Any]:
     name = value.type if type(value) is RemoteObject else type_name(type(value))
     text = text_of(str, value, _REPR_CHARS_MAX)
     if issubclass(type(value), BaseException):
-        shown = f"{name}: {text}"  # the repr of a group goes down into its members
+        shown = f"{name}: {text}"  # the repr of a group is recursive
     else:
         shown = text_of(repr, value, _REPR_CHARS_MAX)
     return {"type": name, "repr": shown, **({} if text == shown else {"str": text})}
@@ -266,7 +266,7 @@ def _traceback_text(error: BaseException) -> str | None:
         return None
     try:
         lines = traceback.format_tb(frames)
-    except Exception as failure:  # a source file or a loader that cannot be read
+    except Exception as failure:  # a source file or a loader failed
         return f"<the traceback cannot be formatted: {type_name(type(failure))}>"
     if len(lines) > _FRAMES_MAX:
         left_out = len(lines) - _FRAMES_MAX

@@ -1,17 +1,17 @@
-"""Making exceptions without running the code of their classes.
+"""Building exceptions without running the code of their classes.
 
-An instance is made by the ``__new__`` of the built-in exception that its class descends from, and
-then filled in.  No ``__init__``, ``__new__``, ``__setattr__``, ``__setstate__`` or ``__reduce__``
-of the class is called.
+The ``__new__`` of the built-in base class constructs an instance; then its contents are set.  No
+``__init__``, ``__new__``, ``__setattr__``, ``__setstate__`` or ``__reduce__`` of the class is
+called.
 
-An exception whose ``str()`` is not what it was on the worker is made with the worker's text.
-Python looks ``__str__`` up in the class, so that an instance alone cannot be given a text: it is
-made of a subclass, made for it alone, under the same name.  ``except`` and ``isinstance`` take it
-for what it was, and it prints as it did; ``type(error) is Class`` is false.  What does not work
-instead: other arguments, because many classes make their text of attributes; a ``RemoteError``,
-because ``except Class`` misses it; assigning ``__class__`` later, because built-in classes do not
-let it be assigned.  A class that would run code of its own when a subclass is made (a metaclass,
-``__init_subclass__``) gets none, but for those of the standard library, which do no harm.
+If the ``str()`` of a rebuilt exception differs from its text on the worker, the exception is
+rebuilt with the worker's text.  Python looks up ``__str__`` in the class, so the instance gets its
+own subclass with the same name.  ``except``, ``isinstance`` and printing work as for the original;
+only ``type(error) is Class`` is false.  Alternatives that do not work: other arguments, because
+many classes build their text from attributes; a ``RemoteError``, because ``except Class`` does not
+catch it; assigning ``__class__``, because built-in classes do not allow it.  No subclass is made of
+a class that would run its own code for that (a metaclass, ``__init_subclass__``), except for the
+harmless ones of the standard library.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _INIT_SUBCLASSES = (object, typing.Generic)
 
 
 class Contents(NamedTuple):
-    """What is in an exception: arguments, slots and C attributes, and its ``__dict__``."""
+    """The contents of an exception: arguments, slots and C attributes, and its ``__dict__``."""
 
     args: tuple[Any, ...]
     members: dict[str, Any]
@@ -37,12 +37,12 @@ class Contents(NamedTuple):
 
 
 def contents_of(error: BaseException) -> Contents:
-    """Return what is in an exception."""
+    """Return the contents of an exception."""
     return Contents(error.args, dict(members_of(error)), dict(vars(error)))
 
 
 def new_instance(kind: type[BaseException], contents: Contents) -> BaseException | None:
-    """Make an instance with so much in it as C code relies on; None if it cannot be made."""
+    """Return a new instance with the contents that C code needs; None if that is impossible."""
     if GROUP is not None and issubclass(kind, GROUP):
         return _new_group(kind, contents.args)
     error = _empty(kind)
@@ -51,7 +51,7 @@ def new_instance(kind: type[BaseException], contents: Contents) -> BaseException
         return error
     base: Any = next(owner for owner in bases_of(kind) if is_builtin(owner))
     try:
-        # Checks the types, which printing such an error relies on.
+        # Checks the types; printing such an error relies on them.
         base.__init__(error, *(contents.members[name] for name in fields))
     except (TypeError, KeyError):
         return None
@@ -59,7 +59,7 @@ def new_instance(kind: type[BaseException], contents: Contents) -> BaseException
 
 
 def fill(error: BaseException, contents: Contents) -> None:
-    """Put the rest into an exception that :func:`new_instance` has made."""
+    """Set the rest of the contents of an exception that :func:`new_instance` returned."""
     args: Any = vars(BaseException)["args"]
     args.__set__(error, contents.args)
     for name, descriptor in c_members(type(error)):
@@ -67,19 +67,19 @@ def fill(error: BaseException, contents: Contents) -> None:
             try:
                 descriptor.__set__(error, contents.members[name])
             except (AttributeError, TypeError, ValueError):
-                continue  # read only, or of another type in this version of the class
+                continue  # read-only, or of another type in this version of the class
     _dict_of(error).update(contents.state)
 
 
 def set_notes(error: BaseException, notes: list[str]) -> None:
-    """Give an exception its notes."""
+    """Set the notes of an exception."""
     _dict_of(error)["__notes__"] = notes
 
 
 def with_text(kind: type[BaseException], text: str, shown: str | None) -> Any:
     """Return a subclass whose ``str()`` is ``text`` and ``repr()`` is ``shown``.
 
-    None if there can be none.  Without ``shown`` the ``repr()`` is that of ``kind``.
+    Return None if no subclass can be made.  Without ``shown`` the ``repr()`` is that of ``kind``.
     """
     metaclass: Any = type(kind)
     owner = next(base for base in bases_of(kind) if "__init_subclass__" in namespace_of(base))
@@ -101,7 +101,7 @@ def with_text(kind: type[BaseException], text: str, shown: str | None) -> Any:
         namespace["__repr__"] = lambda error: shown
     try:
         return metaclass(kind.__name__, (kind,), namespace)
-    except TypeError:  # a class that lets itself not be subclassed
+    except TypeError:  # a class that cannot be subclassed
         return None
 
 
@@ -117,7 +117,7 @@ def _empty(kind: type[BaseException]) -> BaseException | None:
             try:
                 error: Any = owner.__new__(kind)
             except TypeError:
-                continue  # another base decides how instances are laid out
+                continue  # another base decides the layout of instances
             return error if issubclass(type(error), BaseException) else None
     return None
 
@@ -126,7 +126,7 @@ def _new_group(kind: type[BaseException], args: tuple[Any, ...]) -> BaseExceptio
     constructor: Any = GROUP.__new__
     try:
         error = constructor(kind, *args)
-    except (TypeError, ValueError):  # no member, or one that came back as what it cannot hold
+    except (TypeError, ValueError):  # no members, or a member of a type that it cannot contain
         return None
     return error if issubclass(type(error), BaseException) else None
 
@@ -139,8 +139,8 @@ def _dict_of(error: BaseException) -> dict[str, Any]:
 def _restore(
     kind: type[BaseException], text: str, shown: str | None, contents: Contents
 ) -> BaseException:
-    """What a pickle or a copy of an exception with a fixed text is made of."""
+    """Build an exception with a fixed text from a pickle, or as a copy."""
     error = new_instance(with_text(kind, text, shown), contents)
-    assert error is not None  # there was one
+    assert error is not None  # it was built once before
     fill(error, contents)
     return error

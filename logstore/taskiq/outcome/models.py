@@ -1,10 +1,10 @@
-"""A pydantic model as the mapping that validation builds the same model from.
+"""Converting a pydantic model to a mapping from which validation builds an equal model.
 
-Rules: a field is stored under the name that validation looks for (its validation alias, unless
-the model takes field names), and as its Python value, so that a ``datetime`` stays one.  Only
-where a model says itself how it is dumped (a serializer, ``Json``) is pydantic asked to dump it,
-and what it would only warn of is an error.  A field without a value, as of a database's row that
-has expired, is an error too: pydantic would leave it out.
+Rules: a field is stored under the name that validation expects: its validation alias, unless the
+model accepts field names.  Its Python value is stored, so that a ``datetime`` keeps its type.
+pydantic dumps only models and fields with a custom serializer or ``Json``; its warnings are errors.
+A field without a value, as in an expired row of a database, is an error too: pydantic would omit
+it.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ _SERIALIZERS = (pydantic.PlainSerializer, pydantic.WrapSerializer, pydantic.Json
 
 
 class IncompleteError(Exception):
-    """A field has no value, or two have one name: says of which model and which field."""
+    """A field has no value, or two fields have one name; the message names model and field."""
 
 
 @dataclass(frozen=True)
 class Dumped:
-    """What a model with a serializer of its own was dumped to: any value."""
+    """The dump of a model with a custom serializer; it may be any value."""
 
     value: Any
 
 
 @dataclass(frozen=True)
 class _Shape:
-    """What is to be known of a model class: stored names, and the fields pydantic must dump."""
+    """The stored names of a model class, and the fields that pydantic must dump."""
 
     dumps_itself: bool
     stored_names: dict[str, str]
@@ -42,10 +42,10 @@ class _Shape:
 
 
 def model_to_mapping(model: pydantic.BaseModel) -> dict[str, tuple[str, Any]] | Dumped:
-    """Return ``{stored name: (field, value)}``, values not yet converted.
+    """Return ``{stored name: (field, value)}``; the values are not yet converted.
 
-    Fields that are excluded from dumps are left out, extra fields are included.  Raises
-    :class:`IncompleteError` and what pydantic and the serializers of the model raise.
+    Fields that are excluded from dumps are omitted, extra fields are included.  Raises
+    :class:`IncompleteError`, and errors of pydantic and of the serializers of the model.
     """
     shape = _shape(type(model))
     if shape.dumps_itself:
@@ -77,7 +77,7 @@ def check_complete(value: Any) -> None:
         part = left.pop()
         if id(part) in seen:
             continue
-        seen[id(part)] = part  # kept alive, so that the id stays its own
+        seen[id(part)] = part  # kept alive, so that the id is not reused
         if isinstance(part, pydantic.BaseModel):
             for name in _shape(type(part)).stored_names:
                 if name not in part.__dict__:
@@ -96,7 +96,7 @@ def _dump(model: pydantic.BaseModel, **options: Any) -> Any:
 def _without_value(model: pydantic.BaseModel, name: str) -> IncompleteError:
     why = ""
     if "_sa_instance_state" in model.__dict__:
-        why = ": the row has expired; refresh it, or take what you need from it in its session"
+        why = ": the row has expired; refresh it, or read its fields within its session"
     return IncompleteError(
         f"the {type_name(type(model))} there has no value in its field {name!r}{why}"
     )
@@ -129,7 +129,7 @@ def _shape(kind: type[pydantic.BaseModel]) -> _Shape:
 
 
 def _stored_name(name: str, field: FieldInfo) -> str:
-    """The key that validation takes; a path into something nested cannot be one key."""
+    """Return the key that validation accepts; a path into nested data cannot be a single key."""
     alias: Any = field.validation_alias if field.validation_alias is not None else field.alias
     choices = alias.choices if isinstance(alias, pydantic.AliasChoices) else [alias]
     for choice in choices:

@@ -1,13 +1,13 @@
-"""A taskiq result as one value of the store's own types, and back.
+"""A taskiq result as one value of supported types, and back.
 
 The value is a dict of ``taskiq`` (the version of this form, 1), ``is_err``, ``return_value``,
 ``execution_time``, ``log``, ``labels`` and ``error`` (None, or the records of
 ``exceptions.py``).
 
-Rules: a return value that cannot be stored becomes an error result that says so, because a
-worker that only logs the failure leaves its waiter waiting for ever.  A label that cannot be
-stored is stored by its ``repr``.  Encoding raises nothing else, whatever the code of a value, a
-label or an error does.  Decoding trusts nothing: what is not such a dict raises
+Rules: a return value that cannot be stored becomes an error result that says so; otherwise a caller
+that waits for the task would wait without end.  A label that cannot be stored becomes its ``repr``.
+Encoding raises only :class:`BudgetExceededError`, whatever the code of a value, a label or an error
+does.  Decoding validates everything; other data raises
 :class:`~logstore.taskiq.errors.ResultDamagedError`.
 """
 
@@ -31,10 +31,10 @@ VERSION = 1
 def encode_outcome(
     result: TaskiqResult[Any], *, parts_max: int | None = None, enc_hook: EncHook | None = None
 ) -> dict[str, Any]:
-    """Return ``result`` as data; its error, or the lack of one, stands under ``is_err``.
+    """Return ``result`` as data; an error result if its return value cannot be stored.
 
-    Raises :class:`BudgetExceededError` when the return value has more
-    than ``parts_max`` parts, or something may need the hook.
+    Raises :class:`BudgetExceededError` when the return value has more than ``parts_max`` parts, or
+    when the hook may be needed.
     """
     if parts_max is not None and enc_hook is not None and result.error is not None:
         raise BudgetExceededError
@@ -48,7 +48,7 @@ def encode_outcome(
 def outcome_around(
     result: TaskiqResult[Any], return_value: Any, enc_hook: EncHook | None = None
 ) -> dict[str, Any]:
-    """Return ``result`` as data, with a return value that has been converted already."""
+    """Return ``result`` as data, with a return value that is already converted."""
     error = result.error
     return {
         "taskiq": VERSION,
@@ -62,13 +62,13 @@ def outcome_around(
 
 
 def unstorable_outcome(result: TaskiqResult[Any], reason: Exception) -> dict[str, Any]:
-    """Return the error result that takes the place of one that cannot be stored.
+    """Return the error result that replaces a result that cannot be stored.
 
-    ``reason`` becomes the error; or a note to the error, if the task had failed anyway.
+    ``reason`` becomes the error, or a note of the error if the task had failed.
     """
     if result.error is None:
         error = encode_error(reason)
-        error[0].pop("traceback", None)  # of the store's code, which tells the waiter nothing
+        error[0].pop("traceback", None)  # a traceback of the store's code is of no use
     else:
         error = encode_error(result.error, slim=True)
         error[0].setdefault("notes", []).append(_not_whole(reason))
@@ -81,7 +81,7 @@ def unstorable_outcome(result: TaskiqResult[Any], reason: Exception) -> dict[str
 
 
 def brief_outcome(result: TaskiqResult[Any], reason: Exception) -> dict[str, Any]:
-    """Return the error result for a place where :func:`unstorable_outcome` is too large, too."""
+    """Return a short error result, for cases where :func:`unstorable_outcome` is too large."""
     error = reason if result.error is None else result.error
     return _failure(result, brief_error(error, _not_whole(reason)), {})
 
@@ -107,26 +107,26 @@ def _failure(
 def decode_outcome(data: Any, allowed: Allowed | None, *, with_logs: bool) -> TaskiqResult[Any]:
     """Return the result that ``data`` describes; ``log`` is None unless ``with_logs``.
 
-    Raises :class:`~logstore.taskiq.errors.ResultDamagedError` when it describes none.
+    Raises :class:`~logstore.taskiq.errors.ResultDamagedError` when ``data`` is not a result.
     """
     if not isinstance(data, dict) or "taskiq" not in data:
         raise ResultDamagedError(
-            f"what is stored is a plain {type(data).__name__}, not the result of a taskiq task; "
+            f"the stored value is a plain {type(data).__name__}, not the result of a taskiq task; "
             "read it with logstore.open()"
         )
     if data["taskiq"] != VERSION:
         raise ResultDamagedError(
-            f"the result is in version {data['taskiq']!r} of the form, this program knows "
+            f"the result has the format version {data['taskiq']!r}, this program knows only "
             f"{VERSION}: it was written by a newer logstore"
         )
     for name, kinds in _FIELDS.items():
         value = data.get(name, ...)
-        # A serializer may have kept a subclass; a bool is not a number here.
+        # A serializer may return a subclass; a bool does not count as a number.
         if type(value) not in kinds and (type(value) is bool or not isinstance(value, kinds)):
-            raise ResultDamagedError(f"the field {name!r} of the result is not as it was stored")
+            raise ResultDamagedError(f"the field {name!r} of the result is damaged")
     error = data["error"]
-    # Not validated by pydantic: the values are what the worker returned, and an exception that is
-    # falsy, or of any class, is still the exception.
+    # Not validated by pydantic: the values are those of the worker, and an exception may be falsy
+    # or of any class.
     return _EMPTY.model_copy(
         update={
             "is_err": data["is_err"],
@@ -139,7 +139,7 @@ def decode_outcome(data: Any, allowed: Allowed | None, *, with_logs: bool) -> Ta
     )
 
 
-# A copy of it takes half the time of a construction.
+# Copying this result takes half the time of constructing one.
 _EMPTY: TaskiqResult[Any] = TaskiqResult.model_construct(
     is_err=False, log=None, return_value=None, execution_time=0.0, labels={}, error=None
 )

@@ -1,22 +1,22 @@
-"""From what a task returns to data that a store can keep.
+"""Converting the return values of tasks to data that a store can keep.
 
 Rules:
 
-- Values of the store's own types are passed on as they are; see ``_codec/values.py``.
-- Instances of a subclass of a stored type become that type: its attributes, and a name that it has
-  for its items, are not kept.  Numbers of other libraries become the built-in number that they
-  equal.  What a subclass of a container shows must be what it holds.
+- Values of the supported types are passed on unchanged; see ``_codec/values.py``.
+- Instances of a subclass of a supported type become that type; their attributes and the names of
+  their items are lost.  Numbers of other libraries become equal built-in numbers.  A subclass of a
+  container must iterate over the items that it contains.
 - Pydantic models and dataclasses become dicts of their fields, enums their values, named tuples
-  tuples, paths and URLs strings, bytearrays and memoryviews bytes, deques lists, and sets of what
-  has become unhashable lists: data that taskiq's parsing of a task's return type builds the same
-  objects from again.  Of a model, what its own dump leaves out (excluded fields, private
-  attributes, computed fields, which fields were set) is not kept.
-- Everything else is asked of the ``enc_hook``, if there is one.
-- What is left raises :class:`~logstore.errors.UnserializableValueError`, which names the type and
-  the path inside the value: a value without a time (``pandas.NaT``), a field without a value (an
-  expired row of a database), whatever the code of a value raises.  Nothing is dropped in silence,
-  guessed or stored by its ``repr``.
-- Nesting is bounded, cycles are errors.  Nothing here does I/O; it may run in any thread.
+  tuples, paths and URLs strings, bytearrays and memoryviews bytes, deques lists.  A set becomes a
+  list if its converted elements are unhashable.  taskiq builds the same objects from this data when
+  it parses the return type of a task.  The parts of a model that its own dump omits are lost:
+  excluded fields, private attributes, computed fields, which fields were set.
+- The ``enc_hook``, if there is one, converts all other types.
+- Any other value raises :class:`~logstore.errors.UnserializableValueError`, which names the type
+  and the path: a missing value (``pandas.NaT``), a field without a value (an expired row of a
+  database), any exception from the code of a value.  Nothing is silently dropped, guessed or stored
+  as its ``repr``.
+- Nesting is bounded, cycles are errors.  No I/O; any thread.
 """
 
 from __future__ import annotations
@@ -63,20 +63,20 @@ def to_plain(
     parts_max: int | None = None,
     enc_hook: EncHook | None = None,
 ) -> Any:
-    """Return ``value`` as data of the store's own types.
+    """Return ``value`` as data of the supported types.
 
-    ``name`` stands at the head of the path in an error.  Raises
-    :class:`~logstore.errors.UnserializableValueError` for what cannot be stored, and
+    ``name`` is the first part of the path in an error.  Raises
+    :class:`~logstore.errors.UnserializableValueError` for a value that cannot be stored, and
     :class:`BudgetExceededError` when the value has more than ``parts_max`` parts or needs the hook.
     """
     return convert(value, name, parts_max=parts_max, enc_hook=enc_hook).plain
 
 
 class Converted(NamedTuple):
-    """What a value has become."""
+    """A converted value."""
 
     plain: Any
-    same_kind: bool  # every type in it is what it was, or its base, or made by a hook
+    same_kind: bool  # every type in it is the original type, a base of it, or made by a hook
 
 
 def convert(
@@ -86,10 +86,10 @@ def convert(
     parts_max: int | None = None,
     enc_hook: EncHook | None = None,
 ) -> Converted:
-    """Return what :func:`to_plain` does, and whether it is still of the same kind.
+    """Return the result of :func:`to_plain`, and whether it is of the same kind as ``value``.
 
-    An instance of a subclass that has become its base is still of the same kind; an enum that has
-    become its value is not.
+    An instance of a subclass and the instance of its base are of the same kind; an enum and its
+    value are not.
     """
     walk = Walk(_converter, parts_max, enc_hook)
     try:
@@ -131,7 +131,7 @@ def _dataclass(walk: Walk, value: Any) -> dict[str, Any]:
     for field in dataclasses.fields(value):
         try:
             fields[field.name] = (field.name, getattr(value, field.name))
-        except Exception as error:  # never set, or a property, or a column of a row
+        except Exception as error:  # an unset field, a property, or a column of a row
             reason = f"the field of the {type_name(type(value))} there has no value"
             unstorable = failed(reason, error)
             unstorable.steps.append(f".{field.name}")
@@ -177,7 +177,7 @@ def _sub_set(walk: Walk, value: Any) -> Any:
 
 
 def _shown(base: type, value: Any) -> Collection[Any]:
-    """The items of an instance of a subclass; of what only says that it is one, those it shows."""
+    """Return the items of an instance of a subclass, or of a proxy for one."""
     if not issubclass(type(value), base):
         return list(value)
     held: Iterable[Any] = vars(base)["__iter__"](value)
@@ -190,7 +190,7 @@ def _shown(base: type, value: Any) -> Collection[Any]:
 
 def _check_same(held: Any, shown: Any) -> None:
     if held is not shown and held != shown:
-        raise ValueError("it shows other items than it holds; write the ones that you mean")
+        raise ValueError("it iterates over other items than it contains; convert it first")
 
 
 # -- which converter -------------------------------------------------------------------------------
@@ -202,12 +202,12 @@ def _scalar(base: type, convert: Callable[[Any], Any]) -> Converter:
     def convert_scalar(walk: Walk, value: Any) -> Any:
         if issubclass(type(value), base):
             return convert(value)
-        return exact(base, value)  # a proxy, which only says that it is one
+        return exact(base, value)  # a proxy, which only claims to be an instance
 
     return convert_scalar
 
 
-# For everything that is not of exactly one of the stored types; the first that fits.
+# For objects that are not exactly of a supported type; the first match counts.
 _SUBCLASSES: tuple[tuple[type, Converter], ...] = (
     (Enum, _enum),
     (pydantic.RootModel, lambda walk, value: walk.convert(value.root)),
@@ -231,5 +231,5 @@ def _converter(kind: type, value: Any) -> Converter | None:
     if not dataclasses.is_dataclass(value) or found is _enum:
         return found
     if found is not None:
-        raise ValueError("it has fields and is a subclass of a stored type; write one of the two")
+        raise ValueError("it is a dataclass and a subclass of a stored type; convert it first")
     return _dataclass

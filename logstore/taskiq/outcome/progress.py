@@ -1,9 +1,9 @@
-"""Progress for both sides: taskiq's ``state`` and ``meta``, logstore's fraction and counts.
+"""Progress in both forms: taskiq's ``state`` and ``meta``, logstore's fraction and counts.
 
-Rules: either kind can be set; what comes back has the fields of both and is equal to what was set.
-taskiq's ``state`` is logstore's ``status`` and the other way round; taskiq knows no fraction, so
-that a progress of its kind has 0.0, or 1.0 in the state SUCCESS.  taskiq's ``meta`` may be anything
-that can be stored.
+Rules: both kinds can be set.  The progress that is read has the fields of both kinds and is equal
+to the progress that was set.  taskiq's ``state`` is logstore's ``status``.  taskiq has no fraction:
+its progress gets 0.0, or 1.0 in the state SUCCESS.  taskiq's ``meta`` may be any value that can be
+stored.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ _STATES = {state.value: state for state in TaskState}
 
 
 class ReportedProgress(TaskiqProgress[Any]):
-    """How far a task has got; what every backend's ``get_progress`` returns.
+    """The progress of a task, as returned by ``get_progress`` of every backend.
 
-    ``state`` and ``meta`` are taskiq's, and the only fields for pydantic: a dump has these.
+    ``state`` and ``meta`` are taskiq's fields, and the only fields in a dump by pydantic.
     ``progress`` (a fraction from 0.0 to 1.0), ``status``, ``current`` and ``total`` are those of
     :class:`logstore.TaskProgress`.
 
-    It is equal to a progress of either kind that has the same values in the fields of that kind.
+    It is equal to a progress of either kind with the same values in the fields of that kind.
     """
 
-    # Cached properties, because pydantic copies and pickles their values, and ignores them when it
-    # compares and dumps.
+    # Cached properties: pydantic copies and pickles their values, and ignores them in comparisons
+    # and dumps.
 
     @cached_property
     def progress(self) -> float:
-        """How much is done, from 0.0 to 1.0."""
+        """The completed fraction, from 0.0 to 1.0."""
         return _fraction(self.status)
 
     @cached_property
@@ -49,12 +49,12 @@ class ReportedProgress(TaskiqProgress[Any]):
 
     @cached_property
     def current(self) -> int | None:
-        """How many items are done, or None."""
+        """The number of completed items, or None."""
         return None
 
     @cached_property
     def total(self) -> int | None:
-        """How many items there are, or None."""
+        """The number of all items, or None."""
         return None
 
     def __eq__(self, other: object) -> bool:
@@ -74,11 +74,11 @@ class ReportedProgress(TaskiqProgress[Any]):
 
 
 class _Reported:
-    """What :class:`ReportedProgress` is a ``TaskProgress[...]`` of, for pydantic."""
+    """The type argument of :class:`ReportedProgress` as a ``TaskProgress[...]``, for pydantic."""
 
 
-# When pydantic compares models it takes those of one generic origin for one type.  With this,
-# ``TaskProgress[dict](...) == found`` holds too, where Python asks only the left side.
+# pydantic treats models with the same generic origin as one type in comparisons.  This makes
+# ``TaskProgress[dict](...) == found`` true as well, for which Python asks only the left side.
 ReportedProgress.__pydantic_generic_metadata__ = {
     "origin": TaskiqProgress,
     "args": (_Reported,),
@@ -89,7 +89,7 @@ ReportedProgress.__pydantic_generic_metadata__ = {
 def reported(progress: TaskiqProgress[Any] | TaskProgress) -> ReportedProgress:
     """Return the progress with the fields of both kinds.
 
-    Raises ``TypeError`` for what is of neither kind.
+    Raises ``TypeError`` for an object of neither kind.
     """
     if isinstance(progress, ReportedProgress):
         return progress
@@ -107,12 +107,11 @@ def to_stored(
     parts_max: int | None = None,
     enc_hook: EncHook | None = None,
 ) -> TaskProgress:
-    """Return the progress as the store keeps it.
+    """Return the progress in the form of the store.
 
     Raises :class:`~logstore.errors.UnserializableValueError` for a meta that cannot be stored,
-    ``ValueError`` for a field out of its range, and
-    :class:`BudgetExceededError` when the meta has more than
-    ``parts_max`` parts, or needs the hook.
+    ``ValueError`` for a field out of range, and :class:`BudgetExceededError` when the meta has more
+    than ``parts_max`` parts or needs the hook.
     """
     if isinstance(progress, ReportedProgress):
         fields = progress.progress, progress.status, progress.current, progress.total
@@ -130,9 +129,9 @@ def to_stored(
 
 
 def encode_small_report(progress: object) -> bytes | None:
-    """The bytes of what :func:`to_stored` makes of a progress of taskiq's that is small and plain.
+    """Return the encoding of ``to_stored(progress)`` for small, plain progress of taskiq.
 
-    None for any other.
+    Return None for any other progress.
     """
     if not isinstance(progress, TaskiqProgress) or isinstance(progress, ReportedProgress):
         return None
@@ -141,7 +140,7 @@ def encode_small_report(progress: object) -> bytes | None:
 
 
 def from_stored(stored: TaskProgress) -> ReportedProgress:
-    """Return what :func:`to_stored` was given, with the fields of both kinds."""
+    """Return the progress that was passed to :func:`to_stored`, with the fields of both kinds."""
     return _report(stored, stored.meta)
 
 
@@ -169,6 +168,6 @@ def _fraction(status: str) -> float:
 
 def _of_neither_kind(progress: object) -> TypeError:
     return TypeError(
-        "progress is a taskiq TaskProgress or a logstore TaskProgress, "
+        "progress must be a taskiq TaskProgress or a logstore TaskProgress, "
         f"not {type(progress).__name__!r}"
     )

@@ -1,9 +1,9 @@
-"""From the records of a failure to an exception, running no code of its class but ``__str__``.
+"""Rebuilding an exception from records; the only code of its class that runs is ``__str__``.
 
 A record (see ``exceptions.py``) is a dict of::
 
-    module, class      where the class is found
-    message, repr      str() and repr() of it on the worker; the second may be absent
+    module, class      the name of the class
+    message, repr      its str() and repr() on the worker; repr may be absent
     args               a list of entries
     members, state     entries by name: slots and C attributes; the instance's __dict__
     notes, traceback   texts
@@ -15,21 +15,21 @@ and an entry is one of::
     {"value": v}
     {"error": index}
     {"errors": [indexes]}               also "tuple": True, and "cut": True if there were more
-    {"type": name, "repr": text}        of what is not kept; also "str": text, if that differs
+    {"type": name, "repr": text}        of an unsupported type; also "str": text, if it differs
 
 Rules:
 
-- A class is only looked up, never imported: its module must be in ``sys.modules``, and the name
-  must lead to a class without any ``__getattr__`` being run.  By default only subclasses of
-  ``Exception`` are taken: a ``KeyboardInterrupt`` of a worker must not end its client.
-- How an instance is made stands in ``instances.py``.
-- ``str()`` of what comes back is the text that it was on the worker: ``__str__`` and ``__repr__``
-  are called to find out.  If they fail, or the text is another, the exception is made with the text
-  of the worker; but a set in it may be in another order.
-- What the policy does not allow, or cannot be found or made, becomes an inert
-  :class:`~logstore.taskiq.errors.RemoteError`; an argument or attribute that is not kept a
-  :class:`~logstore.taskiq.errors.RemoteObject`.
-- No step goes deeper into Python's stack with the nesting of what it reads.
+- A class is only looked up, never imported: its module must be in ``sys.modules``, and the lookup
+  runs no ``__getattr__``.  By default only subclasses of ``Exception`` are rebuilt: a
+  ``KeyboardInterrupt`` of a worker must not end its client.
+- ``instances.py`` describes how an instance is built.
+- ``str()`` of a rebuilt exception is its text on the worker.  ``__str__`` and ``__repr__`` are
+  called to check that.  If they fail, or the text differs, the exception is built with the text of
+  the worker.  Another order of the same characters is accepted, because of sets.
+- An exception that the policy does not allow, or that cannot be found or built, becomes an inert
+  :class:`~logstore.taskiq.errors.RemoteError`.  An argument or attribute of an unsupported type
+  becomes a :class:`~logstore.taskiq.errors.RemoteObject`.
+- The depth of Python's stack does not grow with the nesting of the records.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ Allowed = Callable[[type[BaseException]], bool]
 
 
 class _Policy:
-    """The test that a class must pass to be rebuilt; a class of its own, so that it is pickled."""
+    """The test that a class must pass to be rebuilt.  A class, so that it can be pickled."""
 
     def __init__(self, classes: tuple[type[BaseException], ...], names: tuple[str, ...]) -> None:
         self.classes = classes
@@ -61,13 +61,13 @@ class _Policy:
         name = f"{kind.__module__}.{kind.__qualname__}"
         if issubclass(kind, self.classes) or name in self.names:
             return True
-        # The name of a module means its errors, not what ends a program.
+        # The name of a module allows only its subclasses of Exception.
         below = tuple(f"{name}." for name in self.names)
         return issubclass(kind, Exception) and name.startswith(below)
 
 
 def exception_policy(exceptions: str | Iterable[str | type[BaseException]]) -> Allowed | None:
-    """Return the test that a class must pass to be rebuilt; None means that none is.
+    """Return the test that a class must pass to be rebuilt; None means that no class is rebuilt.
 
     ``exceptions`` is ``"faithful"`` (every subclass of ``Exception`` that is already imported),
     ``"inert"`` (none) or an allow-list of classes, which allow their subclasses, and dotted names
@@ -82,7 +82,8 @@ def exception_policy(exceptions: str | Iterable[str | type[BaseException]]) -> A
         if exceptions == "inert":
             return None
         raise ValueError(
-            f"exceptions is 'faithful', 'inert' or a list of what to allow, not {exceptions!r}"
+            "exceptions must be 'faithful', 'inert' or a list of classes and dotted names,"
+            f" not {exceptions!r}"
         )
     classes: list[type[BaseException]] = []
     names: list[str] = []
@@ -92,14 +93,14 @@ def exception_policy(exceptions: str | Iterable[str | type[BaseException]]) -> A
         elif isinstance(entry, type) and issubclass(entry, BaseException):
             classes.append(entry)
         else:
-            raise TypeError(f"exceptions allows classes and dotted names, not {entry!r}")
+            raise TypeError(f"exceptions must list classes and dotted names, not {entry!r}")
     return _Policy(tuple(classes), tuple(names))
 
 
 def decode_error(records: Any, allowed: Allowed | None) -> BaseException:
     """Return the exception that ``records`` describe.
 
-    Raises :class:`~logstore.taskiq.errors.ResultDamagedError` when they are not records.
+    Raises :class:`~logstore.taskiq.errors.ResultDamagedError` when they are not valid records.
     """
     try:
         if not isinstance(records, list) or not 0 < len(records) <= _RECORDS_MAX:
@@ -107,24 +108,24 @@ def decode_error(records: Any, allowed: Allowed | None) -> BaseException:
         return _Revival(records, allowed).run()
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise ResultDamagedError(
-            f"the stored error is not one of this version's: {type(error).__name__}: {error}"
+            f"the stored error cannot be read: {type(error).__name__}: {error}"
         ) from error
 
 
 class _Revival:
-    """One graph of exceptions on its way back."""
+    """The rebuilding of one graph of exceptions."""
 
     def __init__(self, records: list[dict[str, Any]], allowed: Allowed | None) -> None:
         self.records = records
         self.allowed = allowed
         self.order = _children_first([self.references(record) for record in records])
-        self.with_text: set[int] = set()  # those whose own str() is not what it was
+        self.with_text: set[int] = set()  # records whose own str() differs from the worker's
         self.inert: set[int] = set()
 
     def run(self) -> BaseException:
         self.make_all()
         if not self.with_text.isdisjoint(self.in_cycle):
-            self.make_all()  # once more, now that it is known for what was made early
+            self.make_all()  # again, because exceptions made early were made without their text
         for index, record in enumerate(self.records):
             self.link(self.made[index], index, record)
         return self.made[0]
@@ -158,7 +159,7 @@ class _Revival:
         return self.make(index)
 
     def kind_of(self, index: int) -> Any:
-        """The class to make an instance of, if it is there and allowed; else None."""
+        """Return the class of a record if it is imported and allowed, else None."""
         record = self.records[index]
         found = find_class(record["module"], record["class"])
         if found is None or not issubclass(found, BaseException):
@@ -170,14 +171,14 @@ class _Revival:
         return found
 
     def error(self, index: int) -> BaseException:
-        """The exception of a record, made early and empty if it is in a cycle."""
+        """Return the exception of a record; in a cycle, make it early and empty."""
         if index in self.made:
             return self.made[index]
         self.in_cycle.add(index)
         if index not in self.early:
             kind = self.kind_of(index)
             error = None if kind is None else new_instance(kind, Contents((), {}, {}))
-            if error is None:  # such as a group within itself, which nothing can build
+            if error is None:  # such as a group that contains itself, which cannot be built
                 return _inert(self.records[index])
             self.early[index] = error
         return self.early[index]
@@ -201,7 +202,7 @@ class _Revival:
         return RemoteObject(_text(entry["type"]), _text(entry.get("str", shown)), shown)
 
     def references(self, record: dict[str, Any]) -> list[int]:
-        """The indexes of the records that must be made before this one."""
+        """Return the indexes of the records that must be made before this one."""
         found: list[int] = []
         for entry in _entries(record):
             if "value" not in entry:
@@ -214,7 +215,7 @@ class _Revival:
         return index
 
     def link(self, error: BaseException, index: int, record: dict[str, Any]) -> None:
-        """Give it its notes, its cause and its context."""
+        """Set the notes, the cause and the context of an exception."""
         notes = [_text(note) for note in record.get("notes", ())]
         if index in self.inert:
             notes += [f"with {_told(self.records[other])}" for other in self.references(record)]
@@ -233,7 +234,7 @@ class _Revival:
 
 
 def _children_first(references: list[list[int]]) -> list[int]:
-    """All indexes, each behind those that it refers to, as far as there is no cycle."""
+    """Return all indexes; each comes after the indexes that it refers to, except in cycles."""
     order: list[int] = []
     seen: set[int] = set()
     for start in range(len(references)):
@@ -279,6 +280,6 @@ def _inert(record: dict[str, Any]) -> RemoteError:
 
 
 def _told(record: dict[str, Any]) -> str:
-    """One line about an exception that is not among the ones that come back."""
+    """Return one line about an exception that an inert one referred to."""
     name = f"{record['module']}.{record['class']}"
     return safe_text(f"{name}: {record['message']}" if record["message"] else name, _TOLD_CHARS_MAX)

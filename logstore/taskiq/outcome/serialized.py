@@ -1,13 +1,13 @@
-"""Results through a taskiq serializer, for those who ask for one.
+"""Results in the format of a taskiq serializer, for backends with ``serializer=``.
 
 A serialized result is a dict of ``taskiq`` (1), ``is_err``, ``serializer`` (the name of its class)
-and ``data``, the bytes it made of a result in the form of ``outcome.py``.
+and ``data``, the serialized bytes of a result in the form of ``outcome.py``.
 
-Rules: the return value is given to the serializer as it is, then as plain data, then as the JSON
-types of that; what it takes first is stored, so that pickle keeps objects and JSON gets what it can
-hold.  What has no plain form, and is not taken as it is, becomes an error result.
-Bytes are only ever read by the serializer that wrote them: nothing reaches ``pickle.loads`` because
-of what stands in a file.
+Rules: the serializer is tried with the original return value, then with plain data, then with the
+JSON types of that data.  The first success is stored: so pickle keeps objects, and JSON gets types
+that it supports.  A value without a plain form that the serializer refuses becomes an error result.
+Only the serializer that wrote the bytes may read them: the content of a file can never cause a call
+of ``pickle.loads``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from logstore.taskiq.outcome.plain import to_plain
 
 
 def serialize_outcome(result: TaskiqResult[Any], serializer: TaskiqSerializer) -> dict[str, Any]:
-    """Return the record for ``result``; an error result if the serializer takes no form of it."""
+    """Return the record for ``result``; an error result if the serializer refuses all forms."""
     for form in _forms(result):
         record = _record_or_none(serializer, form)
         if record is not None:
@@ -35,7 +35,7 @@ def serialize_outcome(result: TaskiqResult[Any], serializer: TaskiqSerializer) -
 
 
 def is_serialized(data: Any) -> bool:
-    """Return whether what is stored is a record of :func:`serialize_outcome`."""
+    """Return whether ``data`` is a record of :func:`serialize_outcome`."""
     return isinstance(data, dict) and "taskiq" in data and "serializer" in data
 
 
@@ -73,7 +73,7 @@ def _forms(result: TaskiqResult[Any]) -> Iterator[dict[str, Any]]:
     try:
         plain = {**outcome, "return_value": to_plain(result.return_value)}
     except UnserializableValueError:
-        return  # of the value itself, pydantic would drop in silence what it does not find
+        return  # pydantic would silently drop missing fields of the value itself
     yield plain
     try:
         yield pydantic_core.to_jsonable_python(plain, bytes_mode="base64")
@@ -84,12 +84,12 @@ def _forms(result: TaskiqResult[Any]) -> Iterator[dict[str, Any]]:
 def _record_or_none(serializer: TaskiqSerializer, form: dict[str, Any]) -> dict[str, Any] | None:
     try:
         return _record(serializer, form)
-    except Exception:  # whatever a serializer raises: it does not take this form
+    except Exception:  # any exception of a serializer means that it refuses this form
         return None
 
 
 def _reason(result: TaskiqResult[Any], serializer: TaskiqSerializer) -> Exception:
-    """An error that names the type and the path, if there is one."""
+    """Return an error that names the type and the path if possible."""
     try:
         to_plain(result.return_value)
     except UnserializableValueError as error:

@@ -1,8 +1,8 @@
-"""One pass over a value: what is converted, how deep, and where it stopped.
+"""One pass over a value, which converts it and collects the path of a refused part.
 
-Rules: values of the store's own types are passed on, containers are copied, of everything else the
-table of ``plain.py`` knows what it becomes.  Whatever the code of a value raises
-is an :class:`Unstorable` at its place.  The path grows only when something is refused.
+Rules: values of the supported types are passed on and containers are copied.  All other types are
+converted by the table in ``plain.py``.  An exception from the code of a value becomes an
+:class:`Unstorable` with the path of that value.  The path is built only after a refusal.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from logstore._codec.text import TEXT_CHARS_MAX, bases_of, describe, text_of, ty
 from logstore._codec.values import MAX_DEPTH
 
 DEPTH_MAX = MAX_DEPTH - 8
-"""How deep a value may be nested: what the codec allows, less what a result is wrapped in."""
+"""The maximum nesting of a value: the limit of the codec minus the containers of a result."""
 
 LEAF_TYPES: frozenset[type] = frozenset(
     {type(None), bool, int, float, str, bytes, *(leaf.kind for leaf in LEAVES)}
@@ -29,11 +29,11 @@ _REPR_CHARS_MAX = 60
 
 
 class BudgetExceededError(Exception):
-    """Converting the value may take longer than the caller wants to wait on this thread."""
+    """Converting the value may take too long for this thread."""
 
 
 class Unstorable(Exception):
-    """Carries the path, innermost step first, up to where it is complete."""
+    """A part of the value cannot be stored; collects its path, innermost step first."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -44,8 +44,8 @@ class Unstorable(Exception):
 class Walk:
     """One pass over one value.
 
-    ``other_converter`` finds what converts an object that is of none of the stored types;
-    ``same_kind`` is whether all that was converted is of its type or of a base of it.
+    ``other_converter`` returns the converter for an object of an unsupported type.  ``same_kind``
+    is true while every converted object is of its original type or of a base of it.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ Converter = Callable[[Walk, Any], Any]
 
 
 def failed(reason: str, error: Exception) -> Unstorable:
-    """Return the refusal for what the code of a value has raised."""
+    """Return the refusal for an exception from the code of a value."""
     return Unstorable(f"{reason}: {describe(error)}")
 
 
@@ -134,23 +134,23 @@ def _convert_each(walk: Walk, values: Collection[Any], step: str) -> list[Any]:
 
 
 def convert_list(walk: Walk, value: Any) -> list[Any]:
-    """The items, converted, as a list."""
+    """Convert the items to a list."""
     return _convert_each(walk, value, "[{}]")
 
 
 def convert_tuple(walk: Walk, value: Any) -> tuple[Any, ...]:
-    """The items, converted, as a tuple."""
+    """Convert the items to a tuple."""
     return tuple(_convert_each(walk, value, "[{}]"))
 
 
 def convert_set(walk: Walk, value: Any) -> Any:
-    """The elements, converted, as a set; as a list if they can be elements no more."""
+    """Convert the elements to a set, or to a list if they are no longer hashable or distinct."""
     items = _convert_each(walk, value, ".elements()[{}]")
     try:
         plain = (frozenset if isinstance(value, frozenset) else set)(items)
     except TypeError:
-        plain = set()  # models became dicts; parsing a set's type takes a list as well
-    # Or members that were different have become equal, as an enum's value and that value.
+        plain = set()  # models became dicts; a list can be parsed as a set type as well
+    # Different elements may have become equal, such as an enum member and its value.
     if len(plain) == len(items):
         return plain
     walk.same_kind = False
@@ -158,12 +158,12 @@ def convert_set(walk: Walk, value: Any) -> Any:
 
 
 def convert_dict(walk: Walk, value: Any) -> dict[Any, Any]:
-    """The keys and values, converted, as a dict."""
+    """Convert the keys and values to a dict."""
     return convert_pairs(walk, value.items())
 
 
 def convert_pairs(walk: Walk, pairs: Collection[tuple[Any, Any]]) -> dict[Any, Any]:
-    """The same of pairs of a key and a value."""
+    """Convert pairs of a key and a value to a dict."""
     walk.spend(2 * len(pairs))
     plain: dict[Any, Any] = {}
     key: Any = None
@@ -183,7 +183,7 @@ def _is_in(plain: dict[Any, Any], key: Any) -> bool:
     try:
         return key in plain
     except TypeError as error:
-        raise Unstorable(f"the key is stored as something unhashable: {error}") from None
+        raise Unstorable(f"the key is stored as an unhashable value: {error}") from None
 
 
 def _short(value: Any) -> str:

@@ -1,12 +1,12 @@
-"""Whole files only: written aside, made durable, and put in place by a rename.
+"""Atomic file writes: write a temporary file, sync it, rename it.
 
 Rules:
 
-- :func:`write_file` returns once the bytes and the directory entry are on the disk.  A crash
-  before that leaves the old file, or none, and perhaps a temporary one.
-- A temporary file is locked by its writer for as long as it is written; the kernel drops the lock
-  when the writer dies.  :func:`remove_leftovers` removes those that nobody holds.
-- Blocking calls throughout: never on an event loop.  Any thread, any number of processes.
+- When :func:`write_file` returns, the bytes and the directory entry are on disk.  A crash before
+  that leaves the old file or none, and possibly a temporary file.
+- A writer holds a lock on its temporary file; the kernel releases it when the writer dies.
+  :func:`remove_leftovers` removes the files without a lock.
+- All functions block: do not call them on an event loop.  Any thread, any number of processes.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _ATTEMPTS_MAX = 100
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Put ``data`` in the place of the file at ``path``; its directory is made if it is missing.
+    """Replace the file at ``path`` with ``data``; create its directory if it is missing.
 
-    Raises ``OSError`` when that fails; the file at ``path`` is then the old one, unless only the
-    flush of the directory failed.
+    Raises ``OSError`` when that fails.  The old file is then still there, unless only the sync of
+    the directory failed.
     """
     temporary, descriptor = _open_temporary(path.parent)
     try:
@@ -35,7 +35,7 @@ def write_file(path: Path, data: bytes) -> None:
             os.fsync(descriptor)
             os.replace(temporary, path)
         except BaseException:
-            with contextlib.suppress(OSError):  # the first error is the one to tell
+            with contextlib.suppress(OSError):  # the first error is raised instead
                 os.unlink(temporary)
             raise
     finally:
@@ -44,7 +44,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def remove_file(path: Path) -> bool:
-    """Remove the file for good; return whether there was one.  Of many callers one gets True."""
+    """Remove the file durably; return whether it existed.  Only one caller gets True."""
     try:
         os.unlink(path)
     except FileNotFoundError:
@@ -54,7 +54,7 @@ def remove_file(path: Path) -> bool:
 
 
 def make_directory(path: Path) -> None:
-    """Make the directory and those above it, if missing, and flush the entries that are new."""
+    """Create the directory and its parents if missing, and sync the new entries."""
     missing = [path, *path.parents]
     missing = [directory for directory in missing if not directory.exists()]
     for directory in reversed(missing):
@@ -63,7 +63,7 @@ def make_directory(path: Path) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Flush the entries of a directory; without this a rename may be lost with the power."""
+    """Sync the entries of a directory; otherwise a power failure may undo a rename."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -72,29 +72,29 @@ def sync_directory(path: Path) -> None:
 
 
 def remove_leftovers(directory: Path) -> int:
-    """Remove the temporary files of writers that have died; return how many there were."""
+    """Remove the temporary files of dead writers; return their number."""
     with os.scandir(directory) as entries:
         return sum(_removed(entry.path) for entry in entries if entry.name.startswith(_PREFIX))
 
 
 def _removed(path: str) -> bool:
-    """Remove a temporary file unless its writer lives; return whether it did."""
+    """Remove a temporary file unless its writer is alive; return whether it was removed."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
     except OSError:
-        return False  # renamed by its writer meanwhile
+        return False  # its writer has renamed it
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.unlink(path)
         return True
     except OSError:
-        return False  # still being written, or gone
+        return False  # its writer is alive, or the file is gone
     finally:
         os.close(descriptor)
 
 
 def _open_temporary(directory: Path) -> tuple[Path, int]:
-    """Return a new file that is locked and still there."""
+    """Return a new, locked file that has not been removed."""
     for _ in range(_ATTEMPTS_MAX):
         path = directory / f"{_PREFIX}{secrets.token_hex(8)}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -109,5 +109,5 @@ def _open_temporary(directory: Path) -> tuple[Path, int]:
                 return path, descriptor
         except OSError:
             pass
-        os.close(descriptor)  # somebody who cleans up was faster than the lock
-    raise OSError(f"{directory}: no temporary file could be kept long enough to be written")
+        os.close(descriptor)  # a clean-up by another process was faster than the lock
+    raise OSError(f"{directory}: no temporary file could be created and locked")

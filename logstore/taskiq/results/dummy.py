@@ -1,4 +1,4 @@
-"""The backend that stores nothing, for programs that never ask for a result."""
+"""The backend that stores nothing, for programs that never read a result."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _ASKED_MAX = 1000
 class DummyResultBackend(AsyncResultBackend[_ReturnType]):
     """Stores nothing: no task is ever ready, and there is never a result.
 
-    taskiq's own default calls every task ready and returns None as its result; a program that
-    waits for a result then goes on with a wrong one.  Here waiting never ends, and asking a
-    second time for one task warns, once, with
+    With taskiq's default backend every task is ready and has the result None: a program that waits
+    for a result continues with a wrong one.  With this backend a wait never ends.  The second
+    question about one task warns, once per backend, with
     :class:`~logstore.taskiq.errors.WaitingForNothingWarning`.
     """
 
@@ -56,7 +56,7 @@ class DummyResultBackend(AsyncResultBackend[_ReturnType]):
         return False
 
     async def delete_result(self, task_id: str) -> bool:
-        """Return False: there was none."""
+        """Return False: there was no result."""
         return False
 
     async def set_progress(

@@ -1,8 +1,8 @@
-"""How long results are kept: taskiq-redis's names and rules.
+"""Times to live of results, with the names and rules of taskiq-redis.
 
-Rules: ``result_ex_time`` is in seconds, ``result_px_time`` in milliseconds; at most one of the two,
-and above zero.  A task's label ``result_ex_time`` goes before everything set for the backend; one
-that is no time is logged and ignored, because a wrong label must not cost a result.
+Rules: ``result_ex_time`` is in seconds, ``result_px_time`` in milliseconds.  Only one of them may
+be given, and it must be above zero.  A task's label ``result_ex_time`` overrides the settings of
+the backend.  An invalid label is logged and ignored, so that the result is not lost.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Expiry:
-    """Times to live, in seconds; None keeps for ever, or as the store says."""
+    """Times to live in seconds; None means the store's default."""
 
     result_ttl_s: float | None
     failure_ttl_s: float | None
@@ -61,7 +61,7 @@ class Expiry:
         )
 
     def ttl_s(self, labels: Mapping[str, Any], *, failed: bool) -> float | None:
-        """Return how long the result of a task with these labels is kept."""
+        """Return the time to live in seconds for the result of a task with these labels."""
         label = labels.get(LABEL)
         if label is not None:
             try:
@@ -79,7 +79,7 @@ def _checked(name: str, value: float | None) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} is a number, not {value!r}")
+        raise TypeError(f"{name} must be a number, not {value!r}")
     if not math.isfinite(value) or value <= 0:
         raise ExpireTimeMustBeMoreThanZeroError(f"{name} must be more than zero, not {value}")
     return value

@@ -1,9 +1,9 @@
 """The backend that keeps a JSON file for each result and for each task's progress.
 
-Rules: a file is whole or not there (``atomic.py``); its name says which task it
-is of (``filenames.py``), its content is readable by people and keeps the types
-(``json_file.py``).  All calls that touch the disk, and the encoding, run in the
-default executor of the calling loop.  Any number of processes may share the directory.
+Rules: a file is complete or does not exist (``atomic.py``).  Its name contains the task id
+(``filenames.py``).  Its content is readable by people and keeps the types (``json_file.py``).  Disk
+access and encoding run in the default executor of the calling loop.  Any number of processes may
+share the directory.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 class FileResultBackend(AsyncResultBackend[_ReturnType]):
     """Keeps results and progress as JSON files in ``storage_dir``.
 
-    The directory is made when it is first needed; a relative path counts from the directory that
-    was current when the backend was made.  ``exceptions`` is what may come back as the exception
-    that it was: ``"faithful"`` (any subclass of ``Exception`` that is imported), ``"inert"``
-    (none), or a list of classes and dotted names; the rest comes back as a ``RemoteError``.
+    The directory is created on first use.  A relative path is resolved when the backend is
+    constructed.  ``exceptions`` is the set of exception classes that are rebuilt: ``"faithful"``
+    (any subclass of ``Exception`` that is imported), ``"inert"`` (none), or a list of classes and
+    dotted names.  All others are returned as a ``RemoteError``.
 
-    What was set is on the disk when the call returns, progress too: each call costs two flushes.
-    A write whose caller is cancelled goes on in its thread; whether it is done is then unknown.
+    Results and progress are on disk when a call returns; each call costs two syncs.  If the caller
+    is cancelled, the write goes on in its thread; its outcome is then unknown.
     """
 
     def __init__(
@@ -56,16 +56,16 @@ class FileResultBackend(AsyncResultBackend[_ReturnType]):
         self._allowed = exception_policy(exceptions)
 
     async def startup(self) -> None:
-        """Make the directory, and remove what writers that died have left half-written.
+        """Create the directory, and remove incomplete files of dead writers.
 
-        Raises ``OSError`` when there can be no such directory.
+        Raises ``OSError`` when the directory cannot be created.
         """
         await asyncio.to_thread(self._startup)
 
     async def set_result(self, task_id: str, result: TaskiqResult[_ReturnType]) -> None:
-        """Write the result; durable when this returns.
+        """Write the result; it is durable when this returns.
 
-        Raises ``OSError`` when it cannot be written, and ``ValueError`` for an id that is no str.
+        Raises ``OSError`` when it cannot be written, ``ValueError`` for an id that is not a str.
         """
         await asyncio.to_thread(self._set_result, task_id, result)
 
@@ -73,7 +73,7 @@ class FileResultBackend(AsyncResultBackend[_ReturnType]):
         """Return the result; ``log`` is None unless ``with_logs``.
 
         Raises :class:`~logstore.taskiq.errors.ResultIsMissingError` when there is no file,
-        :class:`~logstore.taskiq.errors.ResultDamagedError` when it is not as it was written,
+        :class:`~logstore.taskiq.errors.ResultDamagedError` when the file is damaged,
         and ``OSError`` when it cannot be read.
         """
         return await asyncio.to_thread(self._get_result, task_id, with_logs)
@@ -82,13 +82,13 @@ class FileResultBackend(AsyncResultBackend[_ReturnType]):
         """Return whether there is a result.
 
         Raises :class:`~logstore.taskiq.errors.ResultIsReadyError` when the directory cannot be
-        looked into.
+        searched.
         """
         path = self._path(task_id, "result")
         return await asyncio.to_thread(_is_there, path)
 
     async def delete_result(self, task_id: str) -> bool:
-        """Remove the files of a task for good; return whether there was a result."""
+        """Remove the files of a task durably; return whether there was a result."""
         result, progress = self._path(task_id, "result"), self._path(task_id, "progress")
 
         def delete() -> bool:
@@ -101,10 +101,10 @@ class FileResultBackend(AsyncResultBackend[_ReturnType]):
     async def set_progress(
         self, task_id: str, progress: TaskiqProgress[Any] | TaskProgress
     ) -> None:
-        """Write the progress; durable when this returns.
+        """Write the progress; it is durable when this returns.
 
         Raises :class:`~logstore.errors.UnserializableValueError` for a meta that cannot be
-        stored, and ``OSError`` when it cannot be written.
+        stored, and ``OSError`` when the file cannot be written.
         """
         path = self._path(task_id, "progress")
         stored = to_stored(progress)
@@ -115,10 +115,9 @@ class FileResultBackend(AsyncResultBackend[_ReturnType]):
         await asyncio.to_thread(write)
 
     async def get_progress(self, task_id: str) -> ReportedProgress | None:
-        """Return the progress that was last set, or None.
+        """Return the latest progress, or None.
 
-        Raises :class:`~logstore.taskiq.errors.ResultDamagedError` when the file is not as it
-        was written.
+        Raises :class:`~logstore.taskiq.errors.ResultDamagedError` when the file is damaged.
         """
         path = self._path(task_id, "progress")
 

@@ -1,10 +1,9 @@
-"""The backend that keeps the newest results of this process, for tests and single programs.
+"""The backend that keeps the newest results in memory, for tests and single programs.
 
-Rules: results and progress are kept as the objects they are, not as copies, and are gone with the
-process; only an error that is no ``Exception`` comes back as a ``RemoteError``.  A lock makes each
-call atomic, so that several event loops and threads may share one backend.  Nothing here waits for
-anything, but for the poll of taskiq's ``wait_result()``.  A pickled or copied backend arrives
-empty.
+Rules: return values and progress are kept by reference, not copied, and are lost with the process.
+Only an error that is not an ``Exception`` is returned as a ``RemoteError``.  A lock makes each call
+atomic: several event loops and threads may share one backend.  No call waits, except the poll of
+taskiq's ``wait_result()``.  An unpickled or copied backend is empty.
 """
 
 from __future__ import annotations
@@ -33,25 +32,25 @@ _FAITHFUL = exception_policy("faithful")
 
 
 class _Flag:
-    """Whether a result that waiters have been told of was kept in the end."""
+    """Whether a result was stored after its waiters were woken."""
 
     is_set = False
 
 
 class InmemoryResultBackend(AsyncResultBackend[_ReturnType]):
-    """Keeps up to ``max_stored_results`` results in memory; the one written first goes first.
+    """Keeps up to ``max_stored_results`` results in memory; the oldest is evicted first.
 
-    -1 means no limit; ``ValueError`` is raised for zero and for less than -1.  The progress of
-    tasks is bounded by the same number, and goes with the task's result.  Setting a result again
-    replaces it, counts as its newest write, and pushes no other out.
+    -1 means no limit.  Raises ``ValueError`` for zero and for less than -1.  The same limit applies
+    to progress, which is also evicted with the task's result.  Setting a result again replaces it,
+    makes it the newest, and evicts no other result.
     """
 
     def __init__(self, max_stored_results: int = 100) -> None:
         if not isinstance(max_stored_results, int) or isinstance(max_stored_results, bool):
-            raise TypeError(f"max_stored_results is a count, not {max_stored_results!r}")
+            raise TypeError(f"max_stored_results must be an int, not {max_stored_results!r}")
         if max_stored_results == 0 or max_stored_results < -1:
             raise ValueError(
-                f"max_stored_results is a count above zero, or -1 for no limit, "
+                f"max_stored_results must be above zero, or -1 for no limit, "
                 f"not {max_stored_results}"
             )
         self.max_stored_results = max_stored_results
@@ -61,9 +60,7 @@ class InmemoryResultBackend(AsyncResultBackend[_ReturnType]):
         self._lock = threading.Lock()
         self._results: OrderedDict[str, TaskiqResult[_ReturnType]] = OrderedDict()
         self._progress: OrderedDict[str, ReportedProgress] = OrderedDict()
-        self._arrivals: dict[
-            str, list[asyncio.Future[_Flag]]
-        ] = {}  # what a wait_result() waits for
+        self._arrivals: dict[str, list[asyncio.Future[_Flag]]] = {}  # of the calls of wait_result()
 
     def __getstate__(self) -> dict[str, Any]:
         left_out = ("_lock", "_results", "_progress", "_arrivals")
@@ -74,10 +71,11 @@ class InmemoryResultBackend(AsyncResultBackend[_ReturnType]):
         self._forget()
 
     async def set_result(self, task_id: str, result: TaskiqResult[_ReturnType]) -> None:
-        """Keep the result; the oldest one goes when there are too many."""
+        """Keep the result; evict the oldest one if there are too many."""
         kept, was_kept = result.model_copy(), _Flag()
         with self._lock:
-            # Before it is kept, in case a signal handler raises behind that: they look for it.
+            # Wake the waiters first, because a signal handler may raise afterwards.  They check
+            # whether the result was stored.
             for arrival in self._arrivals.get(task_id, ()):
                 call_soon(arrival.get_loop(), partial(arrival.set_result, was_kept))
             self._results[task_id] = kept
@@ -91,8 +89,8 @@ class InmemoryResultBackend(AsyncResultBackend[_ReturnType]):
     async def get_result(self, task_id: str, with_logs: bool = True) -> TaskiqResult[_ReturnType]:
         """Return the result; ``log`` is None unless ``with_logs``.
 
-        Raises :class:`~logstore.taskiq.errors.ResultIsMissingError` when there is none, which
-        says nothing about whether there was one.
+        Raises :class:`~logstore.taskiq.errors.ResultIsMissingError` when there is no result, also
+        if it was evicted or deleted.
         """
         with self._lock:
             result = self._results.get(task_id)
@@ -101,14 +99,14 @@ class InmemoryResultBackend(AsyncResultBackend[_ReturnType]):
         update: dict[str, Any] = {} if with_logs else {"log": None}
         if result.error is not None and not isinstance(result.error, Exception):
             update["error"] = decode_error(encode_error(result.error), _FAITHFUL)
-        # A copy: taskiq parses the return value in place, and the log may have to go.
+        # A copy, because taskiq parses the return value in place, and ``log`` may change.
         return result.model_copy(update=update)
 
     async def is_result_ready(self, task_id: str) -> bool:
         """Return whether there is a result.
 
-        It answers at once, unless taskiq's ``wait_result()`` is asking: that gets its answer when
-        the result is there, or its time-out over (``waiting.py``).
+        Returns immediately, except to taskiq's ``wait_result()``: then it waits for the result or
+        the time-out (``waiting.py``).
         """
         wait = current_wait(self)
         if wait is None:
@@ -128,12 +126,12 @@ class InmemoryResultBackend(AsyncResultBackend[_ReturnType]):
                     return False
                 await asyncio.wait((arrival,), timeout=left)
                 if arrival.done() and arrival.result().is_set:
-                    return True  # also if it is gone again
+                    return True  # even if it has been removed again
             finally:
                 self._leave(task_id, arrival)
 
     async def delete_result(self, task_id: str) -> bool:
-        """Forget the result and the progress of a task; return whether there was a result."""
+        """Delete the result and the progress of a task; return whether there was a result."""
         with self._lock:
             self._progress.pop(task_id, None)
             return self._results.pop(task_id, None) is not None
@@ -141,7 +139,7 @@ class InmemoryResultBackend(AsyncResultBackend[_ReturnType]):
     async def set_progress(
         self, task_id: str, progress: TaskiqProgress[Any] | TaskProgress
     ) -> None:
-        """Keep the progress; the oldest one goes when there are too many."""
+        """Keep the progress; evict the oldest one if there are too many."""
         report = reported(progress).model_copy()
         with self._lock:
             self._progress[task_id] = report
@@ -150,7 +148,7 @@ class InmemoryResultBackend(AsyncResultBackend[_ReturnType]):
                 self._progress.popitem(last=False)
 
     async def get_progress(self, task_id: str) -> ReportedProgress | None:
-        """Return the progress that was last set, or None."""
+        """Return the latest progress, or None."""
         with self._lock:
             report = self._progress.get(task_id)
         return None if report is None else report.model_copy()

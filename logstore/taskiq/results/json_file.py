@@ -1,11 +1,11 @@
-"""What stands in a file of the file backend.
+"""The content of a file of the file backend.
 
-One JSON object: ``logstore`` (what the file holds: ``"result"`` or ``"progress"``), ``version``
-(1), ``task_id``, ``crc32`` and ``content``, in the form of ``tagged_json.py``.
+It is one JSON object: ``logstore`` (``"result"`` or ``"progress"``), ``version`` (1), ``task_id``,
+``crc32`` and ``content``, in the form of ``tagged_json.py``.
 
-Rules: the checksum is that of the content as ``json.dumps`` writes it in one line, so that a
-formatter may change the file's layout, and nothing else.  A file that is cut short, damaged, of
-another task or not ours raises :class:`~logstore.taskiq.errors.ResultDamagedError`.
+Rules: the checksum is that of the content as ``json.dumps`` writes it in one line: reformatting the
+file does not invalidate it, any other change does.  A file that is truncated, damaged, of another
+task or another format raises :class:`~logstore.taskiq.errors.ResultDamagedError`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _CLOCKS = ('"$type":"datetime"', '"$type":"time"')
 
 
 def render(kind: str, task_id: str, content: dict[str, Any]) -> bytes:
-    """Return the file for ``content``.
+    """Return the bytes of the file for ``content``.
 
-    Raises :class:`~logstore.errors.UnserializableValueError`; in its path, a result's return
-    value is called ``result``.
+    Raises :class:`~logstore.errors.UnserializableValueError`; its path names the return value of
+    a result ``result``.
     """
     lowered = {
         key: to_jsonable(value, "result" if key == "return_value" else key)
@@ -43,7 +43,7 @@ def render(kind: str, task_id: str, content: dict[str, Any]) -> bytes:
         "crc32": _checksum(line),
         "content": lowered,
     }
-    # Large ones stay in one line: with an indent Python's encoder is many times slower.
+    # A large file has one line: Python's encoder is many times slower with an indent.
     indent = 2 if len(line) <= _INDENTED_CHARS_MAX else None
     return (json.dumps(document, ensure_ascii=False, indent=indent) + "\n").encode()
 
@@ -51,8 +51,8 @@ def render(kind: str, task_id: str, content: dict[str, Any]) -> bytes:
 def parse(data: bytes, kind: str, task_id: str, where: str) -> dict[str, Any]:
     """Return the content of a file; ``where`` names it in errors.
 
-    Raises :class:`~logstore.taskiq.errors.ResultDamagedError` for anything else than the file
-    of this kind for this task.
+    Raises :class:`~logstore.taskiq.errors.ResultDamagedError` unless it is a valid file of this
+    kind for this task.
     """
     try:
         document = json.loads(data)
@@ -62,7 +62,7 @@ def parse(data: bytes, kind: str, task_id: str, where: str) -> dict[str, Any]:
         actual = _checksum(_one_line(content))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ResultDamagedError(
-            f"{where}: not a {kind} file of logstore, or not all of it "
+            f"{where}: not a {kind} file of logstore, or truncated "
             f"({type(error).__name__}: {error}); delete it to go on without it"
         ) from error
     if found != (kind, VERSION):
@@ -74,7 +74,7 @@ def parse(data: bytes, kind: str, task_id: str, where: str) -> dict[str, Any]:
         raise ResultDamagedError(f"{where}: expected task {task_id!r}, found task {owner!r}")
     if checksum != actual:
         raise ResultDamagedError(
-            f"{where}: the content is not as it was written: its checksum is {actual}, "
+            f"{where}: the content was changed: its checksum is {actual}, "
             f"expected {checksum}; delete it to go on without it"
         )
     try:
@@ -95,7 +95,7 @@ def _checksum(line: str) -> str:
 
 
 def _check_readable(lowered: dict[str, Any]) -> None:
-    """Refuse keys that only their time zones told apart: just the offset is kept."""
+    """Refuse keys that differ only in their time zones: only the offset is kept."""
     try:
         from_jsonable(lowered)
     except ValueError as error:

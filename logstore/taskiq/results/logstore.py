@@ -1,13 +1,13 @@
-"""The backend over a logstore file: durable, shared by all processes of one host.
+"""The backend with a logstore file: durable, shared by all processes of one host.
 
 Rules:
 
-- The constructor opens nothing, so that a backend can be made at import time.  ``startup()``
-  opens the store; so does the first call that needs it, since programs forget to start a broker.
-- One backend may be used from several event loops and threads.  Two openings at a time are
-  harmless: the engine shares one store per file and process, and counts.
-- A forked child opens the store anew.  A pickled backend arrives closed.
-- The event loop never waits for the disk, nor for a large value to be converted.
+- The constructor opens nothing, so that a backend can be constructed at import time.  The store is
+  opened by ``startup()``, or by the first call that needs it.
+- One backend may be used from several event loops and threads.  Concurrent openings are harmless:
+  all handles of a process on one file share a reference-counted engine.
+- A forked child opens the store again.  An unpickled backend is closed.
+- The event loop never waits for the disk or for the conversion of a large value.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from logstore.aio import AsyncStore
     from logstore.progress import TaskProgress
 
-# What is converted on the event loop: some tens of microseconds; more goes to a thread.
+# Limits for conversions on the event loop, some tens of microseconds; a thread does larger ones.
 _INLINE_PARTS_MAX = 256
 _INLINE_BYTES_MAX = 1 << 14
 
@@ -63,21 +63,21 @@ _INLINE_BYTES_MAX = 1 << 14
 class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
     """Keeps results and progress in the logstore file at ``path``.
 
-    ``keep_results=False`` deletes a result as it is read: of many readers exactly one gets it.
-    ``result_ex_time`` (seconds) or ``result_px_time`` (milliseconds), ``failure_ex_time`` and
-    ``progress_ex_time`` (seconds) say how long results, results of failed tasks and progress are
-    kept; a task's label ``result_ex_time`` goes before them.  ``prefix_str`` is put before every
-    task id, with a colon.
+    ``keep_results=False`` deletes a result when it is read; only one of several readers gets it.
+    ``result_ex_time`` (seconds) or ``result_px_time`` (milliseconds) is the time to live of
+    results, ``failure_ex_time`` (seconds) that of failed tasks' results, ``progress_ex_time``
+    (seconds) that of progress.  A task's label ``result_ex_time`` overrides them for its result.
+    Every task id is prefixed with ``prefix_str`` and a colon.
 
-    ``serializer`` is a taskiq serializer to store results with, pickle only if you ask for it;
-    without one, values keep their types.  ``exceptions`` is what may come back as the exception
-    that it was: ``"faithful"`` (any subclass of ``Exception`` that is imported), ``"inert"``
-    (none), or a list of classes and dotted names; the rest comes back as a ``RemoteError``.
+    ``serializer`` is a taskiq serializer for results; without one, values keep their types and
+    pickle is never used.  ``exceptions`` is the set of exception classes that are rebuilt:
+    ``"faithful"`` (any subclass of ``Exception`` that is imported), ``"inert"`` (none), or a list
+    of classes and dotted names.  All others are returned as a ``RemoteError``.
 
-    All other keywords are those of :func:`logstore.open`.  ``enc_hook`` and ``dec_hook`` are for
-    what would otherwise be refused, in return values, in errors and in the meta of progress, and
-    count only without a ``serializer``.  ``TypeError`` or ``ValueError`` is
-    raised for arguments that cannot be right; the file is not looked at before ``startup()``.
+    All other keywords are those of :func:`logstore.open`.  ``enc_hook`` and ``dec_hook`` convert
+    unsupported types in return values, errors and the meta of progress; they are not used with a
+    ``serializer``.  Raises ``TypeError`` or ``ValueError`` for invalid arguments.  The file is not
+    accessed before ``startup()``.
     """
 
     _pid: int
@@ -98,7 +98,7 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
         exceptions: str | Iterable[str | type[BaseException]] = "faithful",
         **store_options: Unpack[OpenOptions],
     ) -> None:
-        # Absolute, because the file is opened later, when the directory may be another one.
+        # Absolute, because the current directory may change before the file is opened.
         self.path = os.path.abspath(path)
         self.keep_results = keep_results
         self.serializer = serializer
@@ -117,16 +117,16 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
     # -- opening and closing ---------------------------------------------------------------
 
     async def startup(self) -> None:
-        """Open the store; no effect if it is open.
+        """Open the store; no effect if it is open already.
 
         Raises :class:`~logstore.errors.OpenError` when it cannot be opened.
         """
         await self._opened()
 
     async def shutdown(self) -> None:
-        """Close the store; the last one to close it leaves one file.  No effect if it is closed.
+        """Close the store; the last close leaves a single file.  No effect if it is closed.
 
-        A call after this, or :meth:`startup`, opens it again.
+        :meth:`startup`, or any later call, opens it again.
         """
         if self._pid != os.getpid():
             self._forget()
@@ -145,7 +145,7 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
         if self._pid != os.getpid():
             self._forget()
         opened = await logstore.open_async(self.path, **self._options)
-        self._leaving.add(opened)  # unless it is kept, also if a signal handler raises here
+        self._leaving.add(opened)  # closed later even if a signal handler raises here
         with self._lock:
             if self._store is None or self._store.closed:
                 self._store = opened
@@ -156,11 +156,11 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
         return store
 
     def _forget(self) -> None:
-        """Start without a store; in a forked child what the parent had is not this process's."""
+        """Reset to no store; a forked child must not use the parent's objects."""
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._store = None
-        self._leaving: set[AsyncStore] = set()  # those that are to be closed
+        self._leaving: set[AsyncStore] = set()  # stores to close
 
     def __getstate__(self) -> dict[str, Any]:
         left_out = ("_lock", "_store", "_leaving", "_pid")
@@ -173,12 +173,12 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
     # -- results ---------------------------------------------------------------------------
 
     async def set_result(self, task_id: str, result: TaskiqResult[_ReturnType]) -> None:
-        """Store the result; durable when this returns, unless the store has ``sync="interval"``.
+        """Store the result; it is durable when this returns, except with ``sync="interval"``.
 
         A result that cannot be stored, or is too large, is stored as an error that says so.  If
-        the caller is cancelled, whether it is stored is unknown.
+        the caller is cancelled, it is unknown whether the result is stored.
 
-        Raises ``ValueError`` for an id the store does not take, and the store's
+        Raises ``ValueError`` for an id that the store refuses, and
         :class:`~logstore.errors.WriteError` when the disk fails.
         """
         store = await self._opened()
@@ -213,11 +213,11 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
     async def get_result(self, task_id: str, with_logs: bool = True) -> TaskiqResult[_ReturnType]:
         """Return the result; ``log`` is None unless ``with_logs``.
 
-        With ``keep_results=False`` it is gone from the store when this returns.
+        With ``keep_results=False`` it is deleted when this returns.
 
-        Raises ``ResultIsMissingError``, whose subclasses ``ResultExpiredError`` and
-        ``ResultDeletedError`` say that there was a result, and ``ResultDamagedError`` when what is
-        stored is not a result of this backend.
+        Raises ``ResultIsMissingError``, or its subclasses ``ResultExpiredError`` and
+        ``ResultDeletedError`` if there was a result, and ``ResultDamagedError`` when the stored
+        data is not a result of this backend.
         """
         store = await self._opened()
         key = self._key(task_id)
@@ -241,14 +241,14 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
             raise ResultDamagedError(f"{self.path}: task {task_id!r}: {error}") from error
 
     async def is_result_ready(self, task_id: str) -> bool:
-        """Return whether there is a result; one that has expired or was deleted is none.
+        """Return whether there is a result that has not expired.
 
-        It answers at once, unless taskiq's ``wait_result()`` is asking: that gets its answer when
-        the result is there, or its time-out over (``waiting.py``).  Without a
-        time-out it gets an error when the result has gone, because it might wait for ever.
+        Returns immediately, except to taskiq's ``wait_result()``: then it waits for the result or
+        the time-out (``waiting.py``).  Without a time-out, a removed result is an error, because
+        the wait might never end.
 
-        Raises ``ResultIsReadyError`` when it cannot be told, and ``ValueError`` for an id that
-        the store does not take.
+        Raises ``ResultIsReadyError`` when the store cannot be read, and ``ValueError`` for an id
+        that the store refuses.
         """
         key = self._key(task_id)
         try:
@@ -272,9 +272,9 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
     async def set_progress(
         self, task_id: str, progress: TaskiqProgress[Any] | TaskProgress
     ) -> None:
-        """Store the progress; it survives the death of this process when this returns.
+        """Store the progress; when this returns, it survives the death of this process.
 
-        A power cut may cost what was set in the last ``sync_interval_s``.
+        A power failure may lose the progress of the last ``sync_interval_s``.
 
         Raises :class:`~logstore.errors.UnserializableValueError` for a meta that cannot be
         stored.
@@ -292,7 +292,7 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
         await store.set_progress(key, stored, ttl_s=ttl_s)
 
     async def get_progress(self, task_id: str) -> ReportedProgress | None:
-        """Return the progress that was last set, or None."""
+        """Return the latest progress, or None."""
         store = await self._opened()
         stored = await store.get_progress(self._key(task_id))
         return None if stored is None else from_stored(stored)
@@ -316,18 +316,18 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
 async def _wait_ready(store: AsyncStore, key: str, wait: Wait) -> bool:
     try:
         return await store.wait_ready(key, timeout_s=wait.timeout_s)
-    except store_errors.ResultIsMissingError as error:  # there was a result, and it has gone
+    except store_errors.ResultIsMissingError as error:  # the result was removed
         if wait.timeout_s is not None:
-            return False  # the task may have been sent again under its id: taskiq asks again
+            return False  # the task may have been sent again under the same id: taskiq polls on
         message = (
             f"there is nothing to wait for: {error}; to wait for a task that was sent again under "
-            "its old id, give wait_result() a timeout"
+            "the same id, give wait_result() a timeout"
         )
         raise type(error)(message) from error
 
 
 def _about_result(error: Exception) -> Exception:
-    """The codec's error about the record, as one about the task's return value."""
+    """Change the codec's error about the record to an error about the task's return value."""
     text = str(error).replace("result['return_value']", "result", 1)
     about = type(error)(text)
     about.__cause__ = error.__cause__

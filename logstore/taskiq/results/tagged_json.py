@@ -1,22 +1,22 @@
-"""Values as JSON that people can read and that keeps their exact types.
+"""Values as readable JSON that keeps their exact types.
 
 None, booleans, finite floats, integers below 2**63, strings, lists and dicts with string keys are
-plain JSON.  Everything else is an object of two fields, ``{"$type": name, "$value": payload}``:
+plain JSON.  Everything else is an object with two fields, ``{"$type": name, "$value": payload}``:
 
 ================================ ============================================================
 name                             payload
 ================================ ============================================================
 tuple, set, frozenset            array of the items
-dict                             array of [key, value] pairs: keys that are no strings, or ``$...``
+dict                             array of [key, value] pairs: any key is ``$...`` or not a string
 int                              a text in hexadecimal
 float                            "nan", "inf" or "-inf"
 bytes                            a text in base64
-str                              base64 of UTF-8 with the lone surrogates in it
-datetime, Decimal, UUID, ...     what ``_codec/tags.py`` makes of it
+str                              base64 of UTF-8, for strings with lone surrogates
+datetime, Decimal, UUID, ...     the payload of ``_codec/tags.py``
 ================================ ============================================================
 
-Rules: pure functions.  Reading trusts nothing, bounds its nesting and executes nothing; anything
-that :func:`to_jsonable` does not write is a ``ValueError``.
+Rules: pure functions.  Reading validates everything, bounds the nesting and executes nothing.  Data
+that :func:`to_jsonable` cannot write is a ``ValueError``.
 """
 
 from __future__ import annotations
@@ -41,9 +41,10 @@ _LEAVES_BY_NAME = {leaf.kind.__name__: leaf for leaf in LEAVES}
 
 
 def to_jsonable(value: Any, name: str = "result") -> Any:
-    """Return what ``json.dumps`` writes for ``value``.
+    """Return ``value`` as data for ``json.dumps``.
 
-    Raises :class:`~logstore.errors.UnserializableValueError`, with the path below ``name``.
+    Raises :class:`~logstore.errors.UnserializableValueError`, with a path that begins with
+    ``name``.
     """
     try:
         return _lower(value, 0)
@@ -52,9 +53,9 @@ def to_jsonable(value: Any, name: str = "result") -> Any:
 
 
 def from_jsonable(data: Any) -> Any:
-    """Return the value that :func:`to_jsonable` made ``data`` from.
+    """Return the value that :func:`to_jsonable` converted to ``data``.
 
-    Raises ``ValueError`` for anything else.
+    Raises ``ValueError`` for invalid data.
     """
     try:
         return _raise(data, 0)
@@ -135,7 +136,7 @@ def _is_field_name(key: str) -> bool:
 def _lower_leaf(leaf: Leaf, value: Any, depth: int) -> dict[str, Any]:
     try:
         payload = leaf.write(value)
-    except Exception as error:  # a time zone's methods can be anybody's code
+    except Exception as error:  # the code of a time zone may raise anything
         raise Refused(value, f"cannot be written: {error}") from error
     return _tagged(leaf.kind.__name__, _lower(payload, min(depth, MAX_DEPTH - 1)))
 

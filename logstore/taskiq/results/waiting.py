@@ -1,43 +1,43 @@
-"""Whether a question is a poll of taskiq's ``wait_result()``, and how long that will go on.
+"""Detection of polls by taskiq's ``wait_result()``, and of their time-out.
 
-``AsyncTaskiqTask.wait_result()`` asks ``is_result_ready`` and sleeps for ``check_interval``, 0.2 s
-unless told otherwise, until the answer is yes.  So it notices a result up to 0.2 s late, although a
-backend may know of it within a millisecond.  A backend that gives the answer only when the result
-is there mends that: ``wait_result()`` then asks once and never sleeps.  But all others who ask want
-to know how it is now: a status page that asks for 100 ids must not wait for any of them.  So a
-backend has to know which of the two is asking, and for how long ``wait_result()`` would go on.
+``AsyncTaskiqTask.wait_result()`` calls ``is_result_ready`` in a loop and sleeps ``check_interval``,
+by default 0.2 s, between the calls.  So it returns a result up to 0.2 s late, although a backend
+may know of it within a millisecond.  A backend can avoid that: if ``is_result_ready`` waits for the
+result, ``wait_result()`` calls it once and never sleeps.  All other callers need the current state:
+a status page that checks 100 ids must not wait for any of them.  So a backend must know whether
+``wait_result()`` is the caller, and its time-out.
 
-What does not work:
+Alternatives that do not work:
 
-- **An option of the backend** (for how long any question may wait) is right for programs that only
-  wait, and wrong for a program that does both.  The sleeps in between still make results late.
-- **The rhythm of the questions**: ``while not await task.is_ready(): show(task); sleep(1)`` has the
-  rhythm of ``wait_result()``, and each of its questions must be answered at once.
-- **An answer that is neither yes nor no**: taskiq tests it for its truth, and cannot await there.
-- **A hook of taskiq**: there is none.  The task object is made by the kicker, which has no setting
-  for its class, and it keeps the backend as it is.  ``wait_result()`` sets no context variable and
-  passes neither ``check_interval`` nor ``timeout`` on.
-- **Putting another** ``wait_result`` **into taskiq's class** changes it for the backends of others
-  too, conflicts with other libraries that do so, and loses what a later taskiq adds to its own.
-- **Waking the sleeper**: to end ``asyncio.sleep`` from outside takes private parts of a task, and
-  an application that sleeps after a question would be woken as well.
+- **An option of the backend** (how long any call may wait): correct for programs that only wait,
+  but not for programs that also check the state.  The sleeps still delay results.
+- **The timing of the calls**: ``while not await task.is_ready(): show(task); sleep(1)`` has the
+  timing of ``wait_result()``, but each of its calls must return immediately.
+- **A special return value**: taskiq uses it as a bool, and cannot await it.
+- **A hook of taskiq**: there is none.  The kicker constructs the task object, without a setting for
+  its class, and passes the backend unchanged.  ``wait_result()`` sets no context variable and does
+  not pass on ``check_interval`` or ``timeout``.
+- **Replacing** ``wait_result`` **in taskiq's class**: this affects other backends, conflicts with
+  other libraries that replace it, and loses changes in later versions of taskiq.
+- **Ending the sleep early**: ending ``asyncio.sleep`` from outside needs private parts of a task,
+  and would also wake an application that sleeps after a call.
 
-What works is to look at the callers.  While a coroutine runs, the frame behind its own is that of
-the coroutine that awaits it, and so on up to the task of the event loop.  Behind
-``is_result_ready`` are then the frames of ``AsyncTaskiqTask.is_ready`` and
-``AsyncTaskiqTask.wait_result``, and the latter has its time-out and its start among its variables.
-Frames are only read here.
+The solution is to inspect the callers.  While a coroutine runs, the next outer frame is that of the
+coroutine that awaits it, and so on up to the task of the event loop.  The outer frames of
+``is_result_ready`` are then those of ``AsyncTaskiqTask.is_ready`` and
+``AsyncTaskiqTask.wait_result``; the latter has the time-out and the start time in local variables.
+Frames are only read.
 
 Rules:
 
-- Exactly these two frames, of taskiq's own code, for a task of this very backend.  A coroutine in
-  between (a subclass that asks an older backend next, a task that counts its polls) has more to do
-  with the answer, so it gets it at once.
-- A question is answered at once if anything is not as expected, as with another taskiq or a
+- Both frames must be of taskiq's own code, for a task of the same backend.  With another coroutine
+  in between (such as a subclass that asks two backends, or a task that counts its polls), the call
+  returns immediately.
+- A call returns immediately if anything is unexpected, such as another version of taskiq or a
   compiled one.  ``wait_result()`` then polls, as with any backend.
-- The wait never outlasts the time-out of ``wait_result()`` by more than a millisecond, which makes
-  taskiq see that it is over: it looks at the clock only when it has an answer.
-- ``taskiq.gather()`` asks from tasks of its own which do not know its time-out: it polls.
+- The wait exceeds the time-out of ``wait_result()`` by a millisecond, because taskiq checks the
+  time-out only after a call has returned.
+- ``taskiq.gather()`` polls, because it calls from its own tasks, which do not know its time-out.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _OVERTIME_S = 0.001
 
 
 def _code(function: Callable[..., Any]) -> CodeType | None:
-    """Return the code of a function, also of one that somebody has wrapped."""
+    """Return the code of a function, or of the function inside a wrapper."""
     code: CodeType | None = getattr(inspect.unwrap(function), "__code__", None)
     return code
 
@@ -66,16 +66,16 @@ _WAIT_RESULT = _code(AsyncTaskiqTask.wait_result)
 
 
 class Wait(NamedTuple):
-    """A call of ``wait_result()`` that is under way."""
+    """A running call of ``wait_result()``."""
 
     timeout_s: float | None
-    """How long the answer may take, in seconds; None if there is no time-out."""
+    """How long the backend may wait, in seconds; None if there is no time-out."""
 
 
 def current_wait(backend: object) -> Wait | None:
-    """Return the wait whose poll the calling ``is_result_ready`` is; None: answer at once.
+    """Return the wait that polls the calling ``is_result_ready``; None: return immediately.
 
-    For the method itself, which must be called by taskiq, not by a method that overrides it.
+    Only for that method itself: taskiq must have called it directly, not an overriding method.
     """
     asked_by = sys._getframe(1).f_back
     if asked_by is None or asked_by.f_code is not _IS_READY:
@@ -89,7 +89,7 @@ def current_wait(backend: object) -> Wait | None:
         return None
     if not isinstance(timeout, (int, float)) or not isinstance(start, float):
         return None
-    if not 0 < timeout < math.inf:  # as taskiq tests it
+    if not 0 < timeout < math.inf:  # the same test as taskiq's
         return Wait(None)
     left = start + timeout - time()
     return Wait(left + _OVERTIME_S) if left > 0 else None
