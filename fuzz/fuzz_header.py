@@ -4,15 +4,21 @@ Invariants:
 
 - Of a store that nobody has open, the header says nothing: opening gives the same as without it,
   to read and to write, and leaves nothing of it.
-- Beside a live store, a process that finds a header which no process of this boot has finished, or
-  one of another store, log or table, does not join.
+- Beside a live store, a process that finds a header which no process of this boot has finished, one
+  of another store, log or table, or one that says that the files were replaced, does not join, and
+  changes nothing.
+- One of the table that a vacuum has replaced, which then died, is joined.
+- Without LMDB's lock file, which others still have open, a table is joined only then.
 - One that joins sees exactly what the log holds up to the offset that the header says is committed,
   and CorruptLogError if there is no whole frame up to it; never a value that was not written.
 - What it then writes is there after everybody has died, with what it saw, unless the header spoke
-  of less than had been published; nothing behind an append that was interrupted comes back.
+  of less than had been published; nothing behind an append that was interrupted comes back.  If the
+  header speaks of another transaction than the table's, the table has been overwritten: what the
+  log holds, and what was acked, is in a rescued store.
 - Whatever a header says: no signal, no hang, no error but a typed one.
 
-The first byte of an input says which of the two; the rest is the header.
+The first byte of an input says which of the two, and whether the lock file is missing; the rest is
+the header.
 """
 
 from __future__ import annotations
@@ -27,17 +33,23 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import logstore
 from fuzz import fuzz_log, stores
 from fuzz.command import main
 from fuzz.target import Run, Target, expect
-from logstore.engine import header, osdep
+from logstore.engine import header, maintenance, metapages, osdep
 from logstore.engine.frames import HEADER_BYTES
+from logstore.engine.lmdbfile import make_lock_file
 
+NEVER_S = 1e6
+_JOIN_S = 2.0  # a busy machine does not keep a store from being joined
 _DEAD, _LIVE = range(2)
+_NO_LOCK_FILE = 2
 _STATE_AT = header.STATE * 8
-_PLACEHOLDERS = {header.W_BOOT: 101, header.W_BOOT + 1: 102, header.TABLE_INODE: 103}
+_INODE = 103
+_PLACEHOLDERS = {header.W_BOOT: 101, header.W_BOOT + 1: 102, header.TABLE_INODE: _INODE}
 _COUNTERS = (32, 40)  # two words of 4 bytes in each
 _NOT_TOLD = (*_COUNTERS, header.W_NONCE, header.LAST_HOLDER, header.LAST_TIME, header.LOG_ID)
 
@@ -92,23 +104,32 @@ _FIXED = (
     *(header.W_MAGIC, header.W_READY, header.W_BOOT, header.W_BOOT + 1, header.INCARNATION),
     *(header.TABLE_INODE, header.W_UUID, header.W_UUID + 1),
 )
+_WORDS = header.TABLE_TXN + 1  # those that mean something
+# The table at the path is the one behind that of the header, and an exchange is under way.
+_VACUUMED = {header.WRITING: 1, header.INCARNATION: 0}
 
 
 def seeds() -> Sequence[bytes]:
-    """Headers of this boot, finished and not; other sizes; amid every append."""
+    """Headers of this boot and store, finished and not, and of others; amid every append."""
     page = base()[2]
     pages = [page, bytes(4096), b"\xff" * 4096, b"", page[:100], page * 2]
     raised = (header.WRITING, header.LOG_FAILED, header.HELD_BY_VACUUM, header.REPLACED)
     pages += [with_words(page, {header.W_READY: 0}), *(with_words(page, {i: 1}) for i in raised)]
+    others = (*_FIXED, header.LOG_ID)
+    pages += [with_words(page, {index: word(page, index) + (1 << 40)}) for index in others]
+    txn = word(page, header.TABLE_TXN)
+    pages += [with_words(page, {header.TABLE_TXN: number}) for number in (txn - 1, txn + 1)]
+    pages += [with_words(page, _VACUUMED | {header.TABLE_INODE: inode}) for inode in (1, _INODE)]
     for state in (*committed(), max(committed()) + 1):
         words = {header.STATE: state, header.SYNCED: state & 0xFFFFFFFF}
         pages += [with_words(page, words | {header.WRITING: number}) for number in (0, 1)]
-    return [bytes((kind,)) + data for kind in (_DEAD, _LIVE) for data in pages]
+    kinds = (_DEAD, _LIVE, _LIVE | _NO_LOCK_FILE)
+    return [bytes((kind,)) + data for kind in kinds for data in pages]
 
 
 def set_word(rng: random.Random, data: bytearray, corpus: Sequence[bytes]) -> None:
     """Another value in a word that means something."""
-    at = 1 + 8 * rng.randrange(header.HELD_BY_BACKUP + 1)
+    at = 1 + 8 * rng.randrange(_WORDS)
     if at + 8 <= len(data):
         (old,) = struct.unpack_from("<Q", data, at)
         small = rng.choice((0, 1, 2, 1 << 32, 4096, rng.getrandbits(13)))
@@ -123,6 +144,17 @@ def set_state(rng: random.Random, data: bytearray, corpus: Sequence[bytes]) -> N
         struct.pack_into("<Q", data, 1 + _STATE_AT, state)
         if rng.random() < 0.7:
             struct.pack_into("<Q", data, 1 + 8 * header.SYNCED, state & 0xFFFFFFFF)
+
+
+def dead_vacuum(rng: random.Random, data: bytearray, corpus: Sequence[bytes]) -> None:
+    """A vacuum has put its table in place, and said all of it, its inode only, or nothing."""
+    if len(data) >= 4097:
+        words = _VACUUMED | {
+            header.TABLE_INODE: rng.choice((_INODE, _INODE, 1, rng.getrandbits(9)))
+        }
+        if rng.random() < 0.3:
+            del words[rng.choice(list(words))]
+        data[1:] = with_words(bytes(data[1:]), words)
 
 
 def this_boot(rng: random.Random, data: bytearray, corpus: Sequence[bytes]) -> None:
@@ -147,6 +179,8 @@ class Headers:
             path = place / stores.NAME
             path.write_bytes(base()[0])
             Path(f"{path}-log").write_bytes(base()[1])
+            if not data[0] & _NO_LOCK_FILE:
+                make_lock_file(str(path))
             page = in_place(data[1:], path)
             Path(f"{path}-shm").write_bytes(page)
             return (dead, live)[data[0] % 2](path, page)
@@ -177,53 +211,96 @@ def expect_rebuilt(path: Path, epoch: int) -> None:
     told = in_place(base()[2], path)
     expected = {index: word(told, index) for index in _FIXED}
     expected |= {header.STATE: epoch << 32 | HEADER_BYTES, header.SYNCED: HEADER_BYTES}
+    expected[header.TABLE_TXN] = last_transaction(path)
     for index in range(header.SIZE // 8):
         if index not in _NOT_TOLD:
             found = word(page, index)
             expect(found == expected.get(index, 0), f"word {index} of a new header is {found}")
 
 
+def last_transaction(path: Path) -> int:
+    """The number of the newest transaction in a table."""
+    data = path.read_bytes()
+    page_bytes = metapages.decode(data).page_bytes
+    return max(metapages.decode(data[at:]).txn_id for at in (0, page_bytes))
+
+
 def live(path: Path, page: bytes) -> str:
     """Somebody seems to be there: whoever comes next joins, or does not."""
-    fd = os.open(f"{path}-shm", os.O_RDWR)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH)
+    expected = may_join(path, page)
+    with present(path):
         try:
-            store = logstore.open(path, write_timeout_s=0.02)
+            timeout_s = _JOIN_S if expected else 0.02
+            store = logstore.open(path, write_timeout_s=timeout_s, sync_interval_s=NEVER_S)
         except logstore.LogstoreError as error:
-            expect(not may_join(path, page), f"did not join: {error}")
+            expect(not expected, f"did not join: {error}")
+            expect_untouched(path, page)
             return type(error).__name__
-        expect(may_join(path, page), "joined a store whose header is not finished, or another's")
+        expect(expected, "joined a store whose header is not finished, or another's")
         try:
             label, left = join(store, page)
         finally:
             close(store)
-    finally:
-        os.close(fd)
     if left is not None:
+        if is_overwritten(page):
+            path = Path(f"{path}-rescued-{word(page, header.W_NONCE):016x}")
+        expect(path.exists(), "nothing was rescued")
         with logstore.open(path) as store:
-            found = stores.contents(store)
+            found = stores.contents(store, (*stores.IDS, "new"))
             expect(found == left, f"{differing(found, left)} after all have died")
-            expect(store.get_result("new") == 1, "what was acked is gone after all have died")
     return label
 
 
+@contextmanager
+def present(path: Path) -> Iterator[None]:
+    """What a process that has the store open holds on its files."""
+    fds = [os.open(f"{path}{end}", os.O_RDWR) for end in ("-shm", "")]
+    try:
+        for fd in fds:
+            fcntl.flock(fd, fcntl.LOCK_SH)
+        yield
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
 def may_join(path: Path, page: bytes) -> bool:
-    """Whether a header is one that a process of this boot has finished for these files."""
-    log_id = int.from_bytes(base()[1][32:40], "little")
+    """Whether a header is one that a process of this boot has finished for these files.
+
+    The table at the path is the one that the header names, with its lock file, or it is the one
+    behind it, and what put it there died before it said so.
+    """
+    vacuumed = {header.INCARNATION: 0} | {header.TABLE_INODE: word(page, header.TABLE_INODE)}
+    expected = in_place(with_words(base()[2], vacuumed if is_vacuumed(page) else {}), path)
     return (
-        len(page) >= header.LOG_ID * 8 + 8
-        and page[:8] == base()[2][:8]
-        and word(page, header.W_READY) == 1
-        and page[16:32] == osdep.boot_id()
-        and word(page, header.LOG_ID) == log_id
-        and word(page, header.W_UUID) == word(base()[2], header.W_UUID)
-        and word(page, header.W_UUID + 1) == word(base()[2], header.W_UUID + 1)
-        # Another file at the path is taken over if a vacuum died before it said so.
-        and (
-            word(page, header.TABLE_INODE) == path.stat().st_ino or word(page, header.WRITING) != 0
-        )
+        word(page, header.REPLACED) == 0
+        and (is_vacuumed(page) or Path(f"{path}-lock").exists())
+        and all(word(page, index) == word(expected, index) for index in (*_FIXED, header.LOG_ID))
     )
+
+
+def is_vacuumed(page: bytes) -> bool:
+    """Whether the table is the one behind that of the header."""
+    return word(page, header.WRITING) != 0 and word(page, header.INCARNATION) == 0
+
+
+def is_overwritten(page: bytes) -> bool:
+    """Whether a header that may be joined speaks of other transactions than the table has.
+
+    A write that was cut short may have made more of them.
+    """
+    found, told = word(base()[2], header.TABLE_TXN), word(page, header.TABLE_TXN)
+    return not is_vacuumed(page) and (
+        found < told or (found > told and not word(page, header.WRITING))
+    )
+
+
+def expect_untouched(path: Path, page: bytes) -> None:
+    """The files of a store that was not joined are as they were, but for zeros in a header."""
+    expect(path.read_bytes() == base()[0], "the table of a store that was not joined changed")
+    expect(Path(f"{path}-log").read_bytes() == base()[1], "the log of one changed")
+    found = Path(f"{path}-shm").read_bytes()
+    expect(found in (page, page.ljust(header.SIZE, b"\0")), "the header of one changed")
 
 
 def join(store: logstore.Store, page: bytes) -> tuple[str, dict[str, Any] | None]:
@@ -235,21 +312,33 @@ def join(store: logstore.Store, page: bytes) -> tuple[str, dict[str, Any] | None
     if seen is None:
         seen = dict.fromkeys(stores.IDS, logstore.CorruptLogError)
     found = stores.read_everything(store)
-    if word(page, header.INCARNATION) != 1 and not all(found[key] == seen[key] for key in found):
-        stores.expect_versions(found)
-        return "joined another incarnation", None
     expect(found == seen, f"{differing(found, seen)}, as the log up to the committed offset")
     try:
         store.set_result("new", 1)
+    except logstore.StoreReplacedError:
+        expect(is_overwritten(page), "a table that is the one of the header was given up")
+        return "joined StoreReplacedError", in_log(state, stores.NOT_THERE)
     except logstore.LogstoreError as error:
         return f"joined {type(error).__name__}", None
     expect(store.get_result("new") == 1, "what was written is not there")
     found = stores.contents(store)
     expect(found == seen, f"{differing(found, seen)} after a write")
+    if is_overwritten(page):
+        return "joined, overwritten", in_log(state, 1)
     recovered = word(page, header.WRITING) or word(page, header.LOG_FAILED)
     whole = state == word(base()[2], header.STATE)
     known = whole or (recovered and state in committed())
-    return f"joined {bool(recovered)} {whole}", seen if known else None
+    kind = "vacuumed" if is_vacuumed(page) else bool(recovered)
+    return f"joined {kind} {whole}", seen | {"new": 1} if known else None
+
+
+def in_log(state: int, new: Any) -> dict[str, Any] | None:
+    """What a store holds of which only the log up to a committed offset was left."""
+    found, _, _ = fuzz_log.read_log(base()[1])
+    if state not in committed():
+        return None
+    published = [frame for frame in found if frame[0] <= state & 0xFFFFFFFF]
+    return fuzz_log.replayed(published, table=()) | {"new": new}
 
 
 def differing(found: dict[str, Any], expected: dict[str, Any]) -> str:
@@ -270,9 +359,9 @@ def close(store: logstore.Store) -> None:
 
 @contextmanager
 def session() -> Iterator[Run]:
-    """A directory in memory."""
+    """A directory in memory; what is done to a store is done by the calls alone."""
     base()
-    with stores.place() as directory:
+    with stores.place() as directory, mock.patch.object(maintenance, "IDLE_S", NEVER_S):
         yield Headers(directory).run
 
 
@@ -283,7 +372,7 @@ TARGET = Target(
     batch=20,
     bytes_max=1 << 13,
     memory_base_bytes=64 << 20,
-    mutations=(set_word, set_word, set_state, set_state, this_boot),
+    mutations=(set_word, set_word, set_state, set_state, dead_vacuum, this_boot),
 )
 
 if __name__ == "__main__":

@@ -144,10 +144,12 @@ def read_log(data: bytes) -> tuple[list[tuple[Any, ...]], bool, list[tuple[Any, 
     return found, damaged, everything
 
 
-def replayed(frames: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
+def replayed(
+    frames: Sequence[tuple[Any, ...]], *, table: Sequence[tuple[str, Any]] = stores.IN_TABLE
+) -> dict[str, Any]:
     """What a store should say of each id."""
     state: dict[bytes, Any] = {}
-    for task_id, value in stores.IN_TABLE:
+    for task_id, value in table:
         state[task_id.encode()] = value
     for _, _, kind, expiry, key, payload, _ in frames:
         if kind == 1:

@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -94,9 +94,9 @@ def write(store: logstore.Store, task_id: str, value: Any) -> None:
         store.set_result(task_id, value)
 
 
-def contents(store: logstore.Store) -> dict[str, Any]:
+def contents(store: logstore.Store, ids: Sequence[str] = IDS) -> dict[str, Any]:
     """What a store says of each id; typed errors stand for themselves."""
-    return {task_id: _result(store, task_id) for task_id in IDS}
+    return {task_id: _result(store, task_id) for task_id in ids}
 
 
 def _result(store: logstore.Store, task_id: str) -> Any:

@@ -231,8 +231,8 @@ MUTANTS = [
     Mutant(
         "a process joins with a table that has been vacuumed meanwhile",
         "engine/opening.py",
-        "                if found == (words[TABLE_INODE], words[INCARNATION], header.uuid) and (\n",
-        "                if True or (\n",
+        "    if found == published and incarnation == words[INCARNATION]:\n",
+        "    if True:\n",
         IDENTITY + "a_table_that_is_vacuumed_while_a_process_joins_is_opened_again",
     ),
     Mutant(

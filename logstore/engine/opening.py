@@ -388,19 +388,12 @@ def _join(path: str, fd: int, options: Options) -> Engine | None:
     try:
         words = header.words
         if header.is_live() and not words[REPLACED]:
-            incarnation = words[INCARNATION]
             log = _if_there(lambda: Log.open(path + "-log", header.uuid))
-            if log is not None and log.log_id == words[LOG_ID] and _has_files(path):
-                if _inode(path) == words[TABLE_INODE]:
-                    table = _if_there(lambda: Table(path, readonly=True))
-                else:
-                    _publish_vacuumed(path, header, log)
-            if log is not None and table is not None:
-                found = (table.inode, table.meta.incarnation, table.meta.uuid)
-                if found == (words[TABLE_INODE], words[INCARNATION], header.uuid) and (
-                    incarnation == words[INCARNATION]
-                ):
+            if log is not None and log.log_id == words[LOG_ID] and os.path.lexists(path):
+                table = _open_published(path, header)
+                if table is not None:
                     return Engine(path, options, header, fd, log, table, Counters())
+                _publish_vacuumed(path, header, log)
     except BaseException:
         _close_all(header, log, table)
         raise
@@ -408,8 +401,25 @@ def _join(path: str, fd: int, options: Options) -> Engine | None:
     return None
 
 
-def _has_files(path: str) -> bool:
-    return os.path.lexists(path) and os.path.lexists(path + "-lock")
+def _open_published(path: str, header: SharedHeader) -> Table | None:
+    """The table at the path, for reading; None if it is not the one that the header names.
+
+    Without its lock file it is not opened either: another one would not be that of the others.
+    """
+    words = header.words
+    incarnation = words[INCARNATION]
+    if _inode(path) != words[TABLE_INODE] or not os.path.lexists(path + "-lock"):
+        return None
+    table = _if_there(lambda: Table(path, readonly=True))
+    if table is None:
+        return None
+    found = (table.inode, table.meta.incarnation, table.meta.uuid)
+    published = (words[TABLE_INODE], words[INCARNATION], header.uuid)
+    # A lock file that was made meanwhile belongs to a later incarnation.
+    if found == published and incarnation == words[INCARNATION]:
+        return table
+    table.close()
+    return None
 
 
 def _inode(path: str) -> int:
@@ -420,11 +430,11 @@ def _inode(path: str) -> int:
 def _publish_vacuumed(path: str, header: SharedHeader, log: Log) -> None:
     """Publish the table that a vacuum has renamed before it died, unless a process is at work.
 
-    The table is looked at without the lock file, which is the old table's and would lead to an
-    older snapshot.
+    The table is looked at without the lock file, which may be gone, or the old table's, and would
+    lead to an older snapshot.
     """
     words = header.words
-    if not log.try_lock():
+    if not words[WRITING] or not log.try_lock():
         return
     try:
         fd = _if_there(lambda: files.open_file(path, os.O_RDONLY))
@@ -437,7 +447,8 @@ def _publish_vacuumed(path: str, header: SharedHeader, log: Log) -> None:
             raise
         try:
             expected = (header.uuid, words[INCARNATION] + 1)
-            if words[WRITING] and (table.meta.uuid, table.meta.incarnation) == expected:
+            found = (table.meta.uuid, table.meta.incarnation)
+            if words[WRITING] and words[LOG_ID] == log.log_id and found == expected:
                 osdep.sync_directory(os.path.dirname(path))
                 make_lock_file(path)
                 words[TABLE_TXN] = table.last_transaction()

@@ -89,7 +89,12 @@ class Handle:
     def abandon(self) -> None:
         """Release it soon, in a thread; for a finalizer, which may run within any other call."""
         if not (self.released or self.engine.closed):
-            _thread.start_new_thread(self.release, ())
+            _thread.start_new_thread(self._start_releasing, ())
+
+    def _start_releasing(self) -> None:
+        # In a thread that Python's threading module knows, started where it cannot be within one
+        # of that module's own calls.
+        threading.Thread(target=self.release, name="logstore-release", daemon=True).start()
 
 
 class _Slot:

@@ -15,7 +15,7 @@ import logstore
 from logstore.engine import commit, opening, osdep
 from logstore.engine.commit import Committer, Pop, Write
 from logstore.engine.frames import RESULT, Entry
-from logstore.engine.header import HELD_BY_CHECK, INCARNATION, STATE
+from logstore.engine.header import HELD_BY_CHECK, INCARNATION, STATE, WRITING
 from logstore.engine.log import Log
 from logstore.engine.overlay import Overlay
 from logstore.engine.table import Table
@@ -306,6 +306,7 @@ def test_a_joiner_publishes_no_table_while_a_process_is_at_work_or_if_there_is_n
     store_path, header = joined(store)
     other = tmp_path_factory.mktemp("other") / "app.db"
     logstore.open(other).close()
+    header.words[WRITING] = 1
     before = list(header.words)
     mine = Log.open(store_path + "-log", header.uuid)
     theirs = Log.open(store_path + "-log", header.uuid)
@@ -317,6 +318,7 @@ def test_a_joiner_publishes_no_table_while_a_process_is_at_work_or_if_there_is_n
     assert opening._inode(store_path + "-none") == 0
     mine.close()
     assert list(header.words) == before
+    header.words[WRITING] = 0
 
 
 def test_a_lock_that_cannot_be_had_leaves_no_descriptor(
@@ -388,9 +390,12 @@ def test_what_is_no_table_beside_a_live_header_is_an_error_and_leaves_no_descrip
 ) -> None:
     junk = tmp_path_factory.mktemp("junk") / "app.db"
     junk.write_bytes(b"not a store" * 1000)
-    mine = Log.open(store.path + "-log", live(store).header.uuid)
+    header = live(store).header
+    mine = Log.open(store.path + "-log", header.uuid)
     before = sorted(os.listdir("/proc/self/fd"))
+    header.words[WRITING] = 1
     with pytest.raises(logstore.NotAStoreError):
-        opening._publish_vacuumed(str(junk), live(store).header, mine)
+        opening._publish_vacuumed(str(junk), header, mine)
+    header.words[WRITING] = 0
     assert sorted(os.listdir("/proc/self/fd")) == before
     mine.close()

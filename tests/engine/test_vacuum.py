@@ -13,7 +13,7 @@ import pytest
 
 import logstore
 from logstore import TaskProgress
-from logstore.engine import vacuum
+from logstore.engine import copying, vacuum
 from logstore.engine.engine import HOLD_NS
 from logstore.engine.header import HELD_BY_VACUUM
 from logstore.engine.table import Table
@@ -210,7 +210,7 @@ def test_a_compaction_behind_the_copy_makes_a_vacuum_begin_again(
     store: logstore.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was folded into the old file then is in no log any more."""
-    real = vacuum.open_copy
+    real = copying.open_copy
 
     def open_copy(fd: int, path: str) -> Table:
         if store.status("late") == "unknown":
@@ -287,6 +287,64 @@ def test_a_vacuum_that_dies_at_any_point_loses_nothing(
     assert store.get_result("task-7") == 7
     assert late.run("store.get_result('late')") == 2
     late.run("store.close()")
+
+
+DIES_BEHIND_ITS_RENAME = """
+from logstore.engine import header, osdep, table
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+def remove(path, real=osdep.remove):
+    real(path)
+    die()
+class Words:
+    last = None
+    def __init__(self, words):
+        self.words = words
+    def __getitem__(self, index):
+        return self.words[index]
+    def __setitem__(self, index, value):
+        self.words[index] = value
+        if index == self.last:
+            die()
+shared = store.writable_engine.header
+shared.words = Words(shared.words)
+def rename(old, new, real=os.rename):
+    real(old, new)
+    {when}
+os.rename = rename
+"""
+MOMENTS = {
+    "before the directory is synced": "osdep.sync_directory = die",
+    "before there is a lock file": "osdep.remove = remove",
+    "before the lock file has a size": "osdep.allocate = die",
+    "before its transaction is told": "table.open_environment = die",
+    "before its inode is told": "Words.last = header.TABLE_TXN",
+    "before its incarnation is told": "Words.last = header.TABLE_INODE",
+    "before its epoch is told": "Words.last = header.INCARNATION",
+}
+
+
+@pytest.mark.parametrize("when", MOMENTS)
+def test_behind_a_dead_vacuum_a_process_joins_one_that_is_stopped(
+    path: Path, start_peer: Callable[..., Peer], open_store: Stores, when: str
+) -> None:
+    stopped, peer = start_peer(path), start_peer(path)
+    peer.run("for i in range(50): store.set_result(f'task-{i}', i)")
+    stopped.stop()
+    peer.run("store.compact()\nstore.set_result('task-0', 'new')")
+    peer.run(DIES_BEHIND_ITS_RENAME.replace("{when}", MOMENTS[when]))
+    with pytest.raises(EOFError):
+        peer.run("store.vacuum()")
+    try:
+        store = open_store(path, write_timeout_s=5)
+        assert [store.get_result(f"task-{i}") for i in range(50)] == ["new", *range(1, 50)]
+        assert store.stats().incarnation == 2
+        store.set_result("after", 1)
+    finally:
+        stopped.resume()
+    assert stopped.run("store.get_result('after'), store.get_result('task-0')") == (1, "new")
+    stopped.run("store.set_result('late', 2)\nstore.close()")
+    assert store.get_result("late") == 2
 
 
 def test_compactions_go_on_when_the_vacuum_that_put_them_off_has_died(
