@@ -142,15 +142,15 @@ MUTANTS = [
     Mutant(
         "an interrupted append is not recovered from",
         "engine/engine.py",
-        "if words[WRITING] or words[LOG_FAILED]:",
-        "if words[LOG_FAILED]:",
+        "        if self.must_recover():\n",
+        "        if words[LOG_FAILED]:\n",
         "engine/test_vacuum.py::test_whoever_closes_behind_a_dead_vacuum_goes_over_to_its_file",
     ),
     Mutant(
         "of an interrupted append only the WRITING word is cleared",
         "engine/engine.py",
-        "if words[WRITING] or words[LOG_FAILED]:",
-        "words[WRITING] = 0\n        if words[LOG_FAILED]:",
+        "        if self.must_recover():\n",
+        "        words[WRITING] = 0\n        if words[LOG_FAILED]:\n",
         G + "g5_nothing_behind_a_dead_writers_frames_comes_to_life",
     ),
     Mutant(
@@ -163,7 +163,7 @@ MUTANTS = [
     Mutant(
         "a group goes on after a segment has failed",
         "engine/groups.py",
-        "if words[WRITING] or words[LOG_FAILED]:",
+        "if engine.must_recover():",
         "if False:",
         COMMIT + "a_group_does_not_go_on_behind_a_compaction_that_failed_half_way",
     ),

@@ -163,9 +163,12 @@ def raise_open_error(path: str, exc: BaseException) -> NoReturn:
 def raise_write_error(path: str, exc: BaseException) -> NoReturn:
     """Raise the error of :func:`write_error`, caused by ``exc`` unless it is that itself."""
     error = write_error(path, exc)
-    if error is exc:
-        raise exc  # never from itself: that is a circle, which keeps all that its frames hold
-    raise error from exc
+    try:
+        if error is exc:
+            raise exc  # never from itself: that is a circle, which keeps all that its frames hold
+        raise error from exc
+    finally:
+        del error, exc  # a frame with its own error in it is such a circle, too
 
 
 def start_thread(where: str, thread: threading.Thread) -> None:

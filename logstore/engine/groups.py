@@ -9,6 +9,7 @@ a recovery.  Each write meets the store as the writes before it in the group lea
 from __future__ import annotations
 
 import errno
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -57,9 +58,8 @@ class GroupCommit:
 
     def _commit_segment(self, writes: list[Write]) -> None:
         engine = self._engine
-        words = engine.header.words
         try:
-            if words[WRITING] or words[LOG_FAILED]:
+            if engine.must_recover():
                 sheltered(engine.recover)  # the segment before this one failed
             resolved = self._resolve(writes)
             if resolved and self._goes_to_table(writes, resolved[0][1]):
@@ -200,6 +200,14 @@ def _split(group: list[Write]) -> Iterator[list[Write]]:
 
 
 def _fail(writes: list[Write], error: BaseException) -> None:
+    # The frames that it has come through hold the writes, which hold it: without this, the closed
+    # store's files would stay open until the garbage collector comes.
+    chain: list[BaseException] = []
+    met: BaseException | None = error
+    while met is not None and met not in chain:
+        traceback.clear_frames(met.__traceback__)
+        chain.append(met)
+        met = met.__cause__ or met.__context__
     for write in writes:
         if write.error is not None and write.outcome is not REFUSED:
             write.error = error

@@ -105,15 +105,21 @@ def sheltered(work: Callable[[], T], discard: Callable[[T], object] | None = Non
             interrupt = exc
             job.interrupted = True
     if interrupt is None:
-        if job.error is not None:
-            raise job.error
-        return job.value  # type: ignore[no-any-return]
+        try:
+            if job.error is not None:
+                raise job.error
+            return job.value  # type: ignore[no-any-return]
+        finally:
+            job.error = None  # else it would keep itself, and all that its frames hold
     if not job.ended and _is_of_start(interrupt):
         return work()  # no thread can be started, for want of memory or at the interpreter's end
     if discard is not None and job.ended and job.error is None:
         value = job.value
         sheltered(lambda: discard(value))
-    raise interrupt
+    try:
+        raise interrupt
+    finally:
+        job.error = interrupt = None  # as above
 
 
 def _is_of_start(exc: BaseException) -> bool:
