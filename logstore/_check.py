@@ -36,8 +36,9 @@ def check(path: FilePath, *, salvage: bool = False) -> CheckReport:
 
     ``salvage`` is for a store that is not in use and whose log is damaged.  It compacts every
     intact frame of the log into the table, keeps the log as ``...-log.damaged-...``, and reports
-    how much was lost.  The store can then be opened again.  If the table is damaged too
-    or is older than the log, or if the log belongs to another store, nothing is changed and the report says why.
+    how much was lost.  The store can then be opened again.  If the table is damaged too or older
+    than the log, or if the log belongs to another store, nothing is changed and the report says
+    why.
 
     Raises an :class:`~logstore.errors.OpenError` if there is no store, or if it cannot be used or
     has another format version.  A salvage also raises it if the store is in use, and

@@ -25,7 +25,7 @@ import pytest
 
 import logstore
 from logstore import TaskProgress
-from logstore._engine import durability, frames, records, system
+from logstore._engine import durability, frames, metapages, records, system
 from logstore._engine.log import FIRST_OFFSET
 from tests.support.forked import run_in_fork
 
@@ -361,13 +361,19 @@ def test_salvage_with_a_damaged_page_0_recovers_all_frames(crashed: Path) -> Non
         assert store.get_result("task-4") == {"n": 4}
 
 
-def test_salvage_beside_a_damaged_table_touches_nothing(crashed: Path) -> None:
+@pytest.mark.parametrize("below", [False, True], ids=["all pages", "all below the roots"])
+def test_salvage_beside_a_damaged_table_touches_nothing(crashed: Path, below: bool) -> None:
     """LMDB, let near it, might end the process."""
     damage_frame(crashed, 1)
-    overwrite(crashed, 2 * 4096, b"\xff" * (crashed.stat().st_size - 2 * 4096))
+    data = crashed.read_bytes()
+    meta = metapages.newest((metapages.decode(data), metapages.decode(data[4096:])))
+    roots = {tree.root for tree in (meta.main, meta.free)} if below else set()
+    for page in range(2, len(data) // 4096):
+        if page not in roots:
+            overwrite(crashed, page * 4096, b"\xff" * 4096)
     before = {name: crashed.with_name(name).read_bytes() for name in names_in(crashed.parent)}
     report = logstore.check(crashed, salvage=True)
-    assert "app.db: damaged: a root" in report.problems[0]
+    assert ("damaged pages" if below else "app.db: damaged: a root") in report.problems[0]
     after = {name: crashed.with_name(name).read_bytes() for name in names_in(crashed.parent)}
     assert after == before
 

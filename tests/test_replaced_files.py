@@ -5,6 +5,7 @@ Every write that was acked is in the file at the path afterwards, or an error sa
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
@@ -414,7 +415,20 @@ def test_roots_maintenance_leaves_a_users_store_the_users(path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_fork_while_a_replaced_table_is_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A child cannot close what another thread of the parent has a transaction in."""
+    """A child cannot close what another thread of the parent has a transaction in.
+
+    It would keep the old file's space taken.
+    """
+
+    def in_child() -> None:
+        assert store.get_result("a") == 1
+        names = []
+        for fd in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(FileNotFoundError):  # that of the listing itself
+                names.append(os.readlink(f"/proc/self/fd/{fd}"))
+        assert f"{path}" in names
+        assert f"{path} (deleted)" not in names
+
     with logstore.open(path) as store:
         store.set_result("a", 1)
         store.compact()
@@ -433,14 +447,15 @@ def test_a_fork_while_a_replaced_table_is_read(path: Path, monkeypatch: pytest.M
         thread.start()
         assert reading.wait(WAIT_S)
         forked: list[int] = []
-        forking = threading.Thread(
-            target=lambda: forked.append(run_in_fork(lambda: store.get_result("a")))
-        )
+        forking = threading.Thread(target=lambda: forked.append(run_in_fork(in_child)))
         forking.start()
+        forking.join(0.1)
+        waits = forking.is_alive()
         go_on.set()
         thread.join()
         forking.join()
         monkeypatch.undo()
+        assert waits
         assert forked == [0]
 
 

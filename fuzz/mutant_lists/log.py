@@ -7,6 +7,8 @@ from fuzz.mutant_lists.mutant import Mutant
 G = "test_guarantees.py::test_"
 KILLS = "crash/test_kill_points.py::test_"
 FAULTS = "crash/test_faults.py::test_"
+COMMIT = "_engine/test_commit.py::test_"
+IDENTITY = "_engine/test_identity.py::test_"
 VACUUM = "crash/test_vacuum.py::test_"
 DURABLE = G + "g1_whatever_is_acked_is_on_the_disk"
 TAKEOVER = G + "g1_a_takeover_syncs_the_name_that_a_dead_vacuum_left"
@@ -140,15 +142,15 @@ MUTANTS = [
     Mutant(
         "an interrupted append is not recovered from",
         "_engine/engine.py",
-        "if words[WRITING] or words[LOG_FAILED]:",
-        "if words[LOG_FAILED]:",
-        TAKEOVER + "[a live peer that ends]",
+        "        if self.must_recover():\n",
+        "        if words[LOG_FAILED]:\n",
+        "_engine/test_vacuum.py::test_whoever_closes_behind_a_dead_vacuum_goes_over_to_its_file",
     ),
     Mutant(
         "of an interrupted append only the WRITING word is cleared",
         "_engine/engine.py",
-        "if words[WRITING] or words[LOG_FAILED]:",
-        "words[WRITING] = 0\n        if words[LOG_FAILED]:",
+        "        if self.must_recover():\n",
+        "        words[WRITING] = 0\n        if words[LOG_FAILED]:\n",
         G + "g5_nothing_behind_a_dead_writers_frames_comes_to_life",
     ),
     Mutant(
@@ -161,9 +163,9 @@ MUTANTS = [
     Mutant(
         "a group goes on after a segment has failed",
         "_engine/groups.py",
-        "if words[WRITING] or words[LOG_FAILED]:",
+        "if engine.must_recover():",
         "if False:",
-        FAULTS + "a_group_does_not_go_on_with_a_failed_log",
+        COMMIT + "a_group_does_not_go_on_behind_a_compaction_that_failed_half_way",
     ),
     Mutant(
         "an error does not reach the caller",
@@ -261,9 +263,16 @@ MUTANTS = [
     Mutant(
         "a writer does not notice a vacuum",
         "_engine/engine.py",
+        "if words[INCARNATION] != self.incarnation or self.table.readonly:",
+        "if self.table.readonly:",
+        IDENTITY + "a_process_that_has_the_table_open_is_present_on_it[follows_to_write-alone]",
+    ),
+    Mutant(
+        "a reader does not go over to a vacuum's table",
+        "_engine/engine.py",
         "if words[INCARNATION] != self.incarnation:",
         "if False:",
-        G + "g4_a_read_sees_the_write_acked_before_it",
+        IDENTITY + "a_process_that_has_the_table_open_is_present_on_it[follows_to_read-alone]",
     ),
     Mutant(
         "a vacuum does not notice a compaction",

@@ -27,7 +27,7 @@ MUTANTS = [
         "_engine/writerlock.py",
         "if words[LOG_ID] == log.log_id:\n                    break",
         "if True:\n                    break",
-        G + "g3_nothing_shows_when_the_flush_fails",
+        "_engine/test_moments.py::test_a_log_that_a_peer_has_replaced_is_opened_by_the_next_write",
     ),
     Mutant(
         "a waiter that is slow to wake up misses its turn",

@@ -266,7 +266,7 @@ class Engine(Reading):
             with self.view_lock:
                 if not self._catch_up(words[STATE]):
                     raise AssertionError("the epoch moved under the writer lock")
-        if words[WRITING] or words[LOG_FAILED]:
+        if self.must_recover():
             sheltered(self.recover)
 
     def _reopen_log_sheltered(self) -> Log:
@@ -515,6 +515,11 @@ class Engine(Reading):
             self.header.publish(epoch, FIRST_OFFSET)
             self.overlay = Overlay(epoch)
         words[WRITING] = 0
+
+    def must_recover(self) -> bool:
+        """Whether a write has been cut short or has failed; under the writer lock."""
+        words = self.header.words
+        return bool(words[WRITING] or words[LOG_FAILED])
 
     def recover(self) -> None:
         """After a death or failure within a write: keep what was published, nothing else."""

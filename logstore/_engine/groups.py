@@ -14,7 +14,7 @@ from logstore._engine import clock
 from logstore._engine.engine import Engine
 from logstore._engine.failures import write_error
 from logstore._engine.frames import DELETED, OFFSET_MAX, PROGRESS, TIME_MAX, Entry
-from logstore._engine.header import LAST_TIME, LOG_FAILED, STATE, WRITING
+from logstore._engine.header import LAST_TIME, STATE
 from logstore._engine.options import LARGE_BYTES
 from logstore._engine.shelter import is_interrupt, sheltered
 from logstore._engine.writes import REFUSED, Lookup, Write
@@ -45,9 +45,8 @@ def commit_group(engine: Engine, group: list[Write], ack: Callable[[], None]) ->
 
 
 def _commit_segment(engine: Engine, writes: list[Write]) -> None:
-    words = engine.header.words
     try:
-        if words[WRITING] or words[LOG_FAILED]:
+        if engine.must_recover():
             sheltered(engine.recover)  # the segment before this one failed
         resolved = _resolve(engine, writes)
         if resolved and _goes_to_table(engine, writes, resolved[0][1]):

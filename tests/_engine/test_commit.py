@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 import logstore
 from logstore import TaskProgress
-from logstore._engine import append, durability
+from logstore._engine import append, compaction, durability
 from logstore._engine import commit as commit_module
+from logstore._engine import engine as engine_module
 from logstore._engine.commit import Committer
 from logstore._engine.frames import RESULT, Entry
 from logstore._engine.header import WRITING
@@ -291,6 +294,31 @@ def test_a_group_is_one_write_and_one_flush(
     assert calls == ["write", "sync"]
     store.set_progress("p", TaskProgress())
     assert calls == ["write", "sync", "write"]
+
+
+def test_a_group_does_not_go_on_behind_a_compaction_that_failed_half_way(
+    store: logstore.Store,
+    crash_copy: Callable[[logstore.Store], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The table is of the next epoch already: frames of this one would not count any more."""
+    real = compaction.fold_into
+
+    def fold_into(*arguments: Any, **options: Any) -> int:
+        monkeypatch.undo()
+        real(*arguments, **options)
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(engine_module, "fold_into", fold_into)
+    writes = [
+        store._handle.result_write("large", bytes(300_000)),
+        store._handle.result_write("small", 1),
+    ]
+    live(store).committer.run(writes)
+    assert isinstance(writes[0].error, logstore.WriteError)
+    assert writes[1].error is None
+    with logstore.open(crash_copy(store)) as recovered:
+        assert recovered.get_result("small") == 1
 
 
 def test_a_result_is_visible_only_after_its_flush(

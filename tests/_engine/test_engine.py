@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import gc
 import os
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import lmdb
 import pytest
@@ -16,6 +19,7 @@ import logstore
 from logstore._codec.values import encode_value
 from logstore._engine import durability, frames, locks, table
 from logstore._engine.frames import RESULT, Entry
+from logstore._engine.header import WRITING
 from logstore._engine.log import Log
 from logstore._engine.overlay import Overlay
 from logstore._engine.table import Table
@@ -229,6 +233,41 @@ def test_a_log_that_a_peer_has_replaced_is_opened_anew(
     assert peer.run("(store.get_result('a'), store.get_result('c'))") == (1, 3)
     assert store.status("lost") == "unknown"
     peer.run("store.close()")
+
+
+@pytest.mark.parametrize("failing", ["a large result", "a recovery", "a compaction"])
+def test_an_error_keeps_no_file_open_once_its_store_is_closed(
+    path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    """Not until the garbage collector comes either: a disk could not be unmounted."""
+    gc.collect()
+    gc.disable()
+    try:
+        with logstore.open(path) as store:
+            engine = live(store)
+            calls = {
+                "a large result": lambda: store.set_result("a", bytes(300_000)),
+                "a recovery": lambda: store.set_result("a", 1),
+                "a compaction": store.compact,
+            }
+            store.set_result("b", 1)
+            if failing == "a recovery":
+                engine.header.words[WRITING] = 1
+            with monkeypatch.context() as patch:
+                patch.setattr(Table, "write", fail_to_write)
+                with contextlib.suppress(logstore.WriteError):
+                    calls[failing]()
+        del engine, calls
+        deadline = time.monotonic() + 10.0  # the thread of the last call may just be ending
+        while f"{path}-shm" in Path("/proc/self/maps").read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+    finally:
+        gc.enable()
+
+
+def fail_to_write(*_: object) -> NoReturn:
+    raise lmdb.DiskError("mdb_txn_commit: Input/output error")
 
 
 def test_a_recovery_that_fails_is_an_error_for_the_writer_and_done_by_the_next(

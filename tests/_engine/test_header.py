@@ -99,6 +99,20 @@ def test_announce_wakes_a_thread_that_waits_for_a_publication(header: SharedHead
     thread.join()
 
 
+def test_who_announces_wakes_those_who_have_come_since_the_last_time_and_else_nobody(
+    header: SharedHeader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(header.publications, "wake", lambda: calls.append(1))
+    header.announce()
+    assert calls == []
+    for number in (1, 2):
+        header.wait_for_publication(header.words32[header_module.SEQUENCE] - 1, 60)
+        header.announce()
+        header.announce()
+        assert len(calls) == number
+
+
 def test_waiting_for_a_sequence_that_has_passed_returns_at_once(header: SharedHeader) -> None:
     header.announce()
     header.wait_for_publication(header.words32[header_module.SEQUENCE] - 1, 60)

@@ -75,8 +75,11 @@ def test_a_recovery_finds_that_the_table_was_replaced(path: Path, other: Path) -
     store = quietly(path)
     store.set_result("a", 1)
     os.rename(other, path)
-    with pytest.raises(logstore.StoreReplacedError):
+    with pytest.raises(logstore.StoreReplacedError) as caught:
         live(store).exclusively(live(store).recover)
+    assert caught.value.rescued is not None
+    with logstore.open(caught.value.rescued) as rescued:
+        assert rescued.get_result("a") == 1
     with pytest.raises(logstore.StoreReplacedError):
         store.close()
 

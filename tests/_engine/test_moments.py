@@ -231,7 +231,7 @@ def test_a_vacuumed_table_that_cannot_be_opened_is_tried_again_if_there_is_a_new
         raise logstore.OpenError("no table")
 
     with monkeypatch.context() as patch:
-        patch.setattr("logstore._engine.engine.Table", fail)
+        patch.setattr("logstore._engine.identity.Table", fail)
         if moved:
             engine._follow_table()
             engine.header.words[INCARNATION] -= 1

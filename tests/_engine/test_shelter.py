@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
+import gc
 import signal
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from types import FrameType
 
@@ -79,6 +83,34 @@ def test_an_error_of_the_work_is_raised() -> None:
 
     with pytest.raises(KeyError):
         sheltered(work)
+
+
+@pytest.mark.parametrize("fails", ["the work", "a handler"])
+def test_an_error_that_is_forgotten_keeps_nothing_of_its_work(
+    interrupt: Callable[[], None], fails: str
+) -> None:
+    """Not until the garbage collector comes either: it may hold files open."""
+
+    def fail(held: threading.Event) -> None:
+        if fails == "a handler":
+            interrupt()
+        assert held.is_set()
+
+    def call() -> weakref.ref[threading.Event]:
+        held = threading.Event()
+        with contextlib.suppress(AssertionError, Interrupt):
+            sheltered(lambda: fail(held))
+        return weakref.ref(held)
+
+    gc.disable()
+    try:
+        kept = call()
+        deadline = time.monotonic() + 10.0  # the thread of the work may just be ending
+        while kept() is not None:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("error", [Interrupt(), RuntimeError("a handler's")])

@@ -154,6 +154,11 @@ def test_removing_what_is_not_there_does_nothing(tmp_path: Path) -> None:
     files.remove(str(tmp_path / "nothing"))
 
 
+def test_removing_what_cannot_be_removed_raises(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="irectory"):
+        files.remove(str(tmp_path))
+
+
 def test_the_boot_has_an_id_of_16_bytes_that_stays() -> None:
     assert len(system.boot_id()) == 16
     assert system.boot_id() == system.boot_id()

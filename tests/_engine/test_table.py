@@ -103,6 +103,33 @@ def test_a_closed_table_answers_with_a_typed_error(table: Table) -> None:
         table.counts()
 
 
+def test_closing_waits_for_the_write_that_is_under_way(table: Table) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    outcomes: list[object] = []
+
+    def fill(_: object) -> None:
+        begun.set()
+        assert go_on.wait(100)
+
+    def write() -> None:
+        try:
+            outcomes.append(table.write(fill))
+        except Exception as exc:
+            outcomes.append(exc)
+
+    writing, closing_ = threading.Thread(target=write), threading.Thread(target=table.close)
+    writing.start()
+    assert begun.wait(100)
+    closing_.start()
+    closing_.join(0.1)
+    waits = closing_.is_alive()
+    go_on.set()
+    for thread in (writing, closing_):
+        thread.join()
+    assert waits
+    assert outcomes == [None]
+
+
 def test_no_read_transaction_outlives_a_read(store: logstore.Store) -> None:
     store.set_result("a", 1)
     store.compact()

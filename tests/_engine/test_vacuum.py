@@ -409,6 +409,24 @@ def test_compactions_go_on_when_the_vacuum_that_put_them_off_has_died(
     assert len(list(store.tasks())) == 31
 
 
+def test_whoever_closes_behind_a_dead_vacuum_goes_over_to_its_file(
+    path: Path, start_peer: Callable[..., Peer]
+) -> None:
+    """The file that it has open for writing has no name any more, and goes with it."""
+    peer = start_peer(path)
+    with logstore.open(path, sync_interval_s=1e6) as store:
+        store.set_result("a", 1)
+        peer.run(
+            "from logstore._engine import durability\n"
+            "durability.sync_directory = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
+        )
+        with pytest.raises(EOFError):
+            peer.run("store.vacuum()")
+        assert not live(store).table.readonly
+    with logstore.open(path) as store:
+        assert store.get_result("a") == 1
+
+
 @pytest.mark.parametrize("taker", ["a live process", "one alone"])
 def test_whoever_takes_over_a_vacuums_rename_forces_it_to_the_disk_before_it_writes(
     path: Path, start_peer: Callable[..., Peer], taker: str

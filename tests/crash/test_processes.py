@@ -131,7 +131,10 @@ def test_an_opener_that_is_overtaken_begins_again(
     monkeypatch: pytest.MonkeyPatch,
     others: int,
 ) -> None:
-    """Between opening the presence file and locking it the last process leaves, others come."""
+    """Between opening the presence file and locking it the last process leaves, others come.
+
+    With a presence file that has gone, nothing else is touched.
+    """
     path = tmp_path / "app.db"
     last = start_peer(path)
     last.run("store.set_result('a', 1)")
@@ -148,9 +151,18 @@ def test_an_opener_that_is_overtaken_begins_again(
                 newcomer.run("store.set_result('b', 2)")
         return opened[-1]
 
+    alone: list[int] = []
+    real_alone = opening._open_alone
+
+    def open_alone(path: str, fd: int, *arguments: Any, **options: Any) -> Any:
+        alone.append(os.fstat(fd).st_nlink)
+        return real_alone(path, fd, *arguments, **options)
+
     monkeypatch.setattr(opening, "open_presence", open_presence)
+    monkeypatch.setattr(opening, "_open_alone", open_alone)
     with logstore.open(path) as store:
         assert len(opened) > 1
+        assert 0 not in alone
         assert os.path.samestat(
             os.fstat(store._handle.writable_engine.presence_fd), os.stat(f"{path}-shm")
         )
