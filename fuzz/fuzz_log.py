@@ -33,9 +33,9 @@ from fuzz import stores
 from fuzz.command import main
 from fuzz.fuzz_frames import YEAR_9999_US, can_be_a_task_id
 from fuzz.target import Run, Target, expect
-from logstore.codec import decode_value
-from logstore.engine.frames import HEADER_BYTES
-from logstore.engine.records import META
+from logstore._codec.values import decode_value
+from logstore._engine.frames import HEADER_BYTES
+from logstore._engine.records import META
 
 _HEAD = struct.Struct("<IIIIBBHQQ")
 _UUID = bytes(range(16))

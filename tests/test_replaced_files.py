@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import logstore
-from logstore.engine import maintenance
-from logstore.engine.table import Table
+from logstore._engine import maintenance
+from logstore._engine.table import Table
 from tests.support.forked import run_in_fork
 
 if TYPE_CHECKING:
@@ -292,7 +292,7 @@ def test_a_rescue_that_finds_no_space_is_tried_again(
 def test_a_rescue_that_found_no_space_is_tried_again_when_the_interpreter_ends(path: Path) -> None:
     code = (
         "import logstore, os, sys\n"
-        "from logstore.engine.table import Table\n"
+        "from logstore._engine.table import Table\n"
         "store = logstore.open(sys.argv[1], sync_interval_s=1e6)\n"
         "store.set_result('a', 1)\n"
         "os.unlink(sys.argv[1])\n"
@@ -418,7 +418,7 @@ def test_a_fork_while_a_replaced_table_is_read(path: Path, monkeypatch: pytest.M
     with logstore.open(path) as store:
         store.set_result("a", 1)
         store.compact()
-        engine = store.writable_engine
+        engine = store._handle.writable_engine
         old = engine.table
         monkeypatch.setattr(engine, "close_retired", lambda: None)
         store.vacuum()
@@ -473,8 +473,8 @@ def test_closing_a_replaced_table_keeps_its_inode_until_lmdb_has_forgotten_it(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with logstore.open(path) as store:
-        table = store.writable_engine.table
-        monkeypatch.setattr(store.writable_engine, "close_retired", lambda: None)
+        table = store._handle.writable_engine.table
+        monkeypatch.setattr(store._handle.writable_engine, "close_retired", lambda: None)
         links: list[int] = []
         real = table.env.close
 
