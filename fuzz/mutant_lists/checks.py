@@ -156,6 +156,13 @@ MUTANTS = [
         IDENTITY + "a_backup_put_back_beside_a_log_that_went_on_is_refused",
     ),
     Mutant(
+        "a salvage goes on with a table that is older than its log",
+        "_check.py",
+        "    refuse_older(path, table.meta)",
+        "    pass",
+        REPLACED + "a_table_older_than_its_log_is_refused[a copy-rw]",
+    ),
+    Mutant(
         "the log of another store is not kept",
         "_engine/recovery.py",
         "    if is_others or is_newer:\n",
