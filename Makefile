@@ -14,7 +14,8 @@ all: check test
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable '.[testing,demo]' --group dev
 	touch $(STAMP)
 
 # Rewrite the sources in the house format.
@@ -31,13 +32,13 @@ check: $(STAMP)
 # The whole test suite.  With COVERAGE=1 it takes longer and fails unless it has run every line and
 # branch of the engine's core, and more than 95 % of the package.  Not measured are the tests that
 # mostly look at processes which they start and kill, or set a trace function of their own.
-CORE := frames log commit groups compaction opening engine
+CORE := frames log append groups commit writes compaction presence opening joining recovery closing engine
 UNMEASURED := tests/bench tests/crash tests/interrupts tests/examples tests/fuzz tests/fuzz_replay
 test: $(STAMP)
 ifdef COVERAGE
 	$(BIN)/python -m pytest $(UNMEASURED)
 	$(BIN)/python -m coverage run -m pytest $(UNMEASURED:%=--ignore=%)
-	$(BIN)/python -m coverage report --fail-under=100 --include=$$(printf 'logstore/engine/%s.py,' $(CORE))
+	$(BIN)/python -m coverage report --fail-under=100 --include=$$(printf 'logstore/_engine/%s.py,' $(CORE))
 	$(BIN)/python -m coverage report
 else
 	$(BIN)/python -m pytest
@@ -76,7 +77,7 @@ demo: $(STAMP)
 	$(BIN)/python -m logstore.demo
 
 $(BENCH_STAMP): $(STAMP) pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	$(BIN)/python -m pip install --quiet --editable '.[testing,demo]' --group bench
 	touch $(BENCH_STAMP)
 
 # Measure everything side by side (25 minutes): tables, JSON and plots in bench/results.

@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     again = commands.add_parser("report", help="print the tables of an earlier run")
     again.add_argument("path", type=Path, nargs="?", default=DEFAULT_OUT / "bench.json")
     again.add_argument("--markdown", action="store_true")
-    again.add_argument("--summary", action="store_true", help="what README shows, as Markdown")
+    again.add_argument("--summary", action="store_true", help="one figure each, as Markdown")
     draw = commands.add_parser("plot", help="draw the plots of an earlier run")
     draw.add_argument("path", type=Path, nargs="?", default=DEFAULT_OUT / "bench.json")
     commands.add_parser("peers", help="say how each peer is configured, and why")

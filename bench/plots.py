@@ -1,4 +1,4 @@
-"""The plots that README shows: throughput over concurrency, latencies, cost over store size."""
+"""The plots of docs/benchmarks.md: throughput over concurrency, latencies, cost over size."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Tables: every figure with its spread and its ratio to ours, and the targets.
 
-The same tables as plain text for the terminal and as Markdown for README.
+The same tables as plain text for the terminal and as Markdown for docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def machine_lines(record: Record) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One figure of each peer as README shows it."""
+    """One figure of each peer, as docs/benchmarks.md shows it."""
 
     title: str
     workload: str

@@ -18,8 +18,8 @@ from datetime import datetime, timedelta
 from fuzz.command import main
 from fuzz.fuzz_records import shown
 from fuzz.target import Run, Target, expect
-from logstore.engine import frames
-from logstore.engine.frames import Entry
+from logstore._engine import frames
+from logstore._engine.frames import Entry
 
 UUID = bytes(range(16))
 SEED = frames.checksum_seed(UUID)

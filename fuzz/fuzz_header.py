@@ -39,9 +39,9 @@ import logstore
 from fuzz import fuzz_log, stores
 from fuzz.command import main
 from fuzz.target import Run, Target, expect
-from logstore.engine import header, maintenance, metapages, osdep
-from logstore.engine.frames import HEADER_BYTES
-from logstore.engine.lmdbfile import make_lock_file
+from logstore._engine import header, maintenance, metapages, system
+from logstore._engine.frames import HEADER_BYTES
+from logstore._engine.lmdbfile import make_lock_file
 
 NEVER_S = 1e6
 _JOIN_S = 2.0  # a busy machine does not keep a store from being joined
@@ -68,7 +68,7 @@ def in_place(page: bytes, path: Path) -> bytes:
     """A header with this boot and the table's inode where they stand for themselves."""
     if len(page) < header.SIZE:
         return page
-    boot = osdep.boot_id()
+    boot = system.boot_id()
     actual = {header.W_BOOT: word(boot, 0), header.W_BOOT + 1: word(boot, 1)}
     actual[header.TABLE_INODE] = path.stat().st_ino
     kept = {index for index, value in _PLACEHOLDERS.items() if word(page, index) == value}

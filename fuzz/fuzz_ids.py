@@ -15,9 +15,9 @@ import logstore
 from fuzz.child import error_label
 from fuzz.command import main
 from fuzz.target import Run, Target, expect
-from logstore.arguments import task_key
-from logstore.backends.filenames import file_name
-from logstore.engine.frames import KEY_BYTES_MAX
+from logstore._arguments import task_key
+from logstore._engine.frames import KEY_BYTES_MAX
+from logstore.taskiq.results.filenames import file_name
 
 TEXTS = (
     *("a", "A", "job-1", "0123456789abcdef", "", " ", ".", "..", "../../etc/passwd", "a/b", "a\\b"),

@@ -11,7 +11,9 @@ Invariants:
   holds: typed errors, no signal, no hang; it can be written, closed and opened again.
 - ``check()`` says so without writing a byte; with ``salvage`` the store can be opened afterwards,
   and holds the newest of every whole frame.  Of a log whose header is whole and of another version
-  or store, a salvage touches nothing.
+  or store, or that is newer than the table, a salvage touches nothing.
+- A log that is newer than the table raises StaleTableError; without it the table is as it was, and
+  the log stands aside.
 """
 
 from __future__ import annotations
@@ -31,14 +33,17 @@ from fuzz import stores
 from fuzz.command import main
 from fuzz.fuzz_frames import YEAR_9999_US, can_be_a_task_id
 from fuzz.target import Run, Target, expect
-from logstore.codec import decode_value
-from logstore.engine.frames import HEADER_BYTES
-from logstore.engine.records import META
+from logstore._codec.values import decode_value
+from logstore._engine.frames import HEADER_BYTES
+from logstore._engine.records import META
 
 _HEAD = struct.Struct("<IIIIBBHQQ")
 _UUID = bytes(range(16))
 _SEED = zlib.crc32(_UUID)
-_EXPECTED = (logstore.CorruptLogError, logstore.MissingLogError, logstore.FormatVersionError)
+_EXPECTED = (
+    *(logstore.CorruptLogError, logstore.MissingLogError, logstore.FormatVersionError),
+    logstore.StaleTableError,
+)
 
 
 @lru_cache(maxsize=1)
@@ -52,14 +57,32 @@ def base() -> tuple[bytes, bytes, int]:
 
 
 def seeds() -> Sequence[bytes]:
-    """The whole log, one that is torn, some that hold little, of another version and store."""
-    _, log, _ = base()
+    """The whole log, one that is torn, some that hold little, of another version, store, epoch."""
+    _, log, epoch = base()
     foreign = []
     for at in (8, 16):
         page = log[:at] + bytes((log[at] + 1,)) + log[at + 1 : 40]
         foreign.append(page + struct.pack("<I", zlib.crc32(page)) + log[44:])
     short = [log[: HEADER_BYTES + 300], log[:HEADER_BYTES], log[:40], b""]
-    return [log, log[: len(log) // 2], *short, *foreign]
+    newer, torn = bytearray(log), bytearray(log)
+    set_epoch(newer, HEADER_BYTES, epoch + 1)
+    set_epoch(torn, HEADER_BYTES, epoch + 2)
+    torn[HEADER_BYTES] ^= 1
+    set_epoch(torn, HEADER_BYTES + frame_bytes(log, HEADER_BYTES), epoch + 1)
+    return [log, log[: len(log) // 2], *short, *foreign, bytes(newer), bytes(torn)]
+
+
+def frame_bytes(log: bytes | bytearray, at: int) -> int:
+    """The length of the frame at an offset."""
+    length: int = struct.unpack_from("<I", log, at + 4)[0]
+    return length
+
+
+def set_epoch(log: bytearray, at: int, epoch: int) -> None:
+    """Make the frame at an offset one of another epoch."""
+    struct.pack_into("<I", log, at + 8, epoch)
+    body = log[at + 4 : at + frame_bytes(log, at)]
+    struct.pack_into("<I", log, at, zlib.crc32(body, _SEED))
 
 
 def seal(rng: random.Random, data: bytearray, corpus: Sequence[bytes]) -> None:
@@ -105,13 +128,18 @@ def written() -> frozenset[bytes]:
 # -- a second reader ---------------------------------------------------------------------------
 
 
-def decode(data: bytes, at: int) -> tuple[Any, ...] | None:
-    """The frame at an offset: end, synced-through, kind, expiry, key, payload, bytes; or None."""
+def decode(data: bytes, at: int, epoch: int | None = None) -> tuple[Any, ...] | None:
+    """The frame at an offset: end, synced-through, kind, expiry, key, payload, bytes; or None.
+
+    Of the table's epoch, if no other is given.
+    """
     if len(data) - at < _HEAD.size:
         return None
     head = _HEAD.unpack_from(data, at)
-    crc, length, epoch, synced, kind, flags, key_length, time_us, expiry = head
-    if length < _HEAD.size + key_length or at + length > len(data) or epoch != base()[2]:
+    crc, length, found, synced, kind, flags, key_length, time_us, expiry = head
+    if length < _HEAD.size + key_length or at + length > len(data):
+        return None
+    if found != (base()[2] if epoch is None else epoch):
         return None
     body = data[at + 4 : at + length]
     if kind not in (1, 2, 3) or flags > 3 or not 1 <= key_length <= 480 or synced > at:
@@ -142,6 +170,18 @@ def read_log(data: bytes) -> tuple[list[tuple[Any, ...]], bool, list[tuple[Any, 
         damaged = damaged or frame[1] > stop
         at = frame[0]
     return found, damaged, everything
+
+
+def is_newer(data: bytes) -> bool:
+    """Whether the log is of a later epoch than the table."""
+    if len(data) < HEADER_BYTES + _HEAD.size:
+        return False
+    claimed: int = struct.unpack_from("<I", data, HEADER_BYTES + 8)[0]
+    for epoch in (claimed, claimed - 1):
+        places = range(HEADER_BYTES, len(data))
+        if epoch > 0 and any(decode(data, at, epoch) is not None for at in places):
+            return epoch > base()[2]
+    return False
 
 
 def replayed(
@@ -200,9 +240,12 @@ class Logs:
         genuine = all(frame[-1] in written() for frame in everything)
         path = self.lay_out(data)
         label = read_only(path, data, replayed(frames), damaged, genuine)
+        expect((label == "StaleTableError") == is_newer(data), f"opening a newer log: {label}")
         opened = read_and_write(path, data, replayed(frames), genuine)
         expect(label == opened, f"mode='r' says {label}, mode='rw' says {opened}")
         salvage(self.lay_out(data), data, replayed(everything), genuine)
+        if is_newer(data):
+            go_without(path, data)
         counts = f"{min(len(frames), 3)} {min(len(everything) - len(frames), 2)}"
         return f"{label} {counts} {'genuine' if genuine else 'forged'}"
 
@@ -257,8 +300,8 @@ def salvage(path: Path, log: bytes, expected: dict[str, Any], genuine: bool) -> 
         expect(foreign != "version", "a log of another version was salvaged")
     except logstore.FormatVersionError:
         expect(foreign == "version", "a log of this version was refused")
-    if foreign:
-        expect(foreign == "version" or not report.ok, "another store's log was salvaged")
+    if foreign or is_newer(log):
+        expect(foreign == "version" or not report.ok, "another store's or a newer log was salvaged")
         expect(Path(f"{path}-log").read_bytes() == log, "a refused log was changed")
         expect(path.read_bytes() == base()[0], "the table of a refused log was changed")
         expect(len(list(path.parent.iterdir())) == 2, "a refused salvage left files")
@@ -270,6 +313,16 @@ def salvage(path: Path, log: bytes, expected: dict[str, Any], genuine: bool) -> 
         compare(stores.read_everything(store, genuine=genuine), expected, genuine)
         stores.use(store)
         check(store, genuine)
+
+
+def go_without(path: Path, log: bytes) -> None:
+    """A table that is older than its log can be opened without it."""
+    with logstore.open(path, accept_log_loss=True) as store:
+        compare(stores.read_everything(store), replayed([]), True)
+        stores.use(store)
+        check(store, True)
+    kept = [entry for entry in path.parent.iterdir() if entry != path]
+    expect([entry.read_bytes() for entry in kept] == [log], "the log was not kept")
 
 
 def is_foreign(log: bytes) -> str:

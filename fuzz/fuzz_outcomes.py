@@ -27,14 +27,14 @@ from fuzz.child import error_label
 from fuzz.command import main
 from fuzz.fuzz_values import SAMPLES
 from fuzz.target import Run, Target, expect
-from logstore.backends.errors import ResultDamagedError
-from logstore.backends.file import FileResultBackend
-from logstore.backends.json_file import render
-from logstore.backends.outcome import decode_outcome, encode_outcome
-from logstore.backends.revival import exception_policy
-from logstore.codec import decode_value, encode_value
+from logstore._codec.values import decode_value, encode_value
 from logstore.errors import DecodeError
 from logstore.progress import TaskProgress
+from logstore.taskiq.errors import ResultDamagedError
+from logstore.taskiq.outcome.outcome import decode_outcome, encode_outcome
+from logstore.taskiq.outcome.revival import exception_policy
+from logstore.taskiq.results.file import FileResultBackend
+from logstore.taskiq.results.json_file import render
 
 TASK = "job-1"
 _RESULT, _PROGRESS, _VALUE = range(3)

@@ -19,10 +19,10 @@ from contextlib import contextmanager
 from fuzz.child import error_label
 from fuzz.command import main
 from fuzz.target import Run, Target, expect
-from logstore.engine import frames, records
-from logstore.engine.frames import Entry
-from logstore.engine.listing import utc
-from logstore.engine.records import Mark, Meta
+from logstore._engine import frames, records
+from logstore._engine.frames import Entry
+from logstore._engine.listing import utc
+from logstore._engine.records import Mark, Meta
 from logstore.errors import CorruptRecordError, CorruptTableError
 
 UUID = bytes(range(16))

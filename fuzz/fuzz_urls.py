@@ -15,11 +15,11 @@ from fuzz.child import error_label
 from fuzz.command import main
 from fuzz.fuzz_ids import as_text
 from fuzz.target import Run, Target, expect
-from logstore.backends import open_backend
-from logstore.backends.errors import BackendURLError
-from logstore.backends.file import FileResultBackend
-from logstore.backends.store import LogStoreResultBackend
-from logstore.backends.url import SCHEMES
+from logstore.taskiq import open_backend
+from logstore.taskiq.errors import BackendURLError
+from logstore.taskiq.results.file import FileResultBackend
+from logstore.taskiq.results.logstore import LogStoreResultBackend
+from logstore.taskiq.urls import SCHEMES
 
 _VALUES = (
     *("true", "no", "1", "0", "-1", "1.5", "nan", "inf", "1e400", "", "x", "faithful", "inert"),

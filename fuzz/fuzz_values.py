@@ -21,7 +21,7 @@ from typing import Any
 from fuzz.child import error_label
 from fuzz.command import main
 from fuzz.target import Run, Target, expect
-from logstore.codec import decode_value, encode_value
+from logstore._codec.values import decode_value, encode_value
 from logstore.errors import DecodeError
 from logstore.progress import TaskProgress, decode_progress, encode_progress
 

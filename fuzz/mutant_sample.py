@@ -5,8 +5,8 @@ its statement, the fastest first; one that turns a test red twice is killed, by 
 of ``mutant_equivalents.py`` are not run and do not count.
 
     python -m fuzz.mutant_sample --seed 7 --count 100
-    python -m fuzz.mutant_sample --only 'engine/*' --only store.py --kind lock
-    python -m fuzz.mutant_sample --replay engine/log.py:95:15:comparison:0
+    python -m fuzz.mutant_sample --only '_engine/*' --only store.py --kind lock
+    python -m fuzz.mutant_sample --replay _engine/log.py:95:15:comparison:0
 """
 
 from __future__ import annotations

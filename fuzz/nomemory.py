@@ -44,7 +44,7 @@ from fuzz.campaign import (
 )
 from fuzz.processes import run_and_leave
 from logstore import TaskProgress
-from logstore.engine import maintenance
+from logstore._engine import maintenance
 
 try:
     _testcapi: Any = import_module("_testcapi")

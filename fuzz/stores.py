@@ -19,8 +19,8 @@ from unittest import mock
 import logstore
 from fuzz.target import Violation, expect
 from logstore import TaskProgress
-from logstore.engine import maintenance
-from logstore.engine.frames import HEADER_BYTES
+from logstore._engine import maintenance
+from logstore._engine.frames import HEADER_BYTES
 
 NAME = "app.db"
 LOG_TAIL_BYTES = 256  # of the arena's zeros behind the last frame

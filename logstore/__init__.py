@@ -1,7 +1,15 @@
 """logstore: an embedded, crash-safe store for task results and progress on one host."""
 
+import sys as _sys
 import typing as _typing
 
+if _sys.platform != "linux":
+    raise ImportError(
+        f"logstore needs Linux: its locks and shared memory are not tested on {_sys.platform!r}"
+    )
+
+from logstore._check import check
+from logstore._watch import Watch
 from logstore.errors import (
     CorruptionError,
     CorruptLogError,
@@ -34,10 +42,8 @@ from logstore.errors import (
     WriteTimeoutError,
 )
 from logstore.progress import TaskProgress
-from logstore.salvage import check
 from logstore.store import Store, open
 from logstore.types import CheckReport, Event, StoreStats, TaskInfo
-from logstore.watching import Watch
 
 if _typing.TYPE_CHECKING:
     from logstore.aio import AsyncStore, open_async
@@ -89,7 +95,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> _typing.Any:
-    """The asynchronous store, imported when it is first asked for: asyncio is a large import."""
+    """Import the asynchronous store on first use, because importing asyncio is slow."""
     if name in ("AsyncStore", "open_async"):
         from logstore import aio
 

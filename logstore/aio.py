@@ -1,11 +1,11 @@
-"""The asynchronous store: the verbs of :class:`~logstore.store.Store` for event loops.
+"""The asynchronous store: the methods of :class:`~logstore.store.Store` for event loops.
 
-Rules: nothing that can touch a disk runs on an event loop.  What is in memory is answered inline,
-unless that would keep a write waiting for Python's lock; everything else goes to two threads per
-store, one for writes and one for reads, a batch at a time: whatever one loop asks for while its
-last batch is under way goes over together and comes back together, with one hand-over each way.
-There is no timer.  A commit that has begun is carried to its end: the outcome of a write whose
-caller was cancelled is unknown, and no other caller is disturbed.
+Rules: disk access never runs on an event loop.  Reads of data in memory are answered on the loop,
+unless that would keep a write waiting for the GIL.  Each store has one thread for writes and one
+for all other reads.  Both run batches of jobs: requests that a loop makes during a batch form its
+next batch, with one hand-over in each direction.  There is no timer.  A commit that has begun is
+always completed.  If its caller is cancelled, the outcome of the write is unknown; other callers
+are not affected.
 """
 
 from __future__ import annotations
@@ -16,50 +16,53 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, 
 from functools import partial
 from itertools import chain, islice
 from types import TracebackType
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 from logstore import store as sync_store
-from logstore.arguments import now_us, task_key
-from logstore.codec import decode_value, encode_small
-from logstore.codec_tags import HOOKED_HEAD, STORED
-from logstore.engine import threads
-from logstore.engine.commit import Flush, Write
-from logstore.engine.failures import raisable
-from logstore.engine.frames import Entry
-from logstore.engine.notify import Change, Subscription
-from logstore.engine.overlay import Overlay
-from logstore.engine.states import is_live_progress, is_live_result
-from logstore.engine.vacuum import VacuumReport
+from logstore._arguments import FilePath, now_us, task_key, time_out
+from logstore._codec.tags import HOOKED_HEAD, STORED
+from logstore._codec.values import decode_value, encode_small
+from logstore._engine import threads
+from logstore._engine.failures import raisable
+from logstore._engine.frames import Entry
+from logstore._engine.notify import Change, Subscription
+from logstore._engine.overlay import Overlay
+from logstore._engine.states import is_live_progress, is_live_result
+from logstore._engine.vacuum import VacuumReport
+from logstore._engine.writes import Flush, Write
+from logstore._handle import Handle, OpenOptions
+from logstore._loops.handover import Bell, Outcome, Worker, call_soon, in_thread
+from logstore._loops.waiters import Waiters, Woken
+from logstore._watch import PendingEvents, watched_keys
 from logstore.errors import WaitTimeoutError
-from logstore.handover import Bell, Outcome, Worker, call_soon, in_thread
 from logstore.progress import TaskProgress, decode_progress, encode_small_progress
 from logstore.store import Store
 from logstore.types import CheckReport, Event, Status, StoreStats, TaskInfo
-from logstore.waiters import Waiters, Woken
-from logstore.watching import PendingEvents, watched_keys
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 INLINE_BYTES = 1 << 14  # a payload up to this size is decoded on the loop
 INLINE_NODES = 64  # a value with up to this many parts is encoded on the loop
 TASKS_BATCH = 256
 
 T = TypeVar("T")
-_Job = tuple["Callable[[], Any] | bytes | _Look", "asyncio.Future[Any]"]  # a call, whose result
+_Job = tuple["Callable[[], Any] | bytes | _Look", "asyncio.Future[Any]"]
 _WriteJob = tuple[Write, "asyncio.Future[None]"]
 
 
-def open_async(path: str | os.PathLike[str], **options: Any) -> _Opening:
-    """Open a store for use on event loops: ``await`` it, or use it with ``async with``.
+def open_async(path: FilePath, **options: Unpack[OpenOptions]) -> _Opening:
+    """Open a store for event loops: ``await`` the call, or use it with ``async with``.
 
-    Takes the options of :func:`logstore.open` and raises what that does; opening happens in a
-    thread.
+    The options and errors are those of :func:`logstore.open`.  A thread opens the store.
     """
     return _Opening(path, options)
 
 
 class _Opening:
-    """What :func:`open_async` returns: an awaitable and an asynchronous context manager."""
+    """The result of :func:`open_async`: an awaitable and an asynchronous context manager."""
 
-    def __init__(self, path: str | os.PathLike[str], options: dict[str, Any]) -> None:
+    def __init__(self, path: FilePath, options: OpenOptions) -> None:
         self._path = path
         self._options = options
         self._opened: AsyncStore | None = None
@@ -78,7 +81,7 @@ class _Opening:
             return AsyncStore(opened[0])
         except BaseException:
             given_up.append(True)
-            if opened:  # and if not yet, its thread closes it
+            if opened:  # otherwise the opening thread closes it
                 threads.start(opened[0].close, "logstore-close", opened[0].path)
             raise
 
@@ -93,18 +96,33 @@ class _Opening:
         assert self._opened is not None
         await self._opened.close()
 
+    def __enter__(self) -> NoReturn:
+        raise TypeError("use `async with logstore.open_async(...)`, not `with`")
+
+    def __exit__(self, *_: object) -> None:
+        """Do nothing: Python requires this method before it calls ``__enter__``."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name in dir(AsyncStore):
+            raise AttributeError(
+                f"the store is not open yet, so it has no {name!r}: write "
+                f"`store = await logstore.open_async(...)`, or use `async with`"
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
 
 class AsyncStore:
     """A store for event loops.  Any number of loops and threads may share one.
 
-    Every method raises what its namesake of :class:`~logstore.store.Store` does.
+    Every method raises the errors of the same method of :class:`~logstore.store.Store`.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._handle = store._handle
         self._writer: Worker[_WriteJob] = Worker("logstore-writer", self._run_writes)
         self._reader: Worker[_Job] = Worker("logstore-reader", self._run_reads, near=True)
-        # Not by weak keys: the waiters know their loop, so none would ever go.
+        # Weak keys would not help: the waiters refer to their loop.
         self._waiters: dict[asyncio.AbstractEventLoop, Waiters] = {}
 
     @property
@@ -119,7 +137,7 @@ class AsyncStore:
 
     @property
     def closed(self) -> bool:
-        """Whether :meth:`close` has been called."""
+        """Whether the store has been closed."""
         return self._store.closed
 
     def __reduce__(self) -> NoReturn:
@@ -130,6 +148,12 @@ class AsyncStore:
 
     async def __aenter__(self) -> AsyncStore:
         return self
+
+    def __enter__(self) -> NoReturn:
+        raise TypeError("use `async with` for an AsyncStore, not `with`")
+
+    def __exit__(self, *_: object) -> None:
+        """Do nothing: Python requires this method before it calls ``__enter__``."""
 
     async def __aexit__(
         self,
@@ -144,66 +168,66 @@ class AsyncStore:
     async def set_result(
         self, task_id: str, value: object, *, ttl_s: float | None = None, failed: bool = False
     ) -> None:
-        """Store a task's result.  Large values are encoded in a thread: change them no more."""
+        """Store a task's result.  A thread may encode the value: do not change it afterwards."""
         payload = encode_small(value)
         if payload is not None:
-            await self.set_encoded_result(task_id, payload, ttl_s=ttl_s, failed=failed)
+            await self._set_encoded_result(task_id, payload, ttl_s=ttl_s, failed=failed)
             return
-        encode = partial(self._store.result_write, task_id, value, ttl_s=ttl_s, failed=failed)
+        encode = partial(self._handle.result_write, task_id, value, ttl_s=ttl_s, failed=failed)
         await self._write(encode() if _is_small(value) else await self._encode(encode))
 
-    def set_encoded_result(
+    def _set_encoded_result(
         self, task_id: str, payload: bytes, *, ttl_s: float | None = None, failed: bool = False
     ) -> Coroutine[Any, Any, None]:
-        """Store a result of which :func:`logstore.codec.encode_small` has made ``payload``."""
+        """Store a result that ``encode_small`` encoded as ``payload``."""
         return self._write(
-            self._store.encoded_result_write(task_id, payload, ttl_s=ttl_s, failed=failed)
+            self._handle.encoded_result_write(task_id, payload, ttl_s=ttl_s, failed=failed)
         )
 
     async def set_progress(
         self, task_id: str, progress: TaskProgress, *, ttl_s: float | None = None
     ) -> None:
-        """Store how far a task has got."""
+        """Store a task's progress."""
         payload = encode_small_progress(progress)
         if payload is not None:
-            await self.set_encoded_progress(task_id, payload, ttl_s=ttl_s)
+            await self._set_encoded_progress(task_id, payload, ttl_s=ttl_s)
             return
-        encode = partial(self._store.progress_write, task_id, progress, ttl_s=ttl_s)
+        encode = partial(self._handle.progress_write, task_id, progress, ttl_s=ttl_s)
         parts = [getattr(progress, "status", None), getattr(progress, "meta", None)]
         await self._write(encode() if _is_small(parts) else await self._encode(encode))
 
-    def set_encoded_progress(
+    def _set_encoded_progress(
         self, task_id: str, payload: bytes, *, ttl_s: float | None = None
     ) -> Coroutine[Any, Any, None]:
-        """Store a progress of which ``encode_small_progress`` would make ``payload``."""
-        return self._write(self._store.encoded_progress_write(task_id, payload, ttl_s=ttl_s))
+        """Store progress that ``encode_small_progress`` would encode as ``payload``."""
+        return self._write(self._handle.encoded_progress_write(task_id, payload, ttl_s=ttl_s))
 
     async def delete_result(self, task_id: str) -> bool:
-        """Delete a task's result and progress; whether there was a result."""
-        write = self._store.delete_write(task_id)
+        """Delete a task's result and progress; return whether there was a result."""
+        write = self._handle.delete_write(task_id)
         await self._write(write)
         return bool(write.outcome)
 
     async def pop_result(self, task_id: str) -> Any:
-        """The value of a task's result, which is deleted; exactly one caller gets it."""
-        write = self._store.pop_write(task_id)
+        """Delete a task's result and return its value; only one of several callers gets it."""
+        write = self._handle.pop_write(task_id)
         await self._write(write)
         entry = write.outcome
         assert isinstance(entry, Entry)
         return await self._decode(entry.payload)
 
     async def sync(self) -> None:
-        """Put everything acked so far, progress included, on the disk."""
+        """Sync all acknowledged writes to disk, including progress."""
         await self._write(Flush())
 
     async def _encode(self, encode: Callable[[], Write]) -> Write:
-        """The write of a value that is large, or has types whose own code may run."""
-        if self._store.enc_hook is not None:
-            return await asyncio.to_thread(encode)  # it may block, and reads must not wait for it
+        """Encode a value that is large or may run code of its own types; return the write."""
+        if self._handle.enc_hook is not None:
+            return await asyncio.to_thread(encode)  # the hook may block, reads must not wait for it
         return await self._read(encode)
 
     async def _decode(self, payload: bytes) -> Any:
-        dec_hook = self._store.dec_hook
+        dec_hook = self._handle.dec_hook
         if dec_hook is not None and HOOKED_HEAD in payload:
             return await asyncio.to_thread(decode_value, payload, dec_hook)
         if len(payload) <= INLINE_BYTES:
@@ -218,23 +242,23 @@ class AsyncStore:
 
     def _run_writes(self, jobs: list[_WriteJob]) -> list[Outcome]:
         writes = [write for write, _ in jobs]
-        self._store.writable_engine.committer.run(writes)
+        self._handle.writable_engine.committer.run(writes)
         return [(future, None, None) for _, future in jobs]
 
     # -- reads --------------------------------------------------------------------------------
 
     async def get_result(self, task_id: str) -> Any:
-        """The value of a task's result."""
+        """Return the value of a task's result."""
         key = task_key(task_id)
         entry = self._in_memory(key)
         if entry is None or not is_live_result(entry, now_us()):
             entry = await self._found(key)
-        if len(entry.payload) <= INLINE_BYTES and self._store.dec_hook is None:
+        if len(entry.payload) <= INLINE_BYTES and self._handle.dec_hook is None:
             return decode_value(entry.payload)
         return await self._decode(entry.payload)
 
     async def is_result_ready(self, task_id: str) -> bool:
-        """Whether there is a result to get."""
+        """Return whether the task has a result."""
         store = self._store
         entry = self._in_memory(task_key(task_id))
         if entry is not None:
@@ -242,7 +266,7 @@ class AsyncStore:
         return await self._read(lambda: store.is_result_ready(task_id))
 
     async def get_progress(self, task_id: str) -> TaskProgress | None:
-        """How far a task has got, None if nobody has said or it has expired."""
+        """Return a task's progress, or None if it was never set or has expired."""
         store = self._store
         key = task_key(task_id)
         view = self._view()
@@ -250,12 +274,12 @@ class AsyncStore:
             entry = view.progress[key]
             if entry is None or not is_live_progress(entry, now_us()):
                 return None
-            if len(entry.payload) <= INLINE_BYTES and store.dec_hook is None:
+            if len(entry.payload) <= INLINE_BYTES and self._handle.dec_hook is None:
                 return decode_progress(entry.payload)
         return await self._read(lambda: store.get_progress(task_id))
 
     async def status(self, task_id: str) -> Status:
-        """``"unknown"``, ``"running"``, ``"ready"``, ``"expired"`` or ``"deleted"``."""
+        """Return ``"unknown"``, ``"running"``, ``"ready"``, ``"expired"`` or ``"deleted"``."""
         entry = self._in_memory(task_key(task_id))
         if entry is not None and is_live_result(entry, now_us()):
             return "ready"
@@ -263,8 +287,8 @@ class AsyncStore:
         return await self._read(lambda: store.status(task_id))
 
     def _view(self) -> Overlay | None:
-        """What may be answered inline, None if the reader's thread must be asked."""
-        view = self._store.current_view()
+        """Return the data that the loop may read itself; None: ask the reader thread."""
+        view = self._handle.current_view()
         return None if view is None or self._writer.is_kept_waiting() else view
 
     def _in_memory(self, key: bytes) -> Entry | None:
@@ -272,23 +296,23 @@ class AsyncStore:
         return None if view is None else view.results.get(key)
 
     def wait_result(
-        self, task_id: str, *, timeout_s: float | None = None
+        self, task_id: str, *, timeout_s: float | None = None, timeout: float | None = None
     ) -> Coroutine[Any, Any, Any]:
-        """The value of a task's result, waiting for it, whichever process stores it."""
-        return self._wait(task_id, timeout_s, get=True)
+        """Wait for a task's result and return its value.  Any process may store it."""
+        return self._wait(task_id, time_out(timeout_s, timeout), get=True)
 
     def wait_ready(
-        self, task_id: str, *, timeout_s: float | None = None
+        self, task_id: str, *, timeout_s: float | None = None, timeout: float | None = None
     ) -> Coroutine[Any, Any, bool]:
-        """Wait until there is a result; False if it did not come in time.
+        """Wait until a task has a result; return False after the time-out.
 
-        Any number of tasks may wait: each costs about a kilobyte, and only those whose result
-        comes are woken.
+        Any number of callers may wait.  Each costs about a kilobyte and wakes up only for its own
+        result.
         """
-        return self._wait(task_id, timeout_s, get=False)
+        return self._wait(task_id, time_out(timeout_s, timeout), get=False)
 
     async def _wait(self, task_id: str, timeout_s: float | None, *, get: bool) -> Any:
-        """Both of the above, in one coroutine, because there may be very many."""
+        """Wait for both of the above; one coroutine, because there may be very many."""
         key = task_key(task_id)
         if self._is_in_memory(key):
             return await self.get_result(task_id) if get else True
@@ -302,10 +326,10 @@ class AsyncStore:
                 timer = self._reader.ring_at(loop, loop.time() + timeout_s, bell)
             self._reader.ask(loop, (_Look(waiters, key), future))
             woken = True
-            while woken:  # and at the time-out it is looked once more
+            while woken:  # after the time-out the body runs once more
                 woken = await future
                 if woken and not self._is_in_memory(key):
-                    # Enter again, then look at the state: nothing is missed.
+                    # Enter again before reading the state, so that no change is missed.
                     waiters.leave(key, future)
                     bell.future = future = loop.create_future()
                     waiters.enter(key, future)
@@ -313,7 +337,7 @@ class AsyncStore:
                 if await self._is_settled(key):
                     return await self.get_result(task_id) if get else True
         finally:
-            waiters.live.discard(future)  # first, and in one call: see the rules of the waiters
+            waiters.live.discard(future)  # first, and in one call: see the rules of waiters.py
             waiters.leave(key, future)
             if timer is not None:
                 timer.cancel()
@@ -325,10 +349,10 @@ class AsyncStore:
         loop = asyncio.get_running_loop()
         waiters = self._waiters.get(loop)
         if waiters is None:
-            for other in list(self._waiters):  # a copy: other loops' threads do this too
+            for other in list(self._waiters):  # a copy: threads of other loops change it too
                 if other.is_closed():
                     self._waiters.pop(other, None)
-            waiters = self._waiters[loop] = Waiters(loop, self._store)
+            waiters = self._waiters[loop] = Waiters(loop, self._handle)
         return waiters
 
     def _is_in_memory(self, key: bytes) -> bool:
@@ -338,18 +362,18 @@ class AsyncStore:
     async def _is_settled(self, key: bytes) -> bool:
         if self._is_in_memory(key):
             return True
-        return await self._read(partial(self._store.is_settled, key.decode()))
+        return await self._read(partial(self._handle.is_settled, key))
 
     async def watch(self, task_id: str | None = None) -> AsyncGenerator[Event, None]:
-        """The changes from now on, of one task or of all, by any process.
+        """Yield the later changes to one task or to all tasks, by any process.
 
-        An asynchronous generator: it begins to watch at its first step and ends with ``aclose()``
-        or when the store is closed.
+        The watch begins at the first step of this asynchronous generator.  It ends with
+        ``aclose()`` or when the store is closed.
         """
-        following = _Following(asyncio.get_running_loop(), self._store, task_id)
+        following = _Following(asyncio.get_running_loop(), self._handle, task_id)
         pending, changed = following.pending, following.changed
         try:
-            await self._read(partial(self._store.subscribe, following))
+            await self._read(partial(self._handle.subscribe, following))
             while True:
                 changed.clear()
                 while (event := pending.first()) is not None:
@@ -360,7 +384,7 @@ class AsyncStore:
                 await changed.wait()
         finally:
             following.left = True
-            self._store.unsubscribe(following)
+            self._handle.unsubscribe(following)
 
     async def tasks(
         self,
@@ -369,7 +393,7 @@ class AsyncStore:
         newest_first: bool = True,
         limit: int | None = None,
     ) -> AsyncIterator[TaskInfo]:
-        """The tasks by time; read in batches in a thread."""
+        """Yield the tasks by time, read in batches in a thread."""
         store = self._store
         found = await self._read(
             lambda: store.tasks(status=status, newest_first=newest_first, limit=limit)
@@ -387,16 +411,16 @@ class AsyncStore:
         return self._reader.ask(loop, (job, loop.create_future()))
 
     def _found(self, key: bytes) -> asyncio.Future[Entry]:
-        """The live result of a key, by :meth:`_read`'s thread."""
+        """Look up the live result of a key in the thread of :meth:`_read`."""
         loop = asyncio.get_running_loop()
         return self._reader.ask(loop, (key, loop.create_future()))
 
     def _run_reads(self, jobs: list[_Job]) -> list[Outcome]:
-        """Look up the results that are asked for together, then look for waiters, then call."""
+        """Look up all requested results together, then check the waiters, then run the calls."""
         outcomes: list[Outcome] = []
         wanted: list[tuple[bytes, asyncio.Future[Any]]] = []
         looks: list[tuple[bytes, asyncio.Future[Any]]] = []
-        waiters: Waiters | None = None  # those of the one loop whose batch this is
+        waiters: Waiters | None = None  # a batch belongs to one loop
         for job, future in jobs:
             if isinstance(job, bytes):
                 wanted.append((job, future))
@@ -405,7 +429,7 @@ class AsyncStore:
                 looks.append((job.key, future))
         if wanted:
             try:
-                found = self._store.result_entries([key for key, _ in wanted])
+                found = self._handle.result_entries([key for key, _ in wanted])
             except BaseException as exc:
                 found = [raisable(exc) for _ in wanted]
             for (_, future), entry in zip(wanted, found, strict=True):
@@ -426,11 +450,11 @@ class AsyncStore:
     # -- the whole store ------------------------------------------------------------------------
 
     async def compact(self) -> None:
-        """Fold the log into the table now."""
+        """Compact the log into the table now."""
         await in_thread(self._store.compact, "logstore-compact")
 
     async def vacuum(self) -> VacuumReport:
-        """Give free pages of the file back to the file system."""
+        """Return free pages of the file to the file system."""
         return await in_thread(self._store.vacuum, "logstore-vacuum")
 
     async def backup(self, destination: str | os.PathLike[str]) -> None:
@@ -442,11 +466,11 @@ class AsyncStore:
         return await in_thread(partial(self._store.check, salvage=salvage), "logstore-check")
 
     async def stats(self) -> StoreStats:
-        """Sizes and counters."""
+        """Return sizes and counters."""
         return await self._read(self._store.stats)
 
     async def close(self) -> None:
-        """Close the store, after the writes under way; later calls get StoreClosedError."""
+        """Finish the current writes and close the store; later calls raise StoreClosedError."""
         await in_thread(self._close, "logstore-close")
 
     def _close(self) -> None:
@@ -456,21 +480,23 @@ class AsyncStore:
 
 
 class _Look(NamedTuple):
-    """A job of the reader's: whether a waiter has to wait."""
+    """A job of the reader: find out whether a waiter has to wait."""
 
     waiters: Waiters
     key: bytes
 
 
 class _Following(Subscription):
-    """What a watch on a loop is told."""
+    """The subscription of a watch on a loop."""
 
-    __slots__ = ("_loop", "_store", "changed", "pending")
+    __slots__ = ("_handle", "_loop", "changed", "pending")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, store: Store, task_id: str | None) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, handle: Handle, task_id: str | None
+    ) -> None:
         super().__init__(watched_keys(task_id))
         self._loop = loop
-        self._store = store
+        self._handle = handle
         self.pending = PendingEvents()
         self.changed = asyncio.Event()
 
@@ -478,27 +504,27 @@ class _Following(Subscription):
         if changes:
             self.pending.add(changes)
         if not call_soon(self._loop, self.changed.set):
-            self._store.unsubscribe(self)
+            self._handle.unsubscribe(self)
 
     def again(self) -> None:
         if self._loop.is_closed():
-            self._store.unsubscribe(self)
-        elif self._loop.is_running() and (self._store.closed or self.pending.first() is not None):
+            self._handle.unsubscribe(self)
+        elif self._loop.is_running() and (self._handle.closed or self.pending.first() is not None):
             call_soon(self._loop, self.changed.set)
 
 
 def _is_small(value: object) -> bool:
-    """Whether encoding a value is short work, seen from a bounded look at it."""
+    """Return whether encoding a value is fast.  Takes bounded time."""
     try:
         return _weigh(value, INLINE_NODES) >= 0
-    except Exception:  # of a metaclass without a hash
+    except Exception:  # from a metaclass without a hash
         return False
 
 
 def _weigh(value: Any, left: int) -> int:
-    """What is left of a budget of parts after a value; below zero if it is too much.
+    """Return the rest of a budget of parts after a value; negative if the value is too large.
 
-    A value of a type that is not stored is too much: its own code may run.
+    An unsupported type counts as too large: encoding it may run its own code.
     """
     kind = type(value)
     if (kind is str or kind is bytes) and len(value) > INLINE_BYTES:
@@ -510,7 +536,7 @@ def _weigh(value: Any, left: int) -> int:
     left -= 1
     parts: Iterable[object] = ()
     if kind is dict:
-        # Keys behind the values, so that they are looked at only if there are few.
+        # The values come first: keys are visited only if there are few values.
         parts = chain(value.values(), (key for key in value if type(key) is not str))
     elif kind in _CONTAINERS:
         parts = value

@@ -1,8 +1,8 @@
-"""Every error that logstore raises, grouped by when it arises.
+"""Every error that logstore raises, grouped by cause.
 
-Rules: each class says in one sentence what has happened; the message of an instance names the
-file, the place, what was expected, what was found and what the reader can do.  All are
-subclasses of :class:`LogstoreError`; where a built-in exception says the same, it is a base too.
+Rules: the docstring of a class says in one sentence what happened.  The message of an instance
+names the file, the place, the expected and the found state, and what the user can do.  All are
+subclasses of :class:`LogstoreError`; a built-in exception with the same meaning is also a base.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ class LogstoreError(Exception):
     """The base of all errors of this package."""
 
     def __str__(self) -> str:
-        # A path that is not text would leave something in it that no terminal or log can take.
+        # A path that is not UTF-8 has surrogates, which terminals and logs cannot encode.
         return super().__str__().encode(errors="backslashreplace").decode()
 
 
@@ -22,7 +22,7 @@ class LogstoreError(Exception):
 
 
 class OpenError(LogstoreError):
-    """The store could not be opened; its files are as they were."""
+    """The store could not be opened; its files are unchanged."""
 
 
 class NotAStoreError(OpenError):
@@ -30,60 +30,60 @@ class NotAStoreError(OpenError):
 
 
 class FormatVersionError(OpenError):
-    """The file was written by a version of logstore whose format this one cannot read."""
+    """The file has a format version that this version of logstore cannot read."""
 
 
 class TruncatedFileError(OpenError):
-    """The file is shorter than its own header says; opening it would crash the process."""
+    """The file is shorter than its header says; opening it would crash the process."""
 
 
 class MissingLogError(OpenError):
-    """The store was not closed cleanly and its log is gone: acked writes would be lost."""
+    """The store was not closed cleanly and its log is missing: acknowledged writes may be lost."""
 
 
 class StaleTableError(OpenError):
-    """The table is an older copy than the log beside it: acked writes between them are missing."""
+    """The table is an older copy than its log: acknowledged writes between them are missing."""
 
 
 class NetworkFilesystemError(OpenError):
-    """The path is on a network file system, where locks and shared memory do not hold."""
+    """The path is on a network file system, where locks and shared memory are unreliable."""
 
 
 class StorePermissionError(OpenError, PermissionError):
-    """The operating system does not let this process use the store's files."""
+    """The operating system denies this process access to the store's files."""
 
 
 class ResourceLimitError(OpenError, OSError):
-    """A limit of this process or machine is reached: descriptors, threads, memory, addresses."""
+    """A limit was reached: file descriptors, threads, memory or address space."""
 
 
 class StoreBusyError(OpenError):
-    """Another process or handle keeps the store in a state in which it cannot be opened."""
+    """Another process or handle uses the store in a way that excludes this operation."""
 
 
 # -- damage ----------------------------------------------------------------------------------
 
 
 class CorruptionError(LogstoreError):
-    """Bytes on the disk are not what was written."""
+    """Bytes on disk differ from the bytes that were written."""
 
 
 class CorruptRecordError(CorruptionError):
-    """One record in the table does not match its checksum; all others can still be read."""
+    """A record in the table does not match its checksum; all others can still be read."""
 
 
 class CorruptLogError(CorruptionError):
-    """The log is damaged below what had been synced: acked writes are lost."""
+    """The log is damaged in its synced part: acknowledged writes are lost."""
 
 
 class CorruptTableError(CorruptionError):
-    """The table's own structure is damaged."""
+    """The structure of the table is damaged."""
 
 
 class DecodeError(CorruptionError):
-    """The bytes of a value are not what the encoder of this version writes, or dec_hook failed."""
+    """The bytes of a value are not in the encoding of this version, or dec_hook failed."""
 
-    plain: object = None  # the value without dec_hook, if nothing but that has failed
+    plain: object = None  # the value without dec_hook, if only dec_hook failed
 
 
 # -- using -----------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ class StoreClosedError(LogstoreError):
 class StoreReplacedError(LogstoreError):
     """A file of the open store was removed or replaced; the message says where the data is."""
 
-    rescued: str | None = None  # the path of the file that holds everything acked
+    rescued: str | None = None  # the path of the file with all acknowledged writes
 
 
 class ReadOnlyError(LogstoreError):
@@ -112,15 +112,15 @@ class ValueTooLargeError(LogstoreError, ValueError):
 
 
 class WriteError(LogstoreError, OSError):
-    """Writing to the disk failed; nothing of the group was made visible."""
+    """Writing to the disk failed; no write of its group became visible."""
 
 
 class DiskFullError(WriteError):
-    """There is no space or quota left; nothing was lost and writes work again once there is."""
+    """No disk space or quota is left; nothing was lost, and writes work again after it is freed."""
 
 
 class WriteTimeoutError(LogstoreError, TimeoutError):
-    """The write was not done in time; whether it will be is unknown."""
+    """The write timed out; it is unknown whether it happens."""
 
 
 # -- results ---------------------------------------------------------------------------------
@@ -131,26 +131,26 @@ class ResultError(LogstoreError):
 
 
 class ResultIsMissingError(ResultError, KeyError):
-    """There is no result under this task id: none was ever stored, or it has gone."""
+    """There is no result under this task id: it was never stored, or it was removed."""
 
     status: Literal["unknown", "expired", "deleted"] = "unknown"
-    """Which of the two, in the words of ``Store.status``: ``"unknown"`` if no result was ever
-    stored, as far as the store remembers; ``"expired"`` or ``"deleted"`` in the subclasses."""
+    """The value of ``Store.status``: ``"unknown"`` if the store knows of no such result,
+    ``"expired"`` or ``"deleted"`` in the subclasses."""
 
     __str__ = Exception.__str__  # KeyError would show the repr of the message
 
 
 class ResultExpiredError(ResultIsMissingError):
-    """The result was there and its time to live is over, or it was evicted."""
+    """The result has expired or was evicted."""
 
     status = "expired"
 
 
 class ResultDeletedError(ResultIsMissingError):
-    """The result was there and has been deleted or popped."""
+    """The result was deleted or popped."""
 
     status = "deleted"
 
 
 class WaitTimeoutError(ResultError, TimeoutError):
-    """The result did not arrive in time."""
+    """The result was not stored within the time-out."""

@@ -1,18 +1,19 @@
-"""How far a task has got: :class:`TaskProgress` and its bytes.
+"""The progress of a task: :class:`TaskProgress` and its encoding.
 
-Rules: immutable and validated when made, so that whatever is stored or read back is valid; pure
-functions; any thread.  The bytes are an array, encoded by :mod:`logstore.codec`: progress, status,
-current, total, meta.  A reader ignores further items, which a later version may write.
+Rules: objects are immutable and validated on construction, so that stored progress is always valid.
+Functions are pure and may be called in any thread.  The encoding is an array, encoded by
+``_codec/values.py``: progress, status, current, total, meta.  A reader ignores additional items,
+which a later version may write.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from logstore.codec import decode_value, encode_small, encode_value
-from logstore.codec_hooks import DecHook, EncHook
-from logstore.codec_numbers import converter_for, exact
-from logstore.codec_text import describe
+from logstore._codec.hooks import DecHook, EncHook
+from logstore._codec.numbers import converter_for, exact
+from logstore._codec.text import describe
+from logstore._codec.values import decode_value, encode_small, encode_value
 from logstore.errors import DecodeError, UnserializableValueError
 
 _FIELDS = ("progress", "status", "current", "total", "meta")
@@ -20,16 +21,16 @@ _set = object.__setattr__
 
 
 class TaskProgress:
-    """How far a task has got.
+    """The progress of a task.
 
-    ``progress`` is a fraction from 0.0 to 1.0 (an int 0 or 1 becomes a float), ``status`` a text
-    for people, ``current`` and ``total`` numbers of items or None, ``meta`` a dict or None (any
-    value in one made by :meth:`from_state`).  ``meta`` is kept by reference, so change it no more.
-    Instances of subclasses of str, int, float and dict are taken as what they are underneath,
-    numbers of other libraries as the int or float that they equal.
+    ``progress`` is a fraction from 0.0 to 1.0 (an int 0 or 1 becomes a float).  ``status`` is a
+    text for people.  ``current`` and ``total`` are numbers of items or None.  ``meta`` is a dict
+    or None, or any value if :meth:`from_state` made the object.  ``meta`` is kept by reference: do
+    not change it afterwards.  Instances of subclasses of str, int, float and dict are converted to
+    the base class, numbers of other libraries to the int or float that they equal.
 
     Raises ``ValueError`` naming the field for a wrong type, a nan, a fraction outside 0..1 or a
-    negative count.  A bool is not a number here.
+    negative count.  A bool does not count as a number.
     """
 
     __slots__ = _FIELDS
@@ -49,7 +50,7 @@ class TaskProgress:
         total: int | None = None,
         meta: Any = None,
     ) -> None:
-        # Most are right as they are; only what has to be converted is.
+        # The common case: the arguments are valid and nothing is converted.
         if type(progress) is not float or not 0.0 <= progress <= 1.0:
             progress = _fraction(progress)
         if type(status) is not str:
@@ -94,10 +95,10 @@ class TaskProgress:
 
     @classmethod
     def from_state(cls, state: str, meta: object = None) -> TaskProgress:
-        """Return the progress of a tracker that knows a state and any ``meta``, as taskiq's does.
+        """Return the progress for a tracker with a state and any ``meta``, such as taskiq's.
 
-        ``state`` (a str, or an enum member that is one) becomes the status.  ``meta`` may be any
-        value, not just a dict; whether it can be stored is seen when it is.  Raises
+        ``state`` (a str, or an enum member that is a str) becomes the status.  ``meta`` may be any
+        value, not just a dict; whether it can be stored is checked on storing.  Raises
         ``ValueError`` when ``state`` is not a str.
         """
         return cls.with_any_meta(0.0, _text("state", state), None, None, meta)
@@ -108,7 +109,7 @@ class TaskProgress:
     ) -> TaskProgress:
         """Return the progress with these fields; ``meta`` may be any value.
 
-        Raises ``ValueError`` for the others as the constructor does.
+        Raises ``ValueError`` for the other fields, like the constructor.
         """
         made = cls(progress=progress, status=status, current=current, total=total)
         _set(made, "meta", meta)
@@ -116,14 +117,14 @@ class TaskProgress:
 
     @property
     def state(self) -> str:
-        """The status, under the name that taskiq has for it."""
+        """The status, under taskiq's name."""
         return self.status
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as a new dict, from which :meth:`from_dict` makes an equal object.
+        """Return the fields as a new dict; :meth:`from_dict` makes an equal object of it.
 
-        Where ``meta`` is neither a dict nor None there is a key ``state`` too: it says that the
-        object came from :meth:`from_state`.
+        If ``meta`` is neither a dict nor None, the dict also has a key ``state``: it marks an
+        object that came from :meth:`from_state`.
         """
         fields = {name: getattr(self, name) for name in _FIELDS}
         if self.meta is not None and type(self.meta) is not dict:
@@ -132,10 +133,10 @@ class TaskProgress:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> TaskProgress:
-        """Return the object with the fields in ``data``; those missing have their defaults.
+        """Return the object with the fields in ``data``; missing fields get their defaults.
 
-        Unknown keys are ignored; with a key ``state``, ``meta`` may be any value.  Raises
-        ``ValueError`` as the constructor does, and when ``data`` is not a dict.
+        Unknown keys are ignored.  With a key ``state``, ``meta`` may be any value.  Raises
+        ``ValueError`` like the constructor, and when ``data`` is not a dict.
         """
         if not isinstance(data, dict):
             raise ValueError(f"a progress must be a dict, not {type(data).__name__}")
@@ -154,32 +155,29 @@ def encode_progress(
 ) -> bytes:
     """Return the bytes of ``progress``.
 
-    Raises :class:`UnserializableValueError`, with a path as ``progress.meta['rows'][3]``, and
-    :class:`ValueTooLargeError`, as :func:`logstore.codec.encode_value` does.
+    Raises :class:`UnserializableValueError`, with a path like ``progress.meta['rows'][3]``, and
+    :class:`ValueTooLargeError`, like :func:`logstore._codec.values.encode_value`.
     """
     try:
         return encode_value(
             progress.to_list(), max_bytes=max_bytes, root="progress", enc_hook=enc_hook
         )
     except UnserializableValueError:
-        # Says it with this path.
+        # Raises the error with a better path.
         encode_value(progress.meta, max_bytes=max_bytes, root="progress.meta", enc_hook=enc_hook)
-        raise  # the meta alone would have fitted, with the array around it it is too deep
+        raise  # the array around the meta makes it too deep
 
 
 def encode_small_progress(progress: TaskProgress) -> bytes | None:
-    """Return the bytes of ``progress`` if it is small and plain, else None.
-
-    See :func:`logstore.codec.encode_small`.
-    """
+    """Return the bytes of ``progress`` if it is small and plain; see ``encode_small``."""
     return encode_small(progress.to_list()) if isinstance(progress, TaskProgress) else None
 
 
 def decode_progress(data: bytes | memoryview, dec_hook: DecHook | None = None) -> TaskProgress:
-    """Return the progress that ``data`` holds, trusting nothing in it.
+    """Return the progress encoded in ``data``, which is validated.
 
-    ``dec_hook`` is that of :func:`logstore.codec.decode_value`, for the meta.  Raises
-    :class:`DecodeError` for anything that :func:`encode_progress` would not write, or as that does.
+    ``dec_hook`` is for the meta, as in :func:`logstore._codec.values.decode_value`.  Raises
+    :class:`DecodeError` like that function, and for data that :func:`encode_progress` cannot write.
     """
     values = decode_value(data, dec_hook)
     if type(values) is not list or len(values) < len(_FIELDS):
@@ -192,7 +190,7 @@ def decode_progress(data: bytes | memoryview, dec_hook: DecHook | None = None) -
 
 
 def _restore(cls: type[TaskProgress], values: list[Any]) -> TaskProgress:
-    """What a pickle or a copy is made of."""
+    """Build the object from a pickle, or as a copy."""
     return cls.with_any_meta(*values)
 
 
@@ -205,8 +203,8 @@ def _wrong(name: str, expected: str, value: object) -> ValueError:
 
 def _fraction(value: object) -> float:
     number = _number("progress", value, (int, float), "a float from 0.0 to 1.0")
-    if not 0 <= number <= 1:  # a nan is neither
-        shown = repr(number) if type(number) is float else "an int outside"
+    if not 0 <= number <= 1:  # also true for a nan
+        shown = "a very large number" if abs(number) >= 1 << 64 else number
         raise ValueError(f"progress must be a fraction from 0.0 to 1.0, not {shown}")
     return float(number)
 
@@ -225,7 +223,7 @@ def _count(name: str, value: object) -> int:
 
 
 def _number(name: str, value: Any, kinds: tuple[type, ...], expected: str) -> int | float:
-    """What a number is underneath: an instance of a subclass, or one of another library."""
+    """Return the int or float of an instance of a subclass or of a number of another library."""
     kind = type(value)
     try:
         for base, convert in ((int, int.__int__), (float, float.__float__)):

@@ -1,81 +1,51 @@
-"""The synchronous store: what an application opens, writes to and reads from.
+"""The synchronous store.
 
-Rules: a :class:`Store` is a handle; all handles of one process on one file share an engine.  Every
-method may be called from any thread.  A write has reached the durability it was asked for when
-its method returns; a method that raises WriteTimeoutError leaves open whether it will.  After a
-fork the child's handles open the file anew on their first use.
+Rules: a :class:`Store` is a handle.  All handles of one process on one file share an engine.  Every
+method may be called from any thread.  When a write method returns, the write has the requested
+durability.  After WriteTimeoutError it is unknown whether the write happens.  After a fork, the
+child's handles reopen the file on their first use.
 """
 
 from __future__ import annotations
 
-import os
-import threading
 import time
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
-from logstore.arguments import (
+from logstore._arguments import (
     FilePath,
-    expiry_us,
     file_path,
     now_us,
-    positive,
-    store_path,
     task_key,
+    time_out,
 )
-from logstore.codec import decode_value, encode_value
-from logstore.codec_hooks import DecHook, EncHook, check_hook
-from logstore.codec_lower import too_large
-from logstore.engine import checking, registry, vacuum
-from logstore.engine.commit import (
-    Delete,
-    Flush,
-    Pop,
-    Write,
-)
-from logstore.engine.engine import Engine
-from logstore.engine.failures import raisable, raise_open_error
-from logstore.engine.frames import (
-    DELETED,
-    FAILED,
+from logstore._codec.hooks import DecHook, EncHook
+from logstore._codec.values import decode_value
+from logstore._engine import checking, vacuum
+from logstore._engine.engine import Engine
+from logstore._engine.frames import (
     OFFSET_MAX,
-    PROGRESS,
-    RESULT,
-    Entry,
 )
-from logstore.engine.frozen import FrozenEngine, is_in_use
-from logstore.engine.listing import list_tasks
-from logstore.engine.log import FIRST_OFFSET
-from logstore.engine.notify import Change, Subscription
-from logstore.engine.opening import check_place, open_engine
-from logstore.engine.options import Options, Retention
-from logstore.engine.overlay import Overlay
-from logstore.engine.reading import Reading
-from logstore.engine.shelter import sheltered
-from logstore.engine.states import (
-    is_known,
+from logstore._engine.listing import list_tasks
+from logstore._engine.log import FIRST_OFFSET
+from logstore._engine.notify import Change, Subscription
+from logstore._engine.shelter import sheltered
+from logstore._engine.states import (
     is_live_progress,
     is_live_result,
-    is_running,
-    missing_result,
 )
-from logstore.engine.threads import Signal
+from logstore._engine.threads import Signal
+from logstore._engine.writes import (
+    Flush,
+)
+from logstore._handle import VALUE_BYTES_MAX, Handle, Mode, Sync, open_handle
+from logstore._watch import Watch
 from logstore.errors import (
-    ReadOnlyError,
-    StoreClosedError,
     WaitTimeoutError,
 )
-from logstore.progress import TaskProgress, decode_progress, encode_progress
+from logstore.progress import TaskProgress, decode_progress
 from logstore.types import CheckReport, Status, StoreStats, TaskInfo
-from logstore.watching import Watch
-
-Mode = Literal["rw", "r"]
-Sync = Literal["always", "interval"]
-
-VALUE_BYTES_MAX = 1 << 30
-COMPACT_AT_RANGE = (1 << 14, 1 << 28)
 
 
 def open(
@@ -97,148 +67,83 @@ def open(
     enc_hook: EncHook | None = None,
     dec_hook: DecHook | None = None,
 ) -> Store:
-    """Open the store in the file ``path``, which is created if it is not there.
+    """Open the store in the file ``path``; create the file if it does not exist.
 
-    ``mode="r"`` reads only: beside live processes as one of them, otherwise without writing
-    anything.  ``sync="always"`` puts each result on the disk before its write returns;
-    ``"interval"`` within ``sync_interval_s`` seconds.  Progress is always written as the latter.
-    ``compact_at`` is the size in bytes at which the log is folded into the table: it bounds
-    recovery, memory and the pause of a compaction.  ``write_timeout_s`` bounds the wait for other
-    writers.  Times to live are in seconds, None for ever: for results, for results stored with
-    ``failed=True`` (else as results), for progress.  ``max_results`` and ``max_bytes`` let the
-    oldest results go at each compaction.  ``accept_log_loss=True`` opens a store whose log has
-    been lost, without what was in it; ``force=True`` opens one on a network file system.
+    ``mode="r"`` opens read-only.  The handle joins live processes that use the store; without
+    any, it writes nothing.  ``sync="always"`` syncs each result to disk before its write returns;
+    ``"interval"`` syncs within ``sync_interval_s`` seconds.  Progress always uses the interval.
+    ``compact_at`` is the log size in bytes that starts a compaction of the log into the table.  It
+    bounds recovery time, memory and the pause of a compaction.  ``write_timeout_s`` is the longest
+    wait for other writers.  Times to live are in seconds; None means no expiry.
+    ``failure_ttl_s`` is for results stored with ``failed=True``; its default is ``result_ttl_s``.
+    ``max_results`` and ``max_bytes`` evict the oldest results at each compaction.
+    ``accept_log_loss=True`` opens a store whose log is missing, without the writes in that log.
+    ``force=True`` opens a store on a network file system.
 
-    ``enc_hook(obj)`` and ``dec_hook(type, obj)`` let an application keep its own types, as with
-    msgspec.  The first is called with an object of a type that is not stored, and returns one that
-    is; the second is called on reading, with the class of that object and what was made of it, and
-    returns the value.  ``NotImplementedError`` says "not supported".  ``type`` is the class if its
-    module is imported, and else its dotted name; without ``dec_hook``, or if that does not support
-    the type, the value is what ``enc_hook`` made.  Any thread may call them.
+    ``enc_hook(obj)`` and ``dec_hook(type, obj)`` convert the types of an application, as in
+    msgspec.  ``enc_hook`` gets an object of an unsupported type and returns one of a supported
+    type.  On reading, ``dec_hook`` gets the class of the object and the stored form, and returns
+    the object.  A hook raises ``NotImplementedError`` for types that it does not support.
+    ``type`` is the class if its module is imported, otherwise its dotted name.  Without
+    ``dec_hook``, or if it does not support the type, the reader gets the stored form.  Hooks may
+    be called in any thread.
 
-    A second ``open`` of the same file in a process shares the first one's engine, and with it
+    A second ``open`` of the same file in a process shares the engine of the first, and its
     ``compact_at``, ``write_timeout_s``, ``sync_interval_s``, ``max_results`` and ``max_bytes``.
 
     Raises an :class:`~logstore.errors.OpenError`, CorruptLogError, CorruptTableError, DiskFullError
-    (an open store needs some space beside its file), ValueError for a path that is none or an
-    option out of its range, or TypeError for a hook that is no function; the files are then as
-    they were.
+    (an open store needs some space beside its file), ValueError for an invalid path or an option
+    out of range, or TypeError for a hook that is not a function.  The files are then unchanged.
     """
-    real_path = store_path(path)
-    if mode not in ("rw", "r"):
-        raise ValueError(f"mode must be 'rw' or 'r', not {mode!r}")
-    if sync not in ("always", "interval"):
-        raise ValueError(f"sync must be 'always' or 'interval', not {sync!r}")
-    low, high = COMPACT_AT_RANGE
-    if not low <= compact_at <= high:
-        raise ValueError(f"compact_at must be from {low} to {high} bytes, not {compact_at}")
-    for name, limit in (("max_results", max_results), ("max_bytes", max_bytes)):
-        if limit is not None and limit < 1:
-            raise ValueError(f"{name} must be at least 1, not {limit}")
-    for name, seconds in (
-        ("sync_interval_s", sync_interval_s),
-        ("write_timeout_s", write_timeout_s),
-        ("result_ttl_s", result_ttl_s),
-        ("failure_ttl_s", failure_ttl_s),
-        ("progress_ttl_s", progress_ttl_s),
-    ):
-        if seconds is not None:
-            positive(name, seconds)
-    check_hook("enc_hook", enc_hook)
-    check_hook("dec_hook", dec_hook)
-    options = Options(
-        compact_at=compact_at,
-        write_timeout_s=write_timeout_s,
-        sync_interval_s=sync_interval_s,
-        retention=Retention(max_results, max_bytes),
-    )
 
-    def open_handle() -> registry.Handle:
-        try:
-            if mode == "r" and not is_in_use(real_path):
-                check_place(real_path, force=force, create=False)
-                return registry.acquire_frozen(
-                    real_path, lambda: FrozenEngine(real_path, options), write_timeout_s
-                )
-            return registry.acquire(
-                real_path,
-                lambda: open_engine(
-                    real_path,
-                    options,
-                    create=mode == "rw",
-                    force=force,
-                    accept_log_loss=accept_log_loss,
-                ),
-                write_timeout_s,
-            )
-        except Exception as exc:
-            raise_open_error(real_path, exc)
-
-    return sheltered(
-        lambda: Store(
-            real_path,
-            open_handle,
-            writable=mode == "rw",
-            sync=sync == "always",
-            ttls_s=(result_ttl_s, failure_ttl_s, progress_ttl_s),
+    def opened() -> Store:
+        handle = open_handle(
+            path,
+            mode=mode,
+            sync=sync,
+            sync_interval_s=sync_interval_s,
+            compact_at=compact_at,
+            write_timeout_s=write_timeout_s,
+            result_ttl_s=result_ttl_s,
+            failure_ttl_s=failure_ttl_s,
+            progress_ttl_s=progress_ttl_s,
+            max_results=max_results,
+            max_bytes=max_bytes,
             max_value_bytes=max_value_bytes,
+            accept_log_loss=accept_log_loss,
+            force=force,
             enc_hook=enc_hook,
             dec_hook=dec_hook,
-        ),
-        discard=Store.close,
-    )
+        )
+        return Store(handle)
+
+    return sheltered(opened, discard=Store.close)
 
 
 class Store:
-    """An open store.  Made by :func:`logstore.open`; a context manager that closes it."""
+    """An open store, returned by :func:`logstore.open`.  As a context manager it closes itself."""
 
-    def __init__(
-        self,
-        path: str,
-        open_handle: Callable[[], registry.Handle],
-        *,
-        writable: bool,
-        sync: bool,
-        ttls_s: tuple[float | None, float | None, float | None],
-        max_value_bytes: int,
-        enc_hook: EncHook | None,
-        dec_hook: DecHook | None,
-    ) -> None:
-        self._path = path
-        self._open_handle = open_handle
-        self._writable = writable
-        self._sync = sync
-        self._result_ttl_s, self._failure_ttl_s, self._progress_ttl_s = ttls_s
-        self._max_value_bytes = max_value_bytes
-        self.enc_hook, self.dec_hook = enc_hook, dec_hook
-        self._closing = threading.Lock()  # held while the handle is opened again or closed
-        self._handle = open_handle()
-        self._engine = self._handle.engine
-        _stores.add(self)
-
-    def __del__(self) -> None:
-        handle: registry.Handle | None = self.__dict__.get("_handle")  # None: opening has failed
-        if handle is not None:
-            handle.abandon()
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
 
     @property
     def path(self) -> str:
         """The real path of the file."""
-        return self._path
+        return self._handle.path
 
     @property
     def closed(self) -> bool:
         """Whether the handle has been closed."""
-        return self._handle.released
+        return self._handle.closed
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
-        return f"<logstore.Store {self._path!r} {state}>"
+        return f"<logstore.Store {self.path!r} {state}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
             f"a Store can be neither pickled nor copied; open it where it is needed:"
-            f" logstore.open({self._path!r})"
+            f" logstore.open({self.path!r})"
         )
 
     def __enter__(self) -> Store:
@@ -257,46 +162,49 @@ class Store:
     def set_result(
         self, task_id: str, value: object, *, ttl_s: float | None = None, failed: bool = False
     ) -> None:
-        """Store a task's result, over an earlier one.
+        """Store a task's result; replace an earlier one.
 
-        On the disk when this returns, unless the store is open with ``sync="interval"``.
-        ``ttl_s`` overrides the store's time to live; ``failed`` marks the result as an error.
+        The result is on disk when this returns, unless the store is open with
+        ``sync="interval"``.  ``ttl_s`` overrides the store's time to live.  ``failed`` marks the
+        result as an error.
 
         Raises UnserializableValueError, ValueTooLargeError, ValueError for the id or ``ttl_s``,
         ReadOnlyError, DiskFullError, WriteError, WriteTimeoutError, StoreClosedError.
         """
-        self.commit([self.result_write(task_id, value, ttl_s=ttl_s, failed=failed)])
+        self._handle.commit([self._handle.result_write(task_id, value, ttl_s=ttl_s, failed=failed)])
 
     def get_result(self, task_id: str) -> Any:
-        """The value of a task's result.
+        """Return the value of a task's result.
 
         Raises ResultIsMissingError, ResultExpiredError or ResultDeletedError if there is none,
         CorruptRecordError if it is damaged.
         """
-        return decode_value(self.result_entry(task_key(task_id)).payload, self.dec_hook)
+        return decode_value(
+            self._handle.result_entry(task_key(task_id)).payload, self._handle.dec_hook
+        )
 
     def is_result_ready(self, task_id: str) -> bool:
-        """Whether there is a result to get."""
-        entry = self.engine.find_result(task_key(task_id))
+        """Return whether the task has a result."""
+        entry = self._handle.engine.find_result(task_key(task_id))
         return entry is not None and is_live_result(entry, now_us())
 
     def pop_result(self, task_id: str) -> Any:
-        """The value of a task's result, which is deleted: of many callers exactly one gets it.
+        """Delete a task's result and return its value; only one of several callers gets it.
 
-        The deletion, of the task's progress too, is on the disk when this returns.  Raises as
-        :meth:`get_result` and :meth:`set_result` do.
+        The task's progress is deleted too.  The deletion is on disk when this returns.  Raises
+        the errors of :meth:`get_result` and :meth:`set_result`.
         """
-        write = self.pop_write(task_id)
-        self.commit([write])
-        return self.popped_value(write)
+        write = self._handle.pop_write(task_id)
+        self._handle.commit([write])
+        return self._handle.popped_value(write)
 
     def delete_result(self, task_id: str) -> bool:
-        """Delete a task's result and progress; whether there was a result.
+        """Delete a task's result and progress; return whether there was a result.
 
-        On the disk when this returns.  Deleting again changes nothing.
+        The deletion is on disk when this returns.  Deleting again changes nothing.
         """
-        write = self.delete_write(task_id)
-        self.commit([write])
+        write = self._handle.delete_write(task_id)
+        self._handle.commit([write])
         return bool(write.outcome)
 
     # -- progress -----------------------------------------------------------------------------
@@ -304,83 +212,78 @@ class Store:
     def set_progress(
         self, task_id: str, progress: TaskProgress, *, ttl_s: float | None = None
     ) -> None:
-        """Store how far a task has got, over what was stored before.
+        """Store a task's progress; replace earlier progress.
 
-        It survives the death of this process when this returns, and power loss within
-        ``sync_interval_s``.  Raises as :meth:`set_result` does.
+        When this returns, the progress survives the death of this process.  After
+        ``sync_interval_s`` it survives power loss.  Raises the errors of :meth:`set_result`.
         """
-        self.commit([self.progress_write(task_id, progress, ttl_s=ttl_s)])
+        self._handle.commit([self._handle.progress_write(task_id, progress, ttl_s=ttl_s)])
 
     def get_progress(self, task_id: str) -> TaskProgress | None:
-        """How far a task has got, None if nobody has said or it has expired."""
-        entry = self.engine.find_progress(task_key(task_id))
+        """Return a task's progress, or None if it was never set or has expired."""
+        entry = self._handle.engine.find_progress(task_key(task_id))
         if entry is None or not is_live_progress(entry, now_us()):
             return None
-        return decode_progress(entry.payload, self.dec_hook)
+        return decode_progress(entry.payload, self._handle.dec_hook)
 
     # -- states -------------------------------------------------------------------------------
 
     def status(self, task_id: str) -> Status:
-        """``"ready"``: there is a result; ``"running"``: there is progress; ``"deleted"`` or
-        ``"expired"``: there was a result, at most a day ago; or ``"unknown"``.
-        """
-        key, now = task_key(task_id), now_us()
-        entry = self.engine.find_trace(key)
-        if is_live_result(entry, now):
-            return "ready"
-        if is_running(entry, self.engine.find_progress(key), now):
-            return "running"
-        if not is_known(entry):
-            return "unknown"
-        return "deleted" if entry is not None and entry.kind == DELETED else "expired"
+        """Return the status of a task.
 
-    def wait_result(self, task_id: str, *, timeout_s: float | None = None) -> Any:
-        """The value of a task's result, waiting for it, whichever process stores it.
-
-        Wakes within milliseconds and uses no CPU while it waits.  Raises WaitTimeoutError after
-        ``timeout_s`` seconds, ResultDeletedError or ResultExpiredError if it has gone.
+        ``"ready"``: there is a result.  ``"running"``: there is progress.  ``"deleted"`` or
+        ``"expired"``: there was a result within the last day.  ``"unknown"``: none of these.
         """
+        return self._handle.status(task_key(task_id))
+
+    def wait_result(
+        self, task_id: str, *, timeout_s: float | None = None, timeout: float | None = None
+    ) -> Any:
+        """Wait for a task's result and return its value.
+
+        Any process may store it.  The wait ends within milliseconds of that and uses no CPU.
+        Raises WaitTimeoutError after ``timeout_s`` seconds, ResultDeletedError or
+        ResultExpiredError if the result was removed.  ``timeout`` is an alias, for taskiq.
+        """
+        timeout_s = time_out(timeout_s, timeout)
         if not self.wait_ready(task_id, timeout_s=timeout_s):
             raise WaitTimeoutError(f"no result for task {task_id!r} within {timeout_s} s")
         return self.get_result(task_id)
 
-    def wait_ready(self, task_id: str, *, timeout_s: float | None = None) -> bool:
-        """Wait until there is a result; False if it did not come within ``timeout_s`` seconds.
+    def wait_ready(
+        self, task_id: str, *, timeout_s: float | None = None, timeout: float | None = None
+    ) -> bool:
+        """Wait until a task has a result; return False after ``timeout_s`` seconds without one.
 
-        Raises ResultDeletedError or ResultExpiredError if it was there and has gone.
+        Raises ResultDeletedError or ResultExpiredError if the result was removed.
         """
-        if self.is_settled(task_id):
+        timeout_s = time_out(timeout_s, timeout)
+        handle, key = self._handle, task_key(task_id)
+        if handle.is_settled(key):
             return True
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        waiter = _Waiter(self, task_id)
+        waiter = _Waiter(handle, key)
         try:
-            self.subscribe(waiter)
-            while not self.is_settled(task_id):
+            handle.subscribe(waiter)
+            while not handle.is_settled(key):
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     return False
                 waiter.news.wait(left)
         finally:
             waiter.left = True
-            self.unsubscribe(waiter)
+            handle.unsubscribe(waiter)
         return True
 
-    def is_settled(self, task_id: str) -> bool:
-        """Whether there is a result; raises if there was one and it has gone."""
-        status = self.status(task_id)
-        if status in ("deleted", "expired"):
-            self.result_entry(task_key(task_id))
-        return status == "ready"
-
     def watch(self, task_id: str | None = None) -> Watch:
-        """An iterator of the changes from now on, of one task or of all, by any process.
+        """Return an iterator of all later changes to one task or to all tasks, by any process.
 
-        Results and deletions are told once, in order; what has expired or was evicted, when a
-        compaction takes it away.  Of changes of one task that come faster than they are taken,
-        perhaps only the last is told.  ``next()`` blocks; the iterator ends when it or the store
-        is closed.  A context manager.
+        Each result and each deletion is reported once, in order.  Expiry and eviction are
+        reported when a compaction removes the entry.  If one task changes several times before
+        the iterator is read, only its last change may be reported.  ``next()`` blocks.  The
+        iterator ends when it or the store is closed.  It is a context manager.
         """
-        return Watch(self, task_id)
+        return Watch(self._handle, task_id)
 
     def tasks(
         self,
@@ -389,66 +292,70 @@ class Store:
         newest_first: bool = True,
         limit: int | None = None,
     ) -> Iterator[TaskInfo]:
-        """The tasks by time: finished and running ones, or those of one status.
+        """Iterate over the tasks by time: finished and running tasks, or those of one status.
 
-        ``"deleted"`` and ``"expired"`` list the ids that are still known.  Reads an index in
-        small batches, so the first tasks cost milliseconds however many there are; what changes
-        meanwhile may or may not be seen.
+        ``"deleted"`` and ``"expired"`` list the ids that are still known.  The iterator reads an
+        index in small batches: the first tasks take milliseconds in a store of any size.  Changes
+        during the iteration may or may not be included.
         """
         if status is not None and status not in ("running", "ready", "expired", "deleted"):
             raise ValueError(f"status must be running, ready, expired or deleted, not {status!r}")
         if limit is not None and limit < 0:
             raise ValueError(f"limit must not be negative, not {limit}")
         return list_tasks(
-            self.engine, status, newest_first=newest_first, limit=limit, dec_hook=self.dec_hook
+            self._handle.engine,
+            status,
+            newest_first=newest_first,
+            limit=limit,
+            dec_hook=self._handle.dec_hook,
         )
 
     # -- the whole store ----------------------------------------------------------------------
 
     def compact(self) -> None:
-        """Fold the log into the table now.  On the disk when this returns."""
-        engine = self.writable_engine
+        """Compact the log into the table now.  The table is on disk when this returns."""
+        engine = self._handle.writable_engine
         engine.refuse_nested()
         sheltered(engine.compact)
 
     def vacuum(self) -> vacuum.VacuumReport:
-        """Give free pages of the file back to the file system, beside running writers.
+        """Return free pages of the file to the file system; writers may go on.
 
-        Raises StoreBusyError if another process is at it, or if so much is written meanwhile that
-        it had to begin again three times.
+        Raises StoreBusyError if another process runs a vacuum, or if concurrent writes forced
+        three restarts.
         """
-        engine = self.writable_engine
+        engine = self._handle.writable_engine
         engine.refuse_nested()
         return sheltered(lambda: vacuum.vacuum(engine))
 
     def backup(self, destination: FilePath) -> None:
-        """Copy the store, with everything acked before this call, to a new file, durably.
+        """Copy the store to a new file, with all writes acknowledged before this call.
 
-        Writers go on meanwhile.  Raises FileExistsError if ``destination`` exists, StoreBusyError
-        if so much is written meanwhile that it had to begin again three times.
+        The copy is on disk when this returns.  Writers may go on.  Raises FileExistsError if
+        ``destination`` exists, StoreBusyError if concurrent writes forced three restarts.
         """
-        engine = self.writable_engine
+        engine = self._handle.writable_engine
         engine.refuse_nested()
         absolute = file_path(destination)
         sheltered(lambda: vacuum.backup(engine, absolute))
 
     def check(self, *, salvage: bool = False) -> CheckReport:
-        """Verify every record, index and frame, as of a moment during the call.
+        """Verify every record, index and frame, in a snapshot taken during the call.
 
-        Of a store that is open for writing, in any process, a private copy is verified, which needs
-        space on the disk; readers and writers go on meanwhile.  With ``salvage`` a damaged log's
-        whole frames are folded into the table, and the log is kept aside.  Raises StoreBusyError if
-        so much is written meanwhile that the copy had to begin again three times, DiskFullError.
+        If any process has the store open for writing, a private copy is verified.  It needs disk
+        space; readers and writers may go on.  ``salvage`` compacts the intact frames of a damaged
+        log into the table and keeps the log under another name.  Raises StoreBusyError if
+        concurrent writes forced three restarts of the copy, DiskFullError.
         """
-        engine = self.writable_engine if salvage else self.engine
+        engine = self._handle.writable_engine if salvage else self._handle.engine
         engine.refuse_nested()
         if isinstance(engine, Engine) and salvage:
             return sheltered(lambda: checking.salvage_live(engine))
         return sheltered(lambda: checking.check(engine))
 
     def stats(self) -> StoreStats:
-        """Sizes and counters; costs at most some milliseconds."""
-        engine = self.engine
+        """Return sizes and counters, within a few milliseconds."""
+        engine = self._handle.engine
         view = engine.view()
         counts = engine.from_table(lambda table: table.counts())
         counters = engine.counters
@@ -456,7 +363,7 @@ class Store:
         committed = state & OFFSET_MAX
         results, progress = checking.overlay_difference(engine, view)
         return StoreStats(
-            path=self._path,
+            path=self.path,
             results=counts.results + results,
             progress=counts.progress + progress,
             gone=counts.gone,
@@ -487,189 +394,34 @@ class Store:
         )
 
     def sync(self) -> None:
-        """Put everything acked so far, progress included, on the disk."""
-        self.commit([Flush()])
+        """Sync all acknowledged writes to disk, including progress."""
+        self._handle.commit([Flush()])
 
     def close(self) -> None:
-        """Close this handle; the last one of the last process leaves a single file.
+        """Close this handle; closing the last handle of the last process leaves a single file.
 
-        Closing again does nothing, unless the first time was cut short.  Raises WriteError if the
-        last compaction failed: nothing is lost then, and the log stays beside the table.  Raises
-        StoreReplacedError if the file at the path is not this store any more.
+        Closing again does nothing, unless the first call was interrupted.  Raises WriteError if
+        the last compaction failed: nothing is lost, and the log stays beside the table.  Raises
+        StoreReplacedError if the file at the path is no longer this store.
 
-        A handle that nobody refers to any longer is closed soon, by a thread.
+        A thread closes handles that are garbage collected without a call of this method.
         """
-        if not self._handle.released:
-            self._engine.refuse_nested()
-            sheltered(self._close)
-
-    def _close(self) -> None:
-        with self._closing:
-            self._handle.release()
-
-    # -- for AsyncStore and the backends --------------------------------------------------------
-
-    @property
-    def engine(self) -> Reading:
-        """The engine, opened again in a forked child.  Raises StoreClosedError."""
-        engine = self._engine
-        if engine.closed or self._handle.released:
-            return self._revive()
-        return engine
-
-    def current_view(self) -> Overlay | None:
-        """What is in memory, if it is complete; None if a thread has to look.  Touches no disk.
-
-        Raises StoreClosedError.
-        """
-        engine = self._engine
-        if not engine.closed and not self._handle.released:
-            return engine.current_view()
-        if engine.forked and not self._handle.released:
-            return None  # :attr:`engine` opens it again, which is not for an event loop
-        raise engine.closed_error()
-
-    @property
-    def writable_engine(self) -> Engine:
-        """The engine, if this handle may write.  Raises ReadOnlyError."""
-        if not self._writable:
-            raise ReadOnlyError(f"{self._path}: opened with mode='r'")
-        engine = self.engine
-        assert isinstance(engine, Engine)
-        return engine
-
-    def _revive(self) -> Reading:
-        """Open again in a forked child.  Raises StoreClosedError if the store was closed."""
-        return sheltered(self._open_again)
-
-    def _open_again(self) -> Reading:
-        with self._closing:
-            engine = self._engine
-            if self._handle.released or (engine.closed and not engine.forked):
-                raise StoreClosedError(f"{self._path}: the store is closed")
-            if engine.forked:
-                self._handle = self._open_handle()
-                self._engine = self._handle.engine
-            return self._engine
-
-    def result_write(
-        self, task_id: str, value: object, *, ttl_s: float | None = None, failed: bool = False
-    ) -> Write:
-        """The write of a result, encoded and not yet committed."""
-        payload = encode_value(value, max_bytes=self._max_value_bytes, enc_hook=self.enc_hook)
-        return self.encoded_result_write(task_id, payload, ttl_s=ttl_s, failed=failed)
-
-    def encoded_result_write(
-        self, task_id: str, payload: bytes, *, ttl_s: float | None = None, failed: bool = False
-    ) -> Write:
-        """The write of a result that has been encoded already."""
-        key = task_key(task_id)
-        if len(payload) > self._max_value_bytes:
-            raise too_large(len(payload), self._max_value_bytes)
-        if ttl_s is None:
-            ttl_s = self._result_ttl_s
-            if failed and self._failure_ttl_s is not None:
-                ttl_s = self._failure_ttl_s
-        else:
-            positive("ttl_s", ttl_s)
-        flags = FAILED if failed else 0
-        return Write(key, Entry(RESULT, flags, 0, expiry_us(ttl_s), payload), sync=self._sync)
-
-    def progress_write(
-        self, task_id: str, progress: TaskProgress, *, ttl_s: float | None = None
-    ) -> Write:
-        """The write of a progress, encoded and not yet committed."""
-        if not isinstance(progress, TaskProgress):
-            raise TypeError(f"progress must be a TaskProgress, not {type(progress).__name__}")
-        payload = encode_progress(progress, max_bytes=self._max_value_bytes, enc_hook=self.enc_hook)
-        return self.encoded_progress_write(task_id, payload, ttl_s=ttl_s)
-
-    def encoded_progress_write(
-        self, task_id: str, payload: bytes, *, ttl_s: float | None = None
-    ) -> Write:
-        """The write of a progress that has been encoded already."""
-        key = task_key(task_id)
-        if len(payload) > self._max_value_bytes:
-            raise too_large(len(payload), self._max_value_bytes)
-        if ttl_s is None:
-            ttl_s = self._progress_ttl_s
-        else:
-            positive("ttl_s", ttl_s)
-        return Write(key, Entry(PROGRESS, 0, 0, expiry_us(ttl_s), payload), sync=False)
-
-    def delete_write(self, task_id: str) -> Write:
-        """The write of a deletion, not yet committed."""
-        return Delete(task_key(task_id), Entry(DELETED, 0, 0, 0, b""), sync=True)
-
-    def pop_write(self, task_id: str) -> Write:
-        """The write of a pop, not yet committed."""
-        return Pop(task_key(task_id), Entry(DELETED, 0, 0, 0, b""), sync=True)
-
-    def popped_value(self, write: Write) -> Any:
-        """The value that a committed pop took away."""
-        assert isinstance(write.outcome, Entry)
-        return decode_value(write.outcome.payload, self.dec_hook)
-
-    def commit(self, writes: list[Write]) -> None:
-        """Commit writes together and raise the first error among them."""
-        self.writable_engine.committer.run(writes)
-        for write in writes:
-            if write.error is not None:
-                raise raisable(write.error)
-
-    def result_entry(self, key: bytes) -> Entry:
-        """The live result of a key.  Raises as :meth:`get_result` does."""
-        entry = self.engine.find_trace(key)
-        if entry is not None and is_live_result(entry, now_us()):
-            return entry
-        raise missing_result(key, entry)
-
-    def result_entries(self, keys: list[bytes]) -> list[Entry | BaseException]:
-        """The live result of each key, or the error that :meth:`result_entry` raises."""
-        found: list[Entry | BaseException] = []
-        at_us = now_us()
-        for key, entry in zip(keys, self.engine.find_traces(keys), strict=True):
-            if isinstance(entry, Exception) or (entry and is_live_result(entry, at_us)):
-                found.append(entry)
-            else:
-                found.append(missing_result(key, entry))
-        return found
-
-    def subscribe(self, subscription: Subscription) -> None:
-        """Begin to tell a subscriber of changes; may touch the disk."""
-        self.engine  # noqa: B018 - opens anew after a fork
-        self._handle.notifier.subscribe(subscription)
-
-    def unsubscribe(self, subscription: Subscription) -> None:
-        """Tell it no more; no effect if it is not told."""
-        self._handle.notifier.unsubscribe(subscription)
+        self._handle.close()
 
 
 class _Waiter(Subscription):
     """A thread that waits for a task's result."""
 
-    __slots__ = ("_store", "news")
+    __slots__ = ("_handle", "news")
 
-    def __init__(self, store: Store, task_id: str) -> None:
-        super().__init__(frozenset((task_key(task_id),)))
-        self._store = store
+    def __init__(self, handle: Handle, key: bytes) -> None:
+        super().__init__(frozenset((key,)))
+        self._handle = handle
         self.news = Signal()
 
     def tell(self, changes: list[Change] | None) -> None:
         self.news.set()
 
     def again(self) -> None:
-        if self._store.closed:
+        if self._handle.closed:
             self.news.set()
-
-
-_stores: weakref.WeakSet[Store] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for store in _stores:
-        store._closing = threading.Lock()  # another thread of the parent may have held it
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,7 +1,6 @@
-"""What the store tells about itself and its tasks: plain, immutable data.
+"""Immutable data about the store and its tasks.
 
-Rules: no behaviour beyond what the fields say; times are aware datetimes in UTC, sizes are bytes,
-durations are seconds.
+Rules: no behaviour.  Times are aware datetimes in UTC, sizes are bytes, durations are seconds.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ class TaskInfo(NamedTuple):
 
     task_id: str
     status: Status
-    time: datetime  # when the result was stored, the progress last set, or the id went
+    time: datetime  # when the result was stored or removed, or the progress last set
     expires_at: datetime | None = None
     failed: bool = False
     size_bytes: int = 0  # of the encoded value or progress
@@ -28,7 +27,7 @@ class TaskInfo(NamedTuple):
 
 
 class Event(NamedTuple):
-    """A change that :meth:`Store.watch` has seen.  It is durable if it is a result's."""
+    """A change that :meth:`Store.watch` reports.  The change is durable if it is a result."""
 
     task_id: str
     kind: EventKind
@@ -37,22 +36,22 @@ class Event(NamedTuple):
 
 
 class StoreStats(NamedTuple):
-    """A store's sizes, and what this process has done to it since it opened it."""
+    """The sizes of a store, and counters of this process since it opened the store."""
 
     path: str
-    results: int  # expired ones that no compaction has taken away yet included
+    results: int  # includes expired results until a compaction removes them
     progress: int
     gone: int  # deleted and expired ids that are still known
     data_bytes: int  # keys and encoded values in the table
     file_bytes: int
-    free_bytes: int  # of the file: pages without data
-    log_bytes: int  # written to the log since the last compaction
+    free_bytes: int  # in pages of the file without data
+    log_bytes: int  # since the last compaction
     log_unsynced_bytes: int
     log_file_bytes: int
     epoch: int
     incarnation: int  # grows with each vacuum
-    readers: int  # slots of LMDB's reader table in use, by all processes
-    oldest_reader: int | None  # the oldest snapshot still being read, as a transaction number
+    readers: int  # used slots of LMDB's reader table, of all processes
+    oldest_reader: int | None  # transaction number of the oldest snapshot in use
     commits: int  # groups
     writes: int
     flushes: int
@@ -62,15 +61,15 @@ class StoreStats(NamedTuple):
     compaction_errors: int
     compaction_pause_max_s: float
     compaction_pause_total_s: float
-    last_error: str | None  # of a compaction or flush in the background
-    recoveries: int  # after a peer's death or a failed write
+    last_error: str | None  # of a background compaction or flush
+    recoveries: int  # after the death of another process or a failed write
     recovered_frames: int  # found in the log when the store was opened
     torn_tails: int  # interrupted appends dropped when the store was opened
     vacuums: int
 
 
 class CheckReport(NamedTuple):
-    """What a check found; ``ok`` is whether ``problems`` is empty."""
+    """The result of a check; ``ok`` is true if ``problems`` is empty."""
 
     path: str
     results: int = 0
@@ -79,10 +78,10 @@ class CheckReport(NamedTuple):
     log_frames: int = 0
     problems: tuple[str, ...] = ()
     salvaged_frames: int = 0
-    lost_bytes: int = 0  # of the log, between whole frames
-    kept_log: str | None = None  # where the damaged log has been put
+    lost_bytes: int = 0  # of the log, between intact frames
+    kept_log: str | None = None  # the new path of the damaged log
 
     @property
     def ok(self) -> bool:
-        """Whether everything was as it should be."""
+        """Whether the check found no problem."""
         return not self.problems

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 import logstore
-from logstore.engine import maintenance
+from logstore._engine import maintenance
 
 PEER = Path(__file__).with_name("peer_process.py")
 NEVER_S = 1e6
@@ -52,7 +52,7 @@ class Peer:
         self.run(
             "import os, signal, sys, threading, time\n"
             "import logstore\n"
-            "from logstore.engine import maintenance\n"
+            "from logstore._engine import maintenance\n"
             f"maintenance.IDLE_S = {NEVER_S}\n"
         )
 

@@ -14,15 +14,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import logstore
-from logstore import AsyncStore, TaskProgress, handover, waiters
+from logstore import AsyncStore, TaskProgress
+from logstore._engine import maintenance, notify
+from logstore._engine.commit import Committer
+from logstore._engine.frames import Entry
+from logstore._engine.notify import Notifier, Subscription
+from logstore._engine.reading import Reading
+from logstore._engine.table import Table
+from logstore._engine.writes import Write
+from logstore._handle import Handle
+from logstore._loops import handover, waiters
 from logstore.aio import INLINE_BYTES
-from logstore.engine import maintenance, notify
-from logstore.engine.commit import Committer, Write
-from logstore.engine.frames import Entry
-from logstore.engine.notify import Notifier, Subscription
-from logstore.engine.reading import Reading
-from logstore.engine.table import Table
-from tests.engine.support import editing
+from tests._engine.support import editing
 from tests.support.forked import run_in_fork
 
 if TYPE_CHECKING:
@@ -354,19 +357,15 @@ def test_a_waiter_whom_nobody_could_tell_of_changes_gets_the_error_at_once(
 def test_a_record_that_cannot_be_looked_at_is_the_error_of_its_own_waiters_only(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = logstore.Store.status
+    real = Handle.status
 
-    def status(store: logstore.Store, task_id: str) -> str:
-        if task_id == "damaged":
+    def status(handle: Handle, key: bytes) -> str:
+        if key == b"damaged":
             raise logstore.CorruptRecordError("damaged")
-        return real(store, task_id)
-
-    def is_settled(store: logstore.Store, task_id: str) -> bool:
-        return status(store, task_id) == "ready"
+        return real(handle, key)
 
     async def body(store: AsyncStore) -> None:
-        monkeypatch.setattr(logstore.Store, "status", status)
-        monkeypatch.setattr(logstore.Store, "is_settled", is_settled)
+        monkeypatch.setattr(Handle, "status", status)
         damaged = asyncio.ensure_future(store.wait_result("damaged"))
         whole = asyncio.ensure_future(store.wait_result("whole"))
         with pytest.raises(logstore.CorruptRecordError):
@@ -385,7 +384,7 @@ def test_a_subscription_that_nobody_needs_any_more_ends(
     monkeypatch.setattr(notify, "TIMEOUT_S", 0.01)
 
     async def body(store: AsyncStore) -> None:
-        notifier = store.store._handle.notifier
+        notifier = store.store._handle._lease.notifier
         waiting = asyncio.ensure_future(store.wait_result("a"))
         await becomes(lambda: bool(notifier._to_all))
         await asyncio.sleep(0.1)  # longer than an idle subscription lives
@@ -419,7 +418,7 @@ def test_a_subscription_of_a_loop_that_waits_now_and_then_is_kept(
         assert not await store.wait_ready("a", timeout_s=0.01)
         looks.clear()
         await becomes(lambda: len(looks) > 5)
-        assert store.store._handle.notifier._to_all
+        assert store.store._handle._lease.notifier._to_all
 
     run(body)
 
@@ -448,7 +447,7 @@ def test_a_waiter_who_comes_while_states_are_looked_at_for_others_who_have_left_
         waiting = asyncio.ensure_future(store.wait_result("a", timeout_s=LONG_S))
         await asyncio.sleep(0)
         go_on.set()
-        await becomes(lambda: bool(store.store._handle.notifier._to_all))
+        await becomes(lambda: bool(store.store._handle._lease.notifier._to_all))
         await store.set_result("a", 1)
         assert await waiting == 1
 
@@ -457,7 +456,7 @@ def test_a_waiter_who_comes_while_states_are_looked_at_for_others_who_have_left_
 
 def test_loops_that_are_closed_are_forgotten_by_the_next_that_waits(path: Path) -> None:
     store = asyncio.run(_opened(path))
-    notifier = store.store._handle.notifier
+    notifier = store.store._handle._lease.notifier
     for _ in range(3):
         assert not asyncio.run(store.wait_ready("a", timeout_s=1))
         assert len(notifier._to_all) == 1
@@ -475,7 +474,7 @@ def test_loops_that_are_closed_are_forgotten_by_the_next_that_waits(path: Path) 
 
 def test_a_change_ends_the_subscriptions_of_loops_that_are_closed(path: Path) -> None:
     store = asyncio.run(_opened(path))
-    notifier = store.store._handle.notifier
+    notifier = store.store._handle._lease.notifier
 
     async def leave_a_waiter_and_a_watch() -> None:
         waiting.append(asyncio.ensure_future(store.wait_ready("a")))
@@ -511,7 +510,7 @@ def test_a_first_waiter_who_is_cancelled_with_its_loop_leaves_no_subscription(
         subscribed.set()
 
     store = asyncio.run(_opened(path))
-    notifier = store.store._handle.notifier
+    notifier = store.store._handle._lease.notifier
 
     async def main() -> None:
         waiting = asyncio.ensure_future(store.wait_ready("a"))
@@ -543,7 +542,7 @@ def test_a_watch_tells_each_change_in_order_and_ends_when_it_is_closed(run: Run)
     async def body(store: AsyncStore) -> None:
         watch, one = store.watch(), store.watch("b")
         firsts = [asyncio.ensure_future(taken(watch, 4)), asyncio.ensure_future(taken(one, 1))]
-        notifier = store.store._handle.notifier
+        notifier = store.store._handle._lease.notifier
         await becomes(lambda: bool(notifier._to_all and notifier._by_key))
         await store.set_result("a", 1)
         await store.set_progress("b", TaskProgress(0.5))
@@ -568,7 +567,7 @@ def test_a_watch_ends_when_the_store_is_closed(run: Run) -> None:
             return len([event async for event in store.watch()])
 
         counting = asyncio.ensure_future(count())
-        await becomes(lambda: bool(store.store._handle.notifier._to_all))
+        await becomes(lambda: bool(store.store._handle._lease.notifier._to_all))
         await store.set_result("a", 1)
         await store.close()
         assert await counting <= 1
@@ -578,7 +577,7 @@ def test_a_watch_ends_when_the_store_is_closed(run: Run) -> None:
 
 def test_a_watch_whose_first_step_is_cancelled_leaves_no_subscription_behind(run: Run) -> None:
     async def body(store: AsyncStore) -> None:
-        notifier = store.store._handle.notifier
+        notifier = store.store._handle._lease.notifier
         first = asyncio.ensure_future(store.watch().__anext__())
         await asyncio.sleep(0)
         first.cancel()
@@ -617,7 +616,7 @@ def test_an_error_of_the_disk_is_everyones_of_the_batch(
 
     async def body(store: AsyncStore) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr("logstore.engine.osdep.sync_data", fail)
+            patch.setattr("logstore._engine.durability.sync_data", fail)
             outcomes = await asyncio.gather(
                 *(store.set_result(f"t{n}", n) for n in range(3)), return_exceptions=True
             )
@@ -652,7 +651,7 @@ def test_a_thread_that_cannot_be_started_is_an_error_of_those_who_asked_for_it(
         await asyncio.sleep(0.01)
         await store.set_result("b", 2)
         assert await waiting == 2
-        assert len(store.store._handle.notifier._to_all) == 1
+        assert len(store.store._handle._lease.notifier._to_all) == 1
 
     run(body)
 
@@ -720,13 +719,13 @@ def test_a_value_is_encoded_on_the_loop_only_if_that_is_short_work(
 ) -> None:
     async def body(store: AsyncStore) -> None:
         threads: list[threading.Thread] = []
-        real = store.store.result_write
+        real = store.store._handle.result_write
 
         def result_write(*args: Any, **keywords: Any) -> Write:
             threads.append(threading.current_thread())
             return real(*args, **keywords)
 
-        monkeypatch.setattr(store.store, "result_write", result_write)
+        monkeypatch.setattr(store.store._handle, "result_write", result_write)
         await store.set_result("a", value)
         assert [thread is threading.main_thread() for thread in threads] == [on_loop]
         assert await store.get_result("a") == value
@@ -825,7 +824,7 @@ FIRST_CALLS: dict[str, Callable[[AsyncStore], Awaitable[Any]]] = {
 async def _first_change(store: AsyncStore) -> None:
     watch = store.watch()
     first = asyncio.ensure_future(watch.__anext__())
-    await becomes(lambda: bool(store.store._handle.notifier._to_all))
+    await becomes(lambda: bool(store.store._handle._lease.notifier._to_all))
     await store.set_result("b", 1)
     await first
     await watch.aclose()
@@ -838,14 +837,14 @@ def test_a_forked_child_opens_the_store_anew_in_a_thread_whatever_it_calls_first
 ) -> None:
     store = asyncio.run(_opened(path))
     asyncio.run(store.set_result("a", 1))
-    real = store.store._open_handle
+    real = store.store._handle._open_lease
     opened_on_the_loop: list[bool] = []
 
     def open_handle() -> Any:
         opened_on_the_loop.append(threading.current_thread() is threading.main_thread())
         return real()
 
-    store.store._open_handle = open_handle
+    store.store._handle._open_lease = open_handle
 
     def in_child() -> None:
         asyncio.run(asyncio.wait_for(FIRST_CALLS[name](store), LONG_S))

@@ -1,6 +1,6 @@
 """Bad input and trouble: what a user meets when the files, the arguments or the host are wrong.
 
-Each section is a row of the README's table of the same name.  A store that is damaged here on
+What the errors say is in docs/troubleshooting.md.  A store that is damaged here on
 purpose is opened with ``logstore.open``, not with the fixture that verifies it afterwards.
 """
 
@@ -25,8 +25,8 @@ import pytest
 
 import logstore
 from logstore import TaskProgress
-from logstore.engine import frames, metapages, osdep, records
-from logstore.engine.log import FIRST_OFFSET
+from logstore._engine import durability, frames, metapages, records, system
+from logstore._engine.log import FIRST_OFFSET
 from tests.support.forked import run_in_fork
 
 if TYPE_CHECKING:
@@ -387,7 +387,7 @@ def test_a_salvage_that_cannot_be_written_says_so_and_can_be_tried_again(
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patched:
-        patched.setattr(osdep, "sync_directory", failing)
+        patched.setattr(durability, "sync_directory", failing)
         with pytest.raises(logstore.WriteError, match=r"app\.db: writing failed"):
             logstore.check(crashed, salvage=True)
     assert logstore.check(crashed, salvage=True).salvaged_frames == 4
@@ -520,9 +520,9 @@ def test_a_write_in_one_group_with_a_damaged_record_is_not_refused_for_it(path: 
         store.set_result("damaged", "a recognizable value")
     flip_bit_in_file(path, b"a recognizable value")
     with logstore.open(path) as store:
-        good, bad = store.result_write("good", 1), store.pop_write("damaged")
+        good, bad = store._handle.result_write("good", 1), store._handle.pop_write("damaged")
         with pytest.raises(logstore.CorruptRecordError):
-            store.commit([bad, good])
+            store._handle.commit([bad, good])
         assert good.error is None
         assert store.get_result("good") == 1
 
@@ -984,7 +984,7 @@ def test_a_network_file_system_is_refused_unless_forced(
     path: Path, kind: str, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(path, 1)
-    monkeypatch.setattr(osdep, "filesystem_type", lambda path: kind)
+    monkeypatch.setattr(system, "filesystem_type", lambda path: kind)
     with pytest.raises(logstore.NetworkFilesystemError, match=rf"\({kind}\).*force=True"):
         logstore.open(path, mode=mode)  # type: ignore[arg-type]
     with logstore.open(path, mode=mode, force=True) as store:  # type: ignore[arg-type]
@@ -1075,7 +1075,7 @@ def test_a_stopped_writer_stops_writes_and_nothing_else(
     """Neither reads nor an opening nor another store nor a fork waits for it."""
     peer = start_peer(path)
     peer.run("store.set_result('before', 1)")
-    peer.begin("store.engine.exclusively(lambda: signal.raise_signal(signal.SIGSTOP))")
+    peer.begin("store._handle.engine.exclusively(lambda: signal.raise_signal(signal.SIGSTOP))")
     os.waitid(os.P_PID, peer.pid, os.WSTOPPED | os.WNOWAIT)
     store = logstore.open(path, write_timeout_s=100)
     assert store.get_result("before") == 1
@@ -1102,7 +1102,7 @@ def test_closing_beside_a_stopped_writer_ends_with_one_time_out(
     peer.run("store.set_result('before', 1)")
     store = logstore.open(path, write_timeout_s=0.2)
     store.set_result("a", 1)
-    peer.begin("store.engine.exclusively(lambda: signal.raise_signal(signal.SIGSTOP))")
+    peer.begin("store._handle.engine.exclusively(lambda: signal.raise_signal(signal.SIGSTOP))")
     os.waitid(os.P_PID, peer.pid, os.WSTOPPED | os.WNOWAIT)
     with pytest.raises(logstore.WriteTimeoutError):
         store.close()
@@ -1122,7 +1122,7 @@ def test_a_read_behind_a_peers_vacuum_does_not_wait_for_a_stopped_writer(
         peer = start_peer(path)
         peer.run("store.vacuum()")
         peer.run("store.set_result('b', 2)")
-        peer.begin("store.engine.exclusively(lambda: signal.raise_signal(signal.SIGSTOP))")
+        peer.begin("store._handle.engine.exclusively(lambda: signal.raise_signal(signal.SIGSTOP))")
         os.waitid(os.P_PID, peer.pid, os.WSTOPPED | os.WNOWAIT)
         assert [store.get_result(key) for key in "ab"] == [1, 2]
         with pytest.raises(logstore.WriteTimeoutError):

@@ -12,8 +12,8 @@ import pytest
 
 import logstore
 from logstore import TaskProgress, UnserializableValueError
-from logstore.codec import encode_small
-from logstore.codec_lower import SAME_HASH_MAX
+from logstore._codec.lower import SAME_HASH_MAX
+from logstore._codec.values import encode_small
 
 
 class BrokenZone(dt.tzinfo):

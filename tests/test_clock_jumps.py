@@ -26,9 +26,9 @@ from hypothesis import strategies as st
 
 import logstore
 from logstore import TaskProgress
-from logstore.engine import clock, maintenance
-from logstore.engine.compaction import GONE_KEPT_US
-from logstore.engine.frames import TIME_MAX
+from logstore._engine import clock, maintenance
+from logstore._engine.compaction import GONE_KEPT_US
+from logstore._engine.frames import TIME_MAX
 from logstore.types import Status
 
 SECOND_US = 1_000_000

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 import logstore
 from logstore import TaskProgress
-from logstore.engine import maintenance
+from logstore._engine import maintenance
 
 IDS = ("a", "b", "c")
 START_NS = 1_700_000_000_000_000_000

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 import logstore
-from logstore.engine import frames, header, records
-from logstore.engine.frames import HEADER_BYTES, RESULT, TIME_MAX, Entry
-from logstore.engine.records import TIME, Mark
-from logstore.store import Mode
-from tests.engine.support import editing
+from logstore._engine import frames, header, records
+from logstore._engine.frames import HEADER_BYTES, RESULT, TIME_MAX, Entry
+from logstore._engine.records import TIME, Mark
+from logstore._handle import Mode
+from tests._engine.support import editing
 
 LAST_US = 1_700_000_000_000_000
 FORGED = {
@@ -157,7 +157,7 @@ def test_a_shared_header_that_contradicts_itself_is_an_error_and_nothing_is_writ
 ) -> None:
     """A frame that is written after it would be one that no reader takes, or page 0."""
     store = logstore.open(path, sync_interval_s=1e6)
-    words = store.writable_engine.header.words
+    words = store._handle.writable_engine.header.words
     epoch = words[header.STATE] >> 32
     if word == "synced":
         words[header.SYNCED] = 1 << 40

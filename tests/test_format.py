@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 import logstore
-from logstore import codec_tags
-from logstore.codec import decode_value, encode_value
-from logstore.engine import compaction, frames, header, options, records, table
-from logstore.engine.frames import Entry
-from logstore.engine.listing import utc
+from logstore._codec import tags as codec_tags
+from logstore._codec.values import decode_value, encode_value
+from logstore._engine import compaction, frames, header, options, records, table
+from logstore._engine.frames import Entry
+from logstore._engine.listing import utc
 
 if TYPE_CHECKING:
     from tests.conftest import Stores

@@ -1,6 +1,7 @@
 """What the store promises, one section per promise; each test fails without the code behind it.
 
-The promises are in the README.  More of each is in the tests of the engine and the crash tests.
+The promises are in docs/guarantees.md.  More of each is in the tests of the engine and the crash
+tests.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from typing import Any, NamedTuple
 import pytest
 
 import logstore
-from logstore.codec import decode_value
-from logstore.engine import frames, osdep
-from logstore.engine.table import Table
+from logstore._codec.values import decode_value
+from logstore._engine import durability, frames
+from logstore._engine.table import Table
 from logstore.progress import decode_progress
 
 TRACED = Path(__file__).parent / "support" / "traced.py"
@@ -160,18 +161,18 @@ def test_g1_a_takeover_syncs_the_name_that_a_dead_vacuum_left(
         store = logstore.open(path, sync_interval_s=1e6)
     elif who == "a joiner":
         start_peer(path, sync_interval_s=1e6)
-    victim.run("from logstore.engine import osdep")
-    victim.begin("osdep.sync_directory = lambda path: os.kill(os.getpid(), 9)\nstore.vacuum()")
+    victim.run("from logstore._engine import durability")
+    victim.begin("durability.sync_directory = lambda path: os.kill(os.getpid(), 9)\nstore.vacuum()")
     with pytest.raises(EOFError):
         victim.end()
     synced: list[str] = []
-    real = osdep.sync_directory
+    real = durability.sync_directory
 
     def sync_directory(path: str) -> None:
         synced.append(path)
         real(path)
 
-    monkeypatch.setattr(osdep, "sync_directory", sync_directory)
+    monkeypatch.setattr(durability, "sync_directory", sync_directory)
     if who == "a live peer that ends":
         store.close()
     if not who.startswith("a live peer") or store.closed:
@@ -201,8 +202,8 @@ def test_g2_progress_costs_no_flush(
 ) -> None:
     store = open_store(sync_interval_s=1e6)
     flushes: list[int] = []
-    monkeypatch.setattr(osdep, "sync_data", flushes.append)
-    monkeypatch.setattr(osdep, "sync_file", flushes.append)
+    monkeypatch.setattr(durability, "sync_data", flushes.append)
+    monkeypatch.setattr(durability, "sync_file", flushes.append)
     for number in range(50):
         store.set_progress(f"t{number % 5}", logstore.TaskProgress(current=number))
     assert flushes == []
@@ -215,13 +216,13 @@ def test_g2_progress_is_flushed_within_the_interval(
     store = open_store(sync_interval_s=0.05)
     store.set_result("a", 1)
     flushed = threading.Event()
-    real = osdep.sync_data
+    real = durability.sync_data
 
     def sync_data(fd: int) -> None:
         real(fd)
         flushed.set()
 
-    monkeypatch.setattr(osdep, "sync_data", sync_data)
+    monkeypatch.setattr(durability, "sync_data", sync_data)
     store.set_progress("t", logstore.TaskProgress())
     assert flushed.wait(100)
     store.sync()
@@ -241,16 +242,18 @@ def test_g3_nobody_sees_a_result_before_its_flush(
     writer = start_peer(store.path)
     reader = start_peer(store.path)
     writer.run(
-        "from logstore.engine import osdep\n"
-        "real = osdep.sync_data\n"
+        "from logstore._engine import durability\n"
+        "real = durability.sync_data\n"
         "def sync_data(fd):\n"
         f"    open({str(begun)!r}, 'w').close()\n"
         f"    open({str(go_on)!r}).read()\n"
-        "    osdep.sync_data = real\n"
+        "    durability.sync_data = real\n"
         "    real(fd)\n"
-        "osdep.sync_data = sync_data"
+        "durability.sync_data = sync_data"
     )
-    writer.begin("store.commit([store.result_write(k, 'new') for k in ('old', 'new')])")
+    writer.begin(
+        "store._handle.commit([store._handle.result_write(k, 'new') for k in ('old', 'new')])"
+    )
     begun.read_text()
     for _ in range(20):
         assert store.get_result("old") == "old"
@@ -275,7 +278,7 @@ def test_g3_nothing_shows_when_the_flush_fails(
         raise OSError(5, "Input/output error")
 
     log = os.stat(f"{store.path}-log").st_ino
-    monkeypatch.setattr(osdep, "sync_data", failing)
+    monkeypatch.setattr(durability, "sync_data", failing)
     with pytest.raises(logstore.WriteError):
         store.set_result("new", "new")
     for number in range(2):
@@ -322,7 +325,7 @@ def test_g4_no_older_record_hides_a_large_one(
     """Large records are seen in the table before the log's new epoch is published."""
     store.set_result("t", "small")
     store.set_progress("t", logstore.TaskProgress(current=1))
-    engine = store.writable_engine
+    engine = store._handle.writable_engine
     seen: list[tuple[Any, Any]] = []
     real = type(engine).begin_epoch
 
@@ -376,9 +379,12 @@ def test_g5_nothing_behind_a_dead_writers_frames_comes_to_life(
     store.set_result("whole", 1)
     peer = start_peer(store.path)
     peer.run(
-        "from logstore.engine import osdep\nosdep.sync_data = lambda fd: os.kill(os.getpid(), 9)"
+        "from logstore._engine import durability\n"
+        "durability.sync_data = lambda fd: os.kill(os.getpid(), 9)"
     )
-    peer.begin("store.commit([store.result_write(k, 'dead') for k in ('d1', 'd2')])")
+    peer.begin(
+        "store._handle.commit([store._handle.result_write(k, 'dead') for k in ('d1', 'd2')])"
+    )
     with pytest.raises(EOFError):
         peer.end()
     store.set_result("n1", "live")
@@ -528,7 +534,7 @@ def test_g7_callers_that_wait_share_a_flush(
     """63 threads come while the first one's flush is under way: one more flush for all of them."""
     first_flush, everybody_waits = threading.Event(), threading.Event()
     flushes: list[int] = []
-    real = osdep.sync_data
+    real = durability.sync_data
 
     def sync_data(fd: int) -> None:
         flushes.append(fd)
@@ -537,8 +543,8 @@ def test_g7_callers_that_wait_share_a_flush(
             assert everybody_waits.wait(100)
         real(fd)
 
-    monkeypatch.setattr(osdep, "sync_data", sync_data)
-    queue = store.writable_engine.committer
+    monkeypatch.setattr(durability, "sync_data", sync_data)
+    queue = store._handle.writable_engine.committer
     threads = [threading.Thread(target=store.set_result, args=(f"t{n}", n)) for n in range(64)]
     threads[0].start()
     assert first_flush.wait(100)
@@ -566,7 +572,7 @@ def test_g8_the_loop_goes_on_while_a_flush_is_slow(
 
 async def go_on_while_a_flush_is_slow(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, go_on = threading.Event(), threading.Event()
-    real = osdep.sync_data
+    real = durability.sync_data
 
     def sync_data(fd: int) -> None:
         begun.set()
@@ -575,7 +581,7 @@ async def go_on_while_a_flush_is_slow(path: Path, monkeypatch: pytest.MonkeyPatc
 
     async with logstore.open_async(path) as store:
         await store.set_result("a", 1)
-        monkeypatch.setattr(osdep, "sync_data", sync_data)
+        monkeypatch.setattr(durability, "sync_data", sync_data)
         write = asyncio.ensure_future(store.set_result("b", 2))
         await asyncio.to_thread(begun.wait, 100)
         for _ in range(1000):
@@ -663,18 +669,18 @@ def test_g9_what_a_dead_peer_left_goes_too(
     path: Path, start_peer: Callable[..., Any], death: str
 ) -> None:
     code = {
-        "-vacuum": "osdep.sync_file = lambda fd: os.kill(os.getpid(), 9)\nstore.vacuum()",
+        "-vacuum": "durability.sync_file = lambda fd: os.kill(os.getpid(), 9)\nstore.vacuum()",
         "-log-new": (
             "def failing(fd):\n    raise OSError(5, 'Input/output error')\n"
-            "osdep.sync_data = failing\n"
-            "osdep.sync_file = lambda fd: os.kill(os.getpid(), 9)\n"
+            "durability.sync_data = failing\n"
+            "durability.sync_file = lambda fd: os.kill(os.getpid(), 9)\n"
             "store.set_result('b', 2)"
         ),
     }[death]
     store = logstore.open(path)
     store.set_result("a", 1)
     peer = start_peer(path)
-    peer.begin("from logstore.engine import osdep\n" + code)
+    peer.begin("from logstore._engine import durability\n" + code)
     with pytest.raises(EOFError):
         peer.end()
     assert os.path.exists(f"{path}{death}")

@@ -20,9 +20,9 @@ import lmdb
 import pytest
 
 import logstore
-from logstore.engine import lmdbfile, osdep, oslimits
+from logstore._engine import lmdbfile, system
 
-from .engine.support import live
+from ._engine.support import live
 
 if TYPE_CHECKING:
     from tests.conftest import Peer, Stores
@@ -87,7 +87,7 @@ def test_a_map_takes_no_more_than_a_part_of_a_limited_address_space(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     left: int | None = None
-    monkeypatch.setattr(oslimits, "address_space_left", lambda: left)
+    monkeypatch.setattr(system, "address_space_left", lambda: left)
     assert next(lmdbfile.map_sizes(1 << 20)) == lmdbfile.MAP_BYTES
     left = 8 << 30
     assert list(lmdbfile.map_sizes(1 << 28)) == [1 << 30, 1 << 28]
@@ -157,7 +157,7 @@ def test_processes_with_different_limits_use_one_store(
         peer.run(LIMIT_ADDRESSES)
         peer.run(f"limit_addresses({700 << 20})")
         peer.open(path)
-        assert peer.run("store.engine.table.env.info()['map_size']") < 700 << 20
+        assert peer.run("store._handle.engine.table.env.info()['map_size']") < 700 << 20
     for n in range(4):  # far beyond the first map of the peers
         store.set_result(f"mine-{n}", bytes(20 << 20))
         peers[n % 2].run(f"store.set_result('theirs-{n}', bytes(10 << 20))")
@@ -176,7 +176,7 @@ def test_a_map_that_cannot_grow_refuses_the_write_and_goes_on_reading(
     store = open_store(path)
     store.set_result("a", 1)
     with monkeypatch.context() as patch:
-        patch.setattr(oslimits, "can_reserve", lambda size: False)
+        patch.setattr(system, "can_reserve", lambda size: False)
         for _ in range(2):
             with pytest.raises(logstore.WriteError, match="address space") as caught:
                 store.set_result("large", bytes(4 << 20))
@@ -193,7 +193,7 @@ def test_a_map_is_grown_by_less_where_it_cannot_be_doubled(
     path: Path, open_store: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lmdbfile, "MAP_BYTES", 1 << 20)
-    monkeypatch.setattr(oslimits, "can_reserve", lambda size: size <= 1 << 19)
+    monkeypatch.setattr(system, "can_reserve", lambda size: size <= 1 << 19)
     store = open_store(path)
     store.set_result("large", bytes(4 << 20))
     assert store.get_result("large") == bytes(4 << 20)
@@ -315,14 +315,14 @@ def test_processes_agree_about_the_boot_also_if_one_had_no_descriptor_left(
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    known = osdep.boot_id()
-    osdep.boot_id.cache_clear()
+    known = system.boot_id()
+    system.boot_id.cache_clear()
     with monkeypatch.context() as patch:
         patch.setattr("builtins.open", refuse)
-        for look in (osdep.boot_id, lambda: osdep.filesystem_type("/")):
+        for look in (system.boot_id, lambda: system.filesystem_type("/")):
             with pytest.raises(OSError, match="Too many"):
                 look()
-    assert osdep.boot_id() == known
+    assert system.boot_id() == known
 
 
 # -- paths -----------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logstore.codec import MAX_DEPTH, decode_value, encode_value
+from logstore._codec.values import MAX_DEPTH, decode_value, encode_value
 from logstore.errors import DecodeError, UnserializableValueError, ValueTooLargeError
 from logstore.progress import TaskProgress, decode_progress, encode_progress
 from tests.support.drawn import FUZZ

@@ -16,7 +16,7 @@ import pytest
 
 import logstore
 from logstore import TaskProgress
-from logstore.engine import compaction, registry
+from logstore._engine import compaction, registry
 from tests.support.forked import run_in_fork
 from tests.support.guarded import touched_without
 
@@ -55,7 +55,7 @@ def test_two_names_of_one_file_share_one_engine(open_store: Stores, tmp_path: Pa
     other = open_store(tmp_path / "link.db")
     store.set_result("a", 1)
     assert other.get_result("a") == 1
-    assert other.engine is store.engine
+    assert other._handle.engine is store._handle.engine
 
 
 def test_one_of_two_handles_may_close_first(open_store: Stores) -> None:
@@ -520,7 +520,7 @@ def test_stats_count_what_was_done(open_store: Stores) -> None:
 
 
 def test_stats_of_a_group_tell_its_size(store: logstore.Store) -> None:
-    store.commit([store.result_write(f"task-{i}", i) for i in range(7)])
+    store._handle.commit([store._handle.result_write(f"task-{i}", i) for i in range(7)])
     stats = store.stats()
     assert (stats.commits, stats.writes, stats.group_size_max) == (1, 7, 7)
     assert stats.group_size_mean == 7
@@ -612,7 +612,7 @@ def test_a_waiter_is_told_when_there_will_be_no_result(open_store: Stores, end: 
     thread = threading.Thread(target=wait)
     thread.start()
     if end == "delete":
-        other.commit([other.result_write("a", 1), other.delete_write("a")])
+        other._handle.commit([other._handle.result_write("a", 1), other._handle.delete_write("a")])
     else:
         store.close()
         other.close()
@@ -666,8 +666,12 @@ def test_a_watch_tells_each_change_once_in_order(store: logstore.Store) -> None:
 
 def test_changes_of_one_task_in_one_group_are_all_told(store: logstore.Store) -> None:
     with store.watch() as watch:
-        store.commit(
-            [store.result_write("a", 1), store.delete_write("a"), store.result_write("a", 2)]
+        store._handle.commit(
+            [
+                store._handle.result_write("a", 1),
+                store._handle.delete_write("a"),
+                store._handle.result_write("a", 2),
+            ]
         )
         store.set_result("end", 1)
         assert collect(watch, "end") == [
@@ -769,7 +773,7 @@ def test_closing_amid_other_threads_gives_them_results_or_a_typed_error(
 
 def test_a_handle_is_closed_under_its_lock(open_store: Stores) -> None:
     store = open_store()
-    touched = touched_without(store._closing, store, "_handle")
+    touched = touched_without(store._handle._closing, store, "_handle")
     store.close()
     assert "_close touches _handle" not in touched
     assert store.closed
@@ -795,13 +799,13 @@ def test_a_forked_child_reads_and_writes_beside_its_parent(store: logstore.Store
 @pytest.mark.filterwarnings(FORK_WARNING)
 def test_of_the_threads_of_a_forked_child_one_opens_the_store_anew(store: logstore.Store) -> None:
     def child() -> None:
-        open_handle = store._open_handle
+        open_handle = store._handle._open_lease
 
-        def open_once() -> registry.Handle:
-            assert store._closing.locked()
+        def open_once() -> registry.Lease:
+            assert store._handle._closing.locked()
             return open_handle()
 
-        store._open_handle = open_once
+        store._handle._open_lease = open_once
         assert store.status("a") == "unknown"
         store.close()
 

@@ -32,7 +32,7 @@ from hypothesis.stateful import (
 
 import logstore
 from logstore import TaskProgress
-from logstore.engine import maintenance
+from logstore._engine import maintenance
 
 IDS = ("a", "b", "c", "d", "e\u00e9", "f" * 480)
 ids = st.sampled_from(IDS)

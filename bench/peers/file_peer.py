@@ -18,7 +18,7 @@ class FilePeer(BackendPeer):
         name="file",
         title="FileResultBackend",
         durable=True,
-        modules=("logstore.backends", "taskiq"),
+        modules=("logstore.taskiq", "taskiq"),
         why=(
             "As it comes: a temporary file, fsync, rename, fsync of the directory; what a careful "
             "user who wants readable files would do. It comes with logstore and has nothing of its "
@@ -27,7 +27,7 @@ class FilePeer(BackendPeer):
     )
 
     def make(self) -> AsyncResultBackend[Any]:
-        from logstore.backends import FileResultBackend
+        from logstore.taskiq import FileResultBackend
 
         backend: AsyncResultBackend[Any] = FileResultBackend(str(self.place.directory))
         return backend

@@ -63,7 +63,7 @@ class StorePeer(SyncPeer):
         # As many callers who write at the same time.
         waiting, store = iter(items), self._store
         while group := list(islice(waiting, PRELOAD_GROUP)):
-            store.commit([store.result_write(key, value) for key, value in group])
+            store._handle.commit([store._handle.result_write(key, value) for key, value in group])
 
 
 class AsyncStorePeer(AsyncPeer):
@@ -116,7 +116,7 @@ class BackendLogStorePeer(BackendPeer):
     about = StorePeer.about
 
     def make(self) -> AsyncResultBackend[Any]:
-        from logstore.backends import LogStoreResultBackend
+        from logstore.taskiq import LogStoreResultBackend
 
         backend: AsyncResultBackend[Any] = LogStoreResultBackend(
             self.place.directory / FILE_NAME,

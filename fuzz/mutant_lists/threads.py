@@ -9,101 +9,101 @@ PROCESSES = "crash/test_processes.py::test_"
 FORKS = "crash/test_fork.py::test_"
 VACUUM = "crash/test_vacuum.py::test_"
 REPLACED = "test_replaced_files.py::test_"
-COMMIT = "engine/test_commit.py::test_"
-SHELTER = "engine/test_shelter.py::test_"
-FILES = "engine/test_files.py::test_"
+COMMIT = "_engine/test_commit.py::test_"
+SHELTER = "_engine/test_shelter.py::test_"
+FILES = "_engine/test_files.py::test_"
 
 MUTANTS = [
     # -- locks
     Mutant(
         "the writer lock is not taken",
-        "engine/log.py",
-        "        return osdep.try_lock(self.fd)\n",
+        "_engine/log.py",
+        "        return locks.try_lock(self.fd)\n",
         "        return True\n",
         PROCESSES + "a_stopped_lock_holder",
     ),
     Mutant(
         "the lock of a replaced log counts",
-        "engine/lock.py",
+        "_engine/writerlock.py",
         "if words[LOG_ID] == log.log_id:\n                    break",
         "if True:\n                    break",
-        "engine/test_moments.py::test_a_log_that_a_peer_has_replaced_is_opened_by_the_next_write",
+        "_engine/test_moments.py::test_a_log_that_a_peer_has_replaced_is_opened_by_the_next_write",
     ),
     Mutant(
         "a waiter that is slow to wake up misses its turn",
-        "engine/lock.py",
+        "_engine/writerlock.py",
         "patience_s = min(max(FAIRNESS_S_MIN, self._held_s), FAIRNESS_S_MAX)",
         "patience_s = FAIRNESS_S_MIN",
-        "engine/test_lock.py::"
+        "_engine/test_writerlock.py::"
         "test_the_last_holder_lets_a_waiter_go_first_for_as_long_as_it_held_the_lock",
     ),
     Mutant(
         "a release wakes nobody",
-        "engine/lock.py",
+        "_engine/writerlock.py",
         "            header.releases.wake()\n",
         "            pass\n",
-        "engine/test_lock.py::test_who_waits_is_woken_by_the_release",
+        "_engine/test_writerlock.py::test_who_waits_is_woken_by_the_release",
     ),
     Mutant(
         "the maintenance thread stands in the way of writers that get on",
-        "engine/maintenance.py",
+        "_engine/maintenance.py",
         "(words[WRITING] and now - self._since >= STILL_S)",
         "words[WRITING]",
-        "engine/test_maintenance.py::"
+        "_engine/test_maintenance.py::"
         "test_a_write_that_is_under_way_is_left_alone_and_one_that_stands_still_recovered",
     ),
     Mutant(
         "a writer opens a vacuum's table while a reader opens it",
-        "engine/engine.py",
+        "_engine/engine.py",
         "with self.view_lock:  # LMDB must not",
         "if True:  # LMDB must not",
-        "engine/test_vacuum.py::test_a_reader_and_a_writer_follow_anothers_vacuum_at_once",
+        "_engine/test_vacuum.py::test_a_reader_and_a_writer_follow_anothers_vacuum_at_once",
     ),
     Mutant(
         "two vacuums at a time",
-        "engine/vacuum.py",
+        "_engine/vacuum.py",
         "if is_taken(engine, HELD_BY_VACUUM, temporary):",
         "if False:",
         VACUUM + "one_vacuum_at_a_time",
     ),
     Mutant(
         "a process that closes takes itself for the last one",
-        "engine/opening.py",
+        "_engine/closing.py",
         "        if alone:\n            engine.fold(clean=True)",
         "        alone = True\n        if alone:\n            engine.fold(clean=True)",
         G + "g9_one_file_at_rest_and_known_files_while_open",
     ),
     Mutant(
         "a presence lock counts on a file that has gone",
-        "engine/opening.py",
-        '        if not _is_at(fd, path + "-shm"):\n            return None\n',
+        "_engine/opening.py",
+        '        if not files.is_at(fd, path + "-shm"):\n            return None\n',
         "",
         PROCESSES + "an_opener_that_is_overtaken_begins_again",
     ),
     Mutant(
         "a process that opens alone keeps no presence lock on the header",
-        "engine/opening.py",
-        "                and osdep.try_lock(fd, shared=True)\n",
-        "                and not osdep.unlock(fd)\n",
+        "_engine/opening.py",
+        "                and locks.try_lock(fd, shared=True)\n",
+        "                and not locks.unlock(fd)\n",
         G + "g9_one_file_at_rest_and_known_files_while_open",
     ),
     Mutant(
         "each handle of a file has an engine of its own",
-        "engine/registry.py",
-        "            shared.handles += 1\n            return handle\n",
+        "_engine/registry.py",
+        "            shared.handles += 1\n            return lease\n",
         "            shared.handles += 1\n",
-        "engine/test_registry.py::test_a_store_is_opened_once_however_many_handles_there_are",
+        "_engine/test_registry.py::test_a_store_is_opened_once_however_many_handles_there_are",
     ),
     Mutant(
         "the first of two handles that is closed closes the engine",
-        "engine/registry.py",
+        "_engine/registry.py",
         "if shared.handles > 1:",
         "if False:",
         "test_store.py::test_one_of_two_handles_may_close_first",
     ),
     Mutant(
         "a store that could not be closed is forgotten",
-        "engine/registry.py",
+        "_engine/registry.py",
         "if shared.engine.closed:",
         "if True:",
         "test_replaced_files.py::"
@@ -112,7 +112,7 @@ MUTANTS = [
     # -- the committer
     Mutant(
         "a lone writer whose commit raises keeps the lead",
-        "engine/commit.py",
+        "_engine/commit.py",
         "            finally:\n                try:\n"
         "                    lead.release()  # the first",
         "            except ArithmeticError:\n                pass\n            else:\n"
@@ -121,7 +121,7 @@ MUTANTS = [
     ),
     Mutant(
         "a follower whose commit raises keeps the lead",
-        "engine/commit.py",
+        "_engine/commit.py",
         "                        self._lead_with(batch)\n                        continue\n"
         "                finally:\n",
         "                        self._lead_with(batch)\n"
@@ -131,35 +131,35 @@ MUTANTS = [
     ),
     Mutant(
         "a batch that was taken is committed twice",
-        "engine/commit.py",
+        "_engine/commit.py",
         "if batch.taken:",
         "if False:",
         COMMIT + "a_batch_that_was_taken_is_not_committed_again_though_its_leader_never_said_so",
     ),
     Mutant(
         "a follower is not told that it has been committed",
-        "engine/commit.py",
+        "_engine/commit.py",
         "        batch.done = True\n        _wake(batch)\n",
         "        batch.done = True\n",
         COMMIT + "a_follower_is_woken[with the group]",
     ),
     Mutant(
         "a leader leaves without waking the next one",
-        "engine/commit.py",
+        "_engine/commit.py",
         "self._wake_next()",
         "pass",
         COMMIT + "a_follower_is_woken[to lead]",
     ),
     Mutant(
         "a batch whose time is over stays in the queue",
-        "engine/commit.py",
+        "_engine/commit.py",
         "queue.remove(batch)",
         "pass",
         COMMIT + "a_follower_whose_time_is_over_leaves_the_queue_and_the_rest_goes_on",
     ),
     Mutant(
         "a write within a commit of the same thread is begun",
-        "engine/commit.py",
+        "_engine/commit.py",
         "if self.is_led_here():",
         "if False:",
         COMMIT + "a_commit_within_a_commit_of_the_same_thread_is_refused",
@@ -167,77 +167,77 @@ MUTANTS = [
     # -- exclusive work
     Mutant(
         "exclusive work that raises keeps the commit lock",
-        "engine/engine.py",
+        "_engine/engine.py",
         "            return self._with_writer_lock(work, recover, timeout_s, deadline)\n"
         "        finally:\n            try:\n                lock.release()",
         "            value = self._with_writer_lock(work, recover, timeout_s, deadline)\n"
         "            lock.release()\n            return value\n"
         "        finally:\n            try:\n                pass",
-        "engine/test_engine.py::test_exclusive_work_that_raises_keeps_no_lock",
+        "_engine/test_engine.py::test_exclusive_work_that_raises_keeps_no_lock",
     ),
     Mutant(
         "exclusive work that raises keeps the writer lock",
-        "engine/engine.py",
+        "_engine/engine.py",
         "            writer_lock.about_to_release()\n            return value\n        finally:\n"
-        "            try:\n                osdep.flock(self.log.fd, osdep.LOCK_UN)",
+        "            try:\n                locks.flock(self.log.fd, locks.LOCK_UN)",
         "            writer_lock.about_to_release()\n"
-        "            osdep.flock(self.log.fd, osdep.LOCK_UN)\n            return value\n"
+        "            locks.flock(self.log.fd, locks.LOCK_UN)\n            return value\n"
         "        finally:\n            try:\n                pass",
-        "engine/test_engine.py::test_exclusive_work_that_raises_keeps_no_lock",
+        "_engine/test_engine.py::test_exclusive_work_that_raises_keeps_no_lock",
     ),
     # -- the shelter from signal handlers
     Mutant(
         "work is not sheltered",
-        "engine/shelter.py",
+        "_engine/shelter.py",
         "    if not is_exposed():\n        return work()\n",
         "    if True:\n        return work()\n",
         SHELTER + "interrupted_work_is_done_to_its_end_and_its_value_discarded",
     ),
     Mutant(
         "the end of interrupted work is not waited for",
-        "engine/shelter.py",
+        "_engine/shelter.py",
         "while not job.ended:",
         "while not job.ended and interrupt is None:",
         SHELTER + "interrupted_work_is_done_to_its_end_and_its_value_discarded",
     ),
     Mutant(
         "work that was given up is done all the same",
-        "engine/shelter.py",
+        "_engine/shelter.py",
         "        if not self.claim.acquire(blocking=False):\n            return",
         "        if self.claim.acquire(blocking=False) is None:\n            return",
         SHELTER + "work_that_is_given_up_before_it_has_begun_is_never_done[error0]",
     ),
     Mutant(
         "work that was interrupted is done twice",
-        "engine/shelter.py",
+        "_engine/shelter.py",
         "    if not job.ended and _is_of_start(interrupt):\n",
         "    if job.ended or _is_of_start(interrupt):\n",
         SHELTER + "interrupted_work_is_done_to_its_end_and_its_value_discarded",
     ),
     Mutant(
         "a handler's error is taken for a thread that cannot be started",
-        "engine/shelter.py",
+        "_engine/shelter.py",
         "isinstance(exc, RuntimeError) and trace is not None and trace.tb_next is None",
         "isinstance(exc, RuntimeError) and trace is not None",
         SHELTER + "work_that_is_given_up_before_it_has_begun_is_never_done[error1]",
     ),
     Mutant(
         "an interrupt is swallowed",
-        "engine/shelter.py",
+        "_engine/shelter.py",
         "    raise interrupt\n",
         "    return job.value  # type: ignore\n",
         SHELTER + "interrupted_work_is_done_to_its_end_and_its_value_discarded",
     ),
     Mutant(
         "the value of interrupted work is lost",
-        "engine/shelter.py",
+        "_engine/shelter.py",
         "        sheltered(lambda: discard(value))\n",
         "        del value\n",
         SHELTER + "interrupted_work_is_done_to_its_end_and_its_value_discarded",
     ),
     Mutant(
         "a wait goes on when its caller was interrupted",
-        "engine/shelter.py",
+        "_engine/shelter.py",
         "    if job is not None and job.interrupted:\n",
         "    if False:\n",
         SHELTER + "a_wait_within_interrupted_work_ends",
@@ -245,44 +245,44 @@ MUTANTS = [
     # -- forks
     Mutant(
         "a child goes on with its parent's handles",
-        "engine/registry.py",
+        "_engine/registry.py",
         "slot.shared.engine.after_fork_in_child()",
         "pass",
         FORKS + "fork_while_threads_commit_read_and_compact",
     ),
     Mutant(
         "a child unlocks what its parent has locked",
-        "engine/engine.py",
+        "_engine/engine.py",
         "self.closed = self.forked = True",
-        "self.closed = self.forked = True; osdep.unlock(self.presence_fd)",
+        "self.closed = self.forked = True; locks.unlock(self.presence_fd)",
         FORKS + "a_closed_handle_in_the_child_leaves_the_parents_locks",
     ),
     Mutant(
         "a fork does not wait for threads that are inside LMDB",
-        "engine/table.py",
+        "_engine/table.py",
         "    while True:\n        for table in [table",
         "    while not environments.acquire():\n        for table in [table",
         FORKS + "fork_while_threads_commit_read_and_compact",
     ),
     Mutant(
         "the files that a child inherits are not closed",
-        "engine/files.py",
+        "_engine/files.py",
         "    for fd in _open:\n        os.close(fd)\n",
         "",
         FILES + "a_child_has_no_file_of_the_store_open_from_the_beginning",
     ),
     Mutant(
         "no child closes what it inherits",
-        "engine/files.py",
+        "_engine/files.py",
         "os.register_at_fork(after_in_child=close_inherited)",
         "pass",
         FILES + "a_child_has_no_file_of_the_store_open_from_the_beginning",
     ),
     Mutant(
         "a fork does not wait for readers of a table that was replaced",
-        "engine/engine.py",
+        "_engine/engine.py",
         "        self._retired.append(self.table)\n",
-        "        from logstore.engine.table import _tables\n\n"
+        "        from logstore._engine.table import _tables\n\n"
         "        _tables.discard(self.table)\n        self._retired.append(self.table)\n",
         REPLACED + "a_fork_while_a_replaced_table_is_read",
     ),

@@ -1,10 +1,10 @@
 """``python -m logstore.demo``: options, signals, exit status.
 
-Exit status: 0 if nothing was lost, 1 if anything was or a worker could not start, 2 for wrong
-options or a missing package, 128 plus the signal's number when interrupted.
+Exit status: 0 if nothing was lost, 1 if a result was lost or a worker could not start, 2 for wrong
+options or a missing package, 128 plus the signal number when interrupted.
 
-Rules: whatever happens, worker processes are stopped first and the temporary directory goes last.
-A first signal stops the demo in an orderly way; a second one kills the workers at once.
+Rules: in all cases, worker processes are stopped first and the temporary directory is removed last.
+The first signal shuts the demo down; a second signal kills the workers immediately.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from logstore.demo.workers import WorkerCommand
 
 TIME_LIMIT_S = 600.0
-# The path of a Unix socket has at most 107 bytes, and the demo's own names need some of them; where
-# the system's temporary directory is deeper, /tmp is used.
+# The path of a Unix socket has at most 107 bytes, including the demo's own names.  If the system's
+# temporary directory has a longer path, /tmp is used.
 TEMPORARY_PATH_BYTES_MAX = 107 - len("/logstore-demo-12345678/tasks.sock")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -37,10 +37,10 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m logstore.demo",
-        description="Analyse the standard library with taskiq workers, kill one, lose nothing.",
+        description="Analyse the standard library on taskiq workers, kill one, and lose nothing.",
     )
     parser.add_argument("--workers", type=int, default=2, help="worker commands, 2 or more (2)")
-    parser.add_argument("--tasks", type=int, default=32, help="tasks to cut the work into (32)")
+    parser.add_argument("--tasks", type=int, default=32, help="number of tasks, 4 or more (32)")
     parser.add_argument("--root", type=Path, help="analyse this directory instead")
     options = parser.parse_args(arguments)
     if options.workers < 2:
@@ -60,7 +60,7 @@ class Demo:
         self._workers: list[WorkerCommand] = []
 
     async def run(self) -> bool:
-        """Run everything; return whether nothing was lost."""
+        """Run the demo; return whether nothing was lost."""
         from logstore.demo import analysis
         from logstore.demo.client import DemoFailedError, Slice
         from logstore.demo.verify import verify
@@ -70,13 +70,13 @@ class Demo:
         sources = analysis.find_sources(root)
         dealt = analysis.deal(root, sources, self._options.tasks)
         if len(dealt) < 4:
-            raise DemoFailedError(f"{root} holds {len(sources)} .py files, too few to analyse")
+            raise DemoFailedError(f"{root} has only {len(sources)} .py files, too few to analyse")
         slices = [Slice(f"slice-{number:02}", names) for number, names in enumerate(dealt, 1)]
         self._display.note(f"{len(sources)} files of {root} in {len(slices)} tasks")
         store_path = self._directory / "store" / "app.db"
         store_path.parent.mkdir()
         outcome = await self._client(slices, root, store_path)
-        self._display.note("all processes have stopped; the store is opened afresh")
+        self._display.note("all processes have stopped; opening the store again")
         verdict = await verify(store_path, slices, outcome)
         self._display.close()
         print(summary(outcome, verdict, len(slices), time.monotonic() - started_at_s))
@@ -112,11 +112,11 @@ class Demo:
                 self._display.note(f"worker {worker.name} did not stop in time and was killed")
 
     def close_display(self) -> None:
-        """Leave the terminal as it was."""
+        """Restore the terminal."""
         self._display.close()
 
     def kill_workers(self) -> None:
-        """End all worker processes at once."""
+        """Kill all worker processes immediately."""
         for worker in self._workers:
             worker.kill_group()
 
@@ -127,13 +127,13 @@ def summary(outcome: Outcome, verdict: Verdict, tasks: int, elapsed_s: float) ->
     acked = len(outcome.acked_before_kill)
     imports = ", ".join(f"{name} {count}" for name, count in totals.imports.most_common(5))
     rows = [
-        ("acked before the kill", f"{verdict.kept} of {acked} there and unchanged"),
+        ("acked before the kill", f"{verdict.kept} of {acked} unchanged"),
         ("results in the store", f"{verdict.results} of {tasks}, {outcome.sent_again} sent again"),
         ("files", f"{totals.files:,}, {len(totals.unparsable)} of them not valid Python"),
         ("lines", f"{totals.lines:,}, {totals.code_lines:,} of them code"),
         ("functions, classes", f"{totals.functions:,}, {totals.classes:,}"),
         ("most imported", imports),
-        ("at rest", f"app.db alone, {verdict.file_bytes:,} bytes"),
+        ("after closing", f"only app.db, {verdict.file_bytes:,} bytes"),
         ("time", f"{elapsed_s:.1f} s"),
     ]
     lines = [f"{name:<22} {text}" for name, text in rows]
@@ -143,7 +143,7 @@ def summary(outcome: Outcome, verdict: Verdict, tasks: int, elapsed_s: float) ->
 
 
 async def run_until_signal(demo: Demo) -> int:
-    """Run the demo; return its exit status, whichever way it ends."""
+    """Run the demo; return its exit status, also after an error or a signal."""
     from logstore.demo.client import DemoFailedError
 
     loop = asyncio.get_running_loop()
@@ -180,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         from logstore.demo.display import Display
     except ImportError as error:
-        print(f'{error}; the demo needs: pip install "logstore[demo]"', file=sys.stderr)
+        print(f'{error}; the demo needs: pip install "taskiq-logstore[demo]"', file=sys.stderr)
         return 2
     deep = len(os.fsencode(tempfile.gettempdir())) > TEMPORARY_PATH_BYTES_MAX
     with tempfile.TemporaryDirectory(prefix="logstore-demo-", dir="/tmp" if deep else None) as path:
@@ -190,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             status = asyncio.run(run_until_signal(demo))
             display.close()
         except BrokenPipeError:
-            # Nobody reads on; what is still buffered must not raise again at exit.
+            # The reader is gone; buffered output must not raise again at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             status = 1
         finally:

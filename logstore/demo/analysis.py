@@ -1,8 +1,8 @@
-"""What the demo's tasks do: count lines, functions, classes and imports of Python files.
+"""The work of the demo's tasks: count lines, functions, classes and imports of Python files.
 
 Rules: pure functions of the files' bytes; nothing is imported or executed.  A file that cannot be
-read or parsed (the standard library ships some on purpose) is named in the report, it never stops
-a slice.  The same files always give the same report, so a task may run twice.
+read or parsed (the standard library has some on purpose) is named in the report and does not stop
+the task.  The same files always give the same report, so a task may run twice.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# Where third-party packages live below the standard library's directory.
+# Directories below the standard library that contain third-party packages or caches.
 FOREIGN_DIRECTORIES = frozenset({"site-packages", "dist-packages", "__pycache__"})
 
-# Tokens that are layout, not code: a line that has nothing else holds no code.
+# Tokens that are layout: a line with only these tokens has no code.
 _LAYOUT = frozenset(
     {
         tokenize.ENCODING,
@@ -58,7 +58,7 @@ class Report:
         self.unparsable.extend(other.unparsable)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain data, as it is stored."""
+        """Return the report as plain data."""
         return {
             "files": self.files,
             "lines": self.lines,
@@ -71,7 +71,7 @@ class Report:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Report:
-        """Return the report that :meth:`to_dict` turned into ``data``."""
+        """Return the report for data of :meth:`to_dict`."""
         return cls(**{**data, "imports": Counter(data["imports"])})
 
 
@@ -81,13 +81,13 @@ def standard_library() -> Path:
 
 
 def find_sources(root: Path) -> list[str]:
-    """Return all ``.py`` files below ``root``, relative to it, third-party packages left out."""
+    """Return all ``.py`` files below ``root``, as relative paths, without third-party packages."""
     found = (path.relative_to(root) for path in root.rglob("*.py") if path.is_file())
     return sorted(str(path) for path in found if not FOREIGN_DIRECTORIES & set(path.parts))
 
 
 def deal(root: Path, sources: Iterable[str], count: int) -> list[list[str]]:
-    """Deal the files into at most ``count`` slices of about the same work, none of them empty."""
+    """Divide the files into at most ``count`` non-empty slices of about equal work."""
     by_size = sorted(sources, key=lambda name: (-(root / name).stat().st_size, name))
     return [sorted(by_size[start::count]) for start in range(min(count, len(by_size)))]
 
@@ -99,11 +99,11 @@ def analyse_file(root: Path, name: str) -> Report:
         source = (root / name).read_bytes()
         report.lines = source.count(b"\n")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # bad escapes in the analysed files are their business
+            warnings.simplefilter("ignore")  # ignore bad escapes in the analysed files
             tree = ast.parse(source)
         report.code_lines = _count_code_lines(source)
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        # MemoryError is also what the parser raises for nesting that is too deep.
+        # The parser also raises MemoryError for nesting that is too deep.
         report.unparsable.append(f"{name}: {type(error).__name__}")
         return report
     for node in ast.walk(tree):
@@ -119,12 +119,12 @@ def analyse_file(root: Path, name: str) -> Report:
 
 
 def _count_code_lines(source: bytes) -> int:
-    """Return how many lines hold a token that is more than a comment or layout."""
+    """Return the number of lines with a token other than comments and layout."""
     lines: set[int] = set()
     try:
         for token in tokenize.tokenize(io.BytesIO(source).readline):
             if token.type not in _LAYOUT:
                 lines.update(range(token.start[0], token.end[0] + 1))
     except tokenize.TokenError:
-        pass  # what the parser accepts and the tokenizer does not; the count so far is kept
+        pass  # the parser accepts the file and the tokenizer does not; keep the count so far
     return len(lines)

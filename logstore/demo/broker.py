@@ -1,18 +1,18 @@
-"""A taskiq broker over ZeroMQ that gives each task to one worker, when that worker asks for it.
+"""A taskiq broker over ZeroMQ that sends each task to one worker, when that worker asks for it.
 
-taskiq's own ``ZeroMQBroker`` is PUB/SUB: every worker executes every task, and what is sent before
-a worker has subscribed is lost.  PUSH/PULL would give each task to one worker, but in turn, whether
-it is busy or not, and tasks would pile up in the queue of a worker that may die.  Here a worker
-(DEALER) sends an empty message for each task that it has room for, and the client (ROUTER) answers
-it; so a task leaves the client when a worker can begin it.
+taskiq's own ``ZeroMQBroker`` uses PUB/SUB: every worker executes every task, and tasks sent before
+a worker has subscribed are lost.  PUSH/PULL would send each task to one worker, but in turn, even
+if it is busy, and tasks would queue up in a worker that may die.  Here a worker (DEALER) sends an
+empty message for each task that it can accept, and the client (ROUTER) answers it.  So a task
+leaves the client only when a worker can start it.
 
-Delivery, honestly: **at most once by the broker alone**.  Nothing is written down and nothing is
-acknowledged; a worker that dies takes along the tasks it was given.  *At least once* is made by the
-client: it sends again what it gets no result for, under the same task id, and tasks may run twice.
+The broker alone delivers **at most once**.  It has no persistence and no acknowledgements: the
+tasks of a dead worker are lost.  The client turns this into *at least once*: it sends a task
+without a result again under the same task id, and a task may run twice.
 
-Rules: one client per address, and it is there for as long as its workers.  Sockets are made in
-:meth:`startup`, in the process and on the event loop that use them, so a broker object may be built
-before a fork.
+Rules: there is one client per address, and it lives as long as its workers.  :meth:`startup`
+creates the sockets, in the process and on the event loop that use them, so a broker object may be
+constructed before a fork.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ import zmq
 import zmq.asyncio
 from taskiq import AsyncBroker, BrokerMessage
 
-# taskiq's signal handler sets an event without waking the event loop; an idle worker whose loop has
-# no timer would never see that it was asked to stop.
+# taskiq's signal handler sets an event without waking the event loop.  Without a timer, an idle
+# worker would never notice it.
 WAKE_INTERVAL_MS = 200
 
 
 class OnDemandBroker(AsyncBroker):
-    """Tasks over one ZeroMQ address, such as ``ipc:///run/app/tasks.sock``."""
+    """A broker for one ZeroMQ address, such as ``ipc:///run/app/tasks.sock``."""
 
     def __init__(self, address: str) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class OnDemandBroker(AsyncBroker):
     async def startup(self) -> None:
         """Bind (client) or connect (worker), then start the result backend.
 
-        Raises ``zmq.ZMQError`` when the address is malformed or, for the client, taken.
+        Raises ``zmq.ZMQError`` when the address is malformed or, for the client, already in use.
         """
         self._context = zmq.asyncio.Context()
         self._socket = self._context.socket(zmq.DEALER if self.is_worker_process else zmq.ROUTER)
@@ -49,13 +49,13 @@ class OnDemandBroker(AsyncBroker):
         if self.is_worker_process:
             self._socket.connect(self.address)
         else:
-            # An answer to a worker that is gone is an error then, not dropped in silence.
+            # Makes an answer to a dead worker an error; by default it is silently dropped.
             self._socket.router_mandatory = True
             self._socket.bind(self.address)
         await super().startup()
 
     async def shutdown(self) -> None:
-        """Close the socket, dropping what was not yet sent, then stop the result backend."""
+        """Close the socket, drop unsent messages, then stop the result backend."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -65,11 +65,10 @@ class OnDemandBroker(AsyncBroker):
         await super().shutdown()
 
     async def kick(self, message: BrokerMessage) -> None:
-        """Give the message to the worker that has waited longest; waits while none has room.
+        """Send the message to the worker that has waited longest; wait until one is free.
 
-        When it returns the message is on its way to a worker that was there; it is lost if that
-        worker dies.  When it is cancelled the message was not sent, but a worker may be left
-        waiting.
+        When this returns, the message is on its way to a live worker; it is lost if that worker
+        dies.  When this is cancelled, the message was not sent, but a worker may get no answer.
         """
         socket = self._started_socket()
         while True:
@@ -79,11 +78,11 @@ class OnDemandBroker(AsyncBroker):
             except zmq.ZMQError as error:
                 if error.errno != errno.EHOSTUNREACH:
                     raise
-                continue  # it asked and died since; the next one
+                continue  # the worker died after asking; try the next worker
             return
 
     async def listen(self) -> AsyncGenerator[bytes, None]:
-        """Ask for one message after the other, and yield them."""
+        """Request one message at a time and yield it."""
         socket = self._started_socket()
         while True:
             await socket.send(b"")

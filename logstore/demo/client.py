@@ -1,8 +1,8 @@
 """The demo's client: sends the tasks, watches the store, kills a worker half-way.
 
-Rules: the client learns everything from the store: which worker is up, how far a task is, which
-result is there.  A result that it has read counts as acked and is kept for the comparison at the
-end; its task is never sent again.  What is lost with a worker is sent again under the same id.
+Rules: the client reads the state only from the store: running workers, progress, results.  A result
+that it has read counts as acknowledged and is kept for the comparison at the end; its task is never
+sent again.  Tasks that are lost with a worker are sent again under the same id.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from typing import Any
 
 from taskiq import TaskiqResult
 
-from logstore.backends.progress import ReportedProgress
 from logstore.demo import tasks
 from logstore.demo.display import Display, Row
 from logstore.demo.workers import WorkerCommand
+from logstore.taskiq.outcome.progress import ReportedProgress
 
 POLL_INTERVAL_S = 0.05
 START_TIMEOUT_S = 90.0
-# A task in flight whose progress has stood still for so long is sent again, a few times.
+# A running task without new progress for this time is sent again, at most SENDS_MAX times.
 STALL_S = 15.0
 SENDS_MAX = 5
 
 
 class DemoFailedError(Exception):
-    """The demo cannot go on; the message says why and shows what the worker logged."""
+    """The demo cannot go on; the message gives the reason and the log of the workers."""
 
 
 @dataclass(slots=True)
 class Slice:
-    """One task: the files it analyses and what the client has seen of it."""
+    """One task: the files that it analyses and the state that the client has read."""
 
     task_id: str
     names: list[str]
@@ -45,17 +45,17 @@ class Slice:
 
     @property
     def in_flight(self) -> bool:
-        """Whether it was sent and no result was read."""
+        """Whether the task was sent and its result was not read yet."""
         return self.sends > 0 and self.result is None
 
     @property
     def fraction(self) -> float:
-        """How far it is, from 0.0 to 1.0."""
+        """The progress of the task, from 0.0 to 1.0."""
         return 0.0 if self.progress is None else self.progress.progress
 
     @property
     def mid_way(self) -> bool:
-        """Whether it is under way and, what is seen being a moment old, surely not yet done."""
+        """Whether the task is running and not close to its end; the progress may be outdated."""
         return 0.0 < self.fraction < 0.6
 
     @property
@@ -71,7 +71,7 @@ class Slice:
 
 @dataclass(slots=True)
 class Outcome:
-    """What the client saw: all results, and which of them it had read before the kill."""
+    """All results that the client read, and the ids of those that it read before the kill."""
 
     results: dict[str, TaskiqResult[Any]] = field(default_factory=dict)
     acked_before_kill: frozenset[str] = frozenset()
@@ -98,14 +98,14 @@ class Client:
         task = broker.find_task(tasks.TASK_NAME)
         assert task is not None, "make_broker registers it"
         self._task: tasks.AnalyseTask = task
-        # The last one put in is the first to be sent, so that what was lost does not wait.
+        # Last in, first out: lost tasks are sent again first.
         self._to_send: asyncio.LifoQueue[Slice] = asyncio.LifoQueue()
         self._pids: dict[str, int] = {}
         self._killed: tuple[str, int] | None = None
         self._outcome = Outcome()
 
     async def run(self) -> Outcome:
-        """Send every slice, kill one worker half-way, return when all results were read.
+        """Send every slice, kill one worker half-way, and return after reading all results.
 
         Raises :class:`DemoFailedError` when a worker does not start or a task fails.
         """
@@ -120,14 +120,14 @@ class Client:
         finally:
             sender.cancel()
         if self._killed is None:
-            raise DemoFailedError("all tasks were done before a worker could be killed in one")
+            raise DemoFailedError("all tasks ended before a worker could be killed during a task")
         await self._wait_until(self._notice_restart, "the killed worker did not come back")
         return self._outcome
 
     # -- sending and watching ------------------------------------------------------------------
 
     async def _send_all(self) -> None:
-        """Hand out what is to be sent, as fast as workers ask for it; runs until cancelled."""
+        """Send queued tasks as fast as workers ask for them; runs until cancelled."""
         while True:
             item = await self._to_send.get()
             await self._task.kicker().with_task_id(item.task_id).kiq(self._root, item.names)
@@ -135,7 +135,7 @@ class Client:
             item.seen_at_s = time.monotonic()
 
     async def _watch(self, sender: asyncio.Task[None]) -> None:
-        """Follow all tasks in the store until every result was read."""
+        """Watch all tasks in the store until every result was read."""
         while any(item.result is None for item in self._slices):
             self._check_workers()
             if sender.done():
@@ -166,7 +166,7 @@ class Client:
             item.progress = progress
             item.seen_at_s = time.monotonic()
         elif time.monotonic() - item.seen_at_s > STALL_S:
-            self._send_again(item, f"no news of it for {STALL_S:.0f} s")
+            self._send_again(item, f"no new progress for {STALL_S:.0f} s")
 
     def _send_again(self, item: Slice, why: str) -> None:
         self._display.note(f"{item.task_id} is sent again: {why}")
@@ -185,7 +185,7 @@ class Client:
         running = [item for item in self._slices if item.in_flight and item.mid_way]
         victim = max(running, key=lambda item: item.fraction, default=None)
         if victim is None or victim.worker_pid is None:
-            return  # no task is seen to be under way; there will be one in a moment
+            return  # no running task is known yet; try again later
         name, pid = victim.worker_name, victim.worker_pid
 
         async def is_under_way() -> bool:
@@ -193,11 +193,11 @@ class Client:
             return victim.in_flight and victim.worker_pid == pid
 
         if not await self._workers[name].kill_worker_process(pid, amid=is_under_way):
-            return  # what was seen was too old
+            return  # the progress was outdated
         self._outcome.acked_before_kill = frozenset(results)
         self._killed = (name, pid)
         self._display.note(
-            f"kill -9 {pid}: worker {name} is dead, {victim.fraction:.0%} into {victim.task_id};"
+            f"kill -9 {pid}: worker {name} is dead after {victim.fraction:.0%} of {victim.task_id};"
             f" {len(results)} of {len(self._slices)} results were acked before"
         )
         self._display.note(f"taskiq's process manager will start worker {name} again")
@@ -207,7 +207,7 @@ class Client:
             if item.in_flight and item.worker_pid == pid:
                 self._send_again(item, f"it ran in process {pid}")
             elif item.in_flight and item.progress is None:
-                self._send_again(item, f"it may have been given to process {pid}")
+                self._send_again(item, f"it may have been sent to process {pid}")
 
     async def _notice_restart(self) -> bool:
         assert self._killed is not None, "only called after the kill"
@@ -246,7 +246,7 @@ class Client:
             await asyncio.sleep(POLL_INTERVAL_S)
 
     def failure(self, why: str) -> DemoFailedError:
-        """Return an error that says ``why`` and shows what the workers logged."""
+        """Return an error with the reason ``why`` and the logs of the workers."""
         logs = (f"-- log of worker {w.name}\n{w.log_tail()}" for w in self._workers.values())
         return DemoFailedError("\n".join([why, *logs]))
 

@@ -1,9 +1,9 @@
-"""What the demo shows: live bars on a terminal, plain lines anywhere else.
+"""The output of the demo: live bars on a terminal, plain lines on other streams.
 
 Rules: one display per stream, used from one thread.  On a terminal the live part is redrawn in
-place and never wider than the terminal; the rest scrolls up above it.  Elsewhere (a pipe, CI,
+place and never wider than the terminal; notes scroll up above it.  On other streams (a pipe, CI,
 ``TERM=dumb``) nothing is redrawn and no escape sequence is written: the live part becomes one line
-a second.
+per second.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _CLEAR_BELOW = "\x1b[J"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One bar: a fraction from 0.0 to 1.0 between a name and what is going on."""
+    """One bar: a name, a fraction from 0.0 to 1.0, and a text."""
 
     name: str
     fraction: float
@@ -39,7 +39,7 @@ def bar(fraction: float, *, filled: str = "█", empty: str = "░", width: int 
 
 
 class Display:
-    """Notes that stay and rows that live, on one stream."""
+    """Permanent notes and live rows on one stream."""
 
     def __init__(self, stream: TextIO, *, live: bool | None = None) -> None:
         self._stream = stream
@@ -53,14 +53,14 @@ class Display:
             self._write(_HIDE_CURSOR)
 
     def note(self, text: str) -> None:
-        """Print a line that stays, above the live rows."""
+        """Print a permanent line above the live rows."""
         drawn = self._drawn
         self._erase()
         self._write(text + "\n")
         self._draw(drawn)
 
     def update(self, rows: Sequence[Row]) -> None:
-        """Show these rows in place of those before."""
+        """Replace the live rows."""
         if self.live:
             columns = shutil.get_terminal_size().columns
             lines = [self.format(row)[: columns - 1] for row in rows]
@@ -77,7 +77,7 @@ class Display:
         return f"{row.name:<10} {drawn} {row.fraction:4.0%}  {row.text}"
 
     def close(self) -> None:
-        """Take the live rows away and give the cursor back."""
+        """Erase the live rows and show the cursor again."""
         self._erase()
         if self.live:
             self._write(_SHOW_CURSOR)

@@ -1,10 +1,11 @@
 """The demo's taskiq application: a broker, the result backend and one task.
 
-Workers are started as ``taskiq worker logstore.demo.tasks:broker``; the command finds the store and
-the socket in its environment, because a command line for the broker's arguments does not exist.
+Workers are started as ``taskiq worker logstore.demo.tasks:broker``.  The paths of the store and the
+socket come from the environment, because the command line has no options for a broker's arguments.
 
-Rules: a task is idempotent (it only reads, and its result depends on its arguments alone), so the
-client may send it again.  The event loop of the worker stays free: files are analysed in a thread.
+Rules: a task is idempotent, so the client may send it again: it only reads files, and its result
+depends only on its arguments.  Files are analysed in a thread, so that the event loop is not
+blocked.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from typing import Any, cast
 
 from taskiq import AsyncTaskiqDecoratedTask, Context, TaskiqDepends
 
-from logstore.backends import LogStoreResultBackend
 from logstore.demo.analysis import Report, analyse_file
 from logstore.demo.broker import OnDemandBroker
 from logstore.progress import TaskProgress
+from logstore.taskiq import LogStoreResultBackend
 
 # The environment of a worker.
 STORE_VARIABLE = "LOGSTORE_DEMO_STORE"
@@ -35,20 +36,20 @@ PROGRESS_INTERVAL_S = 0.1
 
 
 def worker_record_id(worker: str) -> str:
-    """Return the id under which a worker says in the store that it is up, and with which pid."""
+    """Return the id of the record with which a worker announces its start and its pid."""
     return f"worker-{worker}"
 
 
 class DemoBroker(OnDemandBroker):
-    """A broker whose workers announce themselves in the store once they can take tasks."""
+    """A broker whose workers write a record to the store when they are ready."""
 
     @property
     def store(self) -> LogStoreResultBackend[Any]:
-        """The result backend, by its own type."""
+        """The result backend."""
         return cast("LogStoreResultBackend[Any]", self.result_backend)
 
     async def startup(self) -> None:
-        """Start up and, in a worker, write the record that the client waits for."""
+        """Start the broker and, in a worker, write the record that the client waits for."""
         await super().startup()
         if self.is_worker_process:
             ready = TaskProgress(status="READY", meta={"pid": os.getpid()})
@@ -60,7 +61,7 @@ async def analyse(
     names: list[str],
     context: Context = TaskiqDepends(),
 ) -> dict[str, Any]:
-    """Analyse the files and return the report as data; progress goes to the store on the way."""
+    """Analyse the files, store progress meanwhile, and return the report as data."""
     backend = cast(DemoBroker, context.broker).store
     meta = {"pid": os.getpid(), "worker": os.environ.get(WORKER_VARIABLE, "")}
     report = Report()
@@ -84,7 +85,7 @@ AnalyseTask = AsyncTaskiqDecoratedTask[[str, list[str]], Any]
 
 
 def make_broker(store_path: str, address: str) -> DemoBroker:
-    """Return a broker that is not started yet, with its backend and the task registered."""
+    """Return a broker with its backend and task; it is not started yet."""
     made = DemoBroker(address)
     made.with_result_backend(LogStoreResultBackend(store_path))
     made.register_task(analyse, task_name=TASK_NAME)
@@ -92,17 +93,17 @@ def make_broker(store_path: str, address: str) -> DemoBroker:
 
 
 def _end_with_the_demo(lifeline: int) -> None:
-    """Wait until the other end of the pipe is gone, then end this command, its manager included."""
+    """Wait until the other end of the pipe closes, then kill this command and its manager."""
     try:
         while os.read(lifeline, 1):
             pass
     except OSError:
-        return  # not inherited, where taskiq does not fork its workers
+        return  # the pipe is not inherited if taskiq does not fork its workers
     os.killpg(0, signal.SIGKILL)
 
 
 def broker() -> DemoBroker:
-    """Return the broker of a worker, from the worker's environment (for taskiq's command line)."""
+    """Return the broker of a worker for taskiq's command line; uses the environment."""
     try:
         lifeline = int(os.environ[LIFELINE_VARIABLE])
         threading.Thread(target=_end_with_the_demo, args=(lifeline,), daemon=True).start()

@@ -1,7 +1,7 @@
-"""The demo's last part: the store is opened afresh and compared with what the client had read.
+"""The last part of the demo: open the store again and compare it with the results of the client.
 
-Rules: runs after every process of the run has stopped and the client has closed the store, so all
-it sees comes from the one file.  Nothing is repaired or written.
+Rules: this runs after all processes have stopped and the client has closed the store, so all data
+comes from the single file.  Nothing is repaired or written.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any
 from taskiq.exceptions import ResultGetError
 
 import logstore
-from logstore.backends import LogStoreResultBackend
 from logstore.demo.analysis import Report
 from logstore.demo.client import Outcome, Slice
 from logstore.errors import LogstoreError
+from logstore.taskiq import LogStoreResultBackend
 
 
 @dataclass(slots=True)
 class Verdict:
-    """What the file holds; ``problems`` is empty if nothing was lost."""
+    """The contents of the file; ``problems`` is empty if nothing was lost."""
 
     totals: Report = field(default_factory=Report)
     results: int = 0
@@ -33,7 +33,7 @@ class Verdict:
 
 
 async def verify(store_path: Path, slices: Sequence[Slice], outcome: Outcome) -> Verdict:
-    """Read every result from the file and compare it with what the client had read before."""
+    """Read every result from the file and compare it with the result that the client read."""
     verdict = Verdict()
     _check_at_rest(store_path, verdict)
     backend: LogStoreResultBackend[Any] = LogStoreResultBackend(str(store_path))
@@ -49,9 +49,9 @@ async def verify(store_path: Path, slices: Sequence[Slice], outcome: Outcome) ->
             verdict.totals.add(Report.from_dict(stored.return_value))
             seen = outcome.results[item.task_id]
             if stored.return_value != seen.return_value:
-                verdict.problems.append(f"{item.task_id}: another value than was read before")
+                verdict.problems.append(f"{item.task_id}: its value differs from the first reading")
             elif item.task_id in outcome.acked_before_kill:
-                # Not sent again since, so that all of it must be as it was, its time included.
+                # The task was not sent again, so every field must be equal, including the time.
                 if stored.model_dump() == seen.model_dump():
                     verdict.kept += 1
                 else:
@@ -60,7 +60,7 @@ async def verify(store_path: Path, slices: Sequence[Slice], outcome: Outcome) ->
         await backend.shutdown()
     files = sum(len(item.names) for item in slices)
     if verdict.totals.files != files:
-        verdict.problems.append(f"{files} files were given out, {verdict.totals.files} counted")
+        verdict.problems.append(f"{files} files were sent, {verdict.totals.files} were counted")
     report = await asyncio.to_thread(logstore.check, store_path)
     verdict.problems.extend(report.problems)
     _check_at_rest(store_path, verdict)
@@ -68,8 +68,8 @@ async def verify(store_path: Path, slices: Sequence[Slice], outcome: Outcome) ->
 
 
 def _check_at_rest(store_path: Path, verdict: Verdict) -> None:
-    """Note a problem unless the store's directory holds the one file and nothing else."""
+    """Add a problem unless the store's directory contains exactly one file."""
     names = sorted(path.name for path in store_path.parent.iterdir())
     if names != [store_path.name]:
-        verdict.problems.append(f"at rest there should be just {store_path.name}, found {names}")
+        verdict.problems.append(f"expected only {store_path.name} after closing, found {names}")
     verdict.file_bytes = store_path.stat().st_size if store_path.name in names else 0

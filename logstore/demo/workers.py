@@ -1,12 +1,12 @@
-"""``taskiq worker`` commands as the demo runs them: started, killed, stopped, their logs kept.
+"""The ``taskiq worker`` commands of the demo: starting, killing and stopping them, and their logs.
 
 A command is two processes: taskiq's process manager, and the worker process that executes the
-tasks.  The manager starts a worker process again when it finds it dead, after one to two seconds.
+tasks.  The manager restarts a dead worker process after one to two seconds.
 
-Rules: each command is a session (and so a process group) of its own: a Ctrl-C at the terminal
-reaches the demo alone, and nothing of the group outlives :meth:`WorkerCommand.stop` or
-:meth:`WorkerCommand.kill_group`.  A pid that was read from the store is only ever signalled after
-it was seen to belong to the group.
+Rules: each command has its own session, and so its own process group.  A Ctrl-C at the terminal
+reaches only the demo, and no process of the group survives :meth:`WorkerCommand.stop` or
+:meth:`WorkerCommand.kill_group`.  A pid from the store is signalled only if it belongs to the
+group.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from pathlib import Path
 import logstore
 from logstore.demo import tasks
 
-# taskiq looks for a stop signal once a second, then the worker gets its own time to finish.
+# taskiq checks for a stop signal once a second; then the worker needs time to finish.
 STOP_TIMEOUT_S = 8.0
 POLL_INTERVAL_S = 0.02
-# After so many dead worker processes the manager gives up and exits: a broken set-up ends quickly.
+# After this number of dead worker processes the manager exits: a broken set-up fails quickly.
 FAILURES_MAX = 3
 LOG_LINES_SHOWN = 40
 _GONE = (b"Z", b"X")
@@ -38,8 +38,8 @@ class WorkerCommand:
     def __init__(self, name: str, *, directory: Path, store_path: Path, address: str) -> None:
         self.name = name
         self.log_path = directory / f"worker-{name}.log"
-        # Nothing is ever written to it: it ends when the demo does, in whichever way, and then so
-        # does the command.
+        # Nothing is written to this pipe.  It closes when the demo ends, for any reason; then the
+        # command ends too.
         inherited, write_end = os.pipe()
         self._lifeline: int | None = write_end
         environment = {
@@ -52,7 +52,7 @@ class WorkerCommand:
         command = [sys.executable, "-m", "taskiq", "worker", "logstore.demo.tasks:broker"]
         command += ["--workers", "1", "--max-async-tasks", "1"]
         command += ["--max-fails", str(FAILURES_MAX)]
-        # Workers run the package that this process runs, installed or not.
+        # Workers import the same package as this process, installed or not.
         command += ["--app-dir", str(Path(logstore.__file__).parent.parent)]
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
@@ -69,7 +69,7 @@ class WorkerCommand:
 
     @property
     def manager_pid(self) -> int:
-        """The pid of taskiq's process manager, which is also the id of the process group."""
+        """The pid of taskiq's process manager, which is also the process group id."""
         return self._process.pid
 
     def exit_status(self) -> int | None:
@@ -77,9 +77,9 @@ class WorkerCommand:
         return self._process.poll()
 
     def wait(self, timeout_s: float) -> int:
-        """Wait for the manager to exit by itself; return its status.
+        """Wait for the manager to exit; return its exit status.
 
-        Raises ``subprocess.TimeoutExpired`` if it does not; blocks the calling thread.
+        Raises ``subprocess.TimeoutExpired`` after ``timeout_s``.  Blocks the calling thread.
         """
         return self._process.wait(timeout_s)
 
@@ -92,9 +92,9 @@ class WorkerCommand:
     ) -> bool:
         """SIGKILL the worker process ``pid`` of this command and wait until it is gone.
 
-        With ``amid`` it is stopped first; if what it should be amid of is over by then, it goes on
-        and False is returned.  Raises ``ValueError`` if the pid is not of this command,
-        ``TimeoutError`` if it lives on.
+        With ``amid``, the process is stopped first and killed only if ``amid()`` is true.
+        Otherwise it continues, and the method returns False.  Raises ``ValueError`` if the pid is
+        not of this command, ``TimeoutError`` if the process does not die.
         """
         if not self._owns(pid):
             raise ValueError(f"pid {pid} is not a process of worker {self.name}")
@@ -115,7 +115,7 @@ class WorkerCommand:
         return True
 
     async def stop(self, *, timeout_s: float = STOP_TIMEOUT_S) -> bool:
-        """Let the command finish its running task and exit; return False if it had to be killed."""
+        """Let the command finish its task and exit; return False if it had to be killed."""
         if self.exit_status() is None:
             self._process.terminate()
         in_time = await _poll(lambda: self.exit_status() is not None, timeout_s)
@@ -123,9 +123,9 @@ class WorkerCommand:
         return in_time
 
     def kill_group(self) -> None:
-        """SIGKILL whatever is left of the command and reap it; idempotent."""
+        """SIGKILL the remaining processes of the command and reap them; idempotent."""
         if self._lifeline is None:
-            return  # the group's id may be somebody else's by now
+            return  # the group id may have been reused
         try:
             os.killpg(self.manager_pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -150,18 +150,18 @@ class WorkerCommand:
 
 
 async def _poll(condition: Callable[[], bool], timeout_s: float) -> bool:
-    """Wait until the condition holds; return False if it did not within the time."""
+    """Wait until the condition is true; return False after the time-out."""
     deadline_s = time.monotonic() + timeout_s
     while not (holds := condition()) and time.monotonic() < deadline_s:  # noqa: ASYNC110
-        await asyncio.sleep(POLL_INTERVAL_S)  # processes of others: there is nothing to wait on
+        await asyncio.sleep(POLL_INTERVAL_S)  # not child processes, so they cannot be waited for
     return holds
 
 
 def _state(pid: int) -> bytes:
-    """Return the state of a process, as one letter (a zombie only waits to be reaped)."""
+    """Return the state of a process as one letter; Z is a zombie, X means that it is gone."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return b"X"
-    # The state follows the command's name, which is in parentheses and may hold some itself.
+    # The state follows the command's name in parentheses; the name may contain parentheses too.
     return stat.rpartition(b")")[2].split()[0]

@@ -34,14 +34,19 @@ Rules:
 
 from __future__ import annotations
 
-from logstore.testing.conformance_cases.concurrency import ConcurrencyCases
-from logstore.testing.conformance_cases.exceptions import ExceptionCases
-from logstore.testing.conformance_cases.lifecycle import LifecycleCases
-from logstore.testing.conformance_cases.progress import ProgressCases
-from logstore.testing.conformance_cases.results import ResultCases
-from logstore.testing.conformance_cases.runner import CAPABILITIES
-from logstore.testing.conformance_cases.values import ValueCases
-from logstore.testing.conformance_cases.worker import WorkerCases
+from logstore._extras import missing
+
+try:
+    from logstore.testing.conformance_cases.concurrency import ConcurrencyCases
+    from logstore.testing.conformance_cases.exceptions import ExceptionCases
+    from logstore.testing.conformance_cases.lifecycle import LifecycleCases
+    from logstore.testing.conformance_cases.progress import ProgressCases
+    from logstore.testing.conformance_cases.results import ResultCases
+    from logstore.testing.conformance_cases.runner import CAPABILITIES
+    from logstore.testing.conformance_cases.values import ValueCases
+    from logstore.testing.conformance_cases.worker import WorkerCases
+except ModuleNotFoundError as error:
+    raise missing(__name__, "testing", error) from None
 
 __all__ = ["CAPABILITIES", "BackendConformance"]
 

@@ -36,8 +36,13 @@ Rules:
 
 from __future__ import annotations
 
-from logstore.testing.stateful_machines.backends import BackendMachine
-from logstore.testing.stateful_machines.base import Machine
-from logstore.testing.stateful_machines.stores import StoreMachine
+from logstore._extras import missing
+
+try:
+    from logstore.testing.stateful_machines.backends import BackendMachine
+    from logstore.testing.stateful_machines.base import Machine
+    from logstore.testing.stateful_machines.stores import StoreMachine
+except ModuleNotFoundError as error:
+    raise missing(__name__, "testing", error) from None
 
 __all__ = ["BackendMachine", "Machine", "StoreMachine"]

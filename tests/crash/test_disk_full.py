@@ -14,7 +14,7 @@ from typing import BinaryIO, NoReturn
 import pytest
 
 import logstore
-from logstore.engine import maintenance
+from logstore._engine import maintenance
 
 MEGABYTE = 1 << 20
 

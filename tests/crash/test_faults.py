@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pytest
 
 import logstore
-from logstore.engine import maintenance, osdep
+from logstore._engine import durability, maintenance
 
 from .harness import (
     COUNT,
@@ -231,7 +231,7 @@ def test_a_group_does_not_go_on_with_a_failed_log(
     failing = {"sync_data", "sync_file"}
 
     def fail_once(name: str) -> Callable[[int], None]:
-        real = getattr(osdep, name)
+        real = getattr(durability, name)
 
         def sync(fd: int) -> None:
             if name in failing:
@@ -246,13 +246,13 @@ def test_a_group_does_not_go_on_with_a_failed_log(
         store.set_result("before", 1)
         log = os.stat(f"{path}-log").st_ino
         for name in ("sync_data", "sync_file"):
-            monkeypatch.setattr(osdep, name, fail_once(name))
+            monkeypatch.setattr(durability, name, fail_once(name))
         writes = [
-            store.result_write("first", 1),
-            store.result_write("large", bytes(300_000)),
-            store.result_write("third", 3),
+            store._handle.result_write("first", 1),
+            store._handle.result_write("large", bytes(300_000)),
+            store._handle.result_write("third", 3),
         ]
-        store.writable_engine.committer.run(writes)
+        store._handle.writable_engine.committer.run(writes)
         assert failing == set()  # the log could not be replaced at once either
         assert isinstance(writes[0].error, logstore.WriteError)
         assert [write.error for write in writes[1:]] == [None, None]

@@ -90,7 +90,7 @@ def test_the_child_waits_for_the_parents_writer_lock(tmp_path: Path) -> None:
     """A writer lock that the parent holds keeps the child out as it does any process."""
     with logstore.open(tmp_path / "app.db", write_timeout_s=0.3) as store:
         store.set_result("a", 1)
-        engine = store.writable_engine
+        engine = store._handle.writable_engine
         forked = run_in_fork(lambda: store.set_result("b", 2))
         assert forked == 0
         assert engine.exclusively(lambda: run_in_fork(lambda: expect_timeout(store))) == 0

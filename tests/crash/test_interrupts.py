@@ -12,7 +12,7 @@ from types import FrameType
 import pytest
 
 import logstore
-from logstore.engine import maintenance
+from logstore._engine import maintenance
 from tests.untraced import Untraced
 
 ROUNDS, ROUNDS_MAX = 1500, 30_000

@@ -12,7 +12,7 @@ from itertools import count
 import pytest
 
 import logstore
-from logstore.engine import maintenance
+from logstore._engine import maintenance
 
 from .harness import COUNT, KILL_AFTER, KILL_BEFORE, OP_ALL, Allowed, Outcome, Step, Victims, verify
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import logstore
-from logstore.engine import opening
+from logstore._engine import opening, presence
 
 from .harness import Allowed, Outcome, Step, Victims, verify
 
@@ -32,7 +32,8 @@ def take_all(allowed: Allowed, outcomes: list[Outcome], ends: set[int]) -> None:
     for outcome in outcomes:
         assert outcome.status in ends, outcome.journal[-5:]
         assert outcome.errors == []
-        assert [line for line in outcome.journal if line[0] == "wrong"] == []
+        wrong = [line[1] for line in outcome.journal if line[0] == "wrong"]
+        assert wrong == [], "\n".join(wrong)
         allowed.take(outcome.journal)
 
 
@@ -138,7 +139,7 @@ def test_an_opener_that_is_overtaken_begins_again(
     last = start_peer(path)
     last.run("store.set_result('a', 1)")
     newcomer = start_peer()
-    real = opening._open_presence
+    real = presence.open_presence
     opened: list[int] = []
 
     def open_presence(path: str) -> int:
@@ -157,12 +158,14 @@ def test_an_opener_that_is_overtaken_begins_again(
         alone.append(os.fstat(fd).st_nlink)
         return real_alone(path, fd, *arguments, **options)
 
-    monkeypatch.setattr(opening, "_open_presence", open_presence)
+    monkeypatch.setattr(opening, "open_presence", open_presence)
     monkeypatch.setattr(opening, "_open_alone", open_alone)
     with logstore.open(path) as store:
         assert len(opened) > 1
         assert 0 not in alone
-        assert os.path.samestat(os.fstat(store.writable_engine.presence_fd), os.stat(f"{path}-shm"))
+        assert os.path.samestat(
+            os.fstat(store._handle.writable_engine.presence_fd), os.stat(f"{path}-shm")
+        )
         store.set_result("c", 3)
         if others:
             assert newcomer.run("store.get_result('c')") == 3
@@ -262,7 +265,10 @@ def test_threads_that_use_a_store_while_it_is_closed(tmp_path: Path) -> None:
 
 # -- stopped processes -------------------------------------------------------------------------
 
-STOP_WITH_LOCK = "store.writable_engine.exclusively(lambda: signal.raise_signal(signal.SIGSTOP))\n"
+STOP_WITH_LOCK = (
+    "engine = store._handle.writable_engine\n"
+    "engine.exclusively(lambda: signal.raise_signal(signal.SIGSTOP))\n"
+)
 STOP_IN_WRITE = """
 real = os.pwrite
 def stop(fd, data, at):
@@ -273,7 +279,7 @@ os.pwrite = stop
 store.set_result("stopped", 1)
 """
 STOP_IN_COMPACTION = """
-from logstore.engine import engine as module
+from logstore._engine import engine as module
 real = module.fold_into
 def stop(*args, **options):
     signal.raise_signal(signal.SIGSTOP)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import logstore
-from logstore.engine.copying import ATTEMPTS
-from logstore.engine.engine import COPY_LOG_FACTOR
+from logstore._engine.copying import ATTEMPTS
+from logstore._engine.engine import COPY_LOG_FACTOR
 
 if TYPE_CHECKING:
     from tests.conftest import Peer, Stores
@@ -31,7 +31,7 @@ OVERWRITES = 40
 COPIES = {"backup": "store.backup({copy!r})", "vacuum": "store.vacuum()", "check": "store.check()"}
 
 STOP_AT_A_PAGE = """
-from logstore.engine import pages
+from logstore._engine import pages
 pages.SLICE_BYTES = 1
 reads = []
 def read(snapshot, first, count, real=pages.Snapshot.read):

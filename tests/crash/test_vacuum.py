@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import logstore
-from logstore.engine.table import Table
+from logstore._engine.table import Table
 
 from .harness import Allowed, Victims, verify
 from .test_processes import hammer, take_all

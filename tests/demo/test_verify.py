@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from taskiq import TaskiqResult
 
-from logstore.backends import LogStoreResultBackend
 from logstore.demo.analysis import Report
 from logstore.demo.client import Outcome, Slice
 from logstore.demo.verify import Verdict, verify
+from logstore.taskiq import LogStoreResultBackend
 
 NAMES = [f"slice-{number:02}" for number in range(4)]
 ACKED = frozenset(NAMES[:2])
@@ -69,7 +69,7 @@ def test_a_lost_result_is_a_problem(path: Path) -> None:
 def test_a_changed_value_is_a_problem(path: Path) -> None:
     stored = all_results() | {NAMES[3]: result(NAMES[3], lines=11)}
     verdict = stored_and_verified(path, stored, all_results())
-    assert verdict.problems == ["slice-03: another value than was read before"]
+    assert verdict.problems == ["slice-03: its value differs from the first reading"]
 
 
 @pytest.mark.parametrize(("name", "problems"), [(NAMES[0], 1), (NAMES[3], 0)])
@@ -84,4 +84,4 @@ def test_a_result_that_ran_twice_may_differ_in_time_only_if_it_was_not_acked_bef
 def test_a_second_file_at_rest_is_a_problem(path: Path) -> None:
     (path.parent / "app.db-left").touch()
     verdict = stored_and_verified(path, all_results(), all_results())
-    assert "at rest there should be just app.db" in verdict.problems[0]
+    assert "expected only app.db after closing" in verdict.problems[0]

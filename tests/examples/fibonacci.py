@@ -4,7 +4,7 @@ import asyncio
 
 from taskiq import InMemoryBroker
 
-from logstore.backends import InmemoryResultBackend
+from logstore.taskiq import InmemoryResultBackend
 
 broker = InMemoryBroker().with_result_backend(InmemoryResultBackend(max_stored_results=500))
 

@@ -5,7 +5,7 @@ import sys
 
 from taskiq import InMemoryBroker
 
-from logstore.backends import FileResultBackend
+from logstore.taskiq import FileResultBackend
 
 directory = sys.argv[1] if len(sys.argv) > 1 else "./task_results"
 broker = InMemoryBroker().with_result_backend(FileResultBackend(directory))

@@ -5,7 +5,7 @@ import asyncio
 from taskiq import Context, InMemoryBroker, TaskiqDepends
 
 from logstore import TaskProgress
-from logstore.backends import InmemoryResultBackend
+from logstore.taskiq import InmemoryResultBackend
 
 backend: InmemoryResultBackend[int] = InmemoryResultBackend(max_stored_results=500)
 broker = InMemoryBroker().with_result_backend(backend)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from taskiq import TaskiqResultTimeoutError, ZeroMQBroker
 
-from logstore.backends import LogStoreResultBackend
+from logstore.taskiq import LogStoreResultBackend
 
 directory = os.environ.get("EXAMPLE_DIR", ".")
 socket = f"ipc://{directory}/tasks.socket"

@@ -37,7 +37,7 @@ class Fault(NamedTuple):
     new: str
 
 
-NO_FLUSH = Fault("log.py", "        osdep.sync_data(self.fd)\n", "        pass\n")
+NO_FLUSH = Fault("log.py", "        durability.sync_data(self.fd)\n", "        pass\n")
 STALE_READER = Fault(
     "engine.py",
     "        if overlay.state == self.header.words[STATE]:\n            return overlay\n",
@@ -45,11 +45,11 @@ STALE_READER = Fault(
 )
 ERROR_IS_LOST = Fault(
     "groups.py",
-    "        else:\n            for write in writes:",
-    "        finally:\n            for write in writes:",
+    "    else:\n        for write in writes:",
+    "    finally:\n        for write in writes:",
 )
 LAST_FRAME_LOST = Fault(
-    "opening.py",
+    "recovery.py",
     "    overlay.apply([(frame.key, frame.entry) for frame in found], end)\n",
     "    overlay.apply([(frame.key, frame.entry) for frame in found[:-1]], end)\n",
 )
@@ -77,7 +77,7 @@ def broken(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
         shutil.copytree(
             ROOT / package, root / package, ignore=shutil.ignore_patterns("__pycache__")
         )
-    file = root / "logstore" / "engine" / fault.file
+    file = root / "logstore" / "_engine" / fault.file
     text = file.read_text()
     assert text.count(fault.old) == 1, "the fault no longer fits the code"
     file.write_text(text.replace(fault.old, fault.new))

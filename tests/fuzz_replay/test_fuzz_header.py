@@ -20,7 +20,7 @@ FAULTS: dict[str, tuple[str, dict[str, str]]] = {
     "the header of an earlier boot is trusted": (
         "header.py",
         {
-            "            and (words[W_BOOT], words[W_BOOT + 1]) == _halves(osdep.boot_id())\n": "",
+            "            and (words[W_BOOT], words[W_BOOT + 1]) == _halves(system.boot_id())\n": "",
         },
     ),
     "less than was published counts as all": (
@@ -36,22 +36,22 @@ FAULTS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "a table that was replaced is not noticed": (
-        "opening.py",
+        "joining.py",
         {
             "if _inode(path) != words[TABLE_INODE] or not": "if not",
             "published = (words[TABLE_INODE],": "published = (table.inode,",
         },
     ),
     "a store whose files were replaced is joined": (
-        "opening.py",
+        "joining.py",
         {"if header.is_live() and not words[REPLACED]:": "if header.is_live():"},
     ),
     "the table of a dead vacuum is not joined": (
-        "opening.py",
+        "joining.py",
         {"                _publish_vacuumed(path, header, log)\n": ""},
     ),
     "a table is opened without its lock file": (
-        "opening.py",
+        "joining.py",
         {' or not os.path.lexists(path + "-lock"):': ":"},
     ),
     "a table that was overwritten is not noticed": (
@@ -67,7 +67,7 @@ def test_a_fault_planted_in_the_engine_is_found(fault: str, tmp_path: Path) -> N
     for package in ("logstore", "fuzz"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=ignore)
     name, edits = FAULTS[fault]
-    file = tmp_path / "logstore" / "engine" / name
+    file = tmp_path / "logstore" / "_engine" / name
     source = file.read_text()
     for old, new in edits.items():
         assert source.count(old) == 1

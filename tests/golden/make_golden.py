@@ -21,8 +21,8 @@ from typing import Any
 from uuid import UUID
 
 import logstore
-from logstore.engine import maintenance
-from logstore.engine.frames import FORMAT_VERSION
+from logstore._engine import maintenance
+from logstore._engine.frames import FORMAT_VERSION
 
 MOMENT = dt.datetime(2024, 2, 29, 12, 30, 15, 123456)
 

@@ -25,9 +25,10 @@ from taskiq import AsyncTaskiqTask, TaskiqResult
 from taskiq.exceptions import TaskiqError
 
 import logstore
-from logstore import AsyncStore, Event, TaskProgress, aio, waiters
-from logstore.backends import InmemoryResultBackend, LogStoreResultBackend
-from logstore.engine import maintenance, notify
+from logstore import AsyncStore, Event, TaskProgress, aio
+from logstore._engine import maintenance, notify
+from logstore._loops import waiters
+from logstore.taskiq import InmemoryResultBackend, LogStoreResultBackend
 from tests.support.bystanders import DEADLINE_S, OtherThread
 from tests.support.interrupts import Place, find_places, interrupt
 
@@ -141,7 +142,7 @@ class World:
 
     def assert_clean(self) -> None:
         """Nothing is left of a call."""
-        notifier = self.store.store._handle.notifier
+        notifier = self.store.store._handle._lease.notifier
         assert self.loop.until(lambda: not extra_threads()), extra_threads()
         assert self.loop.until(lambda: not notifier._by_key and not notifier._to_all), "told"
         for waiting in self.store._waiters.values():
@@ -263,7 +264,7 @@ async def follow_some(watch: AsyncGenerator[Event, None], store: AsyncStore, tas
 
 
 def is_followed(store: AsyncStore) -> bool:
-    notifier = store.store._handle.notifier
+    notifier = store.store._handle._lease.notifier
     references = itertools.chain(notifier._to_all, *notifier._by_key.values())
     return any(isinstance(reference(), aio._Following) for reference in references)
 

@@ -11,7 +11,7 @@ import sys
 from itertools import count
 
 import logstore
-from logstore.engine import maintenance
+from logstore._engine import maintenance
 
 maintenance.IDLE_S = 1e6
 STEADY = 500

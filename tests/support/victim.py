@@ -26,9 +26,9 @@ from typing import Any
 
 import logstore
 from fuzz.processes import run_and_leave
-from logstore.engine import engine, maintenance
-from logstore.engine.header import SharedHeader
-from logstore.engine.log import Log
+from logstore._engine import engine, maintenance
+from logstore._engine.header import SharedHeader
+from logstore._engine.log import Log
 
 maintenance.IDLE_S = 1e6  # the steps alone decide what happens
 
@@ -204,12 +204,16 @@ class Steps:
         store.set_result(key, as_value(value))
 
     def _group(self, store: logstore.Store, values: dict[str, Any]) -> None:
-        store.commit([store.result_write(key, as_value(value)) for key, value in values.items()])
+        store._handle.commit(
+            [store._handle.result_write(key, as_value(value)) for key, value in values.items()]
+        )
 
     def _mixed(self, store: logstore.Store, values: dict[str, Any]) -> dict[str, str | None]:
         """As ``group``, with an outcome for each write."""
-        writes = {key: store.result_write(key, as_value(value)) for key, value in values.items()}
-        store.writable_engine.committer.run(list(writes.values()))
+        writes = {
+            key: store._handle.result_write(key, as_value(value)) for key, value in values.items()
+        }
+        store._handle.writable_engine.committer.run(list(writes.values()))
         return {
             key: None if write.error is None else type(write.error).__name__
             for key, write in writes.items()

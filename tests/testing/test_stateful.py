@@ -13,13 +13,13 @@ from hypothesis.stateful import run_state_machine_as_test
 from taskiq.result import TaskiqResult
 
 import logstore
-from logstore.backends import (
+from logstore._engine import maintenance
+from logstore.taskiq import (
     DummyResultBackend,
     FileResultBackend,
     InmemoryResultBackend,
     LogStoreResultBackend,
 )
-from logstore.engine import maintenance
 from logstore.testing.stateful import BackendMachine, Machine, StoreMachine
 
 PROFILE = settings(
@@ -86,7 +86,7 @@ class OneTimeMachine(BackendMachine):
         return LogStoreResultBackend(place / "app.db", keep_results=False)
 
 
-@pytest.mark.filterwarnings("ignore::logstore.backends.errors.WaitingForNothingWarning")
+@pytest.mark.filterwarnings("ignore::logstore.taskiq.errors.WaitingForNothingWarning")
 @pytest.mark.parametrize(
     "machine", [InmemoryMachine, DummyMachine, FileMachine, LogStoreMachine, OneTimeMachine]
 )

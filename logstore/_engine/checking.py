@@ -1,0 +1,275 @@
+"""Verifying a store, and saving what a damaged log still holds.
+
+Rules: a check changes nothing.  That of an open store verifies a private copy of the table, so that
+it pins no page, however long it takes, and no reader waits for it.  Every record has its index keys
+and every index key its record: that is shown by looking up the former and comparing the counts.
+Salvage keeps the damaged log under another name; it folds every whole frame in the order of the log
+and says what lay between them.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import NamedTuple
+
+from logstore._engine import files, frames, records, shelter
+from logstore._engine.clock import runs_again
+from logstore._engine.copying import copy_table, is_taken, make_copy, open_copy, take
+from logstore._engine.engine import Engine
+from logstore._engine.failures import raise_write_error
+from logstore._engine.frames import DELETED, EXPIRED, RESULT
+from logstore._engine.frames import PROGRESS as PROGRESS_KIND
+from logstore._engine.header import HELD_BY_CHECK
+from logstore._engine.log import FIRST_OFFSET
+from logstore._engine.overlay import Overlay
+from logstore._engine.reading import Reading
+from logstore._engine.records import TIME, Mark
+from logstore._engine.table import (
+    DATABASES,
+    EXPIRIES,
+    GONE,
+    IDS,
+    LISTING_KEYS,
+    PROGRESS,
+    RESULTS,
+    RUNNING,
+    Table,
+    Txn,
+)
+from logstore.errors import (
+    CorruptionError,
+    CorruptRecordError,
+    LogstoreError,
+    StoreBusyError,
+)
+from logstore.types import CheckReport
+
+PROBLEMS_MAX = 1000
+_RETRY_S = 0.01
+
+
+def check(engine: Reading) -> CheckReport:
+    """Verify the log's frames and the table's records and indexes.
+
+    Of an open store that needs space on the disk for what is in the table.  Raises DiskFullError
+    if there is none, WriteError, and StoreBusyError if compactions that could not wait kept coming.
+    """
+    problems: list[str] = []
+    log_frames = 0
+    try:
+        engine.view()
+        log_frames = _check_log(engine, problems)
+    except CorruptionError as exc:
+        problems.append(str(exc))
+    counts = (0, 0, 0)
+    try:
+        if isinstance(engine, Engine):
+            counts = _check_copy(engine, problems)
+        else:  # at rest
+            counts = engine.from_table(lambda table: _check_whole(table, problems))
+    except CorruptionError as exc:
+        problems.append(str(exc))
+    results, progress, gone = counts
+    return CheckReport(
+        engine.path, results, progress, gone, log_frames, tuple(problems[:PROBLEMS_MAX])
+    )
+
+
+def _check_log(engine: Reading, problems: list[str]) -> int:
+    while True:
+        epoch = engine.log_state()[0] >> 32
+        committed = engine.log_end()
+        data = engine.read_log()
+        if engine.log_state()[0] >> 32 == epoch:
+            break
+    found, end = frames.scan(data, FIRST_OFFSET, engine.seed, epoch)
+    if end < committed:
+        problems.append(
+            f"{engine.path}-log: expected a whole frame of epoch {epoch} at offset {end}, found "
+            f"none, although everything up to {committed} was published"
+        )
+    return len(found)
+
+
+class _TakenError(LogstoreError):
+    """Another process is copying the table for a check."""
+
+
+def _check_copy(engine: Engine, problems: list[str]) -> tuple[int, int, int]:
+    deadline = time.monotonic() + engine.options.write_timeout_s
+    while True:
+        try:
+            return make_copy(engine, "check", lambda: _copy_and_check(engine, problems))
+        except _TakenError:
+            if time.monotonic() > deadline:
+                raise StoreBusyError(
+                    f"{engine.path}: other processes have been copying it for checks for more than "
+                    f"{engine.options.write_timeout_s} s"
+                ) from None
+            shelter.check()
+            time.sleep(_RETRY_S)
+        except OSError as exc:
+            raise_write_error(engine.path, exc)
+
+
+def _copy_and_check(engine: Engine, problems: list[str]) -> tuple[int, int, int]:
+    temporary = engine.path + "-check"
+    if is_taken(engine, HELD_BY_CHECK, temporary):
+        raise _TakenError
+    fd = take(engine, temporary)
+    try:
+        copy_table(engine, HELD_BY_CHECK, fd)
+        copy = open_copy(fd, temporary, readonly=True)
+    finally:
+        engine.let_compactions_go_on(HELD_BY_CHECK)
+        if files.is_at(fd, temporary):
+            files.remove(temporary)
+        files.close(fd)
+    copy.path = engine.path  # for what is said of it
+    try:
+        return _check_whole(copy, problems)
+    finally:
+        copy.close()
+
+
+def _check_whole(table: Table, problems: list[str]) -> tuple[int, int, int]:
+    return table.read(lambda txn: _check_table(table, txn, problems))
+
+
+def _check_table(table: Table, txn: Txn, problems: list[str]) -> tuple[int, int, int]:
+    """Follow every mark to its records and every record to its expiry, and compare counts."""
+    expected = dict.fromkeys(DATABASES, 0)
+    data_bytes = 0
+    with txn.cursor(db=table.db[IDS]) as cursor:
+        for raw_key, raw_mark in cursor.iternext():
+            key = bytes(raw_key)
+            expected[IDS] += 1
+            try:
+                mark = records.decode_mark(table.seed, key, bytes(raw_mark), table.path)
+            except CorruptRecordError as exc:
+                problems.append(str(exc))
+                continue
+            for name, time_us in zip((RESULTS, GONE, PROGRESS), mark, strict=True):
+                if time_us:
+                    expected[name] += 1
+                    data_bytes += _check_record(table, txn, key, name, time_us, expected, problems)
+            expected[RUNNING] += _check_running(table, txn, key, mark, problems)
+    if not problems:
+        for name in DATABASES:
+            found = txn.stat(table.db[name])["entries"]
+            if found != expected[name]:
+                problems.append(
+                    f"{table.path}: {name.decode()} has {found} entries, expected {expected[name]}"
+                )
+        meta = table.read_meta_in(txn)
+        if data_bytes != meta.data_bytes:
+            problems.append(
+                f"{table.path}: {data_bytes} bytes of data, but the header says {meta.data_bytes}"
+            )
+    return expected[RESULTS], expected[PROGRESS], expected[GONE]
+
+
+def _check_running(table: Table, txn: Txn, key: bytes, mark: Mark, problems: list[str]) -> bool:
+    """Whether the progress of a task has to be among that of the tasks that run."""
+    if not mark.progress_us:
+        return False
+    if mark.result_us:
+        result = table.head_in(txn, RESULTS, mark.result_us)
+        if result is None or not runs_again(result, mark.progress_us):
+            return False
+    if txn.get(TIME.pack(mark.progress_us), db=table.db[RUNNING]) is None:
+        problems.append(f"{table.path}: {key!r} is missing from the running tasks")
+    return True
+
+
+_KINDS_IN = {RESULTS: (RESULT,), PROGRESS: (PROGRESS_KIND,), GONE: (DELETED, EXPIRED)}
+
+
+def _check_record(
+    table: Table,
+    txn: Txn,
+    key: bytes,
+    name: bytes,
+    time_us: int,
+    expected: dict[bytes, int],
+    problems: list[str],
+) -> int:
+    """One record; the bytes of data in it."""
+    try:
+        record = table.record_in(txn, name, time_us, key)
+    except CorruptRecordError as exc:
+        problems.append(str(exc))
+        return 0
+    entry = record.entry
+    if entry.kind not in _KINDS_IN[name]:
+        problems.append(f"{table.path}: the record of {key!r} is of kind {entry.kind}")
+    if entry.expires_us and name != GONE:
+        expected[EXPIRIES] += 1
+        expiry = records.EXPIRY.pack(entry.expires_us, entry.kind, time_us)
+        if txn.get(expiry, db=table.db[EXPIRIES]) is None:
+            problems.append(f"{table.path}: the expiry of {key!r} is missing from its index")
+    return 0 if name == GONE else len(key) + record.size
+
+
+def overlay_difference(engine: Reading, view: Overlay) -> tuple[int, int]:
+    """How many results and progress records the log adds to the table's, or takes from them."""
+    in_log = {key: entry.kind == RESULT for key, entry in list(view.results.items())}
+    running = {key: entry is not None for key, entry in list(view.progress.items())}
+    keys = list(in_log.keys() | running.keys())
+    results = progress = 0
+    for at in range(0, len(keys), LISTING_KEYS):
+        part = keys[at : at + LISTING_KEYS]
+        for key, mark in zip(part, engine.from_table(partial(Table.marks, keys=part)), strict=True):
+            if key in in_log:
+                results += in_log[key] - bool(mark.result_us)
+            if key in running:
+                progress += running[key] - bool(mark.progress_us)
+    return results, progress
+
+
+# -- salvage ---------------------------------------------------------------------------------
+
+
+class Salvaged(NamedTuple):
+    """What a salvage has done: fields of the report."""
+
+    salvaged_frames: int
+    lost_bytes: int
+    kept_log: str
+
+
+def salvage_live(engine: Engine) -> CheckReport:
+    """Fold every whole frame of an open store's log, and go on with a new log.
+
+    What this process has in memory of the log counts as whole.  Raises WriteError.
+    """
+
+    def salvage() -> Salvaged | None:
+        overlay = engine.overlay
+        epoch = engine.log_state()[0] >> 32
+        salvaged = Overlay(epoch)
+        if overlay.epoch == epoch:
+            salvaged.apply(overlay.changed, overlay.applied)
+        data = engine.read_log()
+        found, lost = whole_frames(data, salvaged.applied - FIRST_OFFSET, engine.seed, epoch)
+        if frames.scan(data, FIRST_OFFSET, engine.seed, epoch)[1] >= engine.log_end():
+            return None
+        salvaged.apply([(frame.key, frame.entry) for frame in found], engine.log_end())
+        saved = Salvaged(len(found), lost, files.keep_aside(engine.log.path, "damaged"))
+        engine.adopt_salvaged(salvaged)
+        return saved
+
+    saved = engine.exclusively(salvage, recover=False)
+    report = check(engine)
+    return report if saved is None else report._replace(**saved._asdict())
+
+
+def whole_frames(data: bytes, start: int, seed: int, epoch: int) -> tuple[list[frames.Frame], int]:
+    """All whole frames behind index ``start``, and how many bytes between them are lost."""
+    found = list(frames.find_frames(data, start, FIRST_OFFSET, seed, epoch))
+    lost, position = 0, FIRST_OFFSET + start
+    for frame in found:
+        lost += frame.offset - position
+        position = frame.end
+    return found, lost

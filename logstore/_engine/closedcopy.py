@@ -1,0 +1,69 @@
+"""Making a closed store of a copied table: for a backup, and for what would be lost otherwise.
+
+Rules: the copy is complete, marked as closed, and on the disk before it gets its name; it never
+overwrites a file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from logstore._engine import durability, files
+from logstore._engine.compaction import fold_into
+from logstore._engine.overlay import Overlay
+from logstore._engine.table import Table
+
+
+def write_closed(destination: str, like: int, fill: Callable[[int], object], log: Overlay) -> None:
+    """Put a closed store at a path where nothing is.
+
+    ``fill`` copies a table into an empty file, given as a descriptor; ``log`` is folded into it, if
+    the table had not been.  The file gets the owner and mode of the open file ``like``.  Raises
+    FileExistsError, OSError, lmdb.Error or a LogstoreError; no file is left then.
+    """
+    temporary = f"{destination}-partial-{os.urandom(4).hex()}"
+    fd = files.open_file(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, like=like)
+    try:
+        fill(fd)
+        _fold_and_close(temporary, log)
+        durability.sync_file(fd)
+        os.link(temporary, destination)  # fails where a rename would overwrite
+        os.unlink(temporary)
+        durability.sync_directory(os.path.dirname(destination))
+    finally:
+        files.close(fd)
+        files.remove(temporary)
+
+
+def write_new(destination: str, like: Table, log: Overlay) -> None:
+    """As :func:`write_closed`, with nothing but ``log`` in it."""
+    temporary = f"{destination}-empty-{os.urandom(4).hex()}"
+
+    def fill(fd: int) -> None:
+        Table.create(temporary, like.meta.uuid)
+        try:
+            with open(temporary, "rb") as empty:
+                durability.pwrite_all(fd, empty.read(), 0)
+        finally:
+            files.remove(temporary)
+
+    write_closed(destination, like.fd, fill, log)
+
+
+def _fold_and_close(path: str, log: Overlay) -> None:
+    copy = Table(path, lock=False)
+    try:
+        is_missing = copy.meta.epoch <= log.epoch
+        fold_into(
+            copy,
+            [(log.results, log.progress)] if is_missing else [],
+            None,
+            now_us=0,
+            last_time_us=0,
+            epoch=copy.meta.epoch,  # a log with frames of that epoch is newer than the copy
+            incarnation=copy.meta.incarnation,
+            clean=True,
+        )
+    finally:
+        copy.close()

@@ -1,0 +1,88 @@
+"""Closing a store for this process; the last process leaves one file.
+
+Rules: under the writer lock, the process asks for both presence locks exclusively.  If it gets
+them it folds the log, marks the table as clean and removes the side files.  Otherwise it flushes.
+What was acked is on the disk before a lock is given back.
+"""
+
+from __future__ import annotations
+
+import lmdb
+
+from logstore._engine import files, identity, locks
+from logstore._engine.engine import Engine
+from logstore._engine.failures import raise_write_error
+from logstore._engine.header import (
+    REPLACED,
+)
+from logstore._engine.presence import close_presence, remove_leftovers, wait_for_table
+from logstore.errors import (
+    OpenError,
+    StoreReplacedError,
+)
+
+
+def close_engine(engine: Engine) -> None:
+    """Close a store for this process; the last process out leaves one file.
+
+    Raises WriteError if the last compaction failed: the side files then stay, and nothing is
+    lost.  Raises StoreReplacedError if what was acked is not in the file at the path; if it could
+    not be put in safety, the store stays open.
+    """
+    path = engine.path
+
+    def leave() -> bool:
+        identity.verify(engine)
+        # Conversion may drop our shared lock if others hold theirs; we are leaving anyway.
+        alone = (
+            locks.try_lock(engine.presence_fd)
+            and files.is_at(engine.presence_fd, path + "-shm")
+            and wait_for_table(engine.table.fd)
+        )
+        if alone:
+            engine.fold(clean=True)
+        else:
+            engine.flush()
+        engine.stop()
+        if alone:
+            engine.header.begin_rebuild()
+        return alone
+
+    try:
+        alone = engine.exclusively(leave)
+    except StoreReplacedError as exc:
+        _close_replaced(engine, exc)
+        return
+    except BaseException as exc:
+        engine.stop()
+        _release(engine)
+        if not isinstance(exc, OSError | lmdb.Error | OpenError):
+            raise
+        raise_write_error(path, exc)
+    try:
+        engine.release()
+        if alone:
+            files.remove(path + "-log")
+            remove_leftovers(path)
+            files.remove(path + "-shm")
+    except OSError:
+        pass  # the table is complete and marked so: whoever opens it next tidies up
+    finally:
+        close_presence(engine.presence_fd)
+
+
+def _release(engine: Engine) -> None:
+    try:
+        engine.release()
+    finally:
+        close_presence(engine.presence_fd)
+
+
+def _close_replaced(engine: Engine, error: StoreReplacedError) -> None:
+    replaced = engine.header.words[REPLACED]
+    if not replaced:
+        raise error  # it could not be put in safety: this process has the last copy
+    engine.stop()
+    _release(engine)
+    if replaced == identity.ELSEWHERE:
+        raise error

@@ -1,0 +1,369 @@
+"""Compaction: folding the newest record per task into the table, in one transaction.
+
+Rules: called under the writer lock (or on a table that nobody else has yet, by a vacuum).  Marks
+and indexes are kept in step with the records in the same transaction, which also carries the new
+epoch: either the old table and the old epoch's frames are complete, or the new table is.  Folding
+the same entries twice changes nothing.  Damage in what is replaced does not stop a compaction.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import lmdb
+
+from logstore._engine import records
+from logstore._engine.clock import runs_again
+from logstore._engine.failures import blame_space
+from logstore._engine.frames import EXPIRED, HAD_RESULT, RESULT, Entry
+from logstore._engine.frames import PROGRESS as PROGRESS_KIND
+from logstore._engine.options import Retention
+from logstore._engine.records import EXPIRY, RECORD, TIME, Mark
+from logstore._engine.table import EXPIRIES, GONE, IDS, PROGRESS, RESULTS, RUNNING, Table, Txn
+from logstore.errors import CorruptRecordError
+
+GONE_KEPT_US = 24 * 3600 * 1_000_000
+GONE_COUNT_MAX = 100_000
+# How much of what has expired, is over a limit or is to be forgotten a compaction takes away: this
+# many records of each, and twice as many as it folds, and more while this time has not passed.
+PURGE_MIN = 200
+PURGE_S = 0.02
+
+Batch = tuple[Mapping[bytes, Entry], Mapping[bytes, "Entry | None"]]  # results, progress
+
+
+class Fold:
+    """One compaction's transaction on one table."""
+
+    def __init__(self, table: Table, txn: Txn, last_time_us: int) -> None:
+        self._table = table
+        self._txn = txn
+        self._db = table.db
+        self._seed = table.seed
+        self._meta = table.read_meta_in(txn)
+        self._data_bytes = self._meta.data_bytes
+        self._results = txn.stat(table.db[RESULTS])["entries"]
+        self._gone = txn.stat(table.db[GONE])["entries"]
+        self._folded = 0
+        self.last_time_us = last_time_us
+
+    # -- folding ----------------------------------------------------------------------------
+
+    def apply(self, results: Mapping[bytes, Entry], progress: Mapping[bytes, Entry | None]) -> None:
+        """Put or delete the newest record of each key.
+
+        Marks go in the order of their keys, records in the order of their times: each is how
+        its tree is cheapest to fill.
+        """
+        for key in sorted(progress):
+            if progress[key] is None:
+                self._clear_progress(key)
+        self._mark_results(results)
+        for key in sorted(progress):
+            newest = progress[key]
+            if newest is not None:
+                self._mark_progress(key, newest, results.get(key))
+        for name, source in ((RESULTS, results), (PROGRESS, progress)):
+            kind = RESULT if name == RESULTS else PROGRESS_KIND
+            new = [(e.time_us, k, e) for k, e in source.items() if e is not None and e.kind == kind]
+            new.sort()
+            self._put_records(name, new)
+        self._folded += len(results) + len(progress)
+
+    def finish(
+        self, retention: Retention, *, now_us: int, epoch: int, incarnation: int, clean: bool
+    ) -> None:
+        """Drop what has expired or is over the limits, and write the meta record."""
+        until_s = time.perf_counter() + PURGE_S
+        gone = self._gone
+        self._purge_expired(now_us, self._budget(until_s))
+        self._evict(retention, self._budget(until_s))
+        # As many at least as have come, so that they do not become more and more.
+        self._forget_gone(now_us - GONE_KEPT_US, self._budget(until_s, max(0, self._gone - gone)))
+        self.write_meta(epoch, incarnation, clean)
+
+    def _budget(self, until_s: float, count: int = 0) -> Iterator[None]:
+        """Once for each record that may be taken away."""
+        for _ in range(count + max(PURGE_MIN, 2 * self._folded)):
+            yield
+        while time.perf_counter() < until_s:
+            yield
+
+    def write_meta(self, epoch: int, incarnation: int, clean: bool) -> None:
+        """Write the meta record alone."""
+        meta = self._meta._replace(
+            epoch=epoch, incarnation=incarnation, clean=clean, data_bytes=max(self._data_bytes, 0)
+        )
+        self._table.write_meta(self._txn, meta)
+
+    # -- one task ---------------------------------------------------------------------------
+
+    def _mark(self, key: bytes) -> Mark:
+        try:
+            return self._table.mark_in(self._txn, key) or Mark()
+        except CorruptRecordError:
+            return Mark()
+
+    def _set_mark(self, key: bytes, mark: Mark) -> None:
+        if any(mark):
+            self._txn.put(key, records.encode_mark(self._seed, key, mark), db=self._db[IDS])
+        else:
+            self._txn.delete(key, db=self._db[IDS])
+
+    def _mark_results(self, results: Mapping[bytes, Entry]) -> None:
+        """Mark or remove the results; ids that are new to the table go in together."""
+        keys = sorted(results)
+        ids = self._db[IDS]
+        with self._txn.cursor(db=ids) as cursor:
+            known = {bytes(key) for key, _ in cursor.getmulti(keys)}
+        new: list[tuple[bytes, bytes]] = []
+        for key in keys:
+            entry = results[key]
+            if entry.kind != RESULT:
+                self._remove(key, entry)
+            elif key in known:
+                self._mark_result(key, entry)
+            else:
+                new.append((key, records.encode_mark(self._seed, key, (entry.time_us, 0, 0))))
+        with self._txn.cursor(db=ids) as cursor:
+            cursor.putmulti(new)
+
+    def _mark_result(self, key: bytes, entry: Entry) -> None:
+        mark = self._mark(key)
+        if mark.result_us:
+            self._drop_record(RESULTS, mark.result_us)
+        elif mark.gone_us:
+            self._drop_record(GONE, mark.gone_us)
+        mark = Mark(entry.time_us, 0, mark.progress_us)
+        self._set_running(mark, entry)
+        self._set_mark(key, mark)
+
+    def _mark_progress(self, key: bytes, entry: Entry, result: Entry | None) -> None:
+        """Mark progress; ``result`` is what comes with it for the task and is not in yet."""
+        mark = self._mark(key)
+        if mark.progress_us:
+            self._drop_record(PROGRESS, mark.progress_us)
+            self._txn.delete(TIME.pack(mark.progress_us), db=self._db[RUNNING])
+        mark = mark._replace(progress_us=entry.time_us)
+        if result is None and mark.result_us:
+            result = self._table.head_in(self._txn, RESULTS, mark.result_us)
+        self._set_running(mark, result)
+        self._set_mark(key, mark)
+
+    def _set_running(self, mark: Mark, result: Entry | None) -> None:
+        """Keep the progress of a mark with that of the tasks that run, or take it away.
+
+        They are those without a result, and those that will have none when it has expired.
+        """
+        if not mark.progress_us:
+            return
+        runs = not mark.result_us or (result is not None and runs_again(result, mark.progress_us))
+        time_key = TIME.pack(mark.progress_us)
+        if runs:
+            self._txn.put(time_key, b"", db=self._db[RUNNING])
+        else:
+            self._txn.delete(time_key, db=self._db[RUNNING])
+
+    def _clear_progress(self, key: bytes) -> None:
+        mark = self._mark(key)
+        if mark.progress_us:
+            self._drop_record(PROGRESS, mark.progress_us)
+            self._txn.delete(TIME.pack(mark.progress_us), db=self._db[RUNNING])
+            self._set_mark(key, mark._replace(progress_us=0))
+
+    def _remove(self, key: bytes, entry: Entry) -> None:
+        """Take away result and progress; remember the id as ``entry`` says.
+
+        Also one that had no result: who follows the changes may have seen its progress.
+        """
+        mark = self._mark(key)
+        progress_us = mark.progress_us
+        if entry.kind == EXPIRED and progress_us > entry.expires_us:
+            # The task runs again under its old id: its progress is newer than what expired.
+            self._txn.put(TIME.pack(progress_us), b"", db=self._db[RUNNING])
+        elif progress_us:
+            self._clear_progress(key)
+            progress_us = 0
+        if mark.result_us:
+            self._drop_record(RESULTS, mark.result_us)
+        if mark.gone_us:
+            self._drop_record(GONE, mark.gone_us)
+        flags = HAD_RESULT if mark.result_us else entry.flags & HAD_RESULT
+        gone = Entry(entry.kind, flags, entry.time_us, entry.expires_us, b"")
+        self._put_records(GONE, [(gone.time_us, key, gone)])
+        self._set_mark(key, Mark(0, entry.time_us, progress_us))
+
+    # -- one record -------------------------------------------------------------------------
+
+    def _put_records(self, name: bytes, entries: Sequence[tuple[int, bytes, Entry]]) -> None:
+        """Put records, given with their times and in the order of these."""
+        raws = [
+            (TIME.pack(time_us), records.encode_record(self._seed, key, entry))
+            for time_us, key, entry in entries
+        ]
+        with self._txn.cursor(db=self._db[name]) as cursor:
+            consumed, appended = cursor.putmulti(raws, append=True)
+            if appended < consumed:
+                cursor.putmulti(raws)  # not all the newest: folded before, or expired
+        if name != GONE:
+            expiries = [
+                (EXPIRY.pack(entry.expires_us, entry.kind, time_us), b"")
+                for time_us, _, entry in entries
+                if entry.expires_us
+            ]
+            with self._txn.cursor(db=self._db[EXPIRIES]) as cursor:
+                cursor.putmulti(sorted(expiries))
+        self._count(name, len(raws), sum([len(raw) for _, raw in raws]))
+
+    def _drop_record(self, name: bytes, time_us: int) -> None:
+        time_key = TIME.pack(time_us)
+        raw = self._txn.get(time_key, db=self._db[name])
+        if raw is None:
+            return
+        size = len(raw)
+        if size >= RECORD.size and name != GONE:
+            _, kind, _, _, expires_us = RECORD.unpack_from(raw)
+            if expires_us:
+                expiry = EXPIRY.pack(expires_us, kind, time_us)
+                self._txn.delete(expiry, db=self._db[EXPIRIES])
+        self._txn.delete(time_key, db=self._db[name])
+        self._count(name, -1, -size)
+
+    def _count(self, name: bytes, count: int, raw_bytes: int) -> None:
+        if name == GONE:
+            self._gone += count
+            return
+        self._data_bytes += raw_bytes - count * RECORD.size
+        if name == RESULTS:
+            self._results += count
+
+    # -- retention --------------------------------------------------------------------------
+
+    def _purge_expired(self, now_us: int, budget: Iterator[None]) -> None:
+        for _ in budget:
+            with self._txn.cursor(db=self._db[EXPIRIES]) as cursor:
+                if not cursor.first():
+                    return
+                expires_us, kind, time_us = EXPIRY.unpack(cursor.key())
+                if expires_us > now_us:
+                    return
+                cursor.delete()
+            name = RESULTS if kind == RESULT else PROGRESS
+            key = self._key_of(name, time_us)
+            mark = Mark() if key is None else self._mark(key)
+            if key is None or time_us not in mark:
+                self._drop_record(name, time_us)
+            elif kind == RESULT:
+                self._expire(key, max(expires_us, time_us))
+            else:
+                self._clear_progress(key)
+
+    def _expire(self, key: bytes, end_us: int) -> None:
+        """Take a result away; progress up to ``end_us``, in record time, goes with it."""
+        self.last_time_us += 1
+        self._remove(key, Entry(EXPIRED, HAD_RESULT, self.last_time_us, end_us, b""))
+
+    def _evict(self, retention: Retention, budget: Iterator[None]) -> None:
+        for _ in budget:
+            time_us = self._oldest(RESULTS)
+            if time_us is None or not is_over(retention, self._results, self._data_bytes):
+                return
+            key = self._key_of(RESULTS, time_us)
+            if key is None or self._mark(key).result_us != time_us:
+                self._drop_record(RESULTS, time_us)
+            else:
+                self._expire(key, self.last_time_us + 1)
+
+    def _forget_gone(self, oldest_kept_us: int, budget: Iterator[None]) -> None:
+        for _ in budget:
+            time_us = self._oldest(GONE)
+            if time_us is None or (time_us >= oldest_kept_us and self._gone <= GONE_COUNT_MAX):
+                return
+            key = self._key_of(GONE, time_us)
+            self._drop_record(GONE, time_us)
+            if key is not None:
+                mark = self._mark(key)
+                if mark.gone_us == time_us:
+                    self._set_mark(key, mark._replace(gone_us=0))
+
+    def _oldest(self, name: bytes) -> int | None:
+        with self._txn.cursor(db=self._db[name]) as cursor:
+            if not cursor.first():
+                return None
+            time_us: int = TIME.unpack(cursor.key())[0]
+            return time_us
+
+    def _key_of(self, name: bytes, time_us: int) -> bytes | None:
+        """Whose record it is, None if it is damaged or gone."""
+        raw = self._txn.get(TIME.pack(time_us), b"", db=self._db[name])
+        try:
+            return records.decode_record(
+                self._seed, time_us, raw, self._table.path, with_payload=False
+            ).key
+        except CorruptRecordError:
+            return None
+
+
+def is_over(retention: Retention, results: int, data_bytes: int) -> bool:
+    """Whether there are results that have to go."""
+    results_max, bytes_max = retention
+    return results > 0 and (
+        (results_max is not None and results > results_max)
+        or (bytes_max is not None and data_bytes > bytes_max)
+    )
+
+
+def is_due(table: Table, txn: Txn, retention: Retention, now_us: int) -> bool:
+    """Whether a compaction would take something away."""
+    results, gone = (txn.stat(table.db[name])["entries"] for name in (RESULTS, GONE))
+    if is_over(retention, results, table.read_meta_in(txn).data_bytes) or gone > GONE_COUNT_MAX:
+        return True
+    with txn.cursor(db=table.db[EXPIRIES]) as cursor:
+        if cursor.first() and EXPIRY.unpack(cursor.key())[0] <= now_us:
+            return True
+    with txn.cursor(db=table.db[GONE]) as cursor:
+        return cursor.first() and TIME.unpack(cursor.key())[0] < now_us - GONE_KEPT_US
+
+
+def fold_into(
+    table: Table,
+    batches: Iterable[Batch],
+    retention: Retention | None,
+    *,
+    now_us: int,
+    last_time_us: int,
+    epoch: int,
+    incarnation: int,
+    clean: bool = False,
+) -> int:
+    """Fold entries into a table and give it an epoch; on the disk when this returns.
+
+    ``retention`` None folds alone and takes nothing away.  Returns the time of the newest record.
+    The map is grown when it is full.  Raises lmdb.Error or OSError; after an error the table
+    holds either the state before or the state after.
+    """
+    batches = list(batches)
+    table.reader_check()
+
+    def fill(txn: Txn) -> int:
+        fold = Fold(table, txn, max(last_time_us, now_us))
+        for results, progress in batches:
+            fold.apply(results, progress)
+        if retention is None:
+            fold.write_meta(epoch, incarnation, clean)
+        else:
+            fold.finish(retention, now_us=now_us, epoch=epoch, incarnation=incarnation, clean=clean)
+        return fold.last_time_us
+
+    while True:
+        try:
+            return table.write(fill)
+        except lmdb.MapFullError:
+            table.grow_map()
+        except lmdb.MapResizedError:
+            table.adopt_map_size()
+        except lmdb.Error as exc:
+            sizes = [len(e.payload) for b in batches for side in b for e in side.values() if e]
+            blame_space(table.path, exc, sum(sizes))
+            raise

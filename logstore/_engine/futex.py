@@ -1,0 +1,87 @@
+"""Waiting on a word of shared memory."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import time
+
+# What the system call ends with where a sandbox forbids it.
+_FORBIDDEN = frozenset((errno.ENOSYS, errno.EPERM, errno.EACCES))
+
+_FUTEX_WAIT, _FUTEX_WAKE = 0, 1
+_FUTEX_SYSCALL = {
+    "x86_64": 202,
+    "aarch64": 98,
+    "riscv64": 98,
+    "ppc64le": 221,
+    "s390x": 238,
+}.get(os.uname().machine)
+_POLL_S = 0.002
+
+
+class _Timespec(ctypes.Structure):
+    _fields_ = (("tv_sec", ctypes.c_long), ("tv_nsec", ctypes.c_long))
+
+
+class SharedWord:
+    """A 32-bit word of a shared mapping on which processes can sleep and be woken.
+
+    Uses a futex where the system call is known and allowed; elsewhere :meth:`wait` polls every
+    2 ms and :meth:`wake` does nothing.  The word keeps the mapping.
+    """
+
+    def __init__(self, mapping: mmap.mmap, offset: int) -> None:
+        if offset % 4:
+            raise ValueError(f"a futex word must be 4-byte aligned, not at offset {offset}")
+        self._word = ctypes.c_uint32.from_buffer(mapping, offset)
+        self._address = ctypes.addressof(self._word)
+        self._syscall = None
+        if _FUTEX_SYSCALL is not None and ctypes.sizeof(ctypes.c_void_p) == 8:
+            self._syscall = ctypes.CDLL(None, use_errno=True).syscall
+            self._syscall.restype = ctypes.c_long
+
+    @property
+    def value(self) -> int:
+        """The word as it is now."""
+        return self._word.value
+
+    def wait(self, seen: int, timeout_s: float) -> None:
+        """Sleep while the word is ``seen``, at most ``timeout_s``; may return early."""
+        if self._syscall is None:
+            self._poll(seen, timeout_s)
+            return
+        seconds = int(timeout_s)
+        spec = _Timespec(seconds, int((timeout_s - seconds) * 1e9))
+        result = self._syscall(
+            ctypes.c_long(_FUTEX_SYSCALL or 0),
+            ctypes.c_void_p(self._address),
+            ctypes.c_int(_FUTEX_WAIT),
+            ctypes.c_uint32(seen),
+            ctypes.byref(spec),
+            None,
+            ctypes.c_int(0),
+        )
+        if result == -1 and ctypes.get_errno() in _FORBIDDEN:
+            self._syscall = None
+            self._poll(seen, timeout_s)
+
+    def _poll(self, seen: int, timeout_s: float) -> None:
+        end = time.monotonic() + timeout_s
+        while self.value == seen and (left := end - time.monotonic()) > 0:
+            time.sleep(min(_POLL_S, left))
+
+    def wake(self) -> None:
+        """Wake every process that sleeps on the word."""
+        if self._syscall is not None:
+            self._syscall(
+                ctypes.c_long(_FUTEX_SYSCALL or 0),
+                ctypes.c_void_p(self._address),
+                ctypes.c_int(_FUTEX_WAKE),
+                ctypes.c_int(0x7FFFFFFF),
+                None,
+                None,
+                ctypes.c_int(0),
+            )

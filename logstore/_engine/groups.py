@@ -1,0 +1,153 @@
+"""Committing a group of writes: what is logged for each of them, and what each caller gets.
+
+Rules: called by the thread that leads, which takes the writer lock here.  A large write goes into
+the table by itself, the others into the log together.  Each write meets the store as the writes
+before it in the group leave it.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterable, Iterator
+
+from logstore._engine import clock
+from logstore._engine.engine import Engine
+from logstore._engine.failures import write_error
+from logstore._engine.frames import DELETED, OFFSET_MAX, PROGRESS, TIME_MAX, Entry
+from logstore._engine.header import LAST_TIME, LOG_FAILED, STATE, WRITING
+from logstore._engine.options import LARGE_BYTES
+from logstore._engine.shelter import is_interrupt, sheltered
+from logstore._engine.writes import REFUSED, Lookup, Write
+from logstore.errors import WriteError
+
+Keyed = tuple[bytes, Entry]
+
+
+def commit_group(engine: Engine, group: list[Write], ack: Callable[[], None]) -> None:
+    """Commit what has been gathered; every write gets its outcome or its error.
+
+    ``ack`` is called as soon as these stand; a compaction that is due comes after it.
+    """
+
+    def commit() -> None:
+        for segment in _segments(group):
+            _commit_segment(engine, segment)
+        ack()
+        if engine.header.words[STATE] & OFFSET_MAX >= engine.options.compact_at:
+            engine.compact_if_due()
+
+    try:
+        engine.exclusively(commit)
+    except Exception as exc:
+        if is_interrupt(exc):
+            raise
+        _fail(group, write_error(engine.path, exc))
+
+
+def _commit_segment(engine: Engine, writes: list[Write]) -> None:
+    words = engine.header.words
+    try:
+        if words[WRITING] or words[LOG_FAILED]:
+            sheltered(engine.recover)  # the segment before this one failed
+        resolved = _resolve(engine, writes)
+        if resolved and _goes_to_table(engine, writes, resolved[0][1]):
+            engine.fold_large(*resolved[0])
+        else:
+            engine.append(resolved, sync=any(write.sync for write in writes))
+    except Exception as exc:
+        if is_interrupt(exc):
+            raise
+        _fail(writes, write_error(engine.path, exc))
+    else:
+        for write in writes:
+            if write.outcome is not REFUSED:
+                write.error = None
+
+
+def _resolve(engine: Engine, writes: list[Write]) -> list[Keyed]:
+    """The entries to log, with their times; a write whose condition fails has its error."""
+    words = engine.header.words
+    now_us = clock.now_us()
+    time_us = max(now_us, words[LAST_TIME])
+    resolved: list[Keyed] = []
+    pending: _Pending | None = None  # made for the first write that asks
+    for write in writes:
+        entry: Entry | None = write.entry
+        if type(write) is not Write:
+            if pending is None:
+                pending = _Pending(engine, resolved)
+            try:
+                entry = write.resolve(pending, now_us)
+            except Exception as exc:
+                if is_interrupt(exc):
+                    raise
+                write.error, write.outcome = exc, REFUSED
+                continue
+        if entry is not None:
+            time_us += 1
+            entry = Entry(entry[0], entry[1], time_us, entry[3], entry[4])
+            resolved.append((write.key, entry))
+            if pending is not None:
+                pending.add(write.key, entry)
+    if time_us > TIME_MAX:
+        raise WriteError(errno.EOVERFLOW, f"{engine.path}: no times are left")
+    words[LAST_TIME] = time_us
+    return resolved
+
+
+def _goes_to_table(engine: Engine, writes: list[Write], entry: Entry) -> bool:
+    size = len(entry.payload)
+    return len(writes) == 1 and size > LARGE_BYTES and not engine.copy_defers(size)
+
+
+class _Pending(Lookup):
+    """The store as the next write of a group finds it."""
+
+    def __init__(self, engine: Engine, resolved: list[Keyed]) -> None:
+        self._engine = engine
+        self._results: dict[bytes, Entry] = {}
+        self._progress: dict[bytes, bool] = {}
+        for key, entry in resolved:
+            self.add(key, entry)
+
+    def add(self, key: bytes, entry: Entry) -> None:
+        if entry.kind == PROGRESS:
+            self._progress[key] = True
+        else:
+            self._results[key] = entry
+            if entry.kind == DELETED:
+                self._progress[key] = False
+
+    def result(self, key: bytes) -> Entry | None:
+        entry = self._results.get(key)
+        return self._engine.find_trace(key) if entry is None else entry
+
+    def has_progress(self, key: bytes) -> bool:
+        if key in self._progress:
+            return self._progress[key]
+        return self._engine.find_progress(key) is not None
+
+
+def _segments(group: list[Write]) -> Iterable[list[Write]]:
+    """Split a group so that each large write stands alone, in the group's order."""
+    return (group,) if len(group) == 1 else _split(group)
+
+
+def _split(group: list[Write]) -> Iterator[list[Write]]:
+    segment: list[Write] = []
+    for write in group:
+        if len(write.entry.payload) > LARGE_BYTES:
+            if segment:
+                yield segment
+            yield [write]
+            segment = []
+        else:
+            segment.append(write)
+    if segment:
+        yield segment
+
+
+def _fail(writes: list[Write], error: BaseException) -> None:
+    for write in writes:
+        if write.error is not None and write.outcome is not REFUSED:
+            write.error = error

@@ -1,0 +1,124 @@
+"""Opening a store beside other processes, without waiting for any of them.
+
+Rules: the header is believed only if the log and the table at the paths are those that it names.
+The table is opened for reading; the first write opens it again, under the writer lock.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TypeVar
+
+from logstore._engine import durability, files, identity
+from logstore._engine.counters import Counters
+from logstore._engine.engine import Engine
+from logstore._engine.groups import commit_group
+from logstore._engine.header import (
+    INCARNATION,
+    LOG_ID,
+    REPLACED,
+    TABLE_INODE,
+    TABLE_TXN,
+    WRITING,
+    SharedHeader,
+)
+from logstore._engine.lmdbfile import make_lock_file
+from logstore._engine.log import Log
+from logstore._engine.options import Options
+from logstore._engine.table import HeldAloneError, Table
+from logstore.errors import (
+    MissingLogError,
+)
+
+T = TypeVar("T")
+
+
+def join(path: str, fd: int, options: Options) -> Engine | None:
+    """Open the store beside others, without waiting for any of them; None to try again.
+
+    The table is opened for reading: the first write opens it again, under the writer lock.
+    """
+    if os.fstat(fd).st_size == 0:
+        return None
+    header = SharedHeader(fd)
+    log: Log | None = None
+    table: Table | None = None
+    try:
+        words = header.words
+        if header.is_live() and not words[REPLACED]:
+            log = _if_there(lambda: Log.open(path + "-log", header.uuid))
+            if log is not None and log.log_id == words[LOG_ID] and os.path.lexists(path):
+                table = _open_published(path, header)
+                if table is not None:
+                    return Engine(path, options, header, fd, log, table, Counters(), commit_group)
+                _publish_vacuumed(path, header, log)
+    except BaseException:
+        _close_all(header, log, table)
+        raise
+    _close_all(header, log, table)
+    return None
+
+
+def _open_published(path: str, header: SharedHeader) -> Table | None:
+    """The table at the path, for reading; None if it is not the one that the header names.
+
+    Without its lock file it is not opened either: another one would not be that of the others.
+    """
+    if _inode(path) != header.words[TABLE_INODE] or not os.path.lexists(path + "-lock"):
+        return None
+    return _if_there(lambda: identity.open_published(path, header))
+
+
+def _inode(path: str) -> int:
+    found = files.identity(path)
+    return 0 if found is None else found[1]
+
+
+def _publish_vacuumed(path: str, header: SharedHeader, log: Log) -> None:
+    """Publish the table that a vacuum has renamed before it died, unless a process is at work.
+
+    The table is looked at without the lock file, which may be gone, or the old table's, and would
+    lead to an older snapshot.
+    """
+    words = header.words
+    if not words[WRITING] or not log.try_lock():
+        return
+    try:
+        fd = _if_there(lambda: files.open_file(path, os.O_RDONLY))
+        if fd is None:
+            return
+        try:
+            table = Table(path, readonly=True, lock=False, fd=fd)
+        except BaseException:
+            files.close(fd)
+            raise
+        try:
+            expected = (header.uuid, words[INCARNATION] + 1)
+            found = (table.meta.uuid, table.meta.incarnation)
+            if words[WRITING] and words[LOG_ID] == log.log_id and found == expected:
+                durability.sync_directory(os.path.dirname(path))
+                make_lock_file(path)
+                words[TABLE_TXN] = table.last_transaction()
+                words[TABLE_INODE] = table.inode
+                words[INCARNATION] = table.meta.incarnation
+        finally:
+            table.close()
+    finally:
+        log.unlock()
+
+
+def _if_there(open_it: Callable[[], T]) -> T | None:
+    """What is opened, None if the file is just being replaced or taken away."""
+    try:
+        return open_it()
+    except (MissingLogError, FileNotFoundError, HeldAloneError):
+        return None
+
+
+def _close_all(header: SharedHeader, log: Log | None, table: Table | None) -> None:
+    if table is not None:
+        table.close()
+    if log is not None:
+        log.close()
+    header.close()

@@ -1,0 +1,243 @@
+"""Listing tasks by time, out of the overlay and the table's index together.
+
+Rules: one overlay is taken at the start and hides the table's records of its keys, so that a
+compaction meanwhile neither doubles nor loses a task.  The index is read in short batches, and a
+few of many finished tasks are found without a look at the rest.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from itertools import chain, islice
+
+from logstore._codec.hooks import DecHook
+from logstore._engine.clock import end_us, now_us
+from logstore._engine.frames import DELETED, EXPIRED, FAILED, HAD_RESULT, RESULT, Entry
+from logstore._engine.reading import Reading
+from logstore._engine.records import Record
+from logstore._engine.states import is_live_progress, is_live_result, is_running
+from logstore._engine.table import GONE, LISTING_KEYS, RESULTS, RUNNING, Table
+from logstore.errors import CorruptRecordError
+from logstore.progress import decode_progress
+from logstore.types import Status, TaskInfo
+
+
+def list_tasks(
+    engine: Reading,
+    status: Status | None,
+    *,
+    newest_first: bool,
+    limit: int | None,
+    dec_hook: DecHook | None = None,
+) -> Iterator[TaskInfo]:
+    """The tasks of one status, or finished and running ones, by time."""
+    listing = _Listing(engine, newest_first, limit)
+    streams: list[Iterator[Record]] = []
+    rest: Iterable[Record] = ()
+    if status in (None, "ready"):
+        streams += listing.finished()
+    if status in (None, "running"):
+        streams += listing.running()
+    if status == "deleted":
+        streams += listing.deleted()
+    if status == "expired":
+        streams += listing.expired()
+        rest = listing.taken_away()
+    merged = heapq.merge(*streams, key=_time_us, reverse=newest_first)
+    return map(partial(_info, dec_hook), islice(chain(merged, rest), limit))
+
+
+class _Listing:
+    """One listing's view: the overlay as it was, and the time that decides what has expired."""
+
+    def __init__(self, engine: Reading, newest_first: bool, limit: int | None) -> None:
+        view = engine.view()
+        self._engine = engine
+        self._newest_first = newest_first
+        self._limit = limit
+        self._now_us = now_us()
+        self._results = dict(view.results)
+        self._progress = dict(view.progress)
+        self._start_us = 0  # everything in the table was older than that, or was it
+        self._listed: set[bytes] = set()  # the expired results that were still in the table
+        self._changed = list(view.changed)  # behind the others, so that it has all that they have
+
+    def finished(self) -> list[Iterator[Record]]:
+        """Tasks with a result."""
+        in_log = (
+            _record(key, entry)
+            for key, entry in (reversed if self._newest_first else iter)(self._changed)
+            if self._results.get(key) is entry and is_live_result(entry, self._now_us)
+        )
+        in_table = (
+            record
+            for record in self._hidden(self._in_table(RESULTS, alive_us=self._now_us))
+            if is_live_result(record.entry, self._now_us)
+        )
+        return [in_log, in_table]
+
+    def running(self) -> list[Iterator[Record]]:
+        """Tasks with progress and no result."""
+        in_log = [
+            _record(key, entry)
+            for key, entry in self._progress.items()
+            if entry is not None and self._is_running(key, entry)
+        ]
+        in_table = (
+            record
+            for record in self._in_table(RUNNING, alive_us=self._now_us)
+            if record.key not in self._progress and self._is_running(record.key, record.entry)
+        )
+        return [self._ordered(in_log), in_table]
+
+    def deleted(self) -> list[Iterator[Record]]:
+        """Tasks whose result was deleted."""
+        in_log = [
+            _record(key, entry)
+            for key, entry in self._results.items()
+            if entry.kind == DELETED and entry.flags & HAD_RESULT
+        ]
+        in_table = (
+            record
+            for record in self._in_table(GONE, kind=DELETED)
+            if record.entry.flags & HAD_RESULT
+        )
+        return [self._gone(stream) for stream in (self._ordered(in_log), self._hidden(in_table))]
+
+    def expired(self) -> list[Iterator[Record]]:
+        """Tasks whose result has expired: those of which it is still there, and the others."""
+        self._start_us = self._engine.from_table(Table.newest_time_us)
+        in_log = [
+            _expired(_record(key, entry))
+            for key, entry in self._results.items()
+            if entry.kind == RESULT and not is_live_result(entry, self._now_us)
+        ]
+        in_table = (
+            record
+            for record in self._in_table(GONE, kind=EXPIRED)
+            if record.entry.time_us <= self._start_us
+        )
+        streams = (
+            self._ordered(in_log),
+            map(_expired, self._noted(self._hidden(self._expired_in_table()))),
+            self._hidden(in_table),
+        )
+        return [self._gone(stream) for stream in streams]
+
+    def taken_away(self) -> Iterator[Record]:
+        """Expired results that compactions took away meanwhile, before they were listed.
+
+        That gave them new times, which the lists may have passed.
+        """
+        found: list[Record] = []
+        for record in self._engine.listing(GONE, kind=EXPIRED):
+            if record.entry.time_us <= self._start_us:
+                break
+            if record.key not in self._listed:
+                found.append(
+                    _record(record.key, record.entry._replace(time_us=end_us(record.entry)))
+                )
+        yield from self._gone(self._hidden(self._ordered(found)))
+
+    def _noted(self, records: Iterator[Record]) -> Iterator[Record]:
+        for record in records:
+            self._listed.add(record.key)
+            yield record
+
+    def _hidden(self, records: Iterator[Record]) -> Iterator[Record]:
+        """Those of which the log says nothing."""
+        return (record for record in records if record.key not in self._results)
+
+    def _gone(self, records: Iterator[Record]) -> Iterator[Record]:
+        """Those that are not running again."""
+        return filter(self._rests, records)
+
+    def _expired_in_table(self) -> Iterator[Record]:
+        """Results in the table that have expired and are still there, in batches of short reads."""
+        after: bytes | None = None
+        size = LISTING_KEYS if self._limit is None else max(self._limit, 1)
+        while True:
+            read = partial(
+                Table.expired_results,
+                now_us=self._now_us,
+                newest_first=self._newest_first,
+                after=after,
+                limit=min(size, LISTING_KEYS),
+            )
+            batch, after = self._engine.from_table(read)
+            yield from batch
+            if after is None:
+                return
+
+    def _is_running(self, key: bytes, progress: Entry) -> bool:
+        """Whether a task runs; one whose result is damaged is left out, as in every list."""
+        if not is_live_progress(progress, self._now_us):
+            return False
+        try:
+            return is_running(self._result(key), progress, self._now_us)
+        except CorruptRecordError:
+            return False
+
+    def _rests(self, gone: Record) -> bool:
+        """Whether a task whose result has gone is not running again."""
+        progress = self._engine.find_progress(gone.key)
+        return not is_running(gone.entry, progress, self._now_us)
+
+    def _in_table(self, name: bytes, *, alive_us: int = 0, kind: int = 0) -> Iterator[Record]:
+        return self._engine.listing(
+            name,
+            newest_first=self._newest_first,
+            first=self._limit,
+            alive_us=alive_us,
+            kind=kind,
+        )
+
+    def _ordered(self, found: list[Record]) -> Iterator[Record]:
+        found.sort(key=_time_us, reverse=self._newest_first)
+        return iter(found)
+
+    def _result(self, key: bytes) -> Entry | None:
+        entry = self._results.get(key)
+        if entry is None:
+            entry = self._engine.from_table(partial(Table.get_result, key=key))
+        return entry
+
+
+def _record(key: bytes, entry: Entry) -> Record:
+    return Record(key, entry, len(entry.payload))
+
+
+def _expired(record: Record) -> Record:
+    """What a compaction will leave of a result that has expired."""
+    entry = record.entry
+    gone = Entry(EXPIRED, HAD_RESULT, entry.expires_us, end_us(entry), b"")
+    return _record(record.key, gone)
+
+
+def _time_us(record: Record) -> int:
+    return record.entry.time_us
+
+
+_STATUS: dict[int, Status] = {RESULT: "ready", DELETED: "deleted", EXPIRED: "expired"}
+
+
+def _info(dec_hook: DecHook | None, record: Record) -> TaskInfo:
+    key, entry, size = record
+    status = _STATUS.get(entry.kind, "running")
+    return TaskInfo(
+        task_id=key.decode(),
+        status=status,
+        time=utc(entry.time_us),
+        expires_at=utc(entry.expires_us) if entry.expires_us and status != "expired" else None,
+        failed=bool(entry.flags & FAILED) and status == "ready",
+        size_bytes=size,
+        progress=decode_progress(entry.payload, dec_hook) if status == "running" else None,
+    )
+
+
+def utc(time_us: int) -> datetime:
+    """Microseconds since 1970 as an aware datetime."""
+    return datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(microseconds=time_us)

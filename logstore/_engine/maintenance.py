@@ -1,0 +1,124 @@
+"""The background thread of an open store: bounded loss of progress, and tidying up when idle.
+
+Rules: one daemon thread per engine.  Every ``sync_interval_s`` it puts on the disk what no commit
+has flushed, also for processes that have died meanwhile.  Once a second it looks whether the files
+at the paths are still those of the store.  When nothing has been published for a second it
+compacts, so that a store at rest is one small file and an empty log, and takes away what has
+expired, in steps as short as a compaction.  It vacuums a file that is more than half free.  It
+stays out of the way of writers that make progress, waits for a lock only briefly, keeps none while
+it waits, and an error of its own never ends it: the next commit meets the same error.  It ends when
+the store is closed, or its files were replaced.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from logstore._engine import affinity, identity, vacuum
+from logstore._engine.engine import Engine
+from logstore._engine.failures import start_thread
+from logstore._engine.frames import OFFSET_MAX
+from logstore._engine.header import LOG_FAILED, REPLACED, STATE, SYNCED, WRITING
+from logstore._engine.log import FIRST_OFFSET
+
+IDLE_S = 1.0
+STILL_S = 0.1  # a write that is not done in that time may be a dead process's
+LOCK_S = 1.0  # how long it waits for a lock, which bounds how long closing waits for the thread
+FILES_S = 1.0  # how often the files' identity is looked at
+PAUSE_IDLE, PAUSE_BUSY = 1, 20  # between two steps of tidying up, in lengths of a step
+CHECK_S = 5.0  # how often it is looked whether records have expired or a vacuum is due
+
+
+class Maintenance:
+    """The thread and its end."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._stop = threading.Event()
+        self._processors = affinity.unbound()
+        self._thread = threading.Thread(target=self._run, name="logstore-maintenance", daemon=True)
+        start_thread(engine.path, self._thread)
+
+    def stop(self) -> None:
+        """End the thread and wait for it, unless it is the caller."""
+        self._stop.set()
+        if threading.get_ident() != self._thread.ident:
+            self._thread.join()
+
+    def _run(self) -> None:
+        affinity.run_on(self._processors)
+        engine = self._engine
+        words = engine.header.words
+        self._last_state, self._since = words[STATE], time.monotonic()
+        self._checked = self._looked = self._since
+        self._epoch = self._last_state >> 32
+        self._pause_s = 0.0  # before more is taken away, if there is more
+        while True:
+            try:
+                if self._stop.wait(self._pause_s or min(engine.options.sync_interval_s, IDLE_S)):
+                    break
+                if words[REPLACED]:
+                    identity.let_go(engine)
+                    break
+                self._tick(engine, time.monotonic())
+            except Exception as exc:
+                # The next writer meets it as well; the thread goes on for the others.
+                engine.counters.last_compaction_error = str(exc)
+
+    def _tick(self, engine: Engine, now: float) -> None:
+        """Do the most urgent of what is due."""
+        engine.close_retired()
+        words = engine.header.words
+        state = words[STATE]
+        if state != self._last_state:
+            self._last_state, self._since = state, now
+        if now - self._looked >= FILES_S:
+            self._looked = now
+            if identity.is_suspect(engine):
+                engine.exclusively(engine.verify_files, timeout_s=self._lock_s())
+        if words[LOG_FAILED] or (words[WRITING] and now - self._since >= STILL_S):
+            # A peer died or failed in a write: taking the lock recovers.
+            engine.exclusively(lambda: None, timeout_s=self._lock_s())
+            return
+        idle = now - self._since >= IDLE_S
+        if state & OFFSET_MAX > FIRST_OFFSET and idle and not engine.copy_defers(0):
+            engine.compact(timeout_s=self._lock_s())
+            self._epoch = words[STATE] >> 32
+            return
+        self._tidy_up(engine, now, idle)
+
+    def _tidy_up(self, engine: Engine, now: float, idle: bool) -> None:
+        """Take away what has expired, flush, or vacuum."""
+        words = engine.header.words
+        looks = self._pause_s > 0 or now - self._checked >= CHECK_S
+        self._pause_s = 0.0
+        if looks:
+            self._checked = now
+            # Else there have been compactions, which take away as much, perhaps by another process
+            # that does the same: one is enough.
+            if words[STATE] >> 32 == self._epoch:
+                self._pause_s = self._take_away(PAUSE_IDLE if idle else PAUSE_BUSY)
+                if idle:
+                    self._last_state = words[STATE]
+            self._epoch = words[STATE] >> 32
+        if words[SYNCED] < words[STATE] & OFFSET_MAX:
+            engine.exclusively(engine.flush, timeout_s=self._lock_s())
+        elif looks and not self._pause_s and vacuum.is_due(engine):
+            vacuum.vacuum(engine)
+
+    def _take_away(self, pause: float) -> float:
+        """Take away a part of what has expired or is over a limit.
+
+        Returns how long to leave the lock to others before the next part, as a multiple of what
+        this one has taken; 0 if nothing is left.
+        """
+        engine = self._engine
+        if engine.copy_defers(0) or not engine.expiry_due():
+            return 0.0
+        started = time.monotonic()
+        engine.compact(timeout_s=self._lock_s())
+        return min(pause * (time.monotonic() - started), CHECK_S)
+
+    def _lock_s(self) -> float:
+        return min(LOCK_S, self._engine.options.write_timeout_s)

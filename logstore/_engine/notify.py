@@ -1,0 +1,319 @@
+"""Push notification: who waits for results or watches tasks, and who tells them.
+
+Rules: one daemon thread per engine, started by the first waiter and parked while there is none.
+It sleeps on the shared header's sequence word, which every publication of any process changes, so
+nobody polls.  Waiting for a result is level-triggered: whatever was missed, the state itself is
+asked again.  Watchers get every result and deletion; of progress they may get only the newest.
+
+A subscription lasts as long as its subscriber keeps it, and until that says that it has left: the
+notifier does not keep it, so that none is left behind wherever an exception has cut its subscriber
+short.  What is told may be lost on the way for the same reason, and so is made up for after half a
+second.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Container
+from time import monotonic
+from typing import NamedTuple
+
+from logstore._engine import threads
+from logstore._engine.frames import Entry
+from logstore._engine.header import SEQUENCE, SharedHeader
+from logstore._engine.overlay import Overlay
+from logstore._engine.reading import Reading
+
+TIMEOUT_S = 0.5  # how long a sleep lasts at most: bounds what a lost wake-up costs
+
+Change = tuple[bytes, Entry]
+
+
+class Subscription:
+    """Who is told of the changes of some keys, or of all (None).
+
+    A frozenset of keys is looked up by key; another container is asked at each change and may grow
+    and shrink while it is subscribed, so one subscription can serve many waiters.  The methods are
+    called on the notifier's thread, and must not block.  A subscriber sets ``left`` before it
+    unsubscribes, in case that is cut short.
+    """
+
+    __slots__ = ("__weakref__", "keys", "left", "since_us")
+
+    def __init__(self, keys: Container[bytes] | None) -> None:
+        self.keys = keys
+        self.left = False
+        self.since_us = 0  # only what is newer is told
+
+    def tell(self, changes: list[Change] | None) -> None:
+        """Take changed keys and entries, in the order of their times; None: look at the state."""
+        raise NotImplementedError
+
+    def again(self) -> None:
+        """Make up for what may have been lost since :meth:`tell`; called now and then."""
+
+
+class _Reference(weakref.ref[Subscription]):
+    """What the notifier has of a subscription, and the keys under which it has it."""
+
+    __slots__ = ("keys",)
+
+    keys: frozenset[bytes] | None
+
+    def __new__(
+        cls, subscription: Subscription, ended: Callable[[weakref.ref[Subscription]], object]
+    ) -> _Reference:
+        reference = super().__new__(cls, subscription, ended)
+        keys = subscription.keys
+        reference.keys = keys if isinstance(keys, frozenset) else None
+        return reference
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+
+class _Position(NamedTuple):
+    """How far changes have been told."""
+
+    overlay: Overlay
+    told: int  # of the overlay's changes
+    time_us: int  # of the last change before it
+
+
+class Notifier:
+    """The thread that sleeps on publications and tells the subscribers."""
+
+    def __init__(self, engine: Reading, header: SharedHeader | None) -> None:
+        """``header`` None: nothing ever changes, waiters only meet their time-outs."""
+        self._engine = engine
+        self._header = header
+        self._lock = threading.Lock()
+        self._by_key: dict[bytes, list[_Reference]] = {}
+        self._to_all: list[_Reference] = []
+        self._ended: deque[weakref.ref[Subscription]] = deque()  # their subscribers have gone
+        self._position: _Position | None = None  # None while nobody subscribes
+        self._serving = threading.Lock()  # held by the thread while it runs
+        self._thread: threading.Thread | None = None
+        self._wanted = threads.Signal()
+        self._stopped = False
+
+    def subscribe(self, subscription: Subscription) -> None:
+        """Begin to tell.  Check the state after this returns: what was before is not told.
+
+        May read from the disk.  Has no effect if it is told already.
+        """
+        with self._lock:
+            if self._has(subscription):
+                return
+        now = self._newest_position()
+        subscription.since_us = now.time_us
+        if not self._serving.locked() and not self._stopped:
+            threads.start(self._serve, "logstore-notifier", self._engine.path)
+        with self._lock:
+            reference = _Reference(subscription, self._ended.append)
+            if reference.keys is None:
+                self._to_all.append(reference)
+            else:
+                for key in reference.keys:
+                    self._by_key[key] = [*self._by_key.get(key, ()), reference]
+            if self._position is None:
+                self._position = now
+        self._wanted.set()
+
+    def _has(self, subscription: Subscription) -> bool:
+        keys = subscription.keys
+        if not isinstance(keys, frozenset):
+            return weakref.ref(subscription) in self._to_all
+        reference = weakref.ref(subscription)
+        return any(reference in self._by_key.get(key, ()) for key in keys)
+
+    def _newest_position(self) -> _Position:
+        """Behind everything published before this call."""
+        while True:
+            overlay = self._engine.view()
+            index = len(overlay.changed)
+            if index:
+                return _Position(overlay, index, overlay.changed[index - 1][1].time_us)
+            time_us = self._engine.from_table(lambda table: table.newest_time_us())
+            if self._engine.view() is overlay:
+                return _Position(overlay, 0, time_us)
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Tell no more; no effect if it is not told."""
+        if self._engine.forked:
+            return  # the thread is not there, and the lock may be held for ever
+        keys = subscription.keys
+        with self._lock:
+            self._forget(weakref.ref(subscription), keys if isinstance(keys, frozenset) else None)
+
+    def _forget(self, reference: weakref.ref[Subscription], keys: frozenset[bytes] | None) -> None:
+        """Take a subscription away; a reference equals another one of the same, while it lives.
+
+        Whatever moment this is cut short at, no list stays that is empty.
+        """
+        if keys is None:
+            self._to_all = [other for other in self._to_all if other != reference]
+        else:
+            for key in keys:
+                rest = [other for other in self._by_key.get(key, ()) if other != reference]
+                if rest:
+                    self._by_key[key] = rest
+                elif key in self._by_key:
+                    del self._by_key[key]
+        if not self._to_all and not self._by_key:
+            self._position = None
+
+    def stop(self) -> None:
+        """End the thread and wait for it, unless it is the caller."""
+        self._stopped = True
+        self._wanted.set()
+        if self._header is not None:
+            self._header.count(SEQUENCE)
+            self._header.publications.wake()
+        if self._thread is None or self._thread.ident != threading.get_ident():
+            with self._serving:
+                pass
+
+    def tell_all_to_look(self) -> None:
+        """Have every waiter look at the state for itself."""
+        for subscription in self._everybody():
+            _call(subscription.tell, None)
+
+    def _everybody(self) -> list[Subscription]:
+        with self._lock:
+            references = list(self._to_all)
+            for others in self._by_key.values():
+                references += others
+        living = [subscription for reference in references if (subscription := reference())]
+        return list({id(subscription): subscription for subscription in living}.values())
+
+    # -- in the thread ----------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        if not self._serving.acquire(blocking=False):
+            return  # two were started at once
+        try:
+            self._thread = threading.current_thread()
+            self._work()
+        finally:
+            self._serving.release()
+            self.tell_all_to_look()
+
+    def _work(self) -> None:
+        looked_at = monotonic()
+        while not self._stopped and not self._engine.closed:
+            try:
+                if not self._is_wanted():
+                    self._wanted.wait()
+                    continue
+                seen = 0 if self._header is None else self._header.words32[SEQUENCE]
+                try:
+                    self._tell_changes()
+                except Exception:
+                    # Whoever waits meets the same error when it looks for itself.
+                    self.tell_all_to_look()
+                if monotonic() - looked_at >= TIMEOUT_S:
+                    self._make_up()
+                    looked_at = monotonic()
+                if self._header is None:
+                    self._wanted.wait(TIMEOUT_S)
+                elif not self._stopped:
+                    self._header.wait_for_publication(seen, TIMEOUT_S)
+            except Exception:
+                self._wanted.wait(TIMEOUT_S)  # out of memory, say: later there may be some
+
+    def _make_up(self) -> None:
+        for subscription in self._everybody():
+            if subscription.left:
+                self.unsubscribe(subscription)
+            else:
+                _call(subscription.again)
+
+    def _is_wanted(self) -> bool:
+        """Whether there are subscribers, without those that have gone."""
+        with self._lock:
+            while self._ended:
+                reference = self._ended.popleft()
+                assert isinstance(reference, _Reference)
+                self._forget(reference, reference.keys)
+            return bool(self._to_all or self._by_key)
+
+    def _tell_changes(self) -> None:
+        with self._lock:
+            before = self._position
+        if before is None:
+            return
+        overlay = self._engine.view()
+        if overlay is before.overlay:
+            end = len(overlay.changed)
+            new = overlay.changed[before.told : end]
+            if not new:
+                return
+        else:
+            overlay, end, new = self._across_epochs(before)
+        after = _Position(overlay, end, new[-1][1].time_us if new else before.time_us)
+        with self._lock:
+            if self._position is before:
+                self._position = after
+        self._dispatch(new)
+
+    def _across_epochs(self, before: _Position) -> tuple[Overlay, int, list[Change]]:
+        """The rest of the old epoch, what came between and is in the table only, the new epoch.
+
+        Also the new epoch's overlay, and how much of it that is.  Times grow with the log, so each
+        change is told once.  What the table has of the new epoch already is left to the overlay,
+        which has all of it, not only the newest of each task.
+        """
+        while True:
+            overlay = self._engine.view()
+            in_table = self._engine.from_table(lambda table: table.changes_since(before.time_us))
+            if self._engine.view() is overlay:
+                break
+        end = len(overlay.changed)
+        if end:
+            first_us = overlay.changed[0][1].time_us
+            in_table = [change for change in in_table if change[1].time_us < first_us]
+        changes = [*before.overlay.changed[before.told :], *in_table, *overlay.changed[:end]]
+        new = {
+            (entry.time_us, entry.kind): (key, entry)
+            for key, entry in changes
+            if entry.time_us > before.time_us
+        }
+        return overlay, end, sorted(new.values(), key=lambda change: change[1].time_us)
+
+    def _dispatch(self, changes: list[Change]) -> None:
+        with self._lock:
+            to_all = list(self._to_all)
+            own: dict[int, tuple[Subscription, list[Change]]] = {}
+            if self._by_key:
+                for change in changes:
+                    for reference in self._by_key.get(change[0], ()):
+                        subscription = reference()
+                        if subscription is not None:
+                            own.setdefault(id(subscription), (subscription, []))[1].append(change)
+        for reference in to_all:
+            subscription = reference()
+            if subscription is not None:
+                keys = subscription.keys
+                wanted = changes if keys is None else [c for c in changes if c[0] in keys]
+                _tell(subscription, wanted)
+        for subscription, wanted in own.values():
+            _tell(subscription, wanted)
+
+
+def _tell(subscription: Subscription, changes: list[Change]) -> None:
+    newer = [change for change in changes if change[1].time_us > subscription.since_us]
+    if newer:
+        _call(subscription.tell, newer)
+
+
+def _call(call: Callable[..., None], *args: object) -> None:
+    """Call a subscriber; an error of one is not the others' business."""
+    try:
+        call(*args)
+    except Exception:
+        import logging  # rarely needed, and not quickly imported
+
+        logging.getLogger(__name__).exception("a subscriber of the store failed")

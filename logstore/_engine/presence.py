@@ -1,0 +1,119 @@
+"""Which process is alone with a store: the presence locks.
+
+Rules: a store that is open holds two shared locks, on its ``-shm`` file and on the table itself.  A
+process that gets both exclusively is alone: only then is the header rebuilt, the log scanned, the
+side files removed.  So a removed side file lets no process believe that it is alone.  A lock counts
+only if the file it is on is still the one at its path.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from logstore._engine import durability, files, frames, locks
+from logstore._engine.failures import raise_open_error
+from logstore._engine.log import read_whole
+from logstore._engine.table import Table
+from logstore.errors import (
+    CorruptTableError,
+    StoreBusyError,
+)
+
+_RETRY_S = 0.001
+_LEAVING_S = 1.0
+
+
+def open_presence(path: str) -> int:
+    try:
+        return files.open_file(path + "-shm", os.O_RDWR | os.O_CREAT, like=path)
+    except OSError as exc:
+        raise_open_error(path + "-shm", exc)
+
+
+def open_table_alone(path: str) -> int | None:
+    """The table's file, exclusively locked; None if a process has it open.
+
+    It is created if there is none.  The caller has the other half of the presence lock.
+    """
+    if not os.path.lexists(path):
+        _create(path)
+    fd = files.open_file(path, os.O_RDONLY)
+    try:
+        if locks.try_lock(fd) and files.is_at(fd, path):
+            return fd
+    except BaseException:
+        files.close(fd)
+        raise
+    files.close(fd)
+    return None
+
+
+def _create(path: str) -> None:
+    """A new, empty table; refused where the log of a lost one lies."""
+    log_path = path + "-log"
+    if os.path.lexists(log_path):
+        header = frames.decode_log_header(read_whole(log_path)[: frames.HEADER_BYTES])
+        raise CorruptTableError(
+            f"{path}: the table is missing but its log is there"
+            f"{f' (store {header.uuid.hex()})' if header else ''}; put the table back, or remove "
+            f"{log_path} to begin a new store"
+        )
+    Table.create(path, os.urandom(16))
+    durability.sync_directory(os.path.dirname(path))
+
+
+@contextmanager
+def hold_alone(path: str) -> Iterator[None]:
+    """Keep every other process out of a store that is at rest.  Raises StoreBusyError.
+
+    Leaves no file that was not there before.
+    """
+    had_header = os.path.lexists(path + "-shm")
+    fd = open_presence(path)
+    table_fd: int | None = None
+    try:
+        if locks.try_lock(fd) and files.is_at(fd, path + "-shm"):
+            table_fd = open_table_alone(path)
+        if table_fd is None:
+            raise StoreBusyError(f"{path}: the store is in use; close it everywhere first")
+        files.remove(path + "-lock")
+        try:
+            yield
+        finally:
+            files.remove(path + "-lock")
+            if not had_header or not os.path.lexists(path + "-log"):
+                files.remove(path + "-shm")
+    finally:
+        if table_fd is not None:
+            files.close(table_fd)
+        files.close(fd)
+
+
+def wait_for_table(fd: int) -> bool:
+    """Take the other half of the presence lock, which a process on its way out may still hold."""
+    deadline = time.monotonic() + _LEAVING_S
+    while not locks.try_lock(fd):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_RETRY_S)
+    return True
+
+
+def remove_header(path: str) -> None:
+    """Remove a header that no process uses, unless a log shows that there was a crash."""
+    if not os.path.lexists(path + "-log"):
+        files.remove(path + "-shm")
+
+
+def remove_leftovers(path: str) -> None:
+    """Remove what processes that died may have left; only for a process that is alone."""
+    for suffix in ("-lock", "-new", "-new-lock", "-vacuum", "-vacuum-lock", "-check", "-log-new"):
+        files.remove(path + suffix)
+
+
+def close_presence(fd: int) -> None:
+    locks.unlock(fd)  # a child that is just being forked may still have the descriptor
+    files.close(fd)

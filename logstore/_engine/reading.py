@@ -1,0 +1,162 @@
+"""The reading half of an engine: the overlay first, the table for what it does not have.
+
+Rules: a read asks for the view, looks into its overlay, and only on a miss into the table.  In
+that order a concurrent compaction is harmless: the table has the same values before the epoch
+moves.  What the table returns is a copy; nothing of a transaction outlives the call.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TypeVar
+
+from logstore._engine.commit import nested_error
+from logstore._engine.counters import Counters
+from logstore._engine.frames import DELETED, HAD_RESULT, OFFSET_MAX, RESULT, Entry
+from logstore._engine.options import Options
+from logstore._engine.overlay import Overlay
+from logstore._engine.records import Record
+from logstore._engine.table import LISTING_KEYS, Table
+from logstore.errors import CorruptRecordError, StoreClosedError
+
+T = TypeVar("T")
+
+
+class Reading(ABC):
+    """What a live engine and one that reads files at rest have in common."""
+
+    def __init__(self, path: str, options: Options, table: Table, counters: Counters) -> None:
+        self.path = path
+        self.options = options
+        self.table = table
+        self.counters = counters
+        self.seed = table.seed
+        self.incarnation = table.meta.incarnation
+        self.closed = False
+        self.forked = False
+
+    @abstractmethod
+    def view(self) -> Overlay:
+        """An overlay that holds everything published before this call."""
+
+    @abstractmethod
+    def current_view(self) -> Overlay | None:
+        """The overlay if it is complete as it is, without touching the disk; else None."""
+
+    @abstractmethod
+    def from_table(self, read: Callable[[Table], T]) -> T:
+        """Run a read on the table that is current."""
+
+    @abstractmethod
+    def log_state(self) -> tuple[int, int]:
+        """The published state (epoch << 32 | committed offset) and the synced offset."""
+
+    @abstractmethod
+    def log_file_bytes(self) -> int:
+        """Size of the log's file, 0 if there is none."""
+
+    @abstractmethod
+    def read_log(self) -> bytes:
+        """The published part of the log, from the disk."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Close all handles.  Nobody may be inside."""
+
+    @abstractmethod
+    def after_fork_in_child(self) -> None:
+        """Drop what was inherited: closed, never unlocked, for the locks are the parent's too."""
+
+    def refuse_nested(self) -> None:
+        """Raise WriteError if the thread is inside a call of this store, as a signal handler is."""
+        if self.table.is_read_here():
+            raise nested_error()
+
+    # -- one task ---------------------------------------------------------------------------
+
+    def find_result(self, key: bytes) -> Entry | None:
+        """The newest record of a result: RESULT, expired or not, DELETED, EXPIRED; or None."""
+        entry = self.view().results.get(key)
+        if entry is None:
+            entry = self.from_table(lambda table: table.get_result(key))
+        return entry
+
+    def find_trace(self, key: bytes) -> Entry | None:
+        """As :meth:`find_result`, but past a deletion that took away progress only."""
+        entry = self.find_result(key)
+        if entry is not None and entry.kind == DELETED and not entry.flags & HAD_RESULT:
+            in_table = self.from_table(lambda table: table.get_result(key))
+            if in_table is None or in_table.kind != RESULT:
+                return in_table
+        return entry
+
+    def find_traces(self, keys: list[bytes]) -> list[Entry | CorruptRecordError | None]:
+        """As :meth:`find_trace` for each key, with one look at the table for all."""
+        results = self.view().results
+        found: list[Entry | CorruptRecordError | None] = [results.get(key) for key in keys]
+        absent = [n for n, entry in enumerate(found) if entry is None]
+        if absent:
+            wanted = [keys[n] for n in absent]
+            in_table = self.from_table(lambda table: table.get_results(wanted))
+            for n, entry in zip(absent, in_table, strict=True):
+                found[n] = entry
+        for n, entry in enumerate(found):
+            if isinstance(entry, Entry) and entry.kind == DELETED:
+                try:
+                    found[n] = self.find_trace(keys[n])
+                except CorruptRecordError as exc:
+                    found[n] = exc
+        return found
+
+    def find_progress(self, key: bytes) -> Entry | None:
+        """The newest progress record, expired or not; or None."""
+        progress = self.view().progress
+        if key in progress:
+            return progress[key]
+        return self.from_table(lambda table: table.get_progress(key))
+
+    # -- many tasks -------------------------------------------------------------------------
+
+    def listing(
+        self,
+        name: bytes,
+        *,
+        newest_first: bool = True,
+        first: int | None = None,
+        alive_us: int = 0,
+        kind: int = 0,
+    ) -> Iterator[Record]:
+        """The records of one of the table's databases by time, in batches of short reads.
+
+        ``first`` is how many are probably wanted: more than that are not read at once.  The rest
+        is as for :meth:`Table.listing`.
+        """
+        after_us: int | None = None
+        size = LISTING_KEYS if first is None else min(max(first, 1), LISTING_KEYS)
+        while True:
+            read = partial(
+                Table.listing,
+                name=name,
+                newest_first=newest_first,
+                after_us=after_us,
+                limit=size,
+                alive_us=alive_us,
+                kind=kind,
+            )
+            size = LISTING_KEYS
+            batch, after_us = self.from_table(read)
+            yield from batch
+            if after_us is None:
+                return
+
+    # -- facts ------------------------------------------------------------------------------
+
+    def log_end(self) -> int:
+        """The committed offset."""
+        return self.log_state()[0] & OFFSET_MAX
+
+    def closed_error(self) -> StoreClosedError:
+        """The error for any call on a closed store."""
+        return StoreClosedError(f"{self.path}: the store is closed")

@@ -1,0 +1,226 @@
+"""One engine per store file and process, and what becomes of it across a fork.
+
+Rules: LMDB must not be opened twice in a process, so a second ``open`` of a file shares the
+engine of the first, counted.  Each file has a lock of its own for opening and closing, so that a
+store in trouble stops no other.  A handle is released once, however often and wherever that is cut
+short: either nothing has happened or it is marked so.  In a forked child the inherited handles are
+dropped and each store opens again on its first use.  Stores that are still open when the
+interpreter ends are closed.  What is called here by a store is sheltered from signal handlers.
+"""
+
+from __future__ import annotations
+
+import _thread
+import atexit
+import os
+import threading
+from collections.abc import Callable
+
+from logstore._engine import shelter
+from logstore._engine.closing import close_engine
+from logstore._engine.engine import Engine
+from logstore._engine.maintenance import Maintenance
+from logstore._engine.notify import Notifier
+from logstore._engine.reading import Reading
+from logstore.errors import StoreBusyError
+
+
+class Shared:
+    """An engine with its threads and the number of handles on it."""
+
+    def __init__(self, key: str, engine: Reading) -> None:
+        self.key = key
+        self.engine = engine
+        self.handles = 1
+        live = engine if isinstance(engine, Engine) else None
+        self.notifier = Notifier(engine, live.header if live else None)
+        self._maintenance = Maintenance(live) if live else None
+
+    def close(self) -> None:
+        """End the threads and close the engine.  Raises WriteError or StoreReplacedError."""
+        try:
+            if self._maintenance is not None:
+                self._maintenance.stop()
+            self.notifier.stop()
+        finally:
+            _close(self.engine)
+
+
+class Lease:
+    """One user's part of an engine that others of the process may use as well."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self.engine = shared.engine
+        self.notifier = shared.notifier
+        self.released = False
+
+    def release(self) -> None:
+        """Give the handle back; the last one closes the engine.  Again, it does nothing.
+
+        Raises WriteError once that is done, StoreReplacedError whether or not it is (``released``
+        tells), and StoreBusyError as :func:`acquire` does, or what interrupts the wait for the
+        file's place, with nothing done.
+        """
+        shared = self._shared
+        if shared.engine.forked:
+            self.released = True  # the engine is the parent's to close
+            return
+        slot = _enter(shared.key, shared.engine.options.write_timeout_s)
+        try:
+            if self.released:
+                return
+            if shared.handles > 1:
+                self.released = True
+                shared.handles -= 1
+                return
+            try:
+                shared.close()
+            finally:
+                if shared.engine.closed:  # else the handle is still needed
+                    self.released = True
+                    shared.handles = 0
+                    slot.shared = None
+        finally:
+            slot.lock.release()
+            _forget(shared.key, slot)
+            shared.notifier.tell_all_to_look()  # waiters find that their handle is closed
+
+    def abandon(self) -> None:
+        """Release it soon, in a thread; for a finalizer, which may run within any other call."""
+        if not (self.released or self.engine.closed):
+            _thread.start_new_thread(self._start_releasing, ())
+
+    def _start_releasing(self) -> None:
+        # In a thread that Python's threading module knows, started where it cannot be within one
+        # of that module's own calls.
+        threading.Thread(target=self.release, name="logstore-release", daemon=True).start()
+
+
+class _Slot:
+    """The place of one file: held while it is being opened or closed."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.users = 0  # threads that hold or want the lock
+        self.shared: Shared | None = None
+
+
+_FROZEN = "\0r"  # behind the path in the key of an engine that only reads files at rest
+
+_lock = threading.Lock()  # of the dictionary, never held while anything is opened or closed
+_slots: dict[str, _Slot] = {}
+
+
+def acquire(path: str, open_engine: Callable[[], Engine], timeout_s: float) -> Lease:
+    """The engine of the file at a real path, opened if this process has not yet.
+
+    Raises StoreBusyError if another thread has been opening or closing it for ``timeout_s``.
+    """
+    frozen = _slots.get(path + _FROZEN)
+    if frozen is not None and frozen.shared is not None:
+        raise StoreBusyError(
+            f"{path}: this process has the store open with mode='r' as it was at rest; close "
+            f"that handle before opening it for writing"
+        )
+    return _acquire(path, open_engine, timeout_s)
+
+
+def acquire_frozen(path: str, open_engine: Callable[[], Reading], timeout_s: float) -> Lease:
+    """The engine that reads the file at a real path while no process writes it."""
+    return _acquire(path + _FROZEN, open_engine, timeout_s)
+
+
+def _acquire(key: str, open_engine: Callable[[], Reading], timeout_s: float) -> Lease:
+    slot = _enter(key, timeout_s)
+    try:
+        shared = slot.shared
+        if shared is not None:
+            lease = Lease(shared)
+            shared.handles += 1
+            return lease
+        engine = open_engine()
+        try:
+            shared = Shared(key, engine)
+        except BaseException:  # no thread can be started, no memory is left
+            _close(engine)
+            raise
+        try:
+            lease = Lease(shared)
+        except BaseException:
+            shared.close()
+            raise
+        slot.shared = shared
+        return lease
+    finally:
+        slot.lock.release()  # a call of C, which needs no memory
+        _forget(key, slot)
+
+
+def _enter(key: str, timeout_s: float) -> _Slot:
+    with _lock:
+        slot = _slots.setdefault(key, _Slot())
+        slot.users += 1
+    try:
+        if shelter.acquire(slot.lock, timeout_s):
+            return slot
+    except BaseException:
+        _forget(key, slot)
+        raise
+    _forget(key, slot)
+    raise StoreBusyError(
+        f"{key.removesuffix(_FROZEN)}: another thread has been opening or closing the store for "
+        f"more than {timeout_s} s"
+    )
+
+
+def _forget(key: str, slot: _Slot) -> None:
+    with _lock:
+        slot.users -= 1
+        if not slot.users and slot.shared is None and _slots.get(key) is slot:
+            del _slots[key]
+
+
+def _close(engine: Reading) -> None:
+    if isinstance(engine, Engine):
+        close_engine(engine)
+    else:
+        engine.release()
+
+
+def _close_all() -> None:
+    for slot in list(_slots.values()):
+        shared = slot.shared
+        if shared is not None:
+            shared.handles = 1
+            try:
+                Lease(shared).release()
+            except Exception:
+                # The interpreter ends: what was acked is in the log and is recovered on opening.
+                continue
+
+
+def _before_fork() -> None:
+    _lock.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    _lock.release()
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()
+    for slot in _slots.values():
+        if slot.shared is not None:
+            slot.shared.engine.after_fork_in_child()
+    _slots.clear()
+
+
+atexit.register(_close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )

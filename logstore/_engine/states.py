@@ -1,0 +1,54 @@
+"""What the newest records of a task say of it.
+
+Rules: pure functions; ``now_us`` is wall time (see clock.py).  An entry of a result is RESULT,
+expired or not, DELETED, or EXPIRED; one that is DELETED without HAD_RESULT took away progress
+only, and says nothing of a result.
+"""
+
+from __future__ import annotations
+
+from logstore._engine.clock import runs_again
+from logstore._engine.frames import DELETED, EXPIRED, HAD_RESULT, RESULT, Entry
+from logstore.errors import ResultDeletedError, ResultExpiredError, ResultIsMissingError
+
+
+def is_live_result(entry: Entry | None, now_us: int) -> bool:
+    """Whether there is a result that readers may see."""
+    return (
+        entry is not None
+        and entry.kind == RESULT
+        and (not entry.expires_us or entry.expires_us > now_us)
+    )
+
+
+def is_live_progress(entry: Entry | None, now_us: int) -> bool:
+    """Whether there is progress that readers may see."""
+    return entry is not None and (not entry.expires_us or entry.expires_us > now_us)
+
+
+def is_known(entry: Entry | None) -> bool:
+    """Whether there is or was a result."""
+    return entry is not None and (entry.kind != DELETED or bool(entry.flags & HAD_RESULT))
+
+
+def is_running(result: Entry | None, progress: Entry | None, now_us: int) -> bool:
+    """Whether there is progress and no result that it led to.
+
+    Progress newer than the end of a result says that the task runs again under its old id.
+    """
+    if progress is None or not is_live_progress(progress, now_us) or is_live_result(result, now_us):
+        return False
+    if result is None or result.kind == DELETED:
+        return True
+    return runs_again(result, progress.time_us)
+
+
+def missing_result(key: bytes, entry: Entry | None) -> Exception:
+    """The error that says why there is no live result."""
+    task_id = key.decode("utf-8", "replace")
+    if entry is None or not is_known(entry):
+        return ResultIsMissingError(f"no result is stored for task {task_id!r}")
+    if entry.kind == DELETED:
+        return ResultDeletedError(f"the result of task {task_id!r} has been deleted")
+    assert entry.kind in (RESULT, EXPIRED)
+    return ResultExpiredError(f"the result of task {task_id!r} has expired")

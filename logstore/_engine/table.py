@@ -1,0 +1,686 @@
+"""The table: the LMDB file that the log is compacted into.  See FORMAT.md, "The table".
+
+Rules: a write transaction is begun only under the writer lock and ended on the thread that began
+it.  All reads of one process go through ``_gate``, hold it for one short transaction, and copy
+what they return, so that a fork, a resize and a close find no transaction open.  Nothing here
+ever opens the ``-lock`` file: a plain open and close of it would drop LMDB's locks.  An open table
+of a store holds a shared lock on its file, which is half of the presence lock.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+import lmdb
+
+from logstore._engine import files, locks, metapages, records
+from logstore._engine.frames import FORMAT_VERSION, RESULT, TIME_MAX, Entry, checksum_seed
+from logstore._engine.frames import PROGRESS as PROGRESS_KIND
+from logstore._engine.lmdbfile import (
+    DATA_FORMAT,
+    adopt_map,
+    grow_map,
+    inspect_file,
+    make_lock_file,
+    open_environment,
+    refuse_link,
+    translate,
+)
+from logstore._engine.pages import copy_pages
+from logstore._engine.records import TIME, Mark, Meta, Record
+from logstore.errors import (
+    CorruptRecordError,
+    CorruptTableError,
+    FormatVersionError,
+    NotAStoreError,
+    StoreBusyError,
+    StoreClosedError,
+)
+
+T = TypeVar("T")
+Txn: TypeAlias = "lmdb.Transaction[Any]"
+
+_META_KEY = b"header"
+
+# How much is looked up in one transaction at most, but for the last record.
+BATCH_KEYS = 64
+BATCH_BYTES = 1 << 20
+LOOKED_AT_MAX = 2048  # records, in a listing; most of those that are left out take a microsecond
+LISTING_KEYS = 256  # the same for records without their payloads
+
+# Databases: task id -> mark; time -> record; time of the progress of unfinished tasks -> nothing;
+# expiry, kind and time of a record -> nothing.
+IDS, RESULTS, PROGRESS, GONE, RUNNING, EXPIRIES = (
+    b"ids",
+    b"results",
+    b"progress",
+    b"gone",
+    b"running",
+    b"expiries",
+)
+DATABASES = (IDS, RESULTS, PROGRESS, GONE, RUNNING, EXPIRIES)
+
+
+class TableCounts(NamedTuple):
+    """Sizes of the table, from its own bookkeeping."""
+
+    results: int
+    progress: int
+    gone: int
+    data_bytes: int
+    free_bytes: int
+    file_bytes: int
+    readers: int
+    oldest_reader: int | None
+
+
+class HeldAloneError(StoreBusyError):
+    """A process that is alone with the store is opening, closing or repairing it."""
+
+
+class Table:
+    """An open table file."""
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        readonly: bool = False,
+        lock: bool = True,
+        new_lock: bool = False,
+        fd: int | None = None,
+    ) -> None:
+        """Open an existing file, after checking that opening it is safe.
+
+        ``lock`` is for the file of a store, which others may use too: its presence is shown by a
+        lock on the descriptor ``fd``, which is taken over if this returns, or on an own one.
+        ``new_lock`` makes LMDB's lock file, for a caller who knows that no other process has this
+        table file open.  Raises an :class:`OpenError` or CorruptTableError that names the file
+        and what was found, StoreBusyError if a process is alone with the file, or OSError.
+        """
+        self.path = path
+        self.readonly, self._lock = readonly, lock
+        self._gate = threading.RLock()  # held for each read
+        self._writing = threading.Lock()  # held for each write
+        self._env: lmdb.Environment | None = None
+        self.fd = -1 if fd is None else fd
+        try:
+            inspect_file(path)
+            if lock and fd is None:
+                self.fd = files.open_file(path, os.O_RDONLY)
+                if not locks.try_lock(self.fd, shared=True):
+                    raise HeldAloneError(f"{path}: a process is alone with this file")
+            if new_lock:
+                make_lock_file(path)
+            elif lock:
+                refuse_link(path + "-lock")  # LMDB would follow it
+            self._open()
+            self.identity = files.identity(path if self.fd < 0 else self.fd)
+            self.inode = self.identity[1] if self.identity is not None else 0
+            self.lock_identity = files.identity(path + "-lock") if lock else None
+            _tables.add(self)
+        except BaseException:
+            self._close_environment()
+            if fd is None and self.fd >= 0:
+                files.close(self.fd)
+            raise
+
+    @classmethod
+    def create(cls, path: str, uuid: bytes) -> None:
+        """Make an empty table, marked clean, and put it at ``path``, durably and whole.
+
+        The caller syncs the directory.  Raises OSError or an :class:`OpenError`.
+        """
+        temporary = path + "-new"
+        files.remove(temporary)
+        try:
+            with environments:
+                env = open_environment(temporary, readonly=False, lock=False, create=True)
+                try:
+                    with env.begin(write=True) as txn:
+                        for name in DATABASES:
+                            env.open_db(name, txn=txn)
+                        meta_db = env.open_db(b"meta", txn=txn)
+                        meta = Meta(FORMAT_VERSION, DATA_FORMAT, uuid, 1, 1, 0, True)
+                        txn.put(_META_KEY, records.encode_meta(meta), db=meta_db)
+                finally:
+                    env.close()
+            os.rename(temporary, path)
+        except BaseException:
+            files.remove(temporary)
+            raise
+
+    def _open(self) -> None:
+        with environments:
+            env = open_environment(self.path, readonly=self.readonly, lock=self._lock, create=False)
+            try:
+                # Each handle is opened in an empty transaction of its own: those opened in a read
+                # transaction would go with it.  Only a writable table needs the writer lock then.
+                self._meta_db = self._open_database(env, b"meta")
+                self.db = {name: self._open_database(env, name) for name in DATABASES}
+                with env.begin() as txn:
+                    self.meta = self.read_meta_in(txn)
+                self.seed = checksum_seed(self.meta.uuid)
+            except lmdb.Error as exc:
+                env.close()
+                raise translate(exc, self.path) from exc
+            except BaseException:
+                env.close()
+                raise
+            self._env = env
+
+    def _open_database(self, env: lmdb.Environment, name: bytes) -> lmdb._Database:
+        try:
+            return env.open_db(name, create=False)
+        except (lmdb.NotFoundError, lmdb.ReadonlyError) as exc:
+            raise NotAStoreError(
+                f"{self.path}: an LMDB file, but not a logstore one: it has no database "
+                f"{name.decode()!r}"
+            ) from exc
+
+    def reopen(self, *, readonly: bool = False) -> None:
+        """Open the same file again; readers wait.  After an error they get one as well."""
+        with self._writing, self._gate:
+            self._close_environment()
+            self.readonly = readonly
+            self._open()
+
+    def ensure_open(self) -> None:
+        """Open the file again, for reading, if :meth:`reopen` has failed."""
+        if self._env is None:
+            self.reopen(readonly=True)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is an LMDB handle: :meth:`reopen` may have failed."""
+        return self._env is not None
+
+    def is_read_here(self) -> bool:
+        """Whether the calling thread is inside a read."""
+        return self._gate._is_owned()  # type: ignore[attr-defined, no-any-return]
+
+    @property
+    def env(self) -> lmdb.Environment:
+        """The LMDB handle."""
+        if self._env is None:
+            raise StoreClosedError(f"{self.path}: the table could not be opened again")
+        return self._env
+
+    def close(self) -> None:
+        """Close the file; readers that come later get StoreClosedError.
+
+        Closing a file that has been replaced frees its blocks, which takes a while.
+        """
+        with self._writing, self._gate:
+            self._close_environment()
+            fd, self.fd = self.fd, -1
+        _tables.discard(self)
+        if fd >= 0:
+            files.close(fd)
+
+    def leave(self) -> None:
+        """Close LMDB's handle only: the next read opens it again."""
+        with self._writing, self._gate:
+            self._close_environment()
+
+    def _close_environment(self) -> None:
+        # LMDB's registry of open files goes by inode: while ``fd`` is open, no other file can get
+        # this inode before the registry has forgotten it.
+        if self._env is not None:
+            with environments:
+                self._env.close()
+            self._env = None
+
+    # -- reading ----------------------------------------------------------------------------
+
+    def read(self, visit: Callable[[Txn], T]) -> T:
+        """Run ``visit`` in a read transaction; no other of this process is open meanwhile.
+
+        Values are memoryviews of the map: copy what is to outlive the call.
+        """
+        with self._gate:
+            try:
+                txn = self._begin_read()
+                try:
+                    return visit(txn)
+                finally:
+                    txn.abort()
+            except lmdb.Error as exc:
+                raise translate(exc, self.path) from exc
+            except struct.error as exc:
+                raise self._damaged_index(exc) from exc
+
+    def _begin_read(self) -> Txn:
+        try:
+            return self.env.begin(buffers=True)
+        except lmdb.ReadersFullError:
+            self.env.reader_check()
+            return self.env.begin(buffers=True)
+
+    def get_result(self, key: bytes) -> Entry | None:
+        """The newest record of a task's result: RESULT, expired or not, DELETED or EXPIRED."""
+        return self._get(key, progress=False)
+
+    def get_progress(self, key: bytes) -> Entry | None:
+        """The stored progress of a task, expired or not."""
+        return self._get(key, progress=True)
+
+    def get_results(self, keys: list[bytes]) -> list[Entry | CorruptRecordError | None]:
+        """As :meth:`get_result` for each key, with few transactions, all of them short."""
+        found: list[Entry | CorruptRecordError | None] = []
+
+        def some(txn: Txn) -> None:
+            size = 0
+            for key in keys[len(found) :][:BATCH_KEYS]:
+                try:
+                    entry = self._get_in(txn, key, False)
+                except CorruptRecordError as exc:
+                    found.append(exc)
+                    continue
+                found.append(entry)
+                size += 0 if entry is None else len(entry.payload)
+                if size > BATCH_BYTES:
+                    break
+
+        while len(found) < len(keys):
+            self.read(some)
+        return found
+
+    def _get(self, key: bytes, *, progress: bool) -> Entry | None:
+        with self._gate:
+            try:
+                txn = self._begin_read()
+                try:
+                    return self._get_in(txn, key, progress)
+                finally:
+                    txn.abort()
+            except lmdb.Error as exc:
+                raise translate(exc, self.path) from exc
+
+    def _get_in(self, txn: Txn, key: bytes, progress: bool) -> Entry | None:
+        mark = self.mark_in(txn, key)
+        if mark is None:
+            return None
+        name, time_us = _place(mark, progress)
+        return self.record_in(txn, name, time_us, key).entry if time_us else None
+
+    def marks(self, keys: list[bytes]) -> list[Mark]:
+        """The marks of some tasks, empty for those that are not there; in one transaction."""
+        return self.read(lambda txn: [self.mark_in(txn, key) or Mark() for key in keys])
+
+    def mark_in(self, txn: Txn, key: bytes) -> Mark | None:
+        """A task's mark as a transaction sees it."""
+        raw = txn.get(key, db=self.db[IDS])
+        return None if raw is None else records.decode_mark(self.seed, key, bytes(raw), self.path)
+
+    def record_in(self, txn: Txn, name: bytes, time_us: int, key: bytes) -> Record:
+        """The record that a task's mark speaks of.  Raises CorruptRecordError."""
+        raw = txn.get(TIME.pack(time_us), db=self.db[name])
+        if raw is None:
+            raise CorruptRecordError(
+                f"{self.path}: the record of task {key!r}, of time {time_us}, is missing; "
+                f"overwrite this task, or restore a backup; others are not affected"
+            )
+        try:
+            record = records.decode_record(self.seed, time_us, raw, self.path)
+        except CorruptRecordError as exc:
+            raise CorruptRecordError(f"{exc} (task {key!r})") from None
+        if record.key != key:
+            raise CorruptRecordError(
+                f"{self.path}: the mark of task {key!r} leads to a record of {record.key!r}"
+            )
+        return record
+
+    def head_in(self, txn: Txn, name: bytes, time_us: int) -> Entry | None:
+        """What the head of a record says, unverified; None if there is none."""
+        raw = txn.get(TIME.pack(time_us), b"", db=self.db[name])
+        if len(raw) < records.RECORD.size:
+            return None
+        _, kind, flags, _, expires_us = records.RECORD.unpack_from(raw)
+        return Entry(kind, flags, time_us, expires_us, b"")
+
+    def listing(
+        self,
+        name: bytes,
+        *,
+        newest_first: bool,
+        after_us: int | None,
+        limit: int,
+        alive_us: int = 0,
+        kind: int = 0,
+    ) -> tuple[list[Record], int | None]:
+        """Some records of a database by time, behind ``after_us``, and where to go on; None: end.
+
+        The payload of a result is left out.  Of RUNNING the records of the progress.  Left out
+        are damaged records, which a check names, those that have expired at ``alive_us``, and
+        those of another ``kind`` than that, if one is given.
+        """
+        found: list[Record] = []
+        records_of = PROGRESS if name == RUNNING else name
+        looked_at, last = 0, b""
+
+        def some(txn: Txn) -> int | None:
+            nonlocal looked_at, last
+            left = limit
+            with txn.cursor(db=self.db[name]) as cursor:
+                after = None if after_us is None else TIME.pack(after_us)
+                if not _place_behind(cursor, after, newest_first):
+                    return None
+                step = cursor.iterprev if newest_first else cursor.iternext
+                for key, value in step(keys=True, values=True):
+                    if not left or looked_at == LOOKED_AT_MAX:
+                        time_us: int = TIME.unpack(last)[0]
+                        return time_us
+                    last, looked_at = key, looked_at + 1
+                    raw = txn.get(key, b"", db=self.db[PROGRESS]) if name == RUNNING else value
+                    if records.is_left_out(raw, alive_us, kind):
+                        continue
+                    left -= 1
+                    record = self._listed(txn, records_of, TIME.unpack(key)[0])
+                    if record is not None:
+                        found.append(record)
+            return None
+
+        return found, self.read(some)
+
+    def _listed(self, txn: Txn, name: bytes, time_us: int) -> Record | None:
+        """A record without a result's payload; None if it is damaged or nobody's."""
+        raw = txn.get(TIME.pack(time_us), b"", db=self.db[name])
+        try:
+            record = records.decode_record(
+                self.seed, time_us, raw, self.path, with_payload=name == PROGRESS
+            )
+            mark = self.mark_in(txn, record.key)
+        except CorruptRecordError:
+            return None
+        return record if mark is not None and time_us in mark else None
+
+    def changes_since(self, time_us: int) -> list[tuple[bytes, Entry]]:
+        """Keys and entries, without results' payloads, of what is newer than a time.
+
+        Behind the end of a result there is progress of the same time if the task runs again: its
+        progress is older than the compaction that has taken the expired result away.
+        """
+        found: list[tuple[bytes, Entry]] = []
+        for name in (RESULTS, GONE, PROGRESS):  # a result that goes meanwhile is found in both
+            after_us: int | None = time_us
+            while after_us is not None:
+                some, after_us = self.listing(
+                    name, newest_first=False, after_us=after_us, limit=LISTING_KEYS
+                )
+                found += [(record.key, record.entry) for record in some]
+                if name == GONE:
+                    found += self._running_again(some)
+        return found
+
+    def _running_again(self, gone: list[Record]) -> list[tuple[bytes, Entry]]:
+        """The progress that was there before the end of a result was noted."""
+        marks = self.marks([record.key for record in gone])
+        return [
+            (record.key, Entry(PROGRESS_KIND, 0, record.entry.time_us, 0, b""))
+            for record, mark in zip(gone, marks, strict=True)
+            if 0 < mark.progress_us < record.entry.time_us
+        ]
+
+    def expired_results(
+        self, now_us: int, *, newest_first: bool, after: bytes | None, limit: int
+    ) -> tuple[list[Record], bytes | None]:
+        """Some results that have expired and that no compaction has taken away yet.
+
+        By the time at which they expired, behind the expiry key ``after``; where to go on, None
+        at the end.
+        """
+        found: list[Record] = []
+
+        def expired(txn: Txn) -> bytes | None:
+            at = after
+            if at is None and newest_first:
+                at = records.EXPIRY.pack(now_us + 1, 0, 0)
+            with txn.cursor(db=self.db[EXPIRIES]) as cursor:
+                placed = _place_behind(cursor, at, newest_first)
+                step = cursor.prev if newest_first else cursor.next
+                for _ in range(LOOKED_AT_MAX):
+                    if not placed:
+                        return None
+                    at = bytes(cursor.key())
+                    expires_us, kind, time_us = records.EXPIRY.unpack(at)
+                    if expires_us > now_us:
+                        return None
+                    record = self._listed(txn, RESULTS, time_us) if kind == RESULT else None
+                    if record is not None:
+                        found.append(record)
+                    placed = step()
+                    if len(found) == limit:
+                        break
+            return at
+
+        return found, self.read(expired)
+
+    def newest_time_us(self) -> int:
+        """The time of the newest record, 0 for an empty table; past keys that are damaged."""
+        times = [0]
+
+        def newest(txn: Txn) -> None:
+            for name in (RESULTS, PROGRESS, GONE):
+                with txn.cursor(db=self.db[name]) as cursor:
+                    placed = cursor.last()
+                    while placed and TIME.unpack(cursor.key())[0] > TIME_MAX:
+                        placed = cursor.prev()
+                    if placed:
+                        times.append(TIME.unpack(cursor.key())[0])
+
+        self.read(newest)
+        return max(times)
+
+    def counts(self) -> TableCounts:
+        """Sizes, in a few microseconds."""
+
+        def look(txn: Txn) -> tuple[Any, ...]:
+            stats = {name: txn.stat(db) for name, db in self.db.items()}
+            others = [txn.stat(self._meta_db), self.env.stat()]
+            return stats, others, self.env.info(), self.read_meta_in(txn)
+
+        stats, others, info, meta = self.read(look)
+        try:
+            with self._gate:  # behind the transaction, which would be among them
+                readers = self.env.readers()
+        except lmdb.Error as exc:
+            raise translate(exc, self.path) from exc
+        page = others[0]["psize"]
+        pages = (info["last_pgno"] + 1) - 2
+        for stat in (*stats.values(), *others):
+            pages -= stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        return TableCounts(
+            stats[RESULTS]["entries"],
+            stats[PROGRESS]["entries"],
+            stats[GONE]["entries"],
+            meta.data_bytes,
+            max(pages, 0) * page,
+            (info["last_pgno"] + 1) * page,
+            info["num_readers"],
+            _oldest_reader(readers),
+        )
+
+    def read_meta(self) -> Meta:
+        """The meta record as it is on the disk now."""
+        return self.read(self.read_meta_in)
+
+    def read_meta_in(self, txn: Txn) -> Meta:
+        """The meta record as a transaction sees it."""
+        raw = txn.get(_META_KEY, db=self._meta_db)
+        if raw is None:
+            raise NotAStoreError(f"{self.path}: an LMDB file, but it has no logstore header")
+        meta = records.decode_meta(bytes(raw), self.path)
+        if (meta.version, meta.data_format) != (FORMAT_VERSION, DATA_FORMAT):
+            raise FormatVersionError(
+                f"{self.path}: format {meta.version}.{meta.data_format}, this version of logstore "
+                f"reads {FORMAT_VERSION}.{DATA_FORMAT}"
+            )
+        return meta
+
+    def last_transaction(self) -> int:
+        """The number of the newest transaction in the file, -1 if it is no table any more.
+
+        Read from the file and not from the map, which another program may have cut short.
+        """
+        first = os.pread(self.fd, metapages.META_BYTES, 0)
+        if len(first) < metapages.META_BYTES:
+            return -1
+        page = metapages.decode(first)
+        second = os.pread(self.fd, metapages.META_BYTES, page.page_bytes)
+        if page.magic != metapages.MAGIC or len(second) < metapages.META_BYTES:
+            return -1
+        return max(page.txn_id, metapages.decode(second).txn_id)
+
+    # -- writing ----------------------------------------------------------------------------
+
+    def write(self, fill: Callable[[Txn], T]) -> T:
+        """Run ``fill`` in a write transaction; committed, and on the disk, when this returns.
+
+        After an error in the commit itself, what is on the disk is either the state before or
+        the state after: the caller finds out by reading the meta record.
+        """
+        with self._writing:
+            txn = self.env.begin(write=True, buffers=True)
+            try:
+                value = fill(txn)
+                txn.commit()
+                return value
+            except struct.error as exc:
+                raise self._damaged_index(exc) from exc
+            finally:
+                txn.abort()  # nothing once it is committed
+
+    def _damaged_index(self, exc: struct.error) -> CorruptTableError:
+        return CorruptTableError(
+            f"{self.path}: a key of a wrong size in an index ({exc}); restore a backup, or copy "
+            f"what can be read with get_result()"
+        )
+
+    def write_meta(self, txn: Txn, meta: Meta) -> None:
+        """Put the meta record, as part of a transaction."""
+        txn.put(_META_KEY, records.encode_meta(meta), db=self._meta_db)
+
+    def grow_map(self) -> None:
+        """Enlarge a map that is full; under the writer lock, with no transaction open.
+
+        Raises ResourceLimitError if there is no room for a larger one.
+        """
+        self._resize_map(grow_map)
+
+    def adopt_map_size(self) -> None:
+        """Enlarge the map as far as another process has grown the file; as :meth:`grow_map`."""
+        self._resize_map(adopt_map)
+
+    def _resize_map(self, resize: Callable[[lmdb.Environment, str], None]) -> None:
+        with self._writing, self._gate:
+            try:
+                resize(self.env, self.path)
+            except lmdb.Error as exc:  # the old map is gone, and the new one does not fit
+                self._close_environment()
+                raise translate(exc, self.path) from exc
+
+    def reader_check(self) -> int:
+        """Free the slots of dead readers; how many there were."""
+        with self._gate:
+            return self.env.reader_check()
+
+    def copy_to(self, fd: int, pulse: Callable[[int], None] = lambda written: None) -> None:
+        """Copy the newest snapshot without its free pages to an empty file; it is not synced.
+
+        No transaction is open meanwhile: see pages.py, also for ``pulse``.  Raises OvertakenError,
+        CorruptTableError, StoreClosedError and OSError.
+        """
+        with self._gate:
+            transaction = self.read(lambda txn: txn.id())
+            mine = files.duplicate(self.fd)  # the table may be closed meanwhile
+        try:
+            copy_pages(mine, self.path, transaction, fd, pulse)
+        finally:
+            files.close(mine)
+
+
+def _place_behind(cursor: Any, after: bytes | None, newest_first: bool) -> bool:
+    """Move a cursor to the next key behind ``after``, which need not be there."""
+    if after is None:
+        return bool(cursor.last() if newest_first else cursor.first())
+    found = cursor.set_range(after)
+    if newest_first:
+        return bool(cursor.prev() if found else cursor.last())
+    return bool(cursor.next() if found and cursor.key() == after else found)
+
+
+def _place(mark: Mark, progress: bool) -> tuple[bytes, int]:
+    """Where the record is that a reader wants."""
+    if progress:
+        return PROGRESS, mark.progress_us
+    if mark.result_us:
+        return RESULTS, mark.result_us
+    return GONE, mark.gone_us
+
+
+def _oldest_reader(printed: str) -> int | None:
+    """The lowest transaction number in LMDB's printed reader table."""
+    numbers = [line.split()[-1] for line in printed.splitlines()[1:] if line.strip()]
+    return min((int(number) for number in numbers if number.isdigit()), default=None)
+
+
+# -- fork --------------------------------------------------------------------------------------
+
+# One environment at a time is opened or closed, because LMDB's registry of those that are open in
+# this process goes by inode, and a file system gives the inode of a removed file to the next one.
+environments = threading.Lock()
+
+_tables: weakref.WeakSet[Table] = weakref.WeakSet()
+_held: list[Table] = []
+
+
+def _before_fork() -> None:
+    """Wait until no thread is inside LMDB: a child could never close what it has open there.
+
+    Reads take microseconds and writes as long as a compaction; none of them waits for a process.
+    """
+    while True:
+        for table in [table for table in _tables if table not in _held]:
+            table._writing.acquire()
+            table._gate.acquire()
+            _held.append(table)
+        # Behind the tables' locks, as where a table is closed.
+        environments.acquire()
+        if all(table in _held for table in _tables):
+            return
+        environments.release()
+
+
+def _after_fork_in_parent() -> None:
+    while _held:
+        table = _held.pop()
+        table._gate.release()
+        table._writing.release()
+    environments.release()
+
+
+def _after_fork_in_child() -> None:
+    """Close the inherited handles: this process has to open the files for itself."""
+    for table in _held:
+        table._gate, table._writing = threading.RLock(), threading.Lock()
+        table.fd = -1  # closed with all others
+        env, table._env = table._env, None
+        if env is not None:
+            env.close()
+    _held.clear()
+    _tables.clear()
+    environments.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )

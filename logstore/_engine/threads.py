@@ -1,0 +1,60 @@
+"""Threads of the package's own, and what a thread of the application waits on for them.
+
+Rules: a thread is started under shelter, because ``Thread.start`` waits for an Event, and a signal
+handler that raises amid that would leave the Event's lock held: the new thread waits for the same
+lock.  Who needs to know whether a thread runs has it hold a lock of C's while it does.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from logstore._engine import affinity
+from logstore._engine.failures import start_thread
+from logstore._engine.shelter import sheltered
+
+
+def start(run: Callable[[], object], name: str, where: str) -> None:
+    """Run a function in a daemon thread, on the processors that the caller was given.
+
+    Raises ResourceLimitError, which begins with ``where``, if no thread can be started.
+    """
+    processors = affinity.unbound()
+
+    def serve() -> None:
+        affinity.run_on(processors)
+        run()
+
+    def begin() -> None:
+        start_thread(where, threading.Thread(target=serve, name=name, daemon=True))
+
+    sheltered(begin)
+
+
+class Signal:
+    """An Event for one waiter, which its wait resets.
+
+    Made of a lock of C's, because a signal handler that raises amid ``Event.wait`` or ``Event.set``
+    may leave the Event's lock held, and whoever sets it next would wait for ever.
+    """
+
+    __slots__ = ("_unset",)
+
+    def __init__(self) -> None:
+        self._unset = threading.Lock()
+        self._unset.acquire()
+
+    def set(self) -> None:
+        """End the wait, or the next one."""
+        try:
+            self._unset.release()
+        except RuntimeError:
+            pass  # it is set already
+
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Wait until it is set, at most ``timeout_s`` seconds."""
+        if timeout_s is None:
+            self._unset.acquire()
+        else:
+            self._unset.acquire(timeout=min(max(timeout_s, 0.0), threading.TIMEOUT_MAX))

@@ -1,0 +1,229 @@
+"""Vacuum and backup: copying the table without its free pages, beside running writers.
+
+Rules: the copy is made with compactions put off and no lock held; what is in the log is folded
+into the copy.  A backup has what was in it at its start, and changes nothing in the store.  A
+vacuum folds in rounds, the last one, of what is left, under the writer lock.  Its file is renamed
+over the table only when it is complete and on the disk, and published before the lock is given
+back.  Until then the old file is the table.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+import lmdb
+
+from logstore._engine import durability, files, identity, locks
+from logstore._engine.closedcopy import write_closed
+from logstore._engine.compaction import fold_into
+from logstore._engine.copying import (
+    copy_table,
+    is_taken,
+    make_copy,
+    open_copy,
+    take,
+)
+from logstore._engine.engine import Engine
+from logstore._engine.failures import raise_write_error
+from logstore._engine.header import (
+    HELD_BY_BACKUP,
+    HELD_BY_VACUUM,
+    INCARNATION,
+    LOG_FAILED,
+    TABLE_INODE,
+    TABLE_TXN,
+    WRITING,
+)
+from logstore._engine.log import FIRST_OFFSET
+from logstore._engine.overlay import Overlay
+from logstore._engine.pages import OvertakenError
+from logstore._engine.table import Table
+from logstore.errors import OpenError, StoreBusyError
+
+ROUNDS_MAX = 8
+LAST_ROUND_KEYS = 100  # how many changed keys may be left for the round under the lock
+SYNC_BYTES = 32 << 20  # how much of a copy is flushed at once: other flushes wait for it
+AUTO_FILE_BYTES = 16 << 20
+
+
+class VacuumReport(NamedTuple):
+    """What a vacuum has given back."""
+
+    bytes_before: int
+    bytes_after: int
+
+
+def is_due(engine: Engine) -> bool:
+    """Whether more than half of a file over 16 MiB is free, and no thread is copying it."""
+    counts = engine.table.counts()
+    return (
+        counts.file_bytes > AUTO_FILE_BYTES
+        and counts.free_bytes * 2 > counts.file_bytes
+        and not engine.copy_lock.locked()
+    )
+
+
+def vacuum(engine: Engine) -> VacuumReport:
+    """Rewrite the table without its free pages.
+
+    Writers wait only for the last short round.  Raises StoreBusyError if another process is at a
+    vacuum or compactions that could not wait kept coming, WriteError if the disk is full; the
+    store is then as it was.
+    """
+    before = os.stat(engine.path).st_size
+    try:
+        make_copy(engine, "vacuum", lambda: _attempt(engine))
+    except StoreBusyError:
+        raise
+    except (OSError, lmdb.Error, OpenError) as exc:
+        if engine.closed:
+            raise engine.closed_error() from exc
+        raise_write_error(engine.path, exc)
+    engine.counters.vacuums += 1
+    return VacuumReport(before, os.stat(engine.path).st_size)
+
+
+def _attempt(engine: Engine) -> None:
+    """Copy and exchange the table.  Raises OvertakenError if it must be tried again."""
+    temporary = engine.path + "-vacuum"
+    fd = engine.exclusively(lambda: _begin(engine, temporary))
+    try:
+        _copy_and_exchange(engine, temporary, fd)
+    finally:
+        engine.let_compactions_go_on(HELD_BY_VACUUM)
+        if files.is_at(fd, temporary):  # else it is the table, or another vacuum's is there
+            files.remove(temporary)
+        files.close(fd)
+
+
+def _begin(engine: Engine, temporary: str) -> int:
+    """The descriptor of the file for the copy; writer lock held."""
+    if is_taken(engine, HELD_BY_VACUUM, temporary):
+        raise StoreBusyError(f"{engine.path}: another vacuum is running")
+    if not engine.is_held():  # else another copy would begin again
+        engine.fold()  # so that the copy begins with an empty log
+    engine.hold_compactions(HELD_BY_VACUUM)
+    return take(engine, temporary)
+
+
+def _copy_and_exchange(engine: Engine, temporary: str, fd: int) -> None:
+    epoch = engine.log_state()[0] >> 32
+    synced = 0
+
+    def pulse(written: int) -> None:
+        nonlocal synced
+        _check(engine, epoch)
+        if written - synced >= SYNC_BYTES:
+            synced = written
+            durability.sync_data(fd)
+
+    copy_table(engine, HELD_BY_VACUUM, fd, pulse)
+    durability.sync_file(fd)
+    _check(engine, epoch)
+    engine.hold_compactions(HELD_BY_VACUUM)
+    copy = open_copy(fd, temporary)
+    try:
+        folded = _fold_rounds(engine, copy)
+        engine.exclusively(lambda: _finish(engine, copy, fd, folded))
+    finally:
+        copy.close()
+
+
+def _check(engine: Engine, epoch: int) -> None:
+    """Raise OvertakenError if there has been a compaction, StoreClosedError."""
+    if engine.closed:
+        raise engine.closed_error()
+    if engine.log_state()[0] >> 32 != epoch:
+        raise OvertakenError(f"{engine.path}: compacted during a vacuum")
+
+
+def _fold_rounds(engine: Engine, copy: Table) -> int:
+    """Fold what has been published into the copy until little is left; how many changes."""
+    folded = 0
+    for _ in range(ROUNDS_MAX):
+        view = engine.view()
+        count = len(view.changed)
+        if view.epoch != copy.meta.epoch or count - folded <= LAST_ROUND_KEYS:
+            break
+        _fold_changes(copy, view, folded, count, copy.meta.epoch, copy.meta.incarnation)
+        folded = count
+        engine.hold_compactions(HELD_BY_VACUUM)
+    return folded
+
+
+def _fold_changes(
+    copy: Table, view: Overlay, start: int, end: int, epoch: int, incarnation: int
+) -> None:
+    keys = dict(view.changed[start:end])
+    results = {key: view.results[key] for key in keys if key in view.results}
+    progress = {key: view.progress[key] for key in keys if key in view.progress}
+    fold_into(
+        copy,
+        [(results, progress)],
+        None,
+        now_us=0,
+        last_time_us=0,
+        epoch=epoch,
+        incarnation=incarnation,
+    )
+
+
+def _finish(engine: Engine, copy: Table, fd: int, folded: int) -> None:
+    """The last round and the exchange; writer lock held."""
+    words = engine.header.words
+    path = engine.path
+    view = engine.view()
+    identity.verify(engine)
+    if (
+        view.epoch != copy.meta.epoch
+        or not files.is_at(fd, path + "-vacuum")
+        or words[LOG_FAILED]  # which a compaction has to put right
+    ):
+        raise OvertakenError(f"{engine.path}: compacted during a vacuum")
+    epoch, incarnation = view.epoch + 1, engine.incarnation + 1
+    words[WRITING] = 1
+    _fold_changes(copy, view, folded, len(view.changed), epoch, incarnation)
+    copy.close()
+    locks.try_lock(fd, shared=True)  # this process is present in the new file before it is there
+    os.rename(path + "-vacuum", path)
+    durability.sync_directory(os.path.dirname(path))
+    # The lock file that is there belongs to the old table, which others still have open.
+    table = Table(path, new_lock=True)
+    with engine.view_lock:  # else a reader would go over to the file as well
+        engine.replace_table(table)
+        words[TABLE_TXN] = table.last_transaction()
+        words[TABLE_INODE] = table.inode  # before INCARNATION, which others go by
+        words[INCARNATION] = engine.incarnation = incarnation
+    engine.begin_epoch(epoch)
+
+
+def backup(engine: Engine, destination: str) -> None:
+    """Copy the store, as of a moment during the call, to a new file, durably.
+
+    The copy is a closed store of its own.  Raises FileExistsError if something is there already,
+    WriteError or DiskFullError if it cannot be written, StoreBusyError if compactions that could
+    not wait kept coming.
+    """
+    if os.path.lexists(destination):
+        raise FileExistsError(f"{destination}: already there; a backup never overwrites")
+    try:
+        make_copy(engine, "backup", lambda: _copy_closed(engine, destination))
+    except (FileExistsError, StoreBusyError):
+        raise
+    except (OSError, lmdb.Error, OpenError) as exc:
+        raise_write_error(destination, exc)
+
+
+def _copy_closed(engine: Engine, destination: str) -> None:
+    view = engine.view()
+    log = Overlay(view.epoch)
+    log.apply(list(view.changed), FIRST_OFFSET)
+
+    def fill(fd: int) -> None:
+        try:
+            copy_table(engine, HELD_BY_BACKUP, fd)
+        finally:
+            engine.let_compactions_go_on(HELD_BY_BACKUP)
+
+    write_closed(destination, engine.table.fd, fill, log)

@@ -1,0 +1,84 @@
+"""The writer lock: an exclusive ``flock`` on the log, with deadlines and fairness.
+
+Rules: the kernel gives the lock back when its holder dies.  A waiter sleeps on a word of the
+shared header, which every release changes, and looks again after 10 ms at the latest.  The last
+holder lets a waiting process go first, once, for as long as it held the lock itself: that process
+may have to be woken on a busy machine, and who misses its turn waits for another whole flush.  The
+lock counts only on the log that the header names: one that has been replaced is opened again.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+
+from logstore._engine import shelter
+from logstore._engine.header import LAST_HOLDER, LOG_ID, RELEASES, WANTED, SharedHeader
+from logstore._engine.log import Log
+
+RECHECK_S = 0.01
+FAIRNESS_S_MIN, FAIRNESS_S_MAX = 0.002, 0.1
+
+
+class WriterLock:
+    """One process's side of the lock.  Used by one thread at a time."""
+
+    def __init__(self, header: SharedHeader) -> None:
+        self._header = header
+        self._member = int.from_bytes(os.urandom(3), "little") | 1
+        self._taken_at = 0.0
+        self._held_s = 0.0  # the last time
+
+    def acquire(self, log: Log, deadline: float, reopen: Callable[[], Log]) -> bool:
+        """Take the lock of the current log; False at the deadline (``time.monotonic()``).
+
+        ``reopen`` opens the log that has taken the place of ``log``.
+        """
+        header, member = self._header, self._member
+        words, words32 = header.words, header.words32
+        if words32[WANTED]:
+            self._let_others_go_first(deadline)
+        while True:
+            seen = words32[RELEASES]
+            if log.try_lock():
+                if words[LOG_ID] == log.log_id:
+                    break
+                log.unlock()
+                log = reopen()
+                if words[LOG_ID] == log.log_id:
+                    continue
+            left = deadline - time.monotonic()
+            if left <= 0:
+                if words32[WANTED] == member:
+                    words32[WANTED] = 0
+                return False
+            shelter.check()
+            words32[WANTED] = member
+            header.releases.wait(seen, min(left, RECHECK_S))
+        if words32[WANTED] == member:
+            words32[WANTED] = 0
+            header.wanted.wake()
+        self._taken_at = time.monotonic()
+        return True
+
+    def _let_others_go_first(self, deadline: float) -> None:
+        header, words32 = self._header, self._header.words32
+        wanted = words32[WANTED]
+        if wanted and wanted != self._member and header.words[LAST_HOLDER] == self._member:
+            patience_s = min(max(FAIRNESS_S_MIN, self._held_s), FAIRNESS_S_MAX)
+            header.wanted.wait(wanted, max(0.0, min(patience_s, deadline - time.monotonic())))
+            if words32[WANTED] == wanted:
+                words32[WANTED] = 0  # it may be dead: do not wait for it again
+
+    def about_to_release(self) -> None:
+        """Note who held the lock and how long; call it while the lock is still held."""
+        self._header.words[LAST_HOLDER] = self._member
+        self._held_s = time.monotonic() - self._taken_at
+
+    def released(self) -> None:
+        """Wake a process that waits for the lock; call it when the lock has been given back."""
+        header = self._header
+        header.count(RELEASES)
+        if header.words32[WANTED]:
+            header.releases.wake()

@@ -1,0 +1,89 @@
+"""The kinds of writes: what each puts into the log, and what became of it.
+
+Rules: a write with a condition sees the store as the writes before it in its group leave it.  Its
+outcome and its error are set by the thread that commits the group, before its caller goes on.
+"""
+
+from __future__ import annotations
+
+from logstore._engine.frames import DELETED, HAD_RESULT, Entry
+from logstore._engine.states import is_known, is_live_result, missing_result
+from logstore.errors import CorruptRecordError, WriteTimeoutError
+
+REFUSED = object()  # the outcome of a write whose condition did not hold: its error is final
+_INTERRUPTED = WriteTimeoutError("the commit was interrupted; the write's outcome is unknown")
+
+
+class Lookup:
+    """What a conditional write may ask of the store, as of its place in the group."""
+
+    def result(self, key: bytes) -> Entry | None:
+        """The newest record of the result: RESULT, DELETED or EXPIRED, or None."""
+        raise NotImplementedError
+
+    def has_progress(self, key: bytes) -> bool:
+        """Whether there is progress to clear."""
+        raise NotImplementedError
+
+
+class Write:
+    """One write: what it puts into the log, and afterwards what became of it."""
+
+    __slots__ = ("entry", "error", "key", "outcome", "sync")
+
+    def __init__(self, key: bytes, entry: Entry, *, sync: bool) -> None:
+        self.key = key
+        self.entry = entry
+        self.sync = sync  # whether the group must be flushed before this is acked
+        self.outcome: object = None
+        self.error: BaseException | None = _INTERRUPTED  # None once it is committed
+
+    def resolve(self, lookup: Lookup, now_us: int) -> Entry | None:
+        """The entry to log, or None if there is nothing to write; may set the outcome.
+
+        Asked of subclasses only: a plain write logs its entry.
+        """
+        return self.entry
+
+
+class Delete(Write):
+    """Delete a result and its progress; the outcome is whether there was a result."""
+
+    __slots__ = ()
+
+    def resolve(self, lookup: Lookup, now_us: int) -> Entry | None:
+        try:
+            current = lookup.result(self.key)
+            live, known = is_live_result(current, now_us), is_known(current)
+            cleared = live or lookup.has_progress(self.key)
+        except CorruptRecordError:
+            live = known = cleared = True  # deleting is how to get rid of damage
+        self.outcome = live
+        return self.entry._replace(flags=HAD_RESULT if known else 0) if cleared else None
+
+
+class Pop(Write):
+    """Delete a result and return its payload; the outcome is the entry that was there."""
+
+    __slots__ = ()
+
+    def resolve(self, lookup: Lookup, now_us: int) -> Entry | None:
+        current = lookup.result(self.key)
+        if current is None or not is_live_result(current, now_us):
+            self.error = missing_result(self.key, current)
+            self.outcome = REFUSED
+            return None
+        self.outcome = current
+        return self.entry._replace(flags=HAD_RESULT)
+
+
+class Flush(Write):
+    """Force everything acked so far to the disk."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(b"", Entry(DELETED, 0, 0, 0, b""), sync=True)
+
+    def resolve(self, lookup: Lookup, now_us: int) -> Entry | None:
+        return None

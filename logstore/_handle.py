@@ -1,0 +1,389 @@
+"""The private handle below :class:`~logstore.store.Store` and ``AsyncStore``.
+
+Rules: this module has the private code that both classes share: checking options, encoding values,
+building and committing writes, finding entries, subscriptions.  All handles of one process on one
+file share an engine.  Every method may be called from any thread.  After a fork, the child's
+handles reopen the file on their first use.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, Literal, TypedDict
+
+from logstore._arguments import (
+    FilePath,
+    expiry_us,
+    now_us,
+    positive,
+    store_path,
+    task_key,
+)
+from logstore._codec.hooks import DecHook, EncHook, check_hook
+from logstore._codec.lower import too_large
+from logstore._codec.values import decode_value, encode_value
+from logstore._engine import registry
+from logstore._engine.engine import Engine
+from logstore._engine.failures import raisable, raise_open_error
+from logstore._engine.frames import (
+    DELETED,
+    FAILED,
+    PROGRESS,
+    RESULT,
+    Entry,
+)
+from logstore._engine.frozen import FrozenEngine, is_in_use
+from logstore._engine.notify import Subscription
+from logstore._engine.opening import check_place, open_engine
+from logstore._engine.options import Options, Retention
+from logstore._engine.overlay import Overlay
+from logstore._engine.reading import Reading
+from logstore._engine.shelter import sheltered
+from logstore._engine.states import (
+    is_known,
+    is_live_result,
+    is_running,
+    missing_result,
+)
+from logstore._engine.writes import (
+    Delete,
+    Pop,
+    Write,
+)
+from logstore.errors import (
+    ReadOnlyError,
+    StoreClosedError,
+)
+from logstore.progress import TaskProgress, encode_progress
+from logstore.types import Status
+
+Mode = Literal["rw", "r"]
+Sync = Literal["always", "interval"]
+
+
+class OpenOptions(TypedDict, total=False):
+    """The options of :func:`logstore.open`, for functions that pass them on."""
+
+    mode: Mode
+    sync: Sync
+    sync_interval_s: float
+    compact_at: int
+    write_timeout_s: float
+    result_ttl_s: float | None
+    failure_ttl_s: float | None
+    progress_ttl_s: float | None
+    max_results: int | None
+    max_bytes: int | None
+    max_value_bytes: int
+    accept_log_loss: bool
+    force: bool
+    enc_hook: EncHook | None
+    dec_hook: DecHook | None
+
+
+VALUE_BYTES_MAX = 1 << 30
+COMPACT_AT_RANGE = (1 << 14, 1 << 28)
+
+
+def open_handle(
+    path: FilePath,
+    *,
+    mode: Mode = "rw",
+    sync: Sync = "always",
+    sync_interval_s: float = 1.0,
+    compact_at: int = 1 << 20,
+    write_timeout_s: float = 30.0,
+    result_ttl_s: float | None = None,
+    failure_ttl_s: float | None = None,
+    progress_ttl_s: float | None = None,
+    max_results: int | None = None,
+    max_bytes: int | None = None,
+    max_value_bytes: int = VALUE_BYTES_MAX,
+    accept_log_loss: bool = False,
+    force: bool = False,
+    enc_hook: EncHook | None = None,
+    dec_hook: DecHook | None = None,
+) -> Handle:
+    """Open a handle as :func:`logstore.open` documents."""
+    real_path = store_path(path)
+    if mode not in ("rw", "r"):
+        raise ValueError(f"mode must be 'rw' or 'r', not {mode!r}")
+    if sync not in ("always", "interval"):
+        raise ValueError(f"sync must be 'always' or 'interval', not {sync!r}")
+    low, high = COMPACT_AT_RANGE
+    if not low <= compact_at <= high:
+        raise ValueError(f"compact_at must be from {low} to {high} bytes, not {compact_at}")
+    for name, limit in (("max_results", max_results), ("max_bytes", max_bytes)):
+        if limit is not None and limit < 1:
+            raise ValueError(f"{name} must be at least 1, not {limit}")
+    for name, seconds in (
+        ("sync_interval_s", sync_interval_s),
+        ("write_timeout_s", write_timeout_s),
+        ("result_ttl_s", result_ttl_s),
+        ("failure_ttl_s", failure_ttl_s),
+        ("progress_ttl_s", progress_ttl_s),
+    ):
+        if seconds is not None:
+            positive(name, seconds)
+    check_hook("enc_hook", enc_hook)
+    check_hook("dec_hook", dec_hook)
+    options = Options(
+        compact_at=compact_at,
+        write_timeout_s=write_timeout_s,
+        sync_interval_s=sync_interval_s,
+        retention=Retention(max_results, max_bytes),
+    )
+
+    def open_handle() -> registry.Lease:
+        try:
+            if mode == "r" and not is_in_use(real_path):
+                check_place(real_path, force=force, create=False)
+                return registry.acquire_frozen(
+                    real_path, lambda: FrozenEngine(real_path, options), write_timeout_s
+                )
+            return registry.acquire(
+                real_path,
+                lambda: open_engine(
+                    real_path,
+                    options,
+                    create=mode == "rw",
+                    force=force,
+                    accept_log_loss=accept_log_loss,
+                ),
+                write_timeout_s,
+            )
+        except Exception as exc:
+            raise_open_error(real_path, exc)
+
+    return sheltered(
+        lambda: Handle(
+            real_path,
+            open_handle,
+            writable=mode == "rw",
+            sync=sync == "always",
+            ttls_s=(result_ttl_s, failure_ttl_s, progress_ttl_s),
+            max_value_bytes=max_value_bytes,
+            enc_hook=enc_hook,
+            dec_hook=dec_hook,
+        ),
+        discard=Handle.close,
+    )
+
+
+class Handle:
+    """One user of an engine, with its own options."""
+
+    def __init__(
+        self,
+        path: str,
+        open_lease: Callable[[], registry.Lease],
+        *,
+        writable: bool,
+        sync: bool,
+        ttls_s: tuple[float | None, float | None, float | None],
+        max_value_bytes: int,
+        enc_hook: EncHook | None,
+        dec_hook: DecHook | None,
+    ) -> None:
+        self.path = path
+        self._open_lease = open_lease
+        self._writable = writable
+        self._sync = sync
+        self._result_ttl_s, self._failure_ttl_s, self._progress_ttl_s = ttls_s
+        self._max_value_bytes = max_value_bytes
+        self.enc_hook, self.dec_hook = enc_hook, dec_hook
+        self._closing = threading.Lock()  # held while the handle is opened again or closed
+        self._lease = open_lease()
+        self._engine = self._lease.engine
+        _handles.add(self)
+
+    def __del__(self) -> None:
+        lease: registry.Lease | None = self.__dict__.get("_lease")  # None: opening has failed
+        if lease is not None:
+            lease.abandon()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the handle has been closed."""
+        return self._lease.released
+
+    def close(self) -> None:
+        """Close the handle as :meth:`Store.close` documents."""
+        if not self._lease.released:
+            self._engine.refuse_nested()
+            sheltered(self._close)
+
+    def _close(self) -> None:
+        with self._closing:
+            self._lease.release()
+
+    @property
+    def engine(self) -> Reading:
+        """The engine; reopened in a forked child.  Raises StoreClosedError."""
+        engine = self._engine
+        if engine.closed or self._lease.released:
+            return self._revive()
+        return engine
+
+    def current_view(self) -> Overlay | None:
+        """Return the data in memory if it is complete; None if a thread must read it.
+
+        Never accesses the disk.  Raises StoreClosedError.
+        """
+        engine = self._engine
+        if not engine.closed and not self._lease.released:
+            return engine.current_view()
+        if engine.forked and not self._lease.released:
+            return None  # :attr:`engine` reopens the file, which must not run on an event loop
+        raise engine.closed_error()
+
+    @property
+    def writable_engine(self) -> Engine:
+        """The engine, if this handle may write.  Raises ReadOnlyError."""
+        if not self._writable:
+            raise ReadOnlyError(f"{self.path}: opened with mode='r'")
+        engine = self.engine
+        assert isinstance(engine, Engine)
+        return engine
+
+    def _revive(self) -> Reading:
+        """Reopen the store in a forked child.  Raises StoreClosedError if it was closed."""
+        return sheltered(self._open_again)
+
+    def _open_again(self) -> Reading:
+        with self._closing:
+            engine = self._engine
+            if self._lease.released or (engine.closed and not engine.forked):
+                raise StoreClosedError(f"{self.path}: the store is closed")
+            if engine.forked:
+                self._lease = self._open_lease()
+                self._engine = self._lease.engine
+            return self._engine
+
+    def result_write(
+        self, task_id: str, value: object, *, ttl_s: float | None = None, failed: bool = False
+    ) -> Write:
+        """Encode a result; return its write, not yet committed."""
+        payload = encode_value(value, max_bytes=self._max_value_bytes, enc_hook=self.enc_hook)
+        return self.encoded_result_write(task_id, payload, ttl_s=ttl_s, failed=failed)
+
+    def encoded_result_write(
+        self, task_id: str, payload: bytes, *, ttl_s: float | None = None, failed: bool = False
+    ) -> Write:
+        """Return the write of an encoded result, not yet committed."""
+        key = task_key(task_id)
+        if len(payload) > self._max_value_bytes:
+            raise too_large(len(payload), self._max_value_bytes)
+        if ttl_s is None:
+            ttl_s = self._result_ttl_s
+            if failed and self._failure_ttl_s is not None:
+                ttl_s = self._failure_ttl_s
+        else:
+            positive("ttl_s", ttl_s)
+        flags = FAILED if failed else 0
+        return Write(key, Entry(RESULT, flags, 0, expiry_us(ttl_s), payload), sync=self._sync)
+
+    def progress_write(
+        self, task_id: str, progress: TaskProgress, *, ttl_s: float | None = None
+    ) -> Write:
+        """Encode progress; return its write, not yet committed."""
+        if not isinstance(progress, TaskProgress):
+            raise TypeError(f"progress must be a TaskProgress, not {type(progress).__name__}")
+        payload = encode_progress(progress, max_bytes=self._max_value_bytes, enc_hook=self.enc_hook)
+        return self.encoded_progress_write(task_id, payload, ttl_s=ttl_s)
+
+    def encoded_progress_write(
+        self, task_id: str, payload: bytes, *, ttl_s: float | None = None
+    ) -> Write:
+        """Return the write of encoded progress, not yet committed."""
+        key = task_key(task_id)
+        if len(payload) > self._max_value_bytes:
+            raise too_large(len(payload), self._max_value_bytes)
+        if ttl_s is None:
+            ttl_s = self._progress_ttl_s
+        else:
+            positive("ttl_s", ttl_s)
+        return Write(key, Entry(PROGRESS, 0, 0, expiry_us(ttl_s), payload), sync=False)
+
+    def delete_write(self, task_id: str) -> Write:
+        """Return the write of a deletion, not yet committed."""
+        return Delete(task_key(task_id), Entry(DELETED, 0, 0, 0, b""), sync=True)
+
+    def pop_write(self, task_id: str) -> Write:
+        """Return the write of a pop, not yet committed."""
+        return Pop(task_key(task_id), Entry(DELETED, 0, 0, 0, b""), sync=True)
+
+    def popped_value(self, write: Write) -> Any:
+        """Return the value that a committed pop removed."""
+        assert isinstance(write.outcome, Entry)
+        return decode_value(write.outcome.payload, self.dec_hook)
+
+    def commit(self, writes: list[Write]) -> None:
+        """Commit writes together; raise the first error among them."""
+        self.writable_engine.committer.run(writes)
+        for write in writes:
+            if write.error is not None:
+                raise raisable(write.error)
+
+    def result_entry(self, key: bytes) -> Entry:
+        """Return the live result of a key.  Raises the errors of :meth:`Store.get_result`."""
+        entry = self.engine.find_trace(key)
+        if entry is not None and is_live_result(entry, now_us()):
+            return entry
+        raise missing_result(key, entry)
+
+    def result_entries(self, keys: list[bytes]) -> list[Entry | BaseException]:
+        """Return the live result of each key, or the error that :meth:`result_entry` raises."""
+        found: list[Entry | BaseException] = []
+        at_us = now_us()
+        for key, entry in zip(keys, self.engine.find_traces(keys), strict=True):
+            if isinstance(entry, Exception) or (entry and is_live_result(entry, at_us)):
+                found.append(entry)
+            else:
+                found.append(missing_result(key, entry))
+        return found
+
+    def subscribe(self, subscription: Subscription) -> None:
+        """Start to report changes to a subscription; may access the disk."""
+        self.engine  # noqa: B018 - reopens the file after a fork
+        self._lease.notifier.subscribe(subscription)
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Stop reporting changes; no effect if it is not subscribed."""
+        self._lease.notifier.unsubscribe(subscription)
+
+    # -- states ---------------------------------------------------------------------------------
+
+    def status(self, key: bytes) -> Status:
+        """Return the status of a key; see :meth:`Store.status`."""
+        now = now_us()
+        entry = self.engine.find_trace(key)
+        if is_live_result(entry, now):
+            return "ready"
+        if is_running(entry, self.engine.find_progress(key), now):
+            return "running"
+        if not is_known(entry):
+            return "unknown"
+        return "deleted" if entry is not None and entry.kind == DELETED else "expired"
+
+    def is_settled(self, key: bytes) -> bool:
+        """Return whether there is a result.  Raises ResultIsMissingError if it was removed."""
+        status = self.status(key)
+        if status in ("deleted", "expired"):
+            self.result_entry(key)
+        return status == "ready"
+
+
+_handles: weakref.WeakSet[Handle] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for handle in _handles:
+        handle._closing = threading.Lock()  # a thread of the parent may have held the old one
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,1 @@
+"""Results, errors and progress of taskiq as plain data, and back."""

@@ -1,0 +1,344 @@
+"""The backend with a logstore file: durable, shared by all processes of one host.
+
+Rules:
+
+- The constructor opens nothing, so that a backend can be constructed at import time.  The store is
+  opened by ``startup()``, or by the first call that needs it.
+- One backend may be used from several event loops and threads.  Concurrent openings are harmless:
+  all handles of a process on one file share a reference-counted engine.
+- A forked child opens the store again.  An unpickled backend is closed.
+- The event loop never waits for the disk or for the conversion of a large value.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import threading
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import logstore
+from logstore import errors as store_errors
+from logstore._codec.hooks import EncHook, check_hook
+from logstore._codec.values import encode_small
+from logstore._engine.shelter import is_interrupt
+from logstore._handle import OpenOptions
+from logstore.taskiq.abstract import AsyncResultBackend, _ReturnType
+from logstore.taskiq.errors import ResultDamagedError, ResultIsReadyError, missing
+from logstore.taskiq.outcome.outcome import (
+    brief_outcome,
+    decode_outcome,
+    encode_outcome,
+    outcome_around,
+    unstorable_outcome,
+)
+from logstore.taskiq.outcome.plain import BudgetExceededError
+from logstore.taskiq.outcome.progress import (
+    ReportedProgress,
+    encode_small_report,
+    from_stored,
+    to_stored,
+)
+from logstore.taskiq.outcome.revival import exception_policy
+from logstore.taskiq.outcome.serialized import deserialize_outcome, is_serialized, serialize_outcome
+from logstore.taskiq.results.expiry import Expiry
+from logstore.taskiq.results.waiting import Wait, current_wait
+
+if TYPE_CHECKING:
+    from taskiq.abc.serializer import TaskiqSerializer
+    from taskiq.depends.progress_tracker import TaskProgress as TaskiqProgress
+    from taskiq.result import TaskiqResult
+    from typing_extensions import Unpack
+
+    from logstore.aio import AsyncStore
+    from logstore.progress import TaskProgress
+
+# Limits for conversions on the event loop, some tens of microseconds; a thread does larger ones.
+_INLINE_PARTS_MAX = 256
+_INLINE_BYTES_MAX = 1 << 14
+
+
+class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
+    """Keeps results and progress in the logstore file at ``path``.
+
+    ``keep_results=False`` deletes a result when it is read; only one of several readers gets it.
+    ``result_ex_time`` (seconds) or ``result_px_time`` (milliseconds) is the time to live of
+    results, ``failure_ex_time`` (seconds) that of failed tasks' results, ``progress_ex_time``
+    (seconds) that of progress.  A task's label ``result_ex_time`` overrides them for its result.
+    Every task id is prefixed with ``prefix_str`` and a colon.
+
+    ``serializer`` is a taskiq serializer for results; without one, values keep their types and
+    pickle is never used.  ``exceptions`` is the set of exception classes that are rebuilt:
+    ``"faithful"`` (any subclass of ``Exception`` that is imported), ``"inert"`` (none), or a list
+    of classes and dotted names.  All others are returned as a ``RemoteError``.
+
+    All other keywords are those of :func:`logstore.open`.  ``enc_hook`` and ``dec_hook`` convert
+    unsupported types in return values, errors and the meta of progress; they are not used with a
+    ``serializer``.  Raises ``TypeError`` or ``ValueError`` for invalid arguments.  The file is not
+    accessed before ``startup()``.
+    """
+
+    _pid: int
+    _lock: threading.Lock
+    _store: AsyncStore | None
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        keep_results: bool = True,
+        result_ex_time: float | None = None,
+        result_px_time: float | None = None,
+        failure_ex_time: float | None = None,
+        progress_ex_time: float | None = None,
+        serializer: TaskiqSerializer | None = None,
+        prefix_str: str | None = None,
+        exceptions: str | Iterable[str | type[BaseException]] = "faithful",
+        **store_options: Unpack[OpenOptions],
+    ) -> None:
+        # Absolute, because the current directory may change before the file is opened.
+        self.path = os.path.abspath(path)
+        self.keep_results = keep_results
+        self.serializer = serializer
+        self.prefix_str = prefix_str
+        self._expiry = Expiry.chosen(
+            result_ex_time=result_ex_time,
+            result_px_time=result_px_time,
+            failure_ex_time=failure_ex_time,
+            progress_ex_time=progress_ex_time,
+        )
+        self._allowed = exception_policy(exceptions)
+        self._options = _checked_options(store_options)
+        self._enc_hook: EncHook | None = self._options.get("enc_hook")
+        self._forget()
+
+    # -- opening and closing ---------------------------------------------------------------
+
+    async def startup(self) -> None:
+        """Open the store; no effect if it is open already.
+
+        Raises :class:`~logstore.errors.OpenError` when it cannot be opened.
+        """
+        await self._opened()
+
+    async def shutdown(self) -> None:
+        """Close the store; the last close leaves a single file.  No effect if it is closed.
+
+        :meth:`startup`, or any later call, opens it again.
+        """
+        if self._pid != os.getpid():
+            self._forget()
+        with self._lock:
+            if self._store is not None:
+                self._leaving.add(self._store)
+                self._store = None
+        for store in list(self._leaving):
+            await store.close()
+            self._leaving.discard(store)
+
+    async def _opened(self) -> AsyncStore:
+        store = self._store
+        if store is not None and self._pid == os.getpid():
+            return store
+        if self._pid != os.getpid():
+            self._forget()
+        opened = await logstore.open_async(self.path, **self._options)
+        self._leaving.add(opened)  # closed later even if a signal handler raises here
+        with self._lock:
+            if self._store is None or self._store.closed:
+                self._store = opened
+            store = self._store
+        if store is not opened:  # another task or thread was faster
+            await opened.close()
+        self._leaving.discard(opened)
+        return store
+
+    def _forget(self) -> None:
+        """Reset to no store; a forked child must not use the parent's objects."""
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._store = None
+        self._leaving: set[AsyncStore] = set()  # stores to close
+
+    def __getstate__(self) -> dict[str, Any]:
+        left_out = ("_lock", "_store", "_leaving", "_pid")
+        return {name: value for name, value in self.__dict__.items() if name not in left_out}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget()
+
+    # -- results ---------------------------------------------------------------------------
+
+    async def set_result(self, task_id: str, result: TaskiqResult[_ReturnType]) -> None:
+        """Store the result; it is durable when this returns, except with ``sync="interval"``.
+
+        A result that cannot be stored, or is too large, is stored as an error that says so.  If
+        the caller is cancelled, it is unknown whether the result is stored.
+
+        Raises ``ValueError`` for an id that the store refuses, and
+        :class:`~logstore.errors.WriteError` when the disk fails.
+        """
+        store = await self._opened()
+        key = self._key(task_id)
+        payload = None
+        if self.serializer is None and result.error is None:
+            payload = encode_small(outcome_around(result, result.return_value))
+        try:
+            if payload is not None:
+                failed = bool(result.is_err)
+                ttl_s = self._expiry.ttl_s(result.labels, failed=failed)
+                await store._set_encoded_result(key, payload, ttl_s=ttl_s, failed=failed)
+            else:
+                await self._set_record(store, key, result, await self._record(result))
+        except (store_errors.UnserializableValueError, store_errors.ValueTooLargeError) as error:
+            reason = _about_result(error)
+            try:
+                await self._set_record(store, key, result, unstorable_outcome(result, reason))
+            except store_errors.ValueTooLargeError:
+                await self._set_record(store, key, result, brief_outcome(result, reason))
+
+    async def _set_record(
+        self,
+        store: AsyncStore,
+        key: str,
+        result: TaskiqResult[_ReturnType],
+        record: dict[str, Any],
+    ) -> None:
+        ttl_s = self._expiry.ttl_s(result.labels, failed=record["is_err"])
+        await store.set_result(key, record, ttl_s=ttl_s, failed=record["is_err"])
+
+    async def get_result(self, task_id: str, with_logs: bool = True) -> TaskiqResult[_ReturnType]:
+        """Return the result; ``log`` is None unless ``with_logs``.
+
+        With ``keep_results=False`` it is deleted when this returns.
+
+        Raises ``ResultIsMissingError``, or its subclasses ``ResultExpiredError`` and
+        ``ResultDeletedError`` if there was a result, and ``ResultDamagedError`` when the stored
+        data is not a result of this backend.
+        """
+        store = await self._opened()
+        key = self._key(task_id)
+        try:
+            if self.keep_results:
+                data = await store.get_result(key)
+            else:
+                data = await store.pop_result(key)
+        except store_errors.ResultIsMissingError as error:
+            raise missing(error) from error
+        except store_errors.CorruptionError as error:
+            raise ResultDamagedError(str(error)) from error
+        if is_serialized(data):
+            if len(data["data"]) > _INLINE_BYTES_MAX:
+                data = await asyncio.to_thread(deserialize_outcome, data, self.serializer)
+            else:
+                data = deserialize_outcome(data, self.serializer)
+        try:
+            return decode_outcome(data, self._allowed, with_logs=with_logs)
+        except ResultDamagedError as error:
+            raise ResultDamagedError(f"{self.path}: task {task_id!r}: {error}") from error
+
+    async def is_result_ready(self, task_id: str) -> bool:
+        """Return whether there is a result that has not expired.
+
+        Returns immediately, except to taskiq's ``wait_result()``: then it waits for the result or
+        the time-out (``waiting.py``).  Without a time-out, a removed result is an error, because
+        the wait might never end.
+
+        Raises ``ResultIsReadyError`` when the store cannot be read, and ``ValueError`` for an id
+        that the store refuses.
+        """
+        key = self._key(task_id)
+        try:
+            store = await self._opened()
+            if await store.is_result_ready(key):
+                return True
+            wait = current_wait(self)
+            return wait is not None and await _wait_ready(store, key, wait)
+        except (store_errors.LogstoreError, OSError) as error:
+            if is_interrupt(error):
+                raise
+            raise ResultIsReadyError(f"{self.path}: {error}") from error
+
+    async def delete_result(self, task_id: str) -> bool:
+        """Delete the result and the progress of a task; return whether there was a result."""
+        store = await self._opened()
+        return await store.delete_result(self._key(task_id))
+
+    # -- progress --------------------------------------------------------------------------
+
+    async def set_progress(
+        self, task_id: str, progress: TaskiqProgress[Any] | TaskProgress
+    ) -> None:
+        """Store the progress; when this returns, it survives the death of this process.
+
+        A power failure may lose the progress of the last ``sync_interval_s``.
+
+        Raises :class:`~logstore.errors.UnserializableValueError` for a meta that cannot be
+        stored.
+        """
+        store = await self._opened()
+        key, ttl_s = self._key(task_id), self._expiry.progress_ttl_s
+        payload = encode_small_report(progress)
+        if payload is not None:
+            await store._set_encoded_progress(key, payload, ttl_s=ttl_s)
+            return
+        try:
+            stored = to_stored(progress, parts_max=_INLINE_PARTS_MAX, enc_hook=self._enc_hook)
+        except BudgetExceededError:
+            stored = await asyncio.to_thread(to_stored, progress, enc_hook=self._enc_hook)
+        await store.set_progress(key, stored, ttl_s=ttl_s)
+
+    async def get_progress(self, task_id: str) -> ReportedProgress | None:
+        """Return the latest progress, or None."""
+        store = await self._opened()
+        stored = await store.get_progress(self._key(task_id))
+        return None if stored is None else from_stored(stored)
+
+    # -- helpers ---------------------------------------------------------------------------
+
+    def _key(self, task_id: str) -> str:
+        if self.prefix_str is None or not isinstance(task_id, str):
+            return task_id
+        return f"{self.prefix_str}:{task_id}"
+
+    async def _record(self, result: TaskiqResult[_ReturnType]) -> dict[str, Any]:
+        if self.serializer is not None:
+            return await asyncio.to_thread(serialize_outcome, result, self.serializer)
+        try:
+            return encode_outcome(result, parts_max=_INLINE_PARTS_MAX, enc_hook=self._enc_hook)
+        except BudgetExceededError:
+            return await asyncio.to_thread(encode_outcome, result, enc_hook=self._enc_hook)
+
+
+async def _wait_ready(store: AsyncStore, key: str, wait: Wait) -> bool:
+    try:
+        return await store.wait_ready(key, timeout_s=wait.timeout_s)
+    except store_errors.ResultIsMissingError as error:  # the result was removed
+        if wait.timeout_s is not None:
+            return False  # the task may have been sent again under the same id: taskiq polls on
+        message = (
+            f"there is nothing to wait for: {error}; to wait for a task that was sent again under "
+            "the same id, give wait_result() a timeout"
+        )
+        raise type(error)(message) from error
+
+
+def _about_result(error: Exception) -> Exception:
+    """Change the codec's error about the record to an error about the task's return value."""
+    text = str(error).replace("result['return_value']", "result", 1)
+    about = type(error)(text)
+    about.__cause__ = error.__cause__
+    return about
+
+
+def _checked_options(options: OpenOptions) -> OpenOptions:
+    known = list(inspect.signature(logstore.open).parameters)[1:]
+    for name in options:
+        if name not in known:
+            raise TypeError(f"there is no option {name!r}; logstore.open() has {', '.join(known)}")
+    for name in ("enc_hook", "dec_hook"):
+        check_hook(name, options.get(name))
+    return options.copy()

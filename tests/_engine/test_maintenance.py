@@ -1,0 +1,212 @@
+"""The thread that flushes, compacts and recovers when nobody else does."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import logstore
+from logstore import TaskProgress
+from logstore._engine import compaction, durability, identity, maintenance, vacuum
+from logstore._engine.frames import OFFSET_MAX
+from logstore._engine.header import LOG_FAILED, REPLACED, STATE, SYNCED, WRITING
+from logstore._engine.log import FIRST_OFFSET
+from logstore._engine.maintenance import IDLE_S, STILL_S, Maintenance
+
+if TYPE_CHECKING:
+    from tests.conftest import Clock
+
+
+def test_a_wait_that_finds_no_memory_does_not_end_the_thread(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else progress would not be flushed any more, and nobody would know."""
+    failed, flushed = threading.Event(), threading.Event()
+    real_wait, real_sync = threading.Event.wait, durability.sync_data
+
+    def wait(self: threading.Event, timeout: float | None = None) -> bool:
+        if threading.current_thread().name == "logstore-maintenance" and not failed.is_set():
+            failed.set()
+            raise MemoryError
+        return real_wait(self, timeout)
+
+    def sync_data(fd: int) -> None:
+        real_sync(fd)
+        flushed.set()
+
+    with logstore.open(path, sync_interval_s=0.02) as store:
+        monkeypatch.setattr(threading.Event, "wait", wait)
+        assert real_wait(failed, 100)
+        monkeypatch.setattr(durability, "sync_data", sync_data)
+        store.set_progress("t", TaskProgress())
+        assert real_wait(flushed, 100)
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    ("word", "states", "recoveries"),
+    [
+        (WRITING, (1, 2, 3, 4, 5), 0),  # writers get on: the lock is theirs
+        (WRITING, (1, 2, 2, 2, 2), 2),  # one has died
+        (LOG_FAILED, (1, 2, 3, 4, 5), 5),
+    ],
+)
+def test_a_write_that_is_under_way_is_left_alone_and_one_that_stands_still_recovered(
+    word: int, states: tuple[int, ...], recoveries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    words = dict.fromkeys((STATE, SYNCED, WRITING, LOG_FAILED, REPLACED), 0)
+    monkeypatch.setattr(identity, "is_suspect", lambda engine: False)
+    words[word] = 1
+    words[SYNCED] = FIRST_OFFSET + 10  # nothing waits for a flush
+    calls: list[str] = []
+
+    def exclusively(work: Callable[[], None], timeout_s: float) -> None:
+        calls.append("exclusive")
+        work()
+
+    ticks = iter(states)
+
+    def wait(timeout: float) -> bool:
+        nonlocal now_s
+        now_s += 0.6 * STILL_S
+        state = next(ticks, None)
+        if state is not None:
+            words[STATE] = FIRST_OFFSET + state
+        return state is None
+
+    engine: Any = SimpleNamespace(
+        header=SimpleNamespace(words=words),
+        options=SimpleNamespace(sync_interval_s=IDLE_S, write_timeout_s=1.0),
+        close_retired=lambda: None,
+        exclusively=exclusively,
+        copy_defers=lambda coming_bytes: False,
+    )
+    maintenance: Any = Maintenance.__new__(Maintenance)
+    maintenance._engine, maintenance._processors = engine, None
+    maintenance._stop = SimpleNamespace(is_set=lambda: False, wait=wait)
+    maintenance._run()
+    assert calls == ["exclusive"] * recoveries
+
+
+class Tidied:
+    """Stands for an engine from which something has to be taken away in steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+        self.now_s = 100.0
+        self.waits: list[float] = []
+        self.compacted_at: list[float] = []
+        self.words = dict.fromkeys((SYNCED, WRITING, LOG_FAILED, REPLACED), 0)
+        self.words[STATE] = 1 << 32 | FIRST_OFFSET
+        self.words[SYNCED] = FIRST_OFFSET
+        self.header = SimpleNamespace(words=self.words)
+        self.options = SimpleNamespace(sync_interval_s=IDLE_S, write_timeout_s=1.0)
+        self.copies = False
+        self.on_wait: Callable[[], None] = lambda: None
+
+    def close_retired(self) -> None:
+        pass
+
+    def expiry_due(self) -> bool:
+        return self.left > 0
+
+    def copy_defers(self, coming_bytes: int) -> bool:
+        return self.copies
+
+    def compact(self, *, timeout_s: float) -> None:
+        self.left -= 1
+        self.compacted_at.append(self.now_s)
+        self.now_s += 0.025
+        self.words[STATE] += 1 << 32
+
+    def wait(self, timeout: float) -> bool:
+        self.now_s += timeout
+        self.waits.append(timeout)
+        self.on_wait()
+        return len(self.waits) == 200
+
+    def run(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(time, "monotonic", lambda: self.now_s)
+        monkeypatch.setattr(vacuum, "is_due", lambda _: False)
+        monkeypatch.setattr(identity, "is_suspect", lambda _: False)
+        thread: Any = Maintenance.__new__(Maintenance)
+        thread._engine, thread._processors = self, None
+        thread._stop = SimpleNamespace(is_set=lambda: False, wait=self.wait)
+        thread._run()
+
+
+def test_what_has_expired_goes_in_steps_while_idle_half_of_the_time_left_to_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = Tidied(100)
+    engine.run(monkeypatch)
+    assert engine.left == 0
+    first = next(i for i, wait in enumerate(engine.waits) if wait == pytest.approx(0.025))
+    assert engine.waits[first : first + 100] == pytest.approx([0.025] * 100)
+    assert set(engine.waits[first + 101 :]) == {IDLE_S}
+
+
+def test_beside_writers_a_step_takes_a_small_part_of_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = Tidied(100)
+
+    def write() -> None:
+        engine.words[STATE] += 40
+        engine.words[SYNCED] = engine.words[STATE] & OFFSET_MAX
+
+    engine.on_wait = write
+    engine.run(monkeypatch)
+    assert engine.left == 0
+    steps = [b - a for a, b in zip(engine.compacted_at, engine.compacted_at[1:], strict=False)]
+    assert min(steps) >= 20 * 0.025
+    assert max(steps) <= 21 * 0.025 + 0.001
+
+
+def test_one_process_that_takes_away_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Tidied(100)
+
+    def compact_elsewhere() -> None:
+        engine.words[STATE] += 1 << 32
+
+    engine.on_wait = compact_elsewhere
+    engine.run(monkeypatch)
+    assert engine.left == 100
+
+
+def test_nothing_is_taken_away_while_a_copy_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Tidied(100)
+    engine.copies = True
+    engine.run(monkeypatch)
+    assert engine.left == 100
+
+
+def test_a_store_at_rest_takes_away_what_has_expired_by_itself(
+    path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Far more than one step, and each step is made without a look at the clock."""
+    monkeypatch.setattr(maintenance, "IDLE_S", 0.01)
+    monkeypatch.setattr(maintenance, "CHECK_S", 0.01)
+    monkeypatch.setattr(compaction, "PURGE_MIN", 50)
+    monkeypatch.setattr(compaction, "PURGE_S", 0.0)
+    with logstore.open(path) as store:
+        store._handle.commit(
+            [store._handle.result_write(f"task-{i}", i, ttl_s=10) for i in range(2000)]
+        )
+        store.set_result("kept", 1)
+        store.compact()
+        clock.advance(20)
+        deadline = time.monotonic() + 100
+        while store.stats().results > 1 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert store.stats().results == 1
+        assert store.stats().compactions >= 2000 / 50
+        assert store.check().ok

@@ -1,0 +1,58 @@
+"""The overlay: the newest entry per task of one epoch."""
+
+from __future__ import annotations
+
+from logstore._engine.frames import DELETED, PROGRESS, RESULT, Entry
+from logstore._engine.log import FIRST_OFFSET
+from logstore._engine.overlay import Overlay
+
+
+def entry(kind: int, time_us: int = 1) -> Entry:
+    return Entry(kind, 0, time_us, 0, b"")
+
+
+def test_a_new_overlay_is_empty_and_complete_for_the_start_of_its_epoch() -> None:
+    overlay = Overlay(7)
+    assert not overlay
+    assert overlay.state == 7 << 32 | FIRST_OFFSET
+
+
+def test_a_later_result_replaces_an_earlier_one() -> None:
+    overlay = Overlay(1)
+    overlay.apply([(b"a", entry(RESULT, 1)), (b"a", entry(RESULT, 2))], 5000)
+    assert overlay.results[b"a"].time_us == 2
+    assert overlay.state == 1 << 32 | 5000
+
+
+def test_progress_stands_beside_a_result() -> None:
+    overlay = Overlay(1)
+    overlay.apply([(b"a", entry(RESULT)), (b"a", entry(PROGRESS))], 5000)
+    assert overlay.results[b"a"].kind == RESULT
+    progress = overlay.progress[b"a"]
+    assert progress is not None
+    assert progress.kind == PROGRESS
+
+
+def test_a_deletion_clears_progress_and_hides_what_the_table_has() -> None:
+    overlay = Overlay(1)
+    overlay.apply([(b"a", entry(PROGRESS)), (b"a", entry(DELETED))], 5000)
+    assert overlay.progress == {b"a": None}
+    assert overlay.results[b"a"].kind == DELETED
+
+
+def test_progress_behind_a_deletion_stays() -> None:
+    overlay = Overlay(1)
+    overlay.apply([(b"a", entry(DELETED)), (b"a", entry(PROGRESS))], 5000)
+    assert overlay.progress[b"a"] is not None
+
+
+def test_changes_are_kept_in_the_order_of_the_log() -> None:
+    overlay = Overlay(1)
+    overlay.apply([(b"b", entry(RESULT)), (b"a", entry(PROGRESS))], 5000)
+    overlay.apply([(b"b", entry(DELETED))], 6000)
+    assert [(key, changed.kind) for key, changed in overlay.changed] == [
+        (b"b", RESULT),
+        (b"a", PROGRESS),
+        (b"b", DELETED),
+    ]
+    assert overlay

@@ -1,0 +1,287 @@
+"""The table: opened with suspicion, read in short copies, closed under its readers."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import logstore
+from logstore._engine import lmdbfile
+from logstore._engine import table as table_module
+from logstore._engine.compaction import fold_into
+from logstore._engine.frames import PROGRESS, RESULT, Entry
+from logstore._engine.records import Mark
+from logstore._engine.table import RESULTS, RUNNING, Table
+
+from .support import live
+
+if TYPE_CHECKING:
+    from tests.conftest import Clock, Peer, Stores
+
+UUID = bytes(range(16))
+
+
+@pytest.fixture
+def table(path: Path) -> Iterator[Table]:
+    """A table with 20 results of the times 100, 101 and so on, and three running tasks."""
+    Table.create(str(path), UUID)
+    table = Table(str(path), lock=False)
+    results = {f"task-{i:02}".encode(): Entry(RESULT, 0, 100 + i, 0, bytes(500)) for i in range(20)}
+    running: dict[bytes, Entry | None] = {
+        f"run-{i}".encode(): Entry(PROGRESS, 0, 200 + i, 0, b"p") for i in range(3)
+    }
+    fold_into(table, [(results, running)], None, now_us=0, last_time_us=0, epoch=5, incarnation=3)
+    yield table
+    table.close()
+
+
+def test_a_new_table_is_clean_private_and_at_its_beginning(path: Path) -> None:
+    Table.create(str(path), UUID)
+    assert os.listdir(path.parent) == ["app.db"]
+    assert path.stat().st_mode & 0o777 == 0o600
+    with closing(Table(str(path), lock=False)) as table:
+        meta = table.meta
+    assert (meta.uuid, meta.epoch, meta.incarnation, meta.clean) == (UUID, 1, 1, True)
+
+
+def test_the_meta_record_is_what_the_last_compaction_wrote(table: Table) -> None:
+    meta = table.read_meta()
+    assert (meta.epoch, meta.incarnation, meta.clean) == (5, 3, False)
+    assert meta.data_bytes == 20 * (500 + 7) + 3 * (1 + 5)
+
+
+def times(table: Table, name: bytes, newest_first: bool, limit: int) -> list[int]:
+    found: list[int] = []
+    after_us: int | None = None
+    while True:
+        batch, after_us = table.listing(
+            name, newest_first=newest_first, after_us=after_us, limit=limit
+        )
+        found += [record.entry.time_us for record in batch]
+        if after_us is None:
+            return found
+
+
+@pytest.mark.parametrize("limit", [1, 3, 19, 20, 21, 1000])
+def test_a_listing_in_batches_has_every_record_once_in_order(table: Table, limit: int) -> None:
+    assert times(table, RESULTS, False, limit) == list(range(100, 120))
+    assert times(table, RESULTS, True, limit) == list(range(119, 99, -1))
+    assert times(table, RUNNING, True, limit) == [202, 201, 200]
+
+
+def test_a_listing_leaves_out_the_payload_of_results_and_says_its_size(table: Table) -> None:
+    (record,), _ = table.listing(RESULTS, newest_first=True, after_us=None, limit=1)
+    assert (record.entry.payload, record.size) == (b"", 500)
+    (record,), _ = table.listing(RUNNING, newest_first=True, after_us=None, limit=1)
+    assert record.entry.payload == b"p"
+
+
+def test_a_mark_leads_to_its_records(table: Table) -> None:
+    mark = table.read(lambda txn: table.mark_in(txn, b"task-07"))
+    assert mark == Mark(107, 0, 0)
+    assert table.read(lambda txn: table.mark_in(txn, b"nobody")) is None
+
+
+def test_the_newest_time_is_that_of_all_databases(table: Table, tmp_path: Path) -> None:
+    assert table.newest_time_us() == 202
+    Table.create(str(tmp_path / "empty.db"), UUID)
+    with closing(Table(str(tmp_path / "empty.db"), lock=False)) as empty:
+        assert empty.newest_time_us() == 0
+
+
+def test_a_closed_table_answers_with_a_typed_error(table: Table) -> None:
+    table.close()
+    with pytest.raises(logstore.StoreClosedError):
+        table.get_result(b"task-01")
+    with pytest.raises(logstore.StoreClosedError):
+        table.counts()
+
+
+def test_closing_waits_for_the_write_that_is_under_way(table: Table) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    outcomes: list[object] = []
+
+    def fill(_: object) -> None:
+        begun.set()
+        assert go_on.wait(100)
+
+    def write() -> None:
+        try:
+            outcomes.append(table.write(fill))
+        except Exception as exc:
+            outcomes.append(exc)
+
+    writing, closing_ = threading.Thread(target=write), threading.Thread(target=table.close)
+    writing.start()
+    assert begun.wait(100)
+    closing_.start()
+    closing_.join(0.1)
+    waits = closing_.is_alive()
+    go_on.set()
+    for thread in (writing, closing_):
+        thread.join()
+    assert waits
+    assert outcomes == [None]
+
+
+def test_no_read_transaction_outlives_a_read(store: logstore.Store) -> None:
+    store.set_result("a", 1)
+    store.compact()
+    for _ in range(10):
+        store.get_result("a")
+        next(iter(store.tasks()))
+    assert store.stats().oldest_reader is None
+
+
+def test_slots_of_dead_readers_are_freed_at_compaction(
+    store: logstore.Store, start_peer: Callable[..., Peer]
+) -> None:
+    store.set_result("a", 1)
+    store.compact()
+    peer = start_peer(store.path)
+    peer.run("txn = store._handle.engine.table.env.begin()")
+    assert store.stats().oldest_reader is not None
+    peer.kill()
+    assert store.stats().oldest_reader is not None
+    store.set_result("b", 1)
+    store.compact()
+    assert store.stats().oldest_reader is None
+
+
+def test_reading_while_the_table_is_opened_again_waits_and_succeeds(
+    store: logstore.Store,
+) -> None:
+    store.set_result("a", 1)
+    store.compact()
+    wrong: list[BaseException] = []
+    stop = threading.Event()
+
+    def read() -> None:
+        try:
+            while not stop.is_set():
+                assert store.get_result("a") == 1
+        except BaseException as exc:
+            wrong.append(exc)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    engine = live(store)
+    for _ in range(20):
+        engine.exclusively(engine.table.reopen)
+    stop.set()
+    thread.join()
+    assert wrong == []
+
+
+def test_the_lock_file_of_an_open_store_is_never_opened_again(
+    store: logstore.Store, tmp_path: Path
+) -> None:
+    """A plain open and close of it would drop LMDB's locks: found by its descriptors."""
+
+    def holders() -> int:
+        links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+        return sum(os.path.realpath(link).endswith("app.db-lock") for link in links)
+
+    inode = os.stat(store.path + "-lock").st_ino
+    store.set_result("a", 1)
+    store.compact()
+    store.backup(tmp_path / "copy.db")
+    assert store.check().ok
+    assert store.stats().results == 1
+    assert holders() == 1
+    assert os.stat(store.path + "-lock").st_ino == inode
+
+
+def test_many_results_are_looked_up_in_short_transactions(
+    table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+    real = Table._begin_read
+
+    def begin_read(self: Table) -> Any:
+        begun.append(self)
+        return real(self)
+
+    monkeypatch.setattr(Table, "_begin_read", begin_read)
+    keys = [f"task-{i:02}".encode() for i in range(25)]  # the last five are not there
+    expected = [table.get_result(key) for key in keys]
+    assert expected[19] is not None
+    assert expected[20:] == [None] * 5
+    for batch_keys, batch_bytes, transactions in (
+        (64, 1 << 20, 1),
+        (10, 1 << 20, 3),
+        (64, 999, 10),
+    ):
+        monkeypatch.setattr(table_module, "BATCH_KEYS", batch_keys)
+        monkeypatch.setattr(table_module, "BATCH_BYTES", batch_bytes)
+        begun.clear()
+        assert table.get_results(keys) == expected
+        assert transactions <= len(begun) <= transactions + 1
+
+
+def test_no_read_of_many_records_is_one_long_transaction(
+    open_store: Stores, monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    """A process that is stopped in one keeps all pages from being used again."""
+    store = open_store(sync="interval")
+    count = 3 * table_module.LISTING_KEYS
+    for number in range(count):
+        store.set_result(f"task-{number}", number, ttl_s=10)
+    store.compact()
+    for number in range(count):
+        store.set_result(f"task-{number}", number, ttl_s=10)
+    looked: list[int] = []
+    begin_read, mark_in = Table._begin_read, Table.mark_in
+
+    def begin(table: Table) -> Any:
+        looked.append(0)
+        return begin_read(table)
+
+    def look(table: Table, txn: Any, key: bytes) -> Mark | None:
+        looked[-1] += 1
+        return mark_in(table, txn, key)
+
+    monkeypatch.setattr(Table, "_begin_read", begin)
+    monkeypatch.setattr(Table, "mark_in", look)
+    table = live(store).table
+    assert store.stats().results == count
+    assert len(table.changes_since(0)) == count
+    assert max(looked) == table_module.LISTING_KEYS
+    assert sum(looked) >= 2 * count
+
+
+def test_one_environment_at_a_time_is_opened_or_closed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LMDB's registry goes by inode, which a file system gives to the next file at once."""
+    held: list[tuple[str, bool]] = []
+
+    class Environment:
+        def __init__(self, env: Any) -> None:
+            self._env = env
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._env, name)
+
+        def close(self) -> None:
+            held.append(("close", table_module.environments.locked()))
+            self._env.close()
+
+    real = lmdbfile.open_environment
+
+    def open_environment(*arguments: Any, **options: Any) -> Any:
+        held.append(("open", table_module.environments.locked()))
+        return Environment(real(*arguments, **options))
+
+    monkeypatch.setattr(table_module, "open_environment", open_environment)
+    Table.create(str(path), UUID)
+    table = Table(str(path), lock=False)
+    table.reopen()
+    table.close()
+    assert held == [("open", True), ("close", True)] * 3

@@ -1,0 +1,506 @@
+"""Vacuum and backup beside running writers, and what their deaths leave."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+import logstore
+from logstore import TaskProgress
+from logstore._engine import copying, files, vacuum
+from logstore._engine.engine import HOLD_NS
+from logstore._engine.header import HELD_BY_VACUUM
+from logstore._engine.table import Table
+
+from .support import live
+
+if TYPE_CHECKING:
+    from tests.conftest import Peer, PeerError, Stores
+
+
+def during_copy(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
+    """Run something once, while a vacuum or backup copies."""
+    real = Table.copy_to
+    done: list[int] = []
+
+    def copy_to(table: Table, fd: int, pulse: Callable[[int], None]) -> None:
+        real(table, fd, pulse)
+        if not done:
+            done.append(1)
+            action()
+
+    monkeypatch.setattr(Table, "copy_to", copy_to)
+
+
+def test_what_is_written_while_a_vacuum_copies_is_in_the_new_file(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.set_result("kept", 1)
+    store.set_result("changed", 1)
+    store.set_result("deleted", 1)
+    store.set_progress("cleared", TaskProgress())
+
+    def write() -> None:
+        for i in range(300):
+            store.set_result(f"task-{i}", i)
+        store.set_result("changed", 2)
+        store.delete_result("deleted")
+        store.delete_result("cleared")
+        store.set_progress("running", TaskProgress(0.5))
+
+    during_copy(monkeypatch, write)
+    store.vacuum()
+    assert store.get_result("kept") == 1
+    assert store.get_result("changed") == 2
+    assert store.status("deleted") == "deleted"
+    assert store.status("cleared") == "unknown"
+    assert store.status("running") == "running"
+    assert [store.get_result(f"task-{i}") for i in range(300)] == list(range(300))
+    assert store.check().ok
+
+
+def test_compactions_are_put_off_while_a_vacuum_copies(
+    open_store: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(compact_at=1 << 14)
+    before: list[int] = []
+
+    def write() -> None:
+        before.append(store.stats().compactions)
+        for i in range(60):
+            store.set_result(f"task-{i}", bytes(1000))
+        before.append(store.stats().compactions)
+        assert store.stats().log_bytes > 60_000
+
+    during_copy(monkeypatch, write)
+    store.vacuum()
+    assert before[0] == before[1]
+    assert len(list(store.tasks())) == 60
+    assert live(store).header.words[HELD_BY_VACUUM] == 0
+
+
+def test_other_processes_take_over_the_new_file_on_their_next_operation(
+    open_store: Stores, start_peer: Callable[..., Peer]
+) -> None:
+    store = open_store()
+    readers = [start_peer(store.path) for _ in range(2)]
+    store.set_result("a", 1)
+    store.compact()
+    for reader in readers:
+        assert reader.run("store.get_result('a')") == 1
+    store.vacuum()
+    assert readers[0].run("store.get_result('a')") == 1
+    readers[1].run("store.set_result('b', 2)\nstore.compact()")
+    assert store.get_result("b") == 2
+    assert readers[0].run("(store.get_result('b'), store.stats().incarnation)") == (2, 2)
+    readers[0].run("store.vacuum()")
+    assert store.stats().incarnation == 3
+    assert readers[1].run("store.get_result('b')") == 2
+    for reader in readers:
+        reader.run("store.close()")
+
+
+def test_readers_and_writers_in_threads_go_on_over_vacuums(store: logstore.Store) -> None:
+    store.set_result("fixed", "value")
+    stop = threading.Event()
+    wrong: list[BaseException] = []
+    written = [0, 0]
+
+    def work(number: int) -> None:
+        try:
+            while not stop.is_set():
+                assert store.get_result("fixed") == "value"
+                store.set_result(f"task-{number}", written[number] + 1)
+                written[number] += 1
+                assert store.get_result(f"task-{number}") == written[number]
+        except BaseException as exc:
+            wrong.append(exc)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(2)]
+    for thread in threads:
+        thread.start()
+    count = 0
+    while count < 5 or not (all(written) or wrong):
+        store.vacuum()
+        count += 1
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert store.stats().vacuums == count
+
+
+def test_a_reader_and_a_writer_follow_anothers_vacuum_at_once(
+    store: logstore.Store, start_peer: Callable[..., Peer]
+) -> None:
+    """LMDB refuses to open a file twice in one process."""
+    store.set_result("a", 1)
+    store.compact()
+    peer = start_peer(store.path)
+    errors: list[BaseException] = []
+
+    def run(call: Callable[[], object]) -> None:
+        meet.wait()
+        try:
+            call()
+        except BaseException as exc:
+            errors.append(exc)
+
+    for _ in range(60):
+        peer.run("store.vacuum()")
+        meet = threading.Barrier(2)
+        calls = (lambda: store.get_result("a"), lambda: store.set_result("b", 2))
+        threads = [threading.Thread(target=run, args=(call,)) for call in calls]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert errors == []
+    peer.run("store.close()")
+
+
+def test_a_second_vacuum_beside_one_that_copies_is_refused(
+    store: logstore.Store, start_peer: Callable[..., Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer = start_peer(store.path)
+    refused: list[PeerError] = []
+
+    def again() -> None:
+        try:
+            peer.run("store.vacuum()")
+        except Exception as exc:
+            refused.append(cast("PeerError", exc))
+
+    during_copy(monkeypatch, again)
+    store.vacuum()
+    assert [(error.kind, "another vacuum is running" in str(error)) for error in refused] == [
+        ("StoreBusyError", True)
+    ]
+    peer.run("store.vacuum()")
+    assert store.stats().incarnation == 3
+    peer.run("store.close()")
+
+
+def test_two_vacuums_of_one_process_are_done_one_after_the_other(store: logstore.Store) -> None:
+    threads = [threading.Thread(target=store.vacuum) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.stats().vacuums == 2
+
+
+def test_a_vacuum_overtaken_by_large_results_tries_again(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("logstore._engine.engine.COPY_LOG_FACTOR", 0)
+    during_copy(monkeypatch, lambda: store.set_result("large", bytes(1 << 19)))
+    store.vacuum()
+    assert store.get_result("large") == bytes(1 << 19)
+    assert store.stats().vacuums == 1
+
+
+def test_a_compaction_behind_the_copy_makes_a_vacuum_begin_again(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was folded into the old file then is in no log any more."""
+    real = copying.open_copy
+
+    def open_copy(fd: int, path: str) -> Table:
+        if store.status("late") == "unknown":
+            store.set_result("late", 1)
+            store.compact()
+        return real(fd, path)
+
+    monkeypatch.setattr(vacuum, "open_copy", open_copy)
+    store.vacuum()
+    assert store.get_result("late") == 1
+    assert store.stats().vacuums == 1
+
+
+def test_a_vacuum_that_fails_leaves_the_store_as_it_was(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.set_result("a", 1)
+
+    def fail() -> None:
+        raise OSError(28, "No space left on device")
+
+    during_copy(monkeypatch, fail)
+    with pytest.raises(logstore.DiskFullError):
+        store.vacuum()
+    monkeypatch.undo()
+    assert not os.path.exists(store.path + "-vacuum")
+    assert live(store).header.words[HELD_BY_VACUUM] == 0
+    assert store.get_result("a") == 1
+    store.vacuum()
+    assert store.stats().vacuums == 1
+
+
+VICTIMS = {
+    "while it copies": "Table.copy_to = die",
+    "before the rename": "os.rename = die",
+    "before the directory is synced": "durability.sync_directory = die",
+    "before it is published": "Engine.begin_epoch = die_second",
+}
+
+
+@pytest.mark.parametrize("when", VICTIMS)
+@pytest.mark.parametrize("survivor", [True, False], ids=["a peer lives", "nobody lives"])
+def test_a_vacuum_that_dies_at_any_point_loses_nothing(
+    path: Path, start_peer: Callable[..., Peer], open_store: Stores, when: str, survivor: bool
+) -> None:
+    peer = start_peer(path)
+    store = open_store(path) if survivor else None
+    peer.run("for i in range(50): store.set_result(f'task-{i}', i)")
+    if store is not None:
+        assert store.get_result("task-1") == 1
+    peer.run(
+        "from logstore._engine.table import Table\n"
+        "from logstore._engine.engine import Engine\n"
+        "from logstore._engine import durability, files\n"
+        "def die(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "real = Engine.begin_epoch\n"
+        "calls = []\n"
+        "def die_second(*arguments):\n"
+        "    calls.append(1)\n"
+        "    return real(*arguments) if len(calls) < 2 else die()\n"
+        f"{VICTIMS[when]}"
+    )
+    with pytest.raises(EOFError):
+        peer.run("store.vacuum()")
+    if store is None:
+        store = open_store(path)
+    assert [store.get_result(f"task-{i}") for i in range(50)] == list(range(50))
+    store.set_result("after", 1)
+    late = start_peer(path)
+    assert late.run("store.get_result('after')") == 1
+    late.run("store.set_result('late', 2)\nstore.compact()")
+    assert store.get_result("late") == 2
+    store.vacuum()
+    assert store.get_result("task-7") == 7
+    assert late.run("store.get_result('late')") == 2
+    late.run("store.close()")
+
+
+PAUSES_BEHIND_ITS_RENAME = """
+from logstore._engine import table
+def make_lock_file(path, real=table.make_lock_file):
+    with open({renamed!r}, "w"), open({go_on!r}):
+        real(path)
+table.make_lock_file = make_lock_file
+"""
+
+
+def test_a_reader_does_not_take_over_a_table_beside_the_lock_file_of_the_one_before(
+    store: logstore.Store, start_peer: Callable[..., Peer], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """LMDB would read the snapshot of the old incarnation in it, which is the published one."""
+    pipes = tmp_path_factory.mktemp("pipes")
+    renamed, go_on = str(pipes / "renamed"), str(pipes / "go_on")
+    for pipe in (renamed, go_on):
+        os.mkfifo(pipe)
+    store.set_result("a", 1)
+    peer = start_peer(store.path)
+    peer.run("store.vacuum()")  # this process has not followed it yet
+    peer.run(PAUSES_BEHIND_ITS_RENAME.format(renamed=renamed, go_on=go_on))
+    peer.begin("store.vacuum()")
+    with open(renamed):
+        pass
+    found: list[int] = []
+    reader = threading.Thread(target=lambda: found.append(store.get_result("a")))
+    reader.start()
+    reader.join(0.3)
+    with open(go_on, "w"):
+        pass
+    reader.join(100)
+    peer.end()
+    assert found == [1]
+    store.set_result("b", 2)
+    store.compact()
+    assert peer.run("store.get_result('b')") == 2
+    assert live(store).table.lock_identity == files.identity(f"{store.path}-lock")
+    peer.run("store.close()")
+
+
+DIES_BEHIND_ITS_RENAME = """
+from logstore._engine import durability, files, header, table
+def die(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+def remove(path, real=files.remove):
+    real(path)
+    die()
+class Words:
+    last = None
+    def __init__(self, words):
+        self.words = words
+    def __getitem__(self, index):
+        return self.words[index]
+    def __setitem__(self, index, value):
+        self.words[index] = value
+        if index == self.last:
+            die()
+shared = store._handle.writable_engine.header
+shared.words = Words(shared.words)
+def rename(old, new, real=os.rename):
+    real(old, new)
+    {when}
+os.rename = rename
+"""
+MOMENTS = {
+    "before the directory is synced": "durability.sync_directory = die",
+    "before there is a lock file": "files.remove = remove",
+    "before the lock file has a size": "durability.allocate = die",
+    "before its transaction is told": "table.open_environment = die",
+    "before its inode is told": "Words.last = header.TABLE_TXN",
+    "before its incarnation is told": "Words.last = header.TABLE_INODE",
+    "before its epoch is told": "Words.last = header.INCARNATION",
+}
+
+
+@pytest.mark.parametrize("when", MOMENTS)
+def test_behind_a_dead_vacuum_a_process_joins_one_that_is_stopped(
+    path: Path, start_peer: Callable[..., Peer], open_store: Stores, when: str
+) -> None:
+    stopped, peer = start_peer(path), start_peer(path)
+    peer.run("for i in range(50): store.set_result(f'task-{i}', i)")
+    stopped.stop()
+    peer.run("store.compact()\nstore.set_result('task-0', 'new')")
+    peer.run(DIES_BEHIND_ITS_RENAME.replace("{when}", MOMENTS[when]))
+    with pytest.raises(EOFError):
+        peer.run("store.vacuum()")
+    try:
+        store = open_store(path, write_timeout_s=5)
+        assert [store.get_result(f"task-{i}") for i in range(50)] == ["new", *range(1, 50)]
+        assert store.stats().incarnation == 2
+        store.set_result("after", 1)
+    finally:
+        stopped.resume()
+    assert stopped.run("store.get_result('after'), store.get_result('task-0')") == (1, "new")
+    stopped.run("store.set_result('late', 2)\nstore.close()")
+    assert store.get_result("late") == 2
+
+
+def test_compactions_go_on_when_the_vacuum_that_put_them_off_has_died(
+    open_store: Stores, start_peer: Callable[..., Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(compact_at=1 << 14)
+    peer = start_peer(store.path)
+    peer.run(
+        "from logstore._engine.table import Table\n"
+        "Table.copy_to = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    with pytest.raises(EOFError):
+        peer.run("store.vacuum()")
+    before = store.stats().compactions
+    for i in range(30):
+        store.set_result(f"task-{i}", bytes(1000))
+    assert store.stats().compactions == before
+    now_ns = time.monotonic_ns
+    monkeypatch.setattr(time, "monotonic_ns", lambda: now_ns() + HOLD_NS)
+    store.set_result("after", 1)
+    assert store.stats().compactions == before + 1
+    assert len(list(store.tasks())) == 31
+
+
+def test_whoever_closes_behind_a_dead_vacuum_goes_over_to_its_file(
+    path: Path, start_peer: Callable[..., Peer]
+) -> None:
+    """The file that it has open for writing has no name any more, and goes with it."""
+    peer = start_peer(path)
+    with logstore.open(path, sync_interval_s=1e6) as store:
+        store.set_result("a", 1)
+        peer.run(
+            "from logstore._engine import durability\n"
+            "durability.sync_directory = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
+        )
+        with pytest.raises(EOFError):
+            peer.run("store.vacuum()")
+        assert not live(store).table.readonly
+    with logstore.open(path) as store:
+        assert store.get_result("a") == 1
+
+
+@pytest.mark.parametrize("taker", ["a live process", "one alone"])
+def test_whoever_takes_over_a_vacuums_rename_forces_it_to_the_disk_before_it_writes(
+    path: Path, start_peer: Callable[..., Peer], taker: str
+) -> None:
+    vacuumer = start_peer(path)
+    vacuumer.run("store.set_result('a', 1)")
+    holder = None if taker == "one alone" else start_peer(path)
+    vacuumer.run(
+        "from logstore._engine import durability, files\n"
+        "durability.sync_directory = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    with pytest.raises(EOFError):
+        vacuumer.run("store.vacuum()")
+    process = holder if holder is not None and taker == "a live process" else start_peer()
+    process.run(
+        "from logstore._engine import durability, files\n"
+        "done = []\n"
+        "def noting(name, call):\n"
+        "    return lambda *arguments: (done.append(name), call(*arguments))[1]\n"
+        "durability.sync_directory = noting('directory', durability.sync_directory)\n"
+        "from logstore._engine.table import Table\n"
+        "Table.write_meta = noting('table', Table.write_meta)"
+    )
+    if process is not holder:
+        process.open(path)
+    process.run("store.set_result('b', 2)\nstore.compact()")
+    done = process.run("done")
+    assert done[0] == "directory"
+    assert "table" in done
+    process.run("store.close()")
+    if holder is not None and holder is not process:
+        assert holder.run("store.get_result('b')") == 2
+        holder.run("store.close()")
+
+
+def test_a_backup_beside_a_writer_has_everything_acked_before_it(
+    open_store: Stores, start_peer: Callable[..., Peer], tmp_path: Path
+) -> None:
+    store = open_store(compact_at=1 << 14)
+    peer = start_peer(store.path)
+    peer.begin("for i in range(1000): store.set_result(f'task-{i:04}', bytes(200))")
+    for number in range(5):
+        acked = {info.task_id for info in store.tasks()}
+        store.backup(tmp_path / f"copy-{number}.db")
+        with logstore.open(tmp_path / f"copy-{number}.db") as copy:
+            assert acked <= {info.task_id for info in copy.tasks()}
+            assert copy.check().ok
+    peer.end()
+    peer.run("store.close()")
+
+
+def test_a_backup_that_fails_leaves_nothing(
+    store: logstore.Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise OSError(28, "No space left on device")
+
+    during_copy(monkeypatch, fail)
+    with pytest.raises(OSError, match="No space"):
+        store.backup(tmp_path / "copy.db")
+    assert not [name for name in os.listdir(tmp_path) if name.startswith("copy")]
+
+
+def test_a_file_that_is_mostly_free_is_due_for_a_vacuum(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vacuum, "AUTO_FILE_BYTES", 1 << 20)
+    for i in range(20):
+        store.set_result(f"task-{i}", bytes(200_000))
+    store.compact()
+    assert not vacuum.is_due(live(store))
+    for i in range(15):
+        store.delete_result(f"task-{i}")
+    store.compact()
+    assert vacuum.is_due(live(store))
+    store.vacuum()
+    assert not vacuum.is_due(live(store))

@@ -1,0 +1,189 @@
+"""A handler catches what it is for: what nobody has foreseen passes it, as an interrupt does.
+
+Each row has one function raise such an error, and calls what has a handler around it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import fcntl
+import json
+import os
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+from taskiq.serializers import JSONSerializer
+
+import logstore.taskiq
+from logstore.progress import TaskProgress
+from logstore.taskiq import FileResultBackend, InmemoryResultBackend
+from logstore.taskiq import urls as url
+from logstore.taskiq.outcome import exceptions as failures
+from logstore.taskiq.outcome import serialized
+from logstore.taskiq.results import atomic, file, json_file, tagged_json
+from logstore.testing.conformance_cases.runner import ok
+
+CLOCK = {"a": dt.datetime(2024, 1, 1)}
+MEMORY = "memory://?max_stored_results=1"
+
+
+class UnforeseenError(Exception):
+    """What no handler is for."""
+
+
+def stored(path: Path) -> FileResultBackend[int]:
+    """A backend that has a result and a progress of the task "t"."""
+    backend: FileResultBackend[int] = FileResultBackend(path)
+    asyncio.run(backend.set_result("t", ok(1)))
+    asyncio.run(backend.set_progress("t", TaskProgress()))
+    return backend
+
+
+def read_result(path: Path) -> None:
+    asyncio.run(stored(path).get_result("t"))
+
+
+def read_progress(path: Path) -> None:
+    asyncio.run(stored(path).get_progress("t"))
+
+
+def ask(path: Path) -> None:
+    asyncio.run(FileResultBackend[int](path).is_result_ready("t"))
+
+
+def write_file(path: Path) -> None:
+    atomic.write_file(path / "a", b"")
+
+
+def parse(_: Path) -> None:
+    json_file.parse(json_file.render("result", "t", {}), "result", "t", "here")
+
+
+def raising(error: BaseException) -> Callable[..., NoReturn]:
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "call"),
+    [
+        (Path, "read_bytes", read_result),
+        (Path, "read_bytes", read_progress),
+        (Path, "stat", ask),
+        (file, "decode_outcome", read_result),
+        (file, "from_stored", read_progress),
+        (json, "loads", parse),
+        (tagged_json, "_raise", parse),
+        (json_file, "from_jsonable", lambda _: json_file.render("result", "t", CLOCK)),
+        (tagged_json, "_lower", lambda _: tagged_json.to_jsonable(1)),
+        (tagged_json, "_tagged", lambda _: tagged_json.to_jsonable((1,))),
+        (tagged_json, "_tagged", lambda _: tagged_json.to_jsonable([(1,)])),
+        (tagged_json, "_tagged", lambda _: tagged_json.to_jsonable({"a": (1,)})),
+        (tagged_json, "_raise", lambda _: tagged_json.from_jsonable(1)),
+        (os, "open", write_file),
+        (fcntl, "flock", write_file),
+        (os, "open", atomic.remove_leftovers),
+        (fcntl, "flock", atomic.remove_leftovers),
+        (os, "unlink", lambda path: atomic.remove_file(path / "a")),
+        (url, "urlsplit", lambda _: url.open_backend("dummy://")),
+        (url, "parse_qsl", lambda _: url.open_backend("dummy://")),
+        (InmemoryResultBackend, "__init__", lambda _: url.open_backend(MEMORY)),
+        (logstore.taskiq, "import_module", lambda _: logstore.taskiq.open_backend),
+    ],
+)  # fmt: skip
+def test_an_error_that_a_handler_is_not_for_passes_it(
+    owner: object,
+    name: str,
+    call: Callable[[Path], object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(vars(logstore.taskiq), "open_backend", raising=False)  # found lazily
+    (tmp_path / ".writing-0").touch()
+    with monkeypatch.context() as patch:  # pytest itself may need what is broken here
+        patch.setattr(owner, name, raising(UnforeseenError()))
+        with pytest.raises(UnforeseenError):
+            call(tmp_path)
+
+
+def test_an_error_that_a_parser_is_not_known_for_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"max_stored_results": raising(UnforeseenError())}
+    scheme = url.Scheme(url.SCHEMES["memory"].backend, "", options=options)
+    monkeypatch.setitem(url.SCHEMES, "memory", scheme)
+    with pytest.raises(UnforeseenError):
+        url.open_backend(MEMORY)
+
+
+def test_an_unforeseen_error_of_a_value_in_a_file_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = json_file.render("result", "t", CLOCK)
+    leaf = tagged_json._LEAVES_BY_NAME["datetime"]
+    broken = leaf._replace(read=raising(UnforeseenError()))
+    monkeypatch.setitem(tagged_json._LEAVES_BY_NAME, "datetime", broken)
+    with pytest.raises(UnforeseenError):
+        json_file.parse(data, "result", "t", "here")
+
+
+def load(_: Path) -> None:
+    serialized.deserialize_outcome({"serializer": "JSONSerializer", "data": b""}, JSONSerializer())
+
+
+def test_an_interrupt_passes_a_form_that_a_serializer_does_not_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail_once(*_: object) -> NoReturn:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(JSONSerializer, "dumpb", fail_once)
+    with pytest.raises(KeyboardInterrupt):
+        serialized.serialize_outcome(ok(1), JSONSerializer())
+
+
+def interrupted_zone(_: Path) -> None:
+    class Zone(dt.tzinfo):
+        utcoffset = dst = tzname = raising(KeyboardInterrupt())
+
+    tagged_json.to_jsonable(dt.datetime(2024, 1, 1, tzinfo=Zone()))
+
+
+def failed_with_traceback(_: Path) -> None:
+    try:
+        raise ValueError
+    except ValueError as error:
+        failures.encode_error(error)
+
+
+def failed_with_text(_: Path) -> None:
+    class RudeError(Exception):
+        __str__ = raising(KeyboardInterrupt())
+
+    failures.encode_error(RudeError())
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "call"),
+    [
+        (JSONSerializer, "loadb", load),
+        (traceback, "format_tb", failed_with_traceback),
+        (None, "", failed_with_text),
+        (None, "", interrupted_zone),
+    ],
+)
+def test_an_interrupt_passes_the_handlers_of_all_errors(
+    owner: Any,
+    name: str,
+    call: Callable[[Path], object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        if owner is not None:
+            patch.setattr(owner, name, raising(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            call(tmp_path)
