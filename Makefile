@@ -44,9 +44,9 @@ else
 	$(BIN)/python -m pytest
 endif
 
-# The tests that take less than a few seconds each.
+# The tests that take less than a few seconds each; TESTS are some of them.
 quick: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(TESTS)
 
 # Put one listed fault at a time into a copy of the engine: each must turn a test red (minutes).
 mutants: $(STAMP)
@@ -97,4 +97,4 @@ bench-compare: $(BENCH_STAMP)
 	$(BIN)/python -m bench compare $(REF) --dir $(DIR)
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) .venv-other-* .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

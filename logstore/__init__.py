@@ -43,7 +43,7 @@ from logstore.errors import (
 )
 from logstore.progress import TaskProgress
 from logstore.store import Store, open
-from logstore.types import CheckReport, Event, StoreStats, TaskInfo
+from logstore.types import CheckReport, Event, StoreStats, TaskInfo, VacuumReport
 
 if _typing.TYPE_CHECKING:
     from logstore.aio import AsyncStore, open_async
@@ -83,6 +83,7 @@ __all__ = [
     "TaskProgress",
     "TruncatedFileError",
     "UnserializableValueError",
+    "VacuumReport",
     "ValueTooLargeError",
     "WaitTimeoutError",
     "Watch",

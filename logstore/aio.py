@@ -11,7 +11,6 @@ are not affected.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterable
 from functools import partial
 from itertools import chain, islice
@@ -28,7 +27,6 @@ from logstore._engine.frames import Entry
 from logstore._engine.notify import Change, Subscription
 from logstore._engine.overlay import Overlay
 from logstore._engine.states import is_live_progress, is_live_result
-from logstore._engine.vacuum import VacuumReport
 from logstore._engine.writes import Flush, Write
 from logstore._handle import Handle, OpenOptions
 from logstore._loops.handover import Bell, Outcome, Worker, call_soon, in_thread
@@ -37,7 +35,7 @@ from logstore._watch import PendingEvents, watched_keys
 from logstore.errors import WaitTimeoutError
 from logstore.progress import TaskProgress, decode_progress, encode_small_progress
 from logstore.store import Store
-from logstore.types import CheckReport, Event, Status, StoreStats, TaskInfo
+from logstore.types import CheckReport, Event, Status, StoreStats, TaskInfo, VacuumReport
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -457,7 +455,7 @@ class AsyncStore:
         """Return free pages of the file to the file system."""
         return await in_thread(self._store.vacuum, "logstore-vacuum")
 
-    async def backup(self, destination: str | os.PathLike[str]) -> None:
+    async def backup(self, destination: FilePath) -> None:
         """Copy the store to a new file."""
         await in_thread(partial(self._store.backup, destination), "logstore-backup")
 

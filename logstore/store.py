@@ -45,7 +45,7 @@ from logstore.errors import (
     WaitTimeoutError,
 )
 from logstore.progress import TaskProgress, decode_progress
-from logstore.types import CheckReport, Status, StoreStats, TaskInfo
+from logstore.types import CheckReport, Status, StoreStats, TaskInfo, VacuumReport
 
 
 def open(
@@ -318,7 +318,7 @@ class Store:
         engine.refuse_nested()
         sheltered(engine.compact)
 
-    def vacuum(self) -> vacuum.VacuumReport:
+    def vacuum(self) -> VacuumReport:
         """Return free pages of the file to the file system; writers may go on.
 
         Raises StoreBusyError if another process runs a vacuum, or if concurrent writes forced

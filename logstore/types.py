@@ -85,3 +85,10 @@ class CheckReport(NamedTuple):
     def ok(self) -> bool:
         """Whether the check found no problem."""
         return not self.problems
+
+
+class VacuumReport(NamedTuple):
+    """The size of the file, in bytes, before and after a vacuum."""
+
+    bytes_before: int
+    bytes_after: int

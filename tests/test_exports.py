@@ -19,7 +19,13 @@ NAMES = {
     *("ResultExpiredError", "ResultIsMissingError", "StaleTableError", "Store", "StoreBusyError"),
     *("StoreClosedError", "StorePermissionError", "StoreReplacedError", "StoreStats"),
     *("TaskInfo", "TaskProgress", "TruncatedFileError"),
-    *("UnserializableValueError", "ValueTooLargeError", "WaitTimeoutError", "Watch"),
+    *(
+        "UnserializableValueError",
+        "VacuumReport",
+        "ValueTooLargeError",
+        "WaitTimeoutError",
+        "Watch",
+    ),
     *("WriteError", "WriteTimeoutError", "check", "open", "open_async"),
 }
 VERBS = {

@@ -10,7 +10,6 @@ back.  Until then the old file is the table.
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
 
 import lmdb
 
@@ -40,18 +39,12 @@ from logstore._engine.overlay import Overlay
 from logstore._engine.pages import OvertakenError
 from logstore._engine.table import Table
 from logstore.errors import OpenError, StoreBusyError
+from logstore.types import VacuumReport
 
 ROUNDS_MAX = 8
 LAST_ROUND_KEYS = 100  # how many changed keys may be left for the round under the lock
 SYNC_BYTES = 32 << 20  # how much of a copy is flushed at once: other flushes wait for it
 AUTO_FILE_BYTES = 16 << 20
-
-
-class VacuumReport(NamedTuple):
-    """What a vacuum has given back."""
-
-    bytes_before: int
-    bytes_after: int
 
 
 def is_due(engine: Engine) -> bool:
