@@ -19,7 +19,8 @@ NAMES = {
     *("ResultExpiredError", "ResultIsMissingError", "StaleTableError", "Store", "StoreBusyError"),
     *("StoreClosedError", "StorePermissionError", "StoreReplacedError", "StoreStats"),
     *("TaskInfo", "TaskProgress", "TruncatedFileError"),
-    *(
+    *("UnserializableValueError", "VacuumReport", "ValueTooLargeError", "WaitTimeoutError"),
+    "Watch",
         "UnserializableValueError",
         "VacuumReport",
         "ValueTooLargeError",
