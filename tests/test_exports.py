@@ -20,13 +20,7 @@ NAMES = {
     *("StoreClosedError", "StorePermissionError", "StoreReplacedError", "StoreStats"),
     *("TaskInfo", "TaskProgress", "TruncatedFileError"),
     *("UnserializableValueError", "VacuumReport", "ValueTooLargeError", "WaitTimeoutError"),
-    "Watch",
-        "UnserializableValueError",
-        "VacuumReport",
-        "ValueTooLargeError",
-        "WaitTimeoutError",
-        "Watch",
-    ),
+    *("Watch",),
     *("WriteError", "WriteTimeoutError", "check", "open", "open_async"),
 }
 VERBS = {
