@@ -34,7 +34,7 @@ LAYERS = [
     ["taskiq.results"],
     ["taskiq.urls"],
     ["taskiq"],
-    ["testing", "demo", "__main__"],
+    ["testing", "demo", "backends", "__main__"],
 ]
 
 
