@@ -22,4 +22,29 @@ class Equivalent(NamedTuple):
     why: str
 
 
-EQUIVALENTS: list[Equivalent] = []
+EQUIVALENTS: list[Equivalent] = [
+    Equivalent(
+        "_engine/files.py",
+        "adopt_owner",
+        "except",
+        "except OSError:",
+        "except Exception:",
+        "the path has been opened, or is a descriptor: os.stat raises nothing else",
+    ),
+    Equivalent(
+        "_engine/vacuum.py",
+        "backup",
+        "except",
+        "except (OSError, lmdb.Error, OpenError) as exc:",
+        "except Exception as exc:",
+        "raise_write_error raises everything else as it is",
+    ),
+    Equivalent(
+        "taskiq/outcome/walk.py",
+        "_is_in",
+        "except",
+        "except TypeError as error:",
+        "except Exception as error:",
+        "the key is of plain types by then, whose hashes raise nothing else",
+    ),
+]

@@ -856,3 +856,16 @@ def test_forking_amid_writing_threads_harms_neither_side(store: logstore.Store) 
             thread.join()
     assert wrong == []
     assert [store.get_result(f"child-{i}") for i in range(8)] == list(range(8))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["sync_interval_s", "write_timeout_s", "result_ttl_s", "failure_ttl_s", "progress_ttl_s"],
+)
+def test_a_time_that_is_not_above_zero_is_refused_by_the_name_of_its_option(
+    path: Path, name: str
+) -> None:
+    options: Any = {name: 0}
+    with pytest.raises(ValueError, match=f"^{name} must be above zero"):
+        logstore.open(path, **options)
+    assert not path.exists()

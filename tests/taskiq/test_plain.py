@@ -335,7 +335,11 @@ def test_fields_and_items_at_once_are_refused() -> None:
         to_plain([Both()])
 
 
-@pytest.mark.parametrize("value", [5, "text", 1.5, b"x", [1, 2], {"a": 1}, (1,)], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [5, "text", 1.5, b"x", [1, 2], {"a": 1}, (1,), {1, 2}, frozenset((3,))],
+    ids=repr,
+)
 def test_a_proxy_is_what_it_stands_for(value: Any) -> None:
     class Proxy:
         """As wrapt's and Django's lazy objects: says that it is of the class of what it holds."""
