@@ -7,12 +7,12 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
 import logstore
-from logstore._engine import vacuum
+from logstore._engine import copying, vacuum
 from logstore._engine.engine import COPY_LOG_FACTOR, HOLD_NS
 from logstore._engine.header import HELD_BY_VACUUM
 from logstore._engine.table import Table
@@ -299,3 +299,20 @@ def test_no_vacuum_is_due_while_a_thread_copies(
     assert vacuum.is_due(live(store))
     with live(store).copy_lock:
         assert not vacuum.is_due(live(store))
+
+
+def test_a_copys_file_that_this_process_may_not_open_is_another_users(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = live(store)
+    path = store.path + "-vacuum"
+    assert not copying.is_taken(engine, HELD_BY_VACUUM, path)
+    engine.hold_compactions(HELD_BY_VACUUM)
+    assert not copying.is_taken(engine, HELD_BY_VACUUM, path)
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("logstore._engine.files.open_file", refuse)
+        assert copying.is_taken(engine, HELD_BY_VACUUM, path)
