@@ -598,14 +598,10 @@ class Engine(Reading):
     def release(self) -> None:
         """Close all handles but the presence lock's.  No thread may be inside the engine."""
         with ExitStack() as stack:  # each is closed, whatever happens to the others
-            stack.callback(self._close_header)
+            stack.callback(self.header.close)
             stack.callback(self.log.close)
             stack.callback(self.table.close)
             stack.callback(self.close_retired)
-
-    def _close_header(self) -> None:
-        with self.view_lock:
-            self.header.close()
 
     # -- fork -------------------------------------------------------------------------------
 
