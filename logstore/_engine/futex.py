@@ -8,6 +8,8 @@ import mmap
 import os
 import time
 
+from logstore._engine.libc import call
+
 # What the system call ends with where a sandbox forbids it.
 _FORBIDDEN = frozenset((errno.ENOSYS, errno.EPERM, errno.EACCES))
 
@@ -55,7 +57,8 @@ class SharedWord:
             return
         seconds = int(timeout_s)
         spec = _Timespec(seconds, int((timeout_s - seconds) * 1e9))
-        result = self._syscall(
+        result = call(
+            self._syscall,
             ctypes.c_long(_FUTEX_SYSCALL or 0),
             ctypes.c_void_p(self._address),
             ctypes.c_int(_FUTEX_WAIT),
@@ -76,7 +79,8 @@ class SharedWord:
     def wake(self) -> None:
         """Wake every process that sleeps on the word."""
         if self._syscall is not None:
-            self._syscall(
+            call(
+                self._syscall,
                 ctypes.c_long(_FUTEX_SYSCALL or 0),
                 ctypes.c_void_p(self._address),
                 ctypes.c_int(_FUTEX_WAKE),

@@ -15,6 +15,8 @@ import ctypes
 import mmap
 import os
 
+from logstore._engine.libc import call
+
 _MAP_FIXED = 0x10
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.mmap.restype = ctypes.c_void_p
@@ -40,7 +42,7 @@ class SharedPage:
 
     def _map(self, flags: int, fd: int) -> None:
         access = mmap.PROT_READ | mmap.PROT_WRITE
-        found = _LIBC.mmap(self._address, self._size, access, flags | _MAP_FIXED, fd, 0)
+        found = call(_LIBC.mmap, self._address, self._size, access, flags | _MAP_FIXED, fd, 0)
         if found != self._address:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code))

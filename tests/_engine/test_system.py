@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import ctypes
 import errno
 import fcntl
 import io
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from logstore._engine import affinity, durability, files, futex, locks, system
+from logstore._engine import affinity, durability, files, futex, libc, locks, system
 
 
 def test_an_exclusive_lock_is_refused_while_another_descriptor_has_any(tmp_path: Path) -> None:
@@ -233,6 +234,28 @@ def test_waiting_on_a_word_ends_with_its_time() -> None:
 def test_a_word_that_is_not_aligned_is_refused() -> None:
     with pytest.raises(ValueError, match="aligned"):
         futex.SharedWord(mmap.mmap(-1, 4096), 2)
+
+
+# -- functions of C --------------------------------------------------------------------------------
+
+
+class Scarce:
+    """The type of an argument that cannot be prepared."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def from_param(self, value: object) -> object:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [MemoryError(), TypeError("no number")])
+def test_no_memory_for_an_argument_is_no_error_in_it(error: Exception) -> None:
+    function = ctypes.CDLL(None).abs
+    function.argtypes = (Scarce(error),)  # type: ignore[assignment]
+    expected = MemoryError if isinstance(error, MemoryError) else ctypes.ArgumentError
+    with pytest.raises(expected):
+        libc.call(function, 5)
 
 
 # -- processors ------------------------------------------------------------------------------------

@@ -30,8 +30,8 @@ FAULTS: dict[str, list[tuple[str, str, str]]] = {
     "of an interrupted append only the word is cleared": [
         (
             "engine.py",
-            "if words[WRITING] or words[LOG_FAILED]:",
-            "words[WRITING] = 0\n        if words[LOG_FAILED]:",
+            "        return bool(words[WRITING] or words[LOG_FAILED])\n",
+            "        words[WRITING] = 0\n        return bool(words[LOG_FAILED])\n",
         ),
     ],
     "a table that was replaced is not noticed": [

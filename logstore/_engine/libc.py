@@ -1,0 +1,22 @@
+"""Calling functions of the C library."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def call(function: Callable[..., T], *arguments: object) -> T:
+    """Call a function of C with arguments of the right types.  Raises MemoryError.
+
+    ctypes tells a lack of memory while it prepares an argument as an error in the argument.
+    """
+    try:
+        return function(*arguments)
+    except ctypes.ArgumentError as exc:
+        if "MemoryError" in str(exc):
+            raise MemoryError(str(exc)) from exc
+        raise
