@@ -27,7 +27,7 @@ from logstore.testing.crash.strace import TraceError
 
 __all__ = ["main"]
 
-_EPILOG = r"""\ W, C and the setup are commands, or functions: python:module:function or
+_EPILOG = """W, C and the setup are commands, or functions: python:module:function or
 python:file.py:function. In commands, {dir} is replaced by the directory and, in C, {acks} by the
 file of acknowledged lines. Both are also in the variables LOGSTORE_CRASH_DIR and
 LOGSTORE_CRASH_ACKS. The workload acknowledges its work by appending whole lines to the file

@@ -195,7 +195,7 @@ def _understand(place: Path, watched: Path, meta: _Meta) -> Recording:
                 acks = (place / "acks").read_bytes()
                 return Recording(place, history, acks, meta.fs, meta.workload)
             problem = problem or found
-    raise TraceError(f"the trace does not explain what is in {watched}: {problem}")
+    raise TraceError(f"the trace does not explain the contents of {watched}: {problem}")
 
 
 def _tracker(
