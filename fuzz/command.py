@@ -1,8 +1,6 @@
 """The command line that all fuzzers share.
 
-Rules: exit status 1 if an invariant was broken, and a command to replay is printed.  ``atheris``
-is used where it is asked for, or where it can be imported and the target is one that never takes
-the process down; otherwise the mutation loop here.
+Rules: exit status 1 if an invariant was broken, and a command to replay is printed.
 """
 
 from __future__ import annotations
@@ -11,9 +9,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from fuzz.campaign import commit_seed
 from fuzz.loop import Report, replay, run_loop
@@ -36,12 +32,6 @@ def main(only: Target | None = None) -> None:
     if options.replay:
         sys.exit(_replay(known, options.replay))
     chosen = options.target or list(known)
-    if options.engine == "atheris" or (
-        options.engine == "auto" and only is not None and only.batch > 1 and _has_atheris()
-    ):
-        if len(chosen) != 1:
-            sys.exit("atheris runs one target in a process: name it")
-        _run_atheris(known[chosen[0]], options)
     seconds = options.seconds
     if seconds is None and options.executions is None:
         seconds = SECONDS
@@ -81,7 +71,6 @@ def _parser(known: dict[str, Target]) -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, help=f"of each target; default {SECONDS:.0f}")
     parser.add_argument("--replay", nargs="+", type=Path, metavar="FILE", help="run inputs again")
     parser.add_argument("--outcomes", action="store_true", help="print how often each was seen")
-    parser.add_argument("--engine", choices=("auto", "own", "atheris"), default="auto")
     parser.add_argument("--keep-in", type=Path, help="where inputs that do something new are put")
     parser.add_argument(
         "--save-in", type=Path, default=Path("build/findings"), help="where findings are put"
@@ -103,33 +92,3 @@ def _replay(known: dict[str, Target], paths: Sequence[Path]) -> int:
                 print(outcome.detail)
                 broken += 1
     return 1 if broken else 0
-
-
-def _has_atheris() -> bool:
-    return find_spec("atheris") is not None
-
-
-def _run_atheris(target: Target, options: Any) -> None:
-    """Coverage-guided, in this process; does not return."""
-    atheris: Any = import_module("atheris")
-    atheris.instrument_all()
-    corpus = (options.keep_in or options.save_in.parent / "atheris-corpus") / target.name
-    corpus.mkdir(parents=True, exist_ok=True)
-    for number, data in enumerate(target.corpus()):
-        (corpus / f"seed-{number}").write_bytes(data)
-    arguments = [
-        sys.argv[0],
-        str(corpus),
-        f"-seed={options.seed + 1}",
-        f"-max_len={target.bytes_max}",
-        f"-timeout={int(target.seconds_max)}",
-        f"-artifact_prefix={options.save_in}/{target.name}/",
-    ]
-    if options.executions is not None:
-        arguments.append(f"-runs={options.executions}")
-    else:
-        arguments.append(f"-max_total_time={int(options.seconds or SECONDS)}")
-    (options.save_in / target.name).mkdir(parents=True, exist_ok=True)
-    with target.session() as run:
-        atheris.Setup(arguments, run)
-        atheris.Fuzz()

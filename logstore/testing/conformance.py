@@ -13,23 +13,23 @@ Write a test file that subclasses :class:`BackendConformance`::
         async def make_backend(self, place):
             return MyResultBackend(directory=place)
 
-and run it with pytest; no plugin is needed, each case has an event loop of its own.
+and run it with pytest. No plugin is needed; each case has its own event loop.
 
 Rules:
 
-- ``make_backend`` returns a backend that has not been started.  Called again with the same
-  ``place`` (a directory that is new and empty for each case) it returns one over the same storage,
-  and called with another, one that shares nothing with it.
-- ``known_differences`` says where the backend is known to behave otherwise, and why.  A key is a
-  capability (see :data:`CAPABILITIES`), a test, or one case of a test.  Every case that a key
-  stands for must really fail: it is then reported as an expected failure, and otherwise as a
-  failure, so that the list stays true.
-- ``not_run`` has the same keys, for cases that cannot be run at all, such as those whose outcome
-  is a matter of chance; they are skipped.
-- A case that hangs fails after ``timeout_s``; one that waits for a task's result or progress does
-  so for ``wait_s``.
-- A backend that stores outside ``place`` tells its places apart itself, and removes what it has
-  stored in ``clean_up``.
+- ``make_backend`` returns a backend that has not been started. ``place`` is a directory, new and
+  empty for each case. Backends for the same ``place`` use the same storage; backends for different
+  places share nothing.
+- ``known_differences`` lists known deviations of the backend, with reasons. A key is a capability
+  (see :data:`CAPABILITIES`), a test, or one case of a test. Every case of a key must fail and is
+  reported as an expected failure. A case of a key that passes is reported as a failure, so that the
+  list stays correct.
+- ``not_run`` has the same keys, for cases that cannot be run, for example because their outcome is
+  random. They are skipped.
+- A case fails after ``timeout_s``. Within a case, waiting for a task's result or progress is
+  limited to ``wait_s``.
+- A backend that stores data outside ``place`` must keep the data of its places apart, and remove it
+  in ``clean_up``.
 """
 
 from __future__ import annotations
@@ -60,6 +60,6 @@ class BackendConformance(
     ConcurrencyCases,
     WorkerCases,
 ):
-    """The whole suite; see the module for how to use it."""
+    """The whole suite; see the module for usage."""
 
     __test__ = False

@@ -1,8 +1,8 @@
-"""State machines for Hypothesis that hold a store of results against a model of it.
+"""State machines for Hypothesis that compare a store of results with a model.
 
 :class:`BackendMachine` runs any taskiq result backend, :class:`StoreMachine` any object with the
-verbs of :class:`logstore.Store`, synchronous or asynchronous.  Write a test file with a subclass,
-and let its ``TestCase`` be found::
+methods of :class:`logstore.Store`, synchronous or asynchronous. Write a test file with a subclass,
+and export its ``TestCase``::
 
     from hypothesis import settings
     from logstore.testing.stateful import BackendMachine
@@ -17,21 +17,21 @@ and let its ``TestCase`` be found::
     TestMyBackend = MyMachine.TestCase
     TestMyBackend.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
 
-Hypothesis then writes programs of writes, reads, deletions, cancelled and simultaneous writes,
-restarts and crashes, and shows the shortest one after which the store says something else than the
-model: what was acked last is what is read, through every handle, after every restart and crash.
+Hypothesis then generates programs of writes, reads, deletions, cancelled and simultaneous writes,
+restarts and crashes. It shows the shortest program after which store and model differ. The model:
+every handle reads the last acknowledged value, also after every restart and crash.
 
 Rules:
 
-- The factory is called with a ``place``, a directory; called again with the same place it returns
-  another handle on the same storage.  A machine opens ``handles_max`` handles on one place.
-- Class attributes say what the store does not do (:class:`~.stateful_machines.base.Machine` and the
-  two machines list them); the rules that need it are then left out.
-- A restart closes every handle and opens new ones.  A crash copies the files of the place while the
-  handles are open to a new place, where the store must open with everything that was acked;
-  override ``crash`` where that takes more than a copy.  Nothing may write in the background while
-  the files are copied.
-- A machine has an event loop of its own and takes ``timeout_s`` for a hang.
+- The factory gets a ``place``, a directory. For the same place it returns another handle on the
+  same storage. A machine opens ``handles_max`` handles on one place.
+- Class attributes describe missing features of the store (:class:`~.stateful_machines.base.Machine`
+  and the two machines list them). Rules that need a missing feature are not run.
+- A restart closes every handle and opens new ones. A crash copies the files of the place to a new
+  place while the handles are open. The store must open there with all acknowledged data. Override
+  ``crash`` if a copy is not enough. Nothing may write in the background while the files are
+  copied.
+- A machine has its own event loop. A call that takes longer than ``timeout_s`` counts as a hang.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
@@ -380,6 +380,23 @@ def test_a_log_replaced_while_it_is_opened_is_opened_anew(
         store.set_result("b", 2)
         assert peer.run("(store.get_result('a'), store.get_result('b'))") == (1, 2)
     peer.run("store.close()")
+
+
+def test_joining_that_fails_at_the_end_leaves_no_descriptor(
+    path: Path, start_peer: Callable[..., Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_peer(path)
+
+    def fail(*_: object) -> NoReturn:
+        raise MemoryError
+
+    before = sorted(os.listdir("/proc/self/fd"))
+    with monkeypatch.context() as patch:
+        patch.setattr(joining, "Engine", fail)
+        with pytest.raises(MemoryError):
+            logstore.open(path)
+    assert sorted(os.listdir("/proc/self/fd")) == before
+    logstore.open(path).close()
 
 
 def test_a_header_that_is_not_live_is_not_joined(path: Path, open_store: Stores) -> None:

@@ -31,7 +31,7 @@ def run_planted(faults: str, *arguments: str) -> subprocess.CompletedProcess[str
     return subprocess.run(
         [
             *(sys.executable, "-m", "tests.fuzz_replay.planted", faults),
-            *("--engine=own", "--seed=1", *arguments),
+            *("--seed=1", *arguments),
         ],
         cwd=ROOT,
         capture_output=True,

@@ -42,7 +42,7 @@ def test_corpus_past_findings_and_some_new_inputs_break_no_invariant(
 ) -> None:
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "fuzz", name, "--engine=own", "--seed=1"),
+            *(sys.executable, "-m", "fuzz", name, "--seed=1"),
             *(f"--executions={EXECUTIONS[name]}", f"--save-in={tmp_path}"),
         ],
         cwd=ROOT,

@@ -440,7 +440,7 @@ def test_a_volatile_file_is_gone_or_holds_anything() -> None:
     [
         ([pwrite(3, "a", b"x", 0)], "was not opened in the trace"),
         ([f'1 rename("{quoted("/x/y")}", "{quoted("b")}") = 0'], "moved in from outside"),
-        ([f'1 link("{quoted("/x/y")}", "{quoted("b")}") = 0'], "outside of the watched"),
+        ([f'1 link("{quoted("/x/y")}", "{quoted("b")}") = 0'], "outside the watched"),
         (
             [opened(3, "b"), f"1 sendfile({fd(3, 'b')}, 5<\\x2f\\x78>, NULL, 9) = 9"],
             "copied bytes from outside",
@@ -453,7 +453,7 @@ def test_a_volatile_file_is_gone_or_holds_anything() -> None:
             [opened(3, "b"), f"1 fallocate({fd(3, 'b')}, FALLOC_FL_COLLAPSE_RANGE, 0, 1) = 0"],
             "not modelled",
         ),
-        ([opened(3, "b", "O_RDWR")], "never saw being made"),
+        ([opened(3, "b", "O_RDWR")], "creation is not in the trace"),
     ],
 )
 def test_what_the_trace_does_not_show_is_refused(lines: list[str], message: str) -> None:

@@ -113,7 +113,7 @@ def test_numbers_and_flags() -> None:
         (["1 <... write resumed>) = 1"], "never began"),
         (["1 write(3"], "closing parenthesis"),
         (["1 write(3)"], "no result"),
-        (["1 what is this"], "no system call"),
+        (["1 what is this"], "not a system call"),
     ],
 )
 def test_a_line_that_cannot_be_read_raises_with_its_number(lines: list[str], message: str) -> None:
@@ -122,9 +122,9 @@ def test_a_line_that_cannot_be_read_raises_with_its_number(lines: list[str], mes
 
 
 def test_a_string_that_was_cut_short_raises() -> None:
-    with pytest.raises(TraceError, match="raise its -s"):
+    with pytest.raises(TraceError, match="increase -s"):
         bytes_of(r'"\x61"...')
-    with pytest.raises(TraceError, match="raise its -s"):
+    with pytest.raises(TraceError, match="increase -s"):
         iov_bytes_of(r'[{iov_base="\x61", iov_len=1}, ...]')
     with pytest.raises(TraceError, match="not a string"):
         bytes_of("NULL")

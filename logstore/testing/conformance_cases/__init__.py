@@ -1,4 +1,4 @@
-"""The cases of the conformance suite, by what they are about.
+"""The cases of the conformance suite, by subject.
 
-:class:`logstore.testing.conformance.BackendConformance` puts them together.
+:class:`logstore.testing.conformance.BackendConformance` combines them.
 """

@@ -1,4 +1,4 @@
-"""Equality that tells types apart: ``1`` is not ``True``, nor a list a tuple."""
+"""Equality that distinguishes types: ``1`` is not ``True``, and a list is not a tuple."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many callers at a time, and callers that are cancelled."""
+"""Concurrent and cancelled callers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from logstore.testing.conformance_cases.runner import ConformanceSuite, Kit, cas
 
 
 async def _cancelled(coroutine: Any, turns: int) -> None:
-    """Start it, cancel it after that many turns of the loop, and wait for its end."""
+    """Start a coroutine, cancel it after some turns of the loop, and wait for its end."""
     task = asyncio.ensure_future(coroutine)
     for _ in range(turns):
         await asyncio.sleep(0)
@@ -24,7 +24,7 @@ async def _cancelled(coroutine: Any, turns: int) -> None:
 
 
 class ConcurrencyCases(ConformanceSuite):
-    """Calls that overlap."""
+    """Concurrent calls and cancelled calls."""
 
     @case("concurrency")
     async def test_64_writers_lose_nothing(self, kit: Kit) -> None:
@@ -53,7 +53,7 @@ class ConcurrencyCases(ConformanceSuite):
             assert found == [found[0]] * 500
             assert found[0] >= last, "an older result came back"
             last = found[0]
-            await asyncio.sleep(0.001)  # a loop that never rests starves the threads of a backend
+            await asyncio.sleep(0.001)  # a busy loop starves the threads of a backend
         await writer
 
     @case("concurrency")

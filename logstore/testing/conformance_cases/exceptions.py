@@ -1,4 +1,4 @@
-"""Errors: class, arguments, attributes, chain, notes, groups, and where it happened."""
+"""Errors: class, arguments, attributes, chain, notes, groups, and traceback."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from logstore.testing.conformance_cases.runner import ConformanceSuite, Kit, cas
 
 
 class QuotaError(Exception):
-    """Built by keywords, as many application errors are."""
+    """Has keyword arguments only, as many application errors."""
 
     def __init__(self, *, user: str, limit: int) -> None:
         super().__init__(f"{user} is over {limit}")
@@ -27,7 +27,7 @@ class QuotaError(Exception):
 
 
 class SwappedError(Exception):
-    """Its arguments are not those of its constructor."""
+    """Has other ``args`` than its constructor's arguments."""
 
     def __init__(self, code: int, detail: str) -> None:
         super().__init__(detail)
@@ -35,7 +35,7 @@ class SwappedError(Exception):
 
 
 class SlottedError(Exception):
-    """Keeps an attribute outside its __dict__."""
+    """Has an attribute outside its __dict__."""
 
     __slots__ = ("extra",)
 
@@ -45,7 +45,7 @@ class SlottedError(Exception):
 
 
 class StrictError(ValueError):
-    """Refuses to be built from what it says."""
+    """Cannot be constructed from its ``args``."""
 
     def __init__(self, number: int) -> None:
         if not isinstance(number, int):
@@ -55,7 +55,7 @@ class StrictError(ValueError):
 
 
 class Code(enum.Enum):
-    """An enum that is nothing else."""
+    """A plain enum."""
 
     QUOTA = "quota"
 
@@ -67,7 +67,7 @@ class Level(enum.IntEnum):
 
 
 class CodeError(Exception):
-    """Its text needs its attribute to be an enum."""
+    """Has a text that requires an enum attribute."""
 
     def __init__(self, code: Code) -> None:
         super().__init__(code)
@@ -86,7 +86,7 @@ class Where:
 
 
 class ParseError(Exception):
-    """Its text is not in its arguments."""
+    """Has a text that is not in its arguments."""
 
     def __init__(self, where: Where) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class ParseError(Exception):
 
 
 class Response:
-    """An object that no store keeps, with a text."""
+    """An object with a text that no store can keep."""
 
     def __init__(self, status: int) -> None:
         self.status = status
@@ -110,7 +110,7 @@ class Response:
 
 
 class StatusError(Exception):
-    """Keeps the response, as the errors of HTTP clients do."""
+    """Has the response as an attribute, as the errors of HTTP clients."""
 
     def __init__(self, response: Response) -> None:
         super().__init__("bad status")
@@ -121,7 +121,7 @@ class StatusError(Exception):
 
 
 class CodeOnlyError(Exception):
-    """Holds another error, and does not print it."""
+    """Contains another error, and does not print it."""
 
     def __init__(self, number: int, inner: Exception) -> None:
         super().__init__(inner)
@@ -133,14 +133,14 @@ class CodeOnlyError(Exception):
 
 
 class StopAllError(BaseException):
-    """No subclass of Exception."""
+    """Is not a subclass of Exception."""
 
 
 class Outer:
-    """Holds a class that has a dotted name."""
+    """Contains a class with a dotted name."""
 
     class InnerError(Exception):
-        """Its qualified name has a dot."""
+        """Has a dot in its qualified name."""
 
 
 _ERRORS: dict[str, Any] = {
@@ -171,7 +171,7 @@ _WITH_TEXTS: dict[str, Any] = {
     "a-path": lambda: FileNotFoundError(2, "No such file", PurePosixPath("name.txt")),
 }
 
-# What ends a program, or a task, if it is raised there.
+# Exceptions that end a program or a task.
 _NO_EXCEPTIONS: dict[str, Any] = {
     "exit": lambda: SystemExit(3),
     "interrupt": lambda: KeyboardInterrupt(),
@@ -182,7 +182,7 @@ _NO_EXCEPTIONS: dict[str, Any] = {
 
 
 def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
-    """Return ``error`` after it was raised, with a traceback."""
+    """Raise ``error`` and return it, with a traceback."""
     try:
         if cause is None:
             raise error
@@ -205,7 +205,7 @@ async def _back(kit: Kit, error: BaseException) -> BaseException:
 
 
 class ExceptionCases(ConformanceSuite):
-    """What a worker raised, the client catches."""
+    """The client catches the exception that the worker raised."""
 
     @case("exceptions", make=_ERRORS)
     async def test_an_error_round_trips(self, kit: Kit, make: Any) -> None:
@@ -302,7 +302,7 @@ class ExceptionCases(ConformanceSuite):
             try:
                 raise KeyError("early")
             except KeyError:
-                raise ValueError("late")  # noqa: B904 - the context is what is tested
+                raise ValueError("late")  # noqa: B904 - the test needs a context
         except ValueError as error:
             found = await _back(kit, error)
         assert isinstance(found.__context__, KeyError)

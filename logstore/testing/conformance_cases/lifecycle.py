@@ -1,4 +1,4 @@
-"""Starting, shutting down, restarting; several backends and event loops on one storage."""
+"""Start, shutdown and restart; several backends and event loops on one storage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from logstore.testing.conformance_cases.runner import ConformanceSuite, Kit, cas
 
 
 class LifecycleCases(ConformanceSuite):
-    """A backend's life."""
+    """The life cycle of a backend."""
 
     @case("lifecycle")
     async def test_starting_twice_is_harmless(self, kit: Kit) -> None:

@@ -1,4 +1,4 @@
-"""Progress, in taskiq's form and in logstore's."""
+"""Progress, in taskiq's form and in logstore's form."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _METAS: dict[str, Any] = {
 
 
 class ProgressCases(ConformanceSuite):
-    """How far a task has got."""
+    """The progress of a task."""
 
     @case("missing")
     async def test_there_is_no_progress_before_it_is_set(self, kit: Kit) -> None:

@@ -1,4 +1,4 @@
-"""Results: set, got, replaced, missing, deleted; and the ids they are under."""
+"""Results: set, get, replace, missing, delete; and task ids."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _PAIRS = {
 
 
 class ResultCases(ConformanceSuite):
-    """One backend, one task at a time."""
+    """Results of one backend, one task at a time."""
 
     @case("missing")
     async def test_a_result_is_not_ready_before_it_is_set(self, kit: Kit) -> None:
@@ -170,12 +170,12 @@ class ResultCases(ConformanceSuite):
         with pytest.raises(ResultGetError):
             await kit.backend.get_result("t")
 
-    # -- asking and waiting ----------------------------------------------------------------
+    # -- status and waiting ----------------------------------------------------------------
 
     @case("missing")
     async def test_a_status_check_waits_for_nothing(self, kit: Kit) -> None:
         await kit.backend.set_progress("t0", TaskProgress(state="STARTED", meta=None))
-        for number in range(200):  # a backend that waits for each goes over the case's time limit
+        for number in range(200):  # with a wait in each, the case exceeds its time limit
             task: AsyncTaskiqTask[Any] = AsyncTaskiqTask(f"t{number % 100}", kit.backend)
             assert await task.is_ready() is False
 

@@ -1,8 +1,8 @@
-"""How a case is run, and how known differences are held against what happens.
+"""How a case is run and compared with the known differences.
 
-Rules: a case is a coroutine method that gets a :class:`Kit`; :func:`case` makes a plain pytest
-test of it.  Every case has its own event loop, its own place and a time limit; all backends that it
-opened are shut down afterwards, whatever happened.
+Rules: a case is a coroutine method with a :class:`Kit` argument; :func:`case` makes a plain pytest
+test from it. Every case has its own event loop, its own place and a time limit. All backends that
+it opened are always shut down afterwards.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from taskiq.abc.result_backend import AsyncResultBackend
 from taskiq.result import TaskiqResult
 
 CAPABILITIES: dict[str, str] = {
-    "results": "what is set can be got",
+    "results": "a stored result can be read",
     "overwrite": "setting a result again replaces it",
-    "missing": "asking for what is not there is a ResultGetError",
-    "logs": "the log is returned when asked for",
+    "missing": "reading a missing result raises ResultGetError",
+    "logs": "the log is returned on request",
     "deletion": "delete_result",
-    "isolation": "changing what was set or got does not change what is stored",
-    "lifecycle": "starting and shutting down, in any order and number",
+    "isolation": "changes of an object passed in or returned do not change the stored data",
+    "lifecycle": "startup and shutdown, in any order and number",
     "loops": "several event loops use one backend",
-    "sharing": "a second backend on the same storage sees what the first one did",
-    "durability": "what was set is there after a restart",
+    "sharing": "a second backend on the same storage sees the changes of the first",
+    "durability": "stored data is there after a restart",
     "types": "values keep their types",
-    "models": "taskiq rebuilds models, dataclasses and enums from what was stored",
+    "models": "taskiq rebuilds models, dataclasses and enums from stored data",
     "large": "large values",
-    "exceptions": "errors come back as what they were",
+    "exceptions": "errors keep their class and data",
     "progress": "progress in taskiq's form",
     "fields": "progress in logstore's form, and the fields of both forms",
-    "ids": "any text is a task id, and no two are one",
-    "concurrency": "many tasks at a time",
-    "cancellation": "a cancelled caller leaves no damage",
-    "worker": "a taskiq broker's tasks reach those who wait for them",
+    "ids": "any text is a task id, and different texts are different ids",
+    "concurrency": "many tasks at the same time",
+    "cancellation": "a cancelled call does no damage",
+    "worker": "results of a taskiq broker's tasks reach their waiters",
 }
-"""What a key of ``known_differences`` may stand for, besides a test or a case."""
+"""The keys that ``known_differences`` may have besides tests and cases."""
 
 _CAPABILITY = "_conformance_capability"
 _CASES = "_conformance_cases"
@@ -49,7 +49,7 @@ Backend = AsyncResultBackend[Any]
 
 
 class Kit:
-    """What a case works with."""
+    """The tools of a case."""
 
     def __init__(self, suite: ConformanceSuite, place: Path) -> None:
         self.suite = suite
@@ -58,9 +58,9 @@ class Kit:
         self.backend: Any = None
 
     async def open(self, place: Path | None = None) -> Any:
-        """Return another backend on the same storage, or on that of another place; started.
+        """Return another started backend, on the same storage or the storage of another place.
 
-        Its type is left open, because ``delete_result`` is not in taskiq's interface.
+        Its type is Any, because ``delete_result`` is not in taskiq's interface.
         """
         backend = await self.suite.make_backend(self.place if place is None else place)
         self._opened.append(backend)
@@ -73,19 +73,19 @@ class Kit:
         await backend.shutdown()
 
     async def restart(self) -> Any:
-        """Shut the backend of the case down, and return a new one on the same storage."""
+        """Shut down the case's backend, and return a new one on the same storage."""
         await self.close(self.backend)
         self.backend = await self.open()
         return self.backend
 
     async def close_all(self) -> None:
-        """Shut down all that is still open."""
+        """Shut down all open backends."""
         while self._opened:
             await self._opened.pop().shutdown()
 
 
 class ConformanceSuite:
-    """What a user's class provides; see :mod:`logstore.testing.conformance`."""
+    """The base of a user's class; see :mod:`logstore.testing.conformance`."""
 
     known_differences: ClassVar[Mapping[str, str]] = {}
     not_run: ClassVar[Mapping[str, str]] = {}
@@ -93,11 +93,11 @@ class ConformanceSuite:
     wait_s: ClassVar[float] = 30.0
 
     async def make_backend(self, place: Path) -> Backend:
-        """Return a backend that keeps what it stores at ``place``, not started."""
+        """Return a backend with its storage at ``place``, not started."""
         raise NotImplementedError("a conformance suite needs make_backend()")
 
     async def clean_up(self, place: Path) -> None:
-        """Remove what backends of ``place`` have stored elsewhere; called after each case."""
+        """Remove data that backends of ``place`` stored elsewhere; called after each case."""
 
     def __init_subclass__(cls, **arguments: Any) -> None:
         super().__init_subclass__(**arguments)
@@ -110,7 +110,7 @@ class ConformanceSuite:
         for listed in ("known_differences", "not_run"):
             wrong = sorted(set(getattr(cls, listed)) - known)
             if wrong:
-                raise ValueError(f"{cls.__qualname__}.{listed} names no such test: {wrong}")
+                raise ValueError(f"{cls.__qualname__}.{listed} has unknown keys: {wrong}")
 
     async def _run(self, method: Callable[..., Awaitable[None]], kit: Kit, **given: Any) -> None:
         try:
@@ -127,7 +127,7 @@ class ConformanceSuite:
 def case(
     capability: str, **parameter: Mapping[str, Any]
 ) -> Callable[[Callable[..., Awaitable[None]]], Callable[..., None]]:
-    """Make a pytest test of a coroutine method; with ``name={id: value}``, one for each value."""
+    """Make a pytest test from a coroutine method; with ``name={id: value}``, one per value."""
     assert capability in CAPABILITIES, capability
 
     def decorate(method: Callable[..., Awaitable[None]]) -> Callable[..., None]:
@@ -149,7 +149,7 @@ def case(
                     raise
                 pytest.xfail(f"{reason} ({type(error).__name__})")
             if reason is not None:
-                pytest.fail(f"a known difference that is none; remove it from the list: {reason}")
+                pytest.fail(f"this known difference passes; remove it from the list: {reason}")
 
         names = ["self", "tmp_path", "request", *parameter]
         test.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
@@ -169,7 +169,7 @@ def _reason(listed: Mapping[str, str], keys: tuple[str, ...]) -> str | None:
 
 
 class _time_limit:
-    """``asyncio.timeout`` for Python 3.10 too: ends the block, with TimeoutError."""
+    """Cancel the block after a time and raise TimeoutError; ``asyncio.timeout`` for Python 3.10."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds

@@ -60,7 +60,7 @@ _VALUES: dict[str, Any] = {
 
 
 class Colour(enum.Enum):
-    """An enum of texts."""
+    """An enum with text values."""
 
     RED = "red"
     BLUE = "blue"
@@ -75,7 +75,7 @@ class Level(enum.IntEnum):
 
 @dataclasses.dataclass
 class Point:
-    """A dataclass with an enum in it."""
+    """A dataclass with an enum field."""
 
     x: int
     y: float
@@ -93,7 +93,7 @@ class Item(pydantic.BaseModel):
 
 
 class Renamed(pydantic.BaseModel):
-    """A model whose field has another name outside."""
+    """A model with a field alias."""
 
     kind: str = pydantic.Field(alias="type")
     items: list[Item] = []
@@ -107,7 +107,7 @@ class Pair(NamedTuple):
 
 
 class Row(TypedDict):
-    """A dict with types."""
+    """A typed dict."""
 
     id: int
     when: dt.date
@@ -152,7 +152,7 @@ class Moment(dt.datetime):
 
 
 class NoMoment(dt.datetime):
-    """As pandas' NaT: equal to nothing, and most of what a datetime can do raises."""
+    """As pandas' NaT: equal to no value; most datetime methods raise."""
 
     __hash__ = dt.datetime.__hash__
 
@@ -169,7 +169,7 @@ class NoMoment(dt.datetime):
 
 
 class Whole:
-    """An integer that is no int, as numpy's."""
+    """An integer that is not an int, as numpy's."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -207,13 +207,13 @@ class Expired:
 
 
 class Hollow(pydantic.BaseModel):
-    """A model of which a field has been lost, as an expired row of SQLModel."""
+    """A model without one of its fields, as an expired row of SQLModel."""
 
     name: str
 
 
 class Warned(pydantic.BaseModel):
-    """A model whose own dump is not what it says."""
+    """A model whose dump does not fit its field types."""
 
     number: int
 
@@ -223,7 +223,7 @@ class Warned(pydantic.BaseModel):
 
 
 class Endless(list[int]):
-    """Never comes to its end."""
+    """An infinite iterable."""
 
     def __iter__(self) -> Any:
         return iter(self)
@@ -277,7 +277,7 @@ _LARGE: dict[str, Any] = {
 
 
 class ValueCases(ConformanceSuite):
-    """What goes in comes out."""
+    """Stored values are returned unchanged."""
 
     @case("types", value=_VALUES)
     async def test_value_round_trips(self, kit: Kit, value: Any) -> None:

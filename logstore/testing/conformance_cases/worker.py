@@ -1,4 +1,4 @@
-"""The backend under a taskiq broker: what tasks return, raise and report reaches the client."""
+"""The backend of a taskiq broker: results, errors and progress of tasks reach the client."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from logstore.testing.conformance_cases.runner import ConformanceSuite, Kit, cas
 
 @dataclasses.dataclass
 class Report:
-    """What a task returns."""
+    """The return value of a task."""
 
     name: str
     rows: list[int]
 
 
 class Opaque:
-    """Nothing that can be stored."""
+    """An object that cannot be stored."""
 
 
 def _broker(kit: Kit) -> InMemoryBroker:
@@ -36,7 +36,7 @@ async def _result(kit: Kit, task: Any) -> Any:
 
 
 class WorkerCases(ConformanceSuite):
-    """From a task's end to ``wait_result``."""
+    """The way from a task's end to ``wait_result``."""
 
     @case("worker")
     async def test_a_task_returns_to_its_waiter(self, kit: Kit) -> None:
@@ -83,7 +83,7 @@ class WorkerCases(ConformanceSuite):
         async def report() -> Report:
             return Report("r", [1, 2])
 
-        # Annotations of a local function are texts, which taskiq resolves in its module.
+        # Annotations of a local function are strings, which taskiq resolves in its module.
         task = broker.register_task(report, task_name="report")
         assert (await _result(kit, await task.kiq())).return_value == Report("r", [1, 2])
 

@@ -1,9 +1,10 @@
 """A crash-state explorer for any program.
 
-It runs a workload once under strace, rebuilds the disk states that a power cut could have left at
-each moment, and runs a check on each: `python -m logstore.testing.crash --help`, or `explore` from
-Python. What a disk may do is written in `logstore.testing.crash.disk`, what a sync promises in
-`logstore.testing.crash.filesystem`, what a state's name means in `logstore.testing.crash.states`.
+It runs a workload once under strace and rebuilds the disk states that a power cut can leave at each
+moment. It runs a check on each state. Use `python -m logstore.testing.crash --help`, or `explore`
+from Python. `logstore.testing.crash.disk` describes the behaviour of a disk,
+`logstore.testing.crash.filesystem` the guarantees of a sync, and `logstore.testing.crash.states`
+the names of states.
 """
 
 from logstore.testing.crash.again import explore_again

@@ -1,7 +1,6 @@
 """The command line: `python -m logstore.testing.crash --workload W --check C --dir D`.
 
-Exit codes: 0 every state passed, 1 violations, 2 the arguments, the workload or the trace are no
-good.
+Exit codes: 0 every state passed, 1 violations, 2 invalid arguments, workload or trace.
 """
 
 from __future__ import annotations
@@ -28,50 +27,50 @@ from logstore.testing.crash.strace import TraceError
 
 __all__ = ["main"]
 
-_EPILOG = r"""\ W, C and the set-up are commands, or functions: python:module:function or
-python:file.py:function. In commands, {dir} stands for the directory and, in C, {acks} for the file
-of told lines; both are also in the variables LOGSTORE_CRASH_DIR and LOGSTORE_CRASH_ACKS. The
-workload tells what it has done by appending whole lines to the file LOGSTORE_CRASH_ACKS
-(logstore.testing.crash.tell does that). The check must exit with 0 if all that was told is there,
-and with something else and a message if not.
+_EPILOG = """W, C and the setup are commands, or functions: python:module:function or
+python:file.py:function. In commands, {dir} is replaced by the directory and, in C, {acks} by the
+file of acknowledged lines. Both are also in the variables LOGSTORE_CRASH_DIR and
+LOGSTORE_CRASH_ACKS. The workload acknowledges its work by appending whole lines to the file
+LOGSTORE_CRASH_ACKS (logstore.testing.crash.tell does that). The check must exit with 0 if all
+acknowledged data is there, and otherwise print a message and exit with another code.
 """
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m logstore.testing.crash",
-        description="Explores the disk states that a power cut can leave behind.",
+        description="Explore the disk states that a power cut can leave behind.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--workload", metavar="W", help="what to run, once, under strace")
-    add("--check", metavar="C", help="what to run on each state")
-    add("--dir", metavar="D", help="the directory to watch; what is in it counts as on the disk")
-    add("--setup", metavar="S", help="what to run first, without strace, on the same directory")
+    add("--workload", metavar="W", help="the workload to run once under strace")
+    add("--check", metavar="C", help="the check to run on each state")
+    add("--dir", metavar="D", help="the directory to watch; its contents count as durable")
+    add("--setup", metavar="S", help="setup to run first on the directory, without strace")
     add("--volatile", metavar="GLOB", action="append", default=[],
         help="a file (name or glob) never trusted after a crash; may be repeated")  # fmt: skip
     add("--fs", choices=("posix", "ext4"), default="posix",
-        help="what syncs promise: posix (strict) or ext4 (one journal, ordered names)")  # fmt: skip
-    add("--acks-from-stdout", action="store_true", help="the workload tells on its standard output")
-    add("--seed", type=int, default=0, help="for drawn states")
-    add("--bound", type=int, default=256, help="count through points of at most so many states")
-    add("--max-states", type=int, default=10_000, help="stop after so many different states")
-    add("--max-seconds", type=float, help="stop after that time")
-    add("--max-violations", type=int, default=10, help="stop after so many")
-    add("--workers", type=int, help="processes that check; one per processor by default")
-    add("--timeout", type=float, default=30.0, metavar="SECONDS", help="for one check")
-    add("--inline", action="store_true", help="a function checks many states in one process")
-    add("--keep", action="store_true", help="keep violating states, inside the recording")
+        help="guarantees of sync: posix (strict) or ext4 (a journal, ordered names)")  # fmt: skip
+    add("--acks-from-stdout", action="store_true", help="the acks are on the standard output")
+    add("--seed", type=int, default=0, help="seed for random states")
+    add("--bound", type=int, default=256, help="enumerate points with at most this many states")
+    add("--max-states", type=int, default=10_000, help="stop after this many different states")
+    add("--max-seconds", type=float, help="stop after this time")
+    add("--max-violations", type=int, default=10, help="stop after this many violations")
+    add("--workers", type=int, help="number of processes; one per CPU by default")
+    add("--timeout", type=float, default=30.0, metavar="SECONDS", help="time limit for one check")
+    add("--inline", action="store_true", help="check many states in one process (functions only)")
+    add("--keep", action="store_true", help="keep violating states in the recording")
     add("--recording", metavar="PATH", help="where to keep the recording")
-    add("--replay", metavar="RECORDING", help="build one state of a recording again")
-    add("--state", metavar="NAME", help="which state to replay")
-    add("--into", metavar="PATH", help="where to put the replayed state; it is left there")
+    add("--replay", metavar="RECORDING", help="rebuild one state of a recording")
+    add("--state", metavar="NAME", help="the state to replay")
+    add("--into", metavar="PATH", help="where to put the replayed state; it is not removed")
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line and returns the exit code."""
+    """Run the command line and return the exit code."""
     parser = _parser()
     options = parser.parse_args(argv)
     try:
@@ -129,7 +128,7 @@ def _set_up(text: str, directory: Path) -> bytes:
     try:
         done = subprocess.run(_command(text, directory), env=environ, check=False)
         if done.returncode != 0:
-            raise WorkloadError(f"the set-up exited with {done.returncode}")
+            raise WorkloadError(f"the setup exited with {done.returncode}")
         return acks.read_bytes()
     finally:
         shutil.rmtree(scratch)

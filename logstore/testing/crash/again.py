@@ -1,8 +1,9 @@
-"""Crashes during recovery: exploring what comes after a crash state.
+"""Crashes during recovery: explore the states after a second crash.
 
-Rules: from a recording, some states are drawn; in each the recovery workload is recorded anew, with
-all that had been told until then as told from the start, and its crash states are judged in turn.
-So what the first run promised must survive a crash of the recovery too, to any depth.
+Rules: some states are drawn from a recording. In each, the recovery workload is recorded again; all
+lines acknowledged before count as acknowledged from the start. The crash states of the recovery are
+judged in turn. So data acknowledged in the first run must also survive a crash of the recovery, to
+any depth.
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ def explore_again(
     max_violations: int = 10,
     keep: bool = False,
 ) -> Exploration:
-    """Records `recovery` on `states` crash states of a recording and judges its crash states.
+    """Record `recovery` on `states` crash states of a recording and judge its crash states.
 
-    With `depth` 2, the recovery of a crashed recovery is crashed as well: for each first state one
-    state of its recovery goes on, and so forth. `max_states` is for each recovery. Recordings are
-    made in the directory `into`; those without violations are removed again. The other arguments
-    are those of `explore`. Returns the sum of all; raises what `explore` raises.
+    With `depth` 2, the recovery of a crashed recovery is crashed as well: one state of the recovery
+    of each first state is used again, and so on. `max_states` is for each recovery. Recordings are
+    made in the directory `into`; recordings without violations are removed. The other arguments are
+    those of `explore`. Return the sum of all; raise the exceptions of `explore`.
     """
     total = Exploration(seed=seed)
     rng = random.Random(f"again:{seed}")

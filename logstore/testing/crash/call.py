@@ -1,5 +1,7 @@
-"""Runs a Python function as a workload: `python -m logstore.testing.crash.call module:function
-DIR`."""
+"""Run a Python function as a workload.
+
+Usage: `python -m logstore.testing.crash.call module:function DIR`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from logstore.testing.crash.checking import resolve
 
 
 def main() -> None:
-    """Calls the function of the first argument with the directory of the second."""
+    """Call the function of the first argument with the directory of the second."""
     name, directory = sys.argv[1:]
     resolve(name)(Path(directory))
 

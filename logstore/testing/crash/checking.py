@@ -1,12 +1,14 @@
-"""Checks: what judges a state, and how it is run and stopped.
+"""Checks of crash states, and how they are run and stopped.
 
 Rules:
-- A check gets the state's directory, which it may change, and the lines that had been told; it
-  passes by returning (or exiting with 0) and fails by raising (or exiting with anything else).
-- "fork": each state in a child forked from the worker; nothing that a check does reaches the next.
-- "inline": many states in one process, for checks that leave nothing behind (no threads, no open
-  files). A check that hangs or dies takes its worker along, which is noticed and counts as failed.
-- A command runs in a process group of its own, which is killed when its time is over.
+- A check gets the directory of the state, which it may change, and the acknowledged lines. It
+  passes by returning (or exiting with 0) and fails by raising (or exiting with another code).
+- "fork": each state is checked in a child forked from the worker, so checks cannot affect each
+  other.
+- "inline": many states are checked in one process, for checks that leave nothing behind (no
+  threads, no open files). If a check hangs or dies, the worker ends too; the state counts as
+  failed.
+- A command runs in its own process group, which is killed when its time is over.
 """
 
 from __future__ import annotations
@@ -30,9 +32,11 @@ __all__ = ["Check", "CheckFunction", "in_shell", "name_of", "resolve", "run_chec
 
 CheckFunction = Callable[[Path, list[str]], object]
 Check: TypeAlias = CheckFunction | Sequence[str]
-"""A function of directory and told lines, or a command in which `{dir}` and `{acks}` are replaced
-by
-the state's directory and a file of the told lines (both also in the environment)."""
+"""A function of directory and acknowledged lines, or a command.
+
+In a command, `{dir}` and `{acks}` are replaced by the state's directory and a file of the
+acknowledged lines (both are also in the environment).
+"""
 
 _MESSAGE_BYTES_MAX = 16_000
 _LENGTH = struct.Struct("<I")
@@ -41,7 +45,7 @@ _LENGTH = struct.Struct("<I")
 def run_check(
     check: Check, directory: Path, acks: bytes, *, isolation: str, timeout_s: float
 ) -> str | None:
-    """Judges a state: None if it passes, else why not. Never raises for what the check does."""
+    """Judge a state: return None if it passes, else the reason. Never raise errors of the check."""
     if not callable(check):
         return _run_command(check, directory, acks, timeout_s)
     if isolation == "inline":
@@ -50,7 +54,7 @@ def run_check(
 
 
 def told_lines(acks: bytes) -> list[str]:
-    """The complete lines of what had been told."""
+    """Return the complete acknowledged lines."""
     return acks[: acks.rfind(b"\n") + 1].decode("utf-8", "surrogateescape").splitlines()
 
 
@@ -85,18 +89,18 @@ def _run_forked(check: CheckFunction, directory: Path, acks: bytes, timeout_s: f
         reply, late = _read_reply(reading, time.monotonic() + timeout_s)
     finally:
         os.close(reading)
-        # Also when this process is told to end; and what the check left behind goes along.
+        # Also when this process is terminated. Processes left by the check are killed too.
         _kill(child)
         _, status = os.waitpid(child, 0)
     if late:
         return f"the check ran longer than {timeout_s} s"
     if reply is None:
-        return f"the check's process ended without an answer: {_ending(status)}"
+        return f"the check's process ended without a result: {_ending(status)}"
     return reply[1:].decode(errors="replace") if reply else None
 
 
 def _read_reply(fd: int, deadline: float) -> tuple[bytes | None, bool]:
-    """The reply (None if the pipe ended before it), and whether the time was over before."""
+    """Return the reply (None if the pipe ended first), and whether the deadline passed."""
     got = b""
     while len(got) < _LENGTH.size or len(got) < _LENGTH.size + _LENGTH.unpack_from(got)[0]:
         ready, _, _ = select.select([fd], [], [], max(0.0, deadline - time.monotonic()))
@@ -110,7 +114,7 @@ def _read_reply(fd: int, deadline: float) -> tuple[bytes | None, bool]:
 
 
 def _kill(leader: int) -> None:
-    """Kills a child that has not been waited for, and its group if it has made one by now."""
+    """Kill a child that has not been waited for, and its process group if it has one by now."""
     for kill in (os.kill, os.killpg):
         try:
             kill(leader, signal.SIGKILL)
@@ -152,7 +156,7 @@ def _run_command(
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends a command and everything in its session that it left behind."""
+    """End a command and all processes left in its session."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
@@ -163,7 +167,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def name_of(function: Callable[..., object]) -> str | None:
-    """`module:function` or `file.py:function` by which another process finds it, or None."""
+    """Return the `module:function` or `file.py:function` to import a function by, or None."""
     name = getattr(function, "__qualname__", "")
     module = getattr(function, "__module__", None)
     if not name or "<" in name or module is None:
@@ -175,10 +179,10 @@ def name_of(function: Callable[..., object]) -> str | None:
 
 
 def resolve(name: str) -> Callable[..., Any]:
-    """The function of a `module:function` or `file.py:function`. Raises ValueError."""
+    """Return the function of a `module:function` or `file.py:function`. Raise ValueError."""
     place, colon, attribute = name.rpartition(":")
     if not colon:
-        raise ValueError(f"{name!r} is no function, expected module:function or file.py:function")
+        raise ValueError(f"{name!r}: expected module:function or file.py:function")
     if place.endswith(".py"):
         spec = importlib.util.spec_from_file_location(Path(place).stem, place)
         if spec is None or spec.loader is None:
@@ -192,13 +196,13 @@ def resolve(name: str) -> Callable[..., Any]:
     for part in attribute.split("."):
         found = getattr(found, part, None)
     if not callable(found):
-        raise ValueError(f"{name!r}: there is no such function")
+        raise ValueError(f"{name!r}: no such function")
     function: Callable[..., Any] = found
     return function
 
 
 def in_shell(check: Check) -> str | None:
-    """The check as the command line's `--check` takes it, or None for a function without a name."""
+    """Return the check in the form of `--check`, or None for a function without a name."""
     if callable(check):
         name = name_of(check)
         return None if name is None else "python:" + name

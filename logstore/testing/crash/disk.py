@@ -1,16 +1,16 @@
-"""What a disk can hold after a power cut: sectors, sizes and names, each at its own version. Pure.
+"""The possible disk contents after a power cut: versions of sectors, sizes and names. Pure.
 
 Rules:
-- A sector of 512 bytes reaches the disk whole. Each write makes a new version of the sectors that
-  it touches; on the disk may be any version from the newest one that a sync covered up to the
-  newest one, for each sector by itself. That is lost, reordered and torn writes all in one.
-- The size of a file is a version too, by itself: a size without its data shows zeros, data without
-  its size does not show.
-- Cutting a file and its new size are one change: if it is on the disk, what it cut off is gone; if
-  it is not, what was written later behind the cut is not on the disk either.
-- Names: any set of the unsynced changes, but of one entry never a later change without an earlier;
-  with a journal, a prefix of them all.
-- A volatile file may be absent, or hold anything: see `VOLATILE`.
+- A sector of 512 bytes is written atomically. Each write makes a new version of its sectors. The
+  disk may hold any version of a sector from the newest synced one to the newest one, independently
+  of other sectors. This covers lost, reordered and torn writes.
+- The size of a file has its own versions. A size without its data shows zeros; data beyond the size
+  is not visible.
+- Truncation and the new size are one change. If it is on the disk, the truncated data is gone. If
+  it is not, later writes beyond the cut are not on the disk either.
+- Names: any set of the unsynced changes, but never a later change of an entry without an earlier
+  one. With a journal: a prefix of all changes.
+- A volatile file may be absent or have any content: see `VOLATILE`.
 """
 
 from __future__ import annotations
@@ -31,16 +31,18 @@ _ZERO_SECTOR = bytes(SECTOR)
 _ZERO_PAGE = bytes(PAGE)
 
 VOLATILE = ("absent", "known", "zeros", "empty", "noise")
-"""What can become of a volatile file: it is gone, or holds what system calls have written to it, or
-zeros of its size, or nothing, or noise."""
+"""The possible fates of a volatile file.
+
+It is absent, has the content that system calls wrote, zeros of its size, no content, or noise.
+"""
 
 
 class FileVersions:
     """All versions of all sectors and of the size of one file. Immutable once made.
 
-    `sectors[s]` lists the contents of sector s, version 0 being that before the trace; `by_op[op]`
-    lists the (sector, version) pairs that an operation made. Sectors that a write did not change
-    have no version for it.
+    `sectors[s]` lists the contents of sector s; version 0 is its content before the trace.
+    `by_op[op]` lists the (sector, version) pairs that an operation made. A write makes no version
+    of a sector that it does not change.
     """
 
     def __init__(self, base: bytes, ops: Sequence[FileOp]) -> None:
@@ -103,17 +105,18 @@ class FileVersions:
         return made
 
     def at_or_before(self, sector: int, number: int) -> int:
-        """The newest version of a sector that no operation from `number` on has made."""
+        """Return the newest version of a sector made by operations before `number`."""
         return bisect_left(self.makers.get(sector, []), number)
 
 
 @dataclass(slots=True, eq=False)
 class Choice:
-    """One way in which the crash can have gone, at one point.
+    """One possible outcome of a crash at one point.
 
-    `tops`: by file and sector, the version on the disk (those not named are at their floor).
-    `sizes`: by file, the version of the size. `names`: positions in the cursor's pending changes.
-    `volatile`: by file, one of `VOLATILE` (absent when not named); `noise` seeds the noise.
+    `tops`: by file and sector, the version on the disk (sectors not named have their floor
+    version). `sizes`: by file, the version of the size. `names`: positions in the cursor's pending
+    changes. `volatile`: by file, one of `VOLATILE` (absent if not named); `noise` is the seed of
+    the noise.
     """
 
     tops: dict[int, dict[int, int]] = field(default_factory=dict)
@@ -125,8 +128,10 @@ class Choice:
 
 @dataclass(slots=True, frozen=True)
 class DiskFile:
-    """A file, directory or symbolic link in a state. `data` has no zeros at its end: `size`
-    counts."""
+    """A file, directory or symbolic link in a state.
+
+    `data` has no zeros at its end; `size` is the real size.
+    """
 
     path: str
     kind: str
@@ -139,15 +144,17 @@ class DiskFile:
 
 @dataclass(slots=True, frozen=True)
 class DiskState:
-    """A tree as a crash can have left it, directories before what is in them; `digest` tells states
-    apart by what they hold."""
+    """A directory tree that a crash can leave.
+
+    A directory comes before its entries. `digest` identifies the contents.
+    """
 
     files: tuple[DiskFile, ...]
     digest: bytes
 
 
 class _FileCursor:
-    """One file at the cursor's point: what is surely on the disk, and what may be."""
+    """One file at the point of the cursor: the durable content and the possible content."""
 
     def __init__(self, versions: FileVersions) -> None:
         self.versions = versions
@@ -164,7 +171,7 @@ class _FileCursor:
         self.newest_size = max(self.newest_size, self.versions.size_of_op[number])
 
     def settle(self, number: int, data: bool) -> None:
-        """An operation is surely on the disk now (data), or its size is (not data)."""
+        """Mark the data of an operation (data) or its size (not data) as durable."""
         if not data:
             self.size_floor = max(self.size_floor, self.versions.size_of_op[number])
             return
@@ -181,7 +188,7 @@ class _FileCursor:
             del self.pending[number]
 
     def content(self, tops: Mapping[int, int], size_version: int) -> tuple[bytes, int]:
-        """The file's bytes without zeros at the end, and its size."""
+        """Return the bytes of the file without zeros at the end, and its size."""
         size = self.versions.sizes[size_version]
         image = bytearray(self.image)
         for sector, version in self._consistent(tops, size_version).items():
@@ -191,7 +198,7 @@ class _FileCursor:
         return _without_zeros(image), size
 
     def digest(self, tops: Mapping[int, int], size_version: int) -> tuple[bytes, bytes, int]:
-        """Digest, bytes and size; remembered while nothing is pending for the file."""
+        """Return digest, bytes and size; cached while no operation of the file is pending."""
         size = self.versions.sizes[size_version]
         if not tops:
             known = self._digests.get((self._changes, size_version))
@@ -228,9 +235,9 @@ class _FileCursor:
 
 
 class Cursor:
-    """The disk at one crash point after another: `move` to a point, then look and build states.
+    """The disk at one crash point after another: `move` to a point, then read and build states.
 
-    Moving forward is cheap, moving back starts over. Not thread-safe.
+    Moving forward is cheap; moving back starts again from the beginning. Not thread-safe.
     """
 
     def __init__(self, history: History, *, journaled: bool = False) -> None:
@@ -249,8 +256,11 @@ class Cursor:
         self._reset()
 
     def _plan(self) -> list[tuple[int, int, int, int]]:
-        """(point, what, node, number): 0 a file operation begins, 1 its data and 2 its size settle,
-        3 a change of names begins and 4 settles."""
+        """Return a list of (point, event, node, number).
+
+        Events: 0 a file operation begins, 1 its data is durable, 2 its size is durable, 3 a change
+        of names begins, 4 it is durable.
+        """
         steps: list[tuple[int, int, int, int]] = []
         for node, versions in self._versions.items():
             for number, op in enumerate(versions.ops):
@@ -275,14 +285,14 @@ class Cursor:
         self.ack_bytes = bytearray()
 
     def points(self) -> list[int]:
-        """Every moment at which something changes that a state depends on; the first is -1."""
+        """Return all points at which the possible states change; the first is -1."""
         moments = {-1, *(ack.start for ack in self.acks)}
         moments.update(step[0] for step in self._steps)
         moments.discard(NEVER)
         return sorted(moments)
 
     def move(self, point: int) -> None:
-        """Goes to the moment just after `point`."""
+        """Go to the moment just after `point`."""
         if point < self.point:
             self._reset()
         touched: set[int] = set()
@@ -308,18 +318,18 @@ class Cursor:
 
     @property
     def names(self) -> list[NameOp]:
-        """The pending changes of names, in order; choices speak of them by position."""
+        """The pending changes of names, in order; choices refer to them by position."""
         return [self._pending_names[number] for number in sorted(self._pending_names)]
 
     def reachable(self) -> set[int]:
-        """The nodes that some state of this point can show."""
+        """Return the nodes that are in some state of this point."""
         found = {node for entries in self.entries.values() for node in entries.values()}
         for change in self._pending_names.values():
             found.update(node for _, _, node in change.changes if node is not None)
         return found
 
     def state(self, choice: Choice) -> DiskState:
-        """The disk as the choice makes it."""
+        """Return the disk state of a choice."""
         entries = self.entries
         if choice.names:
             entries = {number: dict(names) for number, names in entries.items()}

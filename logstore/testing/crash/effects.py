@@ -1,7 +1,7 @@
-"""The table of what each system call does; the other modules called effects fill it. Pure.
+"""The table of the effects of system calls; the other effects modules fill it. Pure.
 
-Rules: an effect is called when its call ends, only for calls that succeeded, with the watched files
-that the call's descriptors stood for when it began.
+Rules: an effect is called when its call ends, and only for successful calls. It gets the watched
+files that the call's descriptors referred to when the call began.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ __all__ = ["EFFECTS", "Effect", "Moment", "Tracking", "effect"]
 
 @dataclass(slots=True, eq=False)
 class Moment:
-    """A call with the thread that made it and the watched files its descriptors stood for."""
+    """A call with its thread and the watched files of its descriptors."""
 
     call: Syscall
     process: Process
     files: dict[int, OpenFile]  # by argument position
 
     def arg(self, index: int) -> str:
-        """An argument as strace wrote it."""
+        """Return an argument as strace wrote it."""
         return self.call.args[index]
 
 
 class Tracking(Protocol):
-    """What an effect may use of the tracker."""
+    """The part of the tracker that an effect may use."""
 
     tree: FileSystem
     watched: bytes
@@ -41,10 +41,10 @@ class Tracking(Protocol):
         """Whether an absolute path is the watched directory or below it."""
 
     def relative(self, moment: Moment, path: bytes, dirfd: str | None = None) -> str | None:
-        """A path argument relative to the watched directory, or None if it leads elsewhere."""
+        """Return a path argument relative to the watched directory, or None if it is outside."""
 
     def mapped(self, node: int) -> None:
-        """Notes that a file's content can change without a call."""
+        """Note that a file's content can change without a call."""
 
 
 Effect = Callable[[Tracking, Moment], None]
@@ -52,7 +52,7 @@ EFFECTS: dict[str, Effect] = {}
 
 
 def effect(*names: str) -> Callable[[Effect], Effect]:
-    """Enters a function into the table, under the names of its calls."""
+    """Register a function in the table under the names of its calls."""
 
     def register(function: Effect) -> Effect:
         for name in names:

@@ -1,4 +1,4 @@
-"""What calls do to contents of files, and what syncs promise of them. Pure."""
+"""Effects of calls on file contents, and the guarantees of syncs. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What calls do to descriptors, offsets, directories and maps of processes. Pure."""
+"""Effects of calls on descriptors, offsets, working directories and maps of processes. Pure."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _open(tracker: Tracking, moment: Moment) -> None:
         directory, name, node = tree.locate(where, follow="O_NOFOLLOW" not in flags)
         if node is None:
             if "O_CREAT" not in flags:
-                raise TraceError(f"opened {where!r}, which the trace never saw being made")
+                raise TraceError(f"opened {where!r}, whose creation is not in the trace")
             node = tree.new_node("file", _mode(moment)).number
             tree.change_names(call.start, call.end, f"create {where}", (directory, name, node))
         elif "O_TRUNC" in flags and node in tree.content:

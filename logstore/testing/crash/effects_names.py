@@ -1,4 +1,4 @@
-"""What calls do to names: rename, link, unlink, directories, modes. Pure."""
+"""Effects of calls on names: rename, link, unlink, directories, modes. Pure."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def _rename(tracker: Tracking, moment: Moment) -> None:
     if old is None and new is None:
         return
     if old is None:
-        raise TraceError(f"{new!r} was moved in from outside of the watched directory")
+        raise TraceError(f"{new!r} was moved in from outside the watched directory")
     from_dir, from_name, node = tree.locate(old, follow=False)
     if node is None:
-        raise TraceError(f"renamed {old!r}, which the trace never saw being made")
+        raise TraceError(f"renamed {old!r}, whose creation is not in the trace")
     if new is None:
         tree.change_names(call.start, call.end, f"move out {old}", (from_dir, from_name, None))
         return
@@ -34,7 +34,7 @@ def _rename(tracker: Tracking, moment: Moment) -> None:
             raise TraceError("an exchanging rename between directories is not modelled")
         back = replaced
     elif replaced == node:
-        return  # two links to one file: rename does nothing
+        return  # two links to the same file: rename does nothing
     label = f"rename {old} to {new}"
     changes = ((from_dir, from_name, back), (to_dir, to_name, node))
     tree.change_names(call.start, call.end, label, *changes)
@@ -65,7 +65,7 @@ def _link(tracker: Tracking, moment: Moment) -> None:
     if new is None:
         return
     if node is None:
-        raise TraceError(f"{new!r} was linked to something outside of the watched directory")
+        raise TraceError(f"{new!r} was linked to a file outside the watched directory")
     directory, name, _ = tree.locate(new, follow=False)
     tree.change_names(call.start, call.end, f"link {new}", (directory, name, node))
 

@@ -1,9 +1,10 @@
-"""Exploring: which states are judged, when it is enough, and what is reported.
+"""Exploration: selection of states, when to stop, and the report.
 
 Rules:
-- States are told apart by what they hold and by what had been told; each is judged once.
-- A point with at most `bound` states is counted through, the others get the fixed family and then
-  seeded draws. The budget is spread over all points in rounds, so a small one sees every point.
+- States with the same content and the same acknowledged lines are equal; each is judged once.
+- A point with at most `bound` states is enumerated; other points get the fixed family and then
+  seeded random states. The budget is spread over all points in rounds, so that a small budget
+  reaches every point.
 - The same recording, seed and options give the same states in the same order.
 - The explorer's process only generates and counts; workers build and judge.
 """
@@ -48,8 +49,7 @@ _STALE_ROUNDS_MAX = 3
 
 @dataclass(slots=True)
 class Violation:
-    """A state that the check did not pass: its name, why, how to get it again, what it is made
-    of."""
+    """A state that failed the check: name, reason, replay command and description."""
 
     state: str
     message: str
@@ -68,8 +68,10 @@ class Violation:
 
 @dataclass(slots=True)
 class Exploration:
-    """What a run found. `states` were judged and all different; `same` more were not judged
-    again."""
+    """The result of a run.
+
+    `states` different states were judged; `same` more were repeated and not judged again.
+    """
 
     points: int = 0
     states: int = 0
@@ -87,7 +89,7 @@ class Exploration:
         return not self.violations
 
     def __str__(self) -> str:
-        how = "all there are" if self.exhausted else f"seed {self.seed}"
+        how = "complete" if self.exhausted else f"seed {self.seed}"
         lines = [
             f"{self.states} crash states at {self.points} points ({how}), {self.same} repeated, "
             f"{len(self.violations)} violations, {self.seconds:.1f} s"
@@ -121,15 +123,15 @@ def explore(
     keep: bool = False,
     shown: bool | None = None,
 ) -> Exploration:
-    """Runs a workload once and judges the disk states that a power cut could have left behind.
+    """Run a workload once and judge the disk states that a power cut could have left.
 
     `workload` is a command, or a function of the directory that another process can import (it runs
-    in a new interpreter). `directory` is watched, and what it holds already counts as on the disk;
-    without one, a new one is made and removed. See `record` for the other arguments of the run and
+    in a new interpreter). `directory` is watched; its existing contents count as on the disk.
+    Without one, a temporary directory is used. See `record` for the other arguments of the run and
     `explore_recording` for those of the judging. The recording is made in `recording`, or in a
-    temporary directory that stays only if there are violations.
+    temporary directory that is kept only if there are violations.
 
-    Raises WorkloadError and TraceError; violations do not raise, look at the result.
+    Raise WorkloadError and TraceError. Violations do not raise; they are in the result.
     """
     own_directory = directory is None
     watched = Path(tempfile.mkdtemp(prefix="crash-watched-") if directory is None else directory)
@@ -183,16 +185,16 @@ def explore_recording(
     keep: bool = False,
     shown: bool | None = None,
 ) -> Exploration:
-    """Judges the crash states of a recording.
+    """Judge the crash states of a recording.
 
-    Points with at most `bound` states are counted through. It ends after `max_states` different
-    states, `max_seconds`, `max_violations`, or when nothing new turns up. `workers` processes (one
-    per processor by default) are forked from this one: threads and open files of the caller are
-    theirs too, so call it early. `isolation` ("fork" or "inline") and `state_timeout_s` are
-    explained in `checking`. With `keep`, the directories of violating states stay inside the
-    recording. `shown` forces or forbids the progress line.
+    Points with at most `bound` states are enumerated. The run ends after `max_states` different
+    states, `max_seconds` or `max_violations`, or when there are no new states. `workers` processes
+    (one per CPU by default) are forked from this process. They inherit its open files, and a fork
+    is not safe with threads, so call this function early. `isolation` ("fork" or "inline") and
+    `state_timeout_s` are explained in `checking`. With `keep`, the directories of violating states
+    are kept in the recording. `shown` forces or disables the progress line.
 
-    Returns the result; raises ValueError for an unknown isolation and OSError if a state cannot be
+    Return the result. Raise ValueError for an unknown isolation and OSError if a state cannot be
     written.
     """
     if isolation not in ("fork", "inline"):
@@ -242,7 +244,7 @@ def explore_recording(
 def _distinct(
     builder: Builder, result: Exploration, *, bound: int, max_states: int
 ) -> Iterator[str]:
-    """Names of states that differ, spread over all points, until the budget is spent."""
+    """Yield names of different states, spread over all points, until the budget is used."""
     points = builder.cursor.points()
     result.points = len(points)
     seen: set[bytes] = set()
@@ -270,7 +272,7 @@ def _distinct(
                 yield name
                 if len(seen) >= max_states:
                     return
-            # A point that gives nothing new for some rounds of drawing is taken for exhausted.
+            # A point without new states for some rounds counts as exhausted.
             stale[point] = 0 if fresh else stale[point] + 1
             if len(chunk) == share and stale[point] < _STALE_ROUNDS_MAX:
                 left.append(point)
@@ -281,7 +283,7 @@ def _distinct(
 
 
 def sample_states(recording: Recording, count: int, *, seed: int = 0) -> list[str]:
-    """Names of at most `count` different states of a recording, drawn from all of its points."""
+    """Return names of at most `count` different states, drawn from all points of a recording."""
     builder = Builder(recording.history, journaled=recording.journaled, seed=seed)
     names = list(_distinct(builder, Exploration(), bound=256, max_states=10 * count))
     return random.Random(f"sample:{seed}").sample(names, min(count, len(names)))
@@ -322,10 +324,10 @@ def replay(
     into: str | os.PathLike[str] | None = None,
     timeout_s: float = 30.0,
 ) -> str | None:
-    """Builds one state of a recording again, in `into` or a temporary place, and judges it.
+    """Rebuild one state of a recording, in `into` or a temporary directory, and judge it.
 
-    Returns None if it passes (or there is no check), else why not. Raises StateError for a name
-    that means nothing in the recording. `into` must not exist; it is left as the check leaves it.
+    Return None if it passes (or there is no check), else the reason. Raise StateError for an
+    invalid name. `into` must not exist; it is not removed after the check.
     """
     recorded = Recording.load(recording)
     builder = Builder(recorded.history, journaled=recorded.journaled, seed=seed)

@@ -1,14 +1,13 @@
-"""The file system as the workload saw it, kept while its trace is read. Pure: nothing real is
-touched.
+"""The file system as the workload saw it, rebuilt from the trace. Pure: no real file is changed.
 
 Rules:
-- It holds what is in memory (the page cache) and writes down each change as an operation; what of
-  it is on the disk is expressed only by the operations' durable times.
-- A sync covers the operations that had ended before it began, and counts from its own end.
-- `fs="posix"`: a sync of a file says nothing of its directory entry, and a sync of a directory
-  covers the entries of that directory alone. `fs="ext4"`: one journal; any sync of a file or
-  directory also covers all changes of names before it, and names reach the disk in order.
-- Writing through an O_DSYNC descriptor syncs the written range and the file's size, not the rest.
+- It holds the content in memory (the page cache) and records each change as an operation. The
+  durable times of the operations alone say which of it is on the disk.
+- A sync covers the operations that ended before it began, and takes effect when it ends.
+- `fs="posix"`: a sync of a file does not cover its directory entry, and a sync of a directory
+  covers only the entries of that directory. `fs="ext4"`: one journal; any sync of a file or
+  directory also covers all earlier changes of names, and names reach the disk in order.
+- A write through an O_DSYNC descriptor syncs the written range and the file's size only.
 """
 
 from __future__ import annotations
@@ -25,8 +24,10 @@ _LINKS_MAX = 40
 
 
 class FileSystem:
-    """The live tree below the watched directory. Not thread-safe; built for one pass over a
-    trace."""
+    """The live tree below the watched directory.
+
+    Not thread-safe. An instance is for one pass over a trace.
+    """
 
     def __init__(self, nodes: dict[int, Node], *, fs: str, volatile: Iterable[str]) -> None:
         if fs not in ("posix", "ext4"):
@@ -45,13 +46,13 @@ class FileSystem:
     # -- looking up ---------------------------------------------------------------------------
 
     def lookup(self, path: str, *, follow: bool) -> int | None:
-        """The node at a path relative to the watched directory ("" is itself), or None."""
+        """Return the node at a path relative to the watched directory ("" is the root), or None."""
         parent, name, node = self.locate(path, follow=follow)
         del parent, name
         return node
 
     def locate(self, path: str, *, follow: bool, depth: int = 0) -> tuple[int, str, int | None]:
-        """Directory, last name and node (None: no such entry) of a relative path."""
+        """Return directory, last name and node (None: no such entry) of a relative path."""
         if depth > _LINKS_MAX:
             raise TraceError(f"too many symbolic links at {path!r}")
         parts = [part for part in path.split("/") if part not in ("", ".")]
@@ -67,7 +68,7 @@ class FileSystem:
                     return here, "", here
                 continue
             if here not in self.entries:
-                raise TraceError(f"{path!r} leads through something that is not a directory")
+                raise TraceError(f"{path!r} leads through a file that is not a directory")
             node = self.entries[here].get(part)
             kind = "" if node is None else self.history.nodes[node].kind
             if node is not None and kind == "link" and (follow or not last):
@@ -87,14 +88,14 @@ class FileSystem:
         raise AssertionError("unreachable")
 
     def path_of(self, number: int) -> str:
-        """A path of a node, relative to the watched directory, for messages."""
+        """Return a path of a node, relative to the watched directory, for messages."""
         for path, node in self.walk():
             if node == number:
                 return path
         return f"(unlinked file {number})"
 
     def walk(self, directory: int = 0, front: str = "") -> Iterable[tuple[str, int]]:
-        """Every (path, node) below a directory, sorted by name."""
+        """Yield every (path, node) below a directory, sorted by name."""
         for name, node in sorted(self.entries[directory].items()):
             yield front + name, node
             if node in self.entries:
@@ -103,7 +104,7 @@ class FileSystem:
     # -- names --------------------------------------------------------------------------------
 
     def new_node(self, kind: str, mode: int, target: str = "") -> Node:
-        """A node that no entry leads to yet."""
+        """Return a new node without a directory entry."""
         node = Node(len(self.history.nodes), kind, mode, target=target)
         self.history.nodes[node.number] = node
         self._enter(node)
@@ -112,7 +113,7 @@ class FileSystem:
     def change_names(
         self, start: int, end: int, label: str, *changes: tuple[int, str, int | None]
     ) -> None:
-        """Sets or removes directory entries, atomically."""
+        """Set or remove directory entries, atomically."""
         fresh = []
         for directory, name, node in changes:
             if node is None:
@@ -126,7 +127,7 @@ class FileSystem:
                 self.history.nodes[made].label = f"{front}/{name}" if front else name
         self._mark_volatile()
         op = NameOp(start, end, changes, label=label)
-        # Whether a volatile file is there is chosen by itself, so its creation needs no choice.
+        # The existence of a volatile file is a separate choice, so its creation needs none.
         if fresh and len(fresh) == len(changes) and all(self._is_volatile(node) for node in fresh):
             op.durable = start
         else:
@@ -150,13 +151,13 @@ class FileSystem:
     # -- contents -----------------------------------------------------------------------------
 
     def size(self, number: int) -> int:
-        """The size in bytes that the workload sees."""
+        """Return the size in bytes as the workload sees it."""
         return len(self.content[number])
 
     def write(
         self, number: int, start: int, end: int, offset: int, data: bytes, *, dsync: bool = False
     ) -> None:
-        """Puts bytes at an offset, growing the file when needed."""
+        """Write bytes at an offset; extend the file if needed."""
         if not data:
             return
         content = self.content[number]
@@ -170,7 +171,7 @@ class FileSystem:
             self._sync_range(op)
 
     def resize(self, number: int, start: int, end: int, size: int) -> None:
-        """Cuts the file, or grows it with zeros."""
+        """Truncate the file, or extend it with zeros."""
         content = self.content[number]
         before = len(content)
         if size == before:
@@ -184,7 +185,7 @@ class FileSystem:
     # -- syncs --------------------------------------------------------------------------------
 
     def sync(self, number: int, start: int, end: int) -> None:
-        """What fsync or fdatasync of a file or directory promises."""
+        """Apply the guarantees of fsync or fdatasync of a file or directory."""
         if number in self.entries:
             self._sync_names(start, end, None if self.journaled else number)
             return
@@ -200,17 +201,17 @@ class FileSystem:
             self._sync_names(start, end, None)
 
     def sync_all(self, start: int, end: int) -> None:
-        """What sync and syncfs promise."""
+        """Apply the guarantees of sync and syncfs."""
         for number in list(self._unsynced):
             self.sync(number, start, end)
         self._sync_names(start, end, None)
 
     def finish(self) -> History:
-        """The complete history. Call once, after the last call of the trace."""
+        """Return the complete history. Call once, after the last call of the trace."""
         self.history.file_ops.sort(key=lambda op: op.end)
         self.history.name_ops.sort(key=lambda op: op.end)
-        # What is on the disk of an entry includes all earlier changes of the same entry: they can
-        # have been made by a rename whose other directory was never synced.
+        # A durable change of an entry includes all earlier changes of the same entry. They may come
+        # from a rename whose other directory was never synced.
         latest: dict[tuple[int, str], int] = {}
         for op in reversed(self.history.name_ops):
             keys = [(directory, name) for directory, name, _ in op.changes]
@@ -222,7 +223,7 @@ class FileSystem:
     def _sync_names(self, start: int, end: int, directory: int | None) -> None:
         left = []
         for op in self._unsynced_names:
-            # A rename between directories is on the disk once its new name is.
+            # A rename between directories is durable when its new name is durable.
             made = {where for where, _, node in op.changes if node is not None}
             places = made or {where for where, _, _ in op.changes}
             if op.end <= start and (directory is None or places == {directory}):

@@ -1,7 +1,7 @@
-"""Writing a disk state into a real directory, as cheaply as can be.
+"""Write a disk state into a real directory, as fast as possible.
 
-Rules: the directory must not exist and is made; holes stay holes (what is zero at a file's end is
-never written); nothing is synced, for the directory is to be thrown away. Hard links are kept.
+Rules: the directory must not exist; it is created. Holes are kept (zeros at the end of a file are
+never written). Nothing is synced, because the directory is temporary. Hard links are kept.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ _FREE_BYTES_MIN = 256 << 20
 
 
 def write_state(state: DiskState, directory: Path) -> None:
-    """Makes the directory and fills it with the state. Raises OSError; uses no umask of the
-    caller."""
+    """Make the directory and write the state into it.
+
+    Raise OSError. The umask of the caller is not applied.
+    """
     root = os.fspath(directory)
     umask = _umask()
     os.mkdir(root, 0o700)
@@ -51,16 +53,18 @@ def write_state(state: DiskState, directory: Path) -> None:
 
 
 def _umask() -> int:
-    """The process's umask, which can only be read by setting it (or from /proc, slowly)."""
+    """Return the umask, which can only be read by setting it (or from /proc, slowly)."""
     umask = os.umask(0o077)
     os.umask(umask)
     return umask
 
 
 def state_root(place: str | os.PathLike[str] | None = None) -> Path:
-    """A new directory for states: in `place`, else in memory (/dev/shm) if there is room, else in
-    the
-    system's directory for temporary files."""
+    """Return a new directory for states.
+
+    It is in `place`, else in memory (/dev/shm) if there is room, else in the system's directory for
+    temporary files.
+    """
     if place is None:
         try:
             if shutil.disk_usage("/dev/shm").free >= _FREE_BYTES_MIN and os.access(

@@ -1,11 +1,10 @@
-"""What a workload did to the disk: the typed result of reading its trace, and nothing more.
+"""The operations of a workload on the disk: the typed result of reading its trace.
 
 Rules:
-- Times are those of `strace.py`: an operation may be on the disk from `start` on, has surely been
-  made (in memory) from `end` on, and is surely on the disk from its `durable` time on.
-- A history's operations are in the order of their ends, which is the order in which they are
-  applied.
-- `NEVER` as a durable time means that no sync ever covered the operation.
+- Times are those of `strace.py`. An operation may be on the disk from `start` on. It is complete in
+  memory from `end` on, and certainly on the disk from its `durable` time on.
+- The operations of a history are in the order of their ends. They are applied in this order.
+- `NEVER` as a durable time means that no sync covered the operation.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ NEVER = sys.maxsize
 
 @dataclass(slots=True, eq=False)
 class FileOp:
-    """A change of one file's content: `data` at `offset`, then the size goes to `size_after`.
+    """A change of one file's content: `data` at `offset`, then the size becomes `size_after`.
 
     `durable` is for the data, `size_durable` for the size: a sync of a later range of the same file
-    (O_DSYNC) makes the size durable without the data. A file that is cut has no data here.
+    (O_DSYNC) makes the size durable without the data. A truncation has no data.
     """
 
     node: int
@@ -38,18 +37,18 @@ class FileOp:
 
     @property
     def resizes(self) -> bool:
-        """Whether the size is another one afterwards."""
+        """Whether the operation changes the size."""
         return self.size_after != self.size_before
 
     @property
     def cuts(self) -> bool:
-        """Whether the file gets shorter."""
+        """Whether the operation makes the file shorter."""
         return self.size_after < self.size_before
 
 
 @dataclass(slots=True, eq=False)
 class NameOp:
-    """A change of directory entries, all of it or nothing: `(directory, name) -> node or None`."""
+    """An atomic change of directory entries: `(directory, name) -> node or None`."""
 
     start: int
     end: int
@@ -60,7 +59,7 @@ class NameOp:
 
 @dataclass(slots=True, eq=False)
 class Ack:
-    """Bytes that the workload told the outside, from `start` on."""
+    """Bytes that the workload acknowledged, from `start` on."""
 
     start: int
     data: bytes
@@ -68,8 +67,10 @@ class Ack:
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """A file, directory or symbolic link. `base` and `entries` are as they were before the
-    trace."""
+    """A file, directory or symbolic link.
+
+    `base` and `entries` are from before the trace.
+    """
 
     number: int
     kind: str  # "file", "dir" or "link"
@@ -78,12 +79,12 @@ class Node:
     entries: dict[str, int] = field(default_factory=dict)
     target: str = ""
     volatile: bool = False
-    label: str = ""  # the path that it had last, for messages
+    label: str = ""  # its last path, for messages
 
 
 @dataclass(slots=True, eq=False)
 class History:
-    """Everything that a recording says about the disk. Node 0 is the watched directory."""
+    """All information of a recording about the disk. Node 0 is the watched directory."""
 
     nodes: dict[int, Node]
     file_ops: list[FileOp]

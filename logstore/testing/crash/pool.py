@@ -1,11 +1,11 @@
 """Worker processes that build states by name and judge them.
 
 Rules:
-- A worker is forked from the explorer, once, and so has the recording and the check in memory; it
-  is told names and answers with verdicts, in order.
-- The first name that a worker has not answered is the one it is at: if the worker dies or is silent
-  for too long, that state has failed, the worker is replaced and the others are given out again.
-- Only `Pool` is used by others, from one thread.
+- A worker is forked once from the explorer, so it has the recording and the check in memory. It
+  receives names and answers with verdicts, in order.
+- The worker is busy with the first name that it has not answered. If the worker dies or is silent
+  for too long, this state has failed, the worker is replaced, and the other names are sent again.
+- Other modules use only `Pool`, from one thread.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ __all__ = ["Pool", "Settings", "Verdict"]
 
 _WINDOW = 16
 _GRACE_S = 5.0
-_END_S = 1.0  # for the states that the workers are at when it is over
+_END_S = 1.0  # for the states in progress at the end
 
 
 @dataclass(slots=True)
 class Settings:
-    """How states are judged. `root` is an existing directory that the pool may fill."""
+    """Settings for judging states. `root` is an existing directory for the files of the pool."""
 
     check: Check
     root: Path
@@ -47,7 +47,7 @@ class Settings:
 
 @dataclass(slots=True)
 class Verdict:
-    """What became of a state: `message` is None if it passed."""
+    """The outcome of a state: `message` is None if it passed."""
 
     name: str
     message: str | None
@@ -62,7 +62,7 @@ class _Worker:
 
 
 class Pool:
-    """A number of workers. Use it as a context manager: leaving it ends them."""
+    """A number of workers. Use it as a context manager: the exit ends them."""
 
     def __init__(self, builder: Builder, settings: Settings, count: int) -> None:
         self._builder = builder
@@ -76,7 +76,7 @@ class Pool:
 
     def __exit__(self, *exc: object) -> None:
         for worker in self._workers:
-            worker.pipe.close()  # a worker ends when it has judged the state that it is at
+            worker.pipe.close()  # a worker ends after its current state
         deadline = time.monotonic() + _END_S
         for worker in self._workers:
             worker.process.join(max(0.0, deadline - time.monotonic()))
@@ -97,7 +97,7 @@ class Pool:
             target=_serve, args=(theirs, ours, self._builder, self._settings, home), daemon=False
         )
         with warnings.catch_warnings():
-            # A caller with threads is told so by `explore_recording`'s text, once is enough.
+            # The docstring of `explore_recording` warns callers with threads already.
             warnings.simplefilter("ignore", DeprecationWarning)
             process.start()
         theirs.close()
@@ -105,16 +105,16 @@ class Pool:
 
     @property
     def waiting(self) -> int:
-        """How many states have been given out and not been judged."""
+        """The number of states that have been given out and not been judged."""
         return sum(len(worker.names) for worker in self._workers)
 
     @property
     def hungry(self) -> bool:
-        """Whether another state should be given out now."""
+        """Whether the pool can take another state now."""
         return any(len(worker.names) < _WINDOW for worker in self._workers)
 
     def give(self, name: str) -> None:
-        """Hands a state to the worker with the fewest."""
+        """Send a state to the worker with the fewest states."""
         worker = min(self._workers, key=lambda w: len(w.names))
         if not worker.names:
             worker.silent_since = time.monotonic()
@@ -122,10 +122,10 @@ class Pool:
         try:
             worker.pipe.send(name)
         except OSError:
-            pass  # it has died: `verdicts` will see it
+            pass  # it has died; `verdicts` handles this
 
     def verdicts(self, *, patient: bool) -> Iterator[Verdict]:
-        """What has been judged by now; waits for something, a short time, if patient."""
+        """Yield the verdicts that have arrived; wait for a short time first, if patient."""
         ready = wait([worker.pipe for worker in self._workers], 0.5 if patient else 0)
         now = time.monotonic()
         for index, worker in enumerate(self._workers):
@@ -162,10 +162,10 @@ class Pool:
 def _serve(
     pipe: Connection, other: Connection, builder: Builder, settings: Settings, home: Path
 ) -> None:
-    """The life of a worker."""
+    """Run the loop of a worker."""
     other.close()
     if settings.isolation != "inline" or not callable(settings.check):
-        # The check is a process of its own then, and must not outlive its worker.
+        # The check runs in its own process then, and must end with its worker.
         signal.signal(signal.SIGTERM, _leave)
     number = 0
     while True:
@@ -184,7 +184,7 @@ def _serve(
         try:
             pipe.send((name, message))
         except OSError:
-            return  # nobody wants to know any more
+            return  # the pool has closed the pipe
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
@@ -192,9 +192,9 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 def judge(builder: Builder, name: str, settings: Settings, directory: Path) -> str | None:
-    """Writes a state into a directory that does not exist yet and runs the check on it.
+    """Write a state into a directory that does not exist yet and run the check on it.
 
-    Returns None if it passes, else why not. The directory is left as the check leaves it.
+    Return None if it passes, else the reason. The directory is not removed after the check.
     """
     state = builder.state(name)
     acks = settings.base_acks + builder.acks()

@@ -1,8 +1,8 @@
 """Descriptor tables and working directories of the traced processes. Pure.
 
-Rules: a thread shares its parent's table and directory, a forked child gets copies (of the table,
-not of the open files, whose offsets stay shared), and execve closes what is marked so. Only files
-and directories below the watched directory are kept; all else is absent from the tables.
+Rules: a thread shares the table and directory of its parent. A forked child gets copies of the
+table, but shares the open files and their offsets. execve closes descriptors with close-on-exec.
+The tables have only files and directories below the watched directory.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["OpenFile", "Process", "Processes"]
 
 @dataclass(slots=True, eq=False)
 class OpenFile:
-    """An open file description: shared by duplicated and inherited descriptors."""
+    """An open file description, shared by duplicated and inherited descriptors."""
 
     node: int
     append: bool
@@ -38,14 +38,15 @@ class _Table:
 
 @dataclass(slots=True, eq=False)
 class Process:
-    """One traced thread, with what it shares with others."""
+    """One traced thread, with the state that it shares with other threads."""
 
     table: _Table
     directory: _Directory
-    maps: list[tuple[int, int, int]]  # start, end, node of shared maps of watched files
+    maps: list[tuple[int, int, int]]  # (start, end, node) of shared maps of watched files
 
     @property
     def cwd(self) -> bytes:
+        """The working directory."""
         return self.directory.path
 
     @cwd.setter
@@ -53,11 +54,11 @@ class Process:
         self.directory.path = path
 
     def get(self, number: int) -> OpenFile | None:
-        """The watched file behind a descriptor, if it is one."""
+        """Return the watched file of a descriptor, or None."""
         return self.table.files.get(number)
 
     def put(self, number: int, file: OpenFile | None, *, close_on_exec: bool) -> None:
-        """Sets a descriptor; None for a file that is not watched."""
+        """Set a descriptor; None means a file that is not watched."""
         self.drop(number)
         if file is not None:
             self.table.files[number] = file
@@ -65,24 +66,24 @@ class Process:
                 self.table.close_on_exec.add(number)
 
     def drop(self, number: int) -> None:
-        """Closes a descriptor."""
+        """Close a descriptor."""
         self.table.files.pop(number, None)
         self.table.close_on_exec.discard(number)
 
     def drop_range(self, first: int, last: int) -> None:
-        """Closes all descriptors from first to last, both included."""
+        """Close all descriptors from first to last, inclusive."""
         for number in [n for n in self.table.files if first <= n <= last]:
             self.drop(number)
 
     def mark(self, number: int, close_on_exec: bool) -> None:
-        """Sets or clears close-on-exec."""
+        """Set or clear close-on-exec."""
         if close_on_exec and number in self.table.files:
             self.table.close_on_exec.add(number)
         else:
             self.table.close_on_exec.discard(number)
 
     def executed(self) -> None:
-        """The process runs another program: its maps and marked descriptors are gone."""
+        """Apply execve: drop the maps and the descriptors with close-on-exec."""
         own = _Table(dict(self.table.files))
         for number in self.table.close_on_exec:
             own.files.pop(number, None)
@@ -91,8 +92,10 @@ class Process:
 
 
 class Processes:
-    """All traced threads. A child is made on its first call, which can precede its parent's
-    return."""
+    """All traced threads.
+
+    A child is added at its first call, which can come before the return of its parent's fork.
+    """
 
     def __init__(self, calls: list[Syscall], cwd: bytes) -> None:
         self._first_cwd = cwd

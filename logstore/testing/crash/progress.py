@@ -1,4 +1,4 @@
-"""A progress line for people: on a terminal only, at most a few times a second."""
+"""A progress line: on a terminal only, at most a few times a second."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BAR_WIDTH = 30
 
 
 class Progress:
-    """Shows how far a run is. Does nothing when the stream is no terminal and not forced."""
+    """Show the progress of a run. Do nothing if the stream is no terminal and not forced."""
 
     def __init__(
         self, total: int, stream: TextIO | None = None, *, shown: bool | None = None
@@ -25,7 +25,7 @@ class Progress:
         self._next = 0.0
 
     def update(self, done: int, text: str) -> None:
-        """Shows the line, if it is time."""
+        """Show the line if the last update is long enough ago."""
         now = time.monotonic()
         if not self._shown or now < self._next:
             return
@@ -37,7 +37,7 @@ class Progress:
         self._stream.flush()
 
     def close(self) -> None:
-        """Removes the line."""
+        """Remove the line."""
         if self._shown:
             self._stream.write("\r\x1b[K")
             self._stream.flush()

@@ -1,13 +1,13 @@
-"""Running a workload under strace, and keeping what is needed to build its crash states again.
+"""Run a workload under strace, and keep the data needed to rebuild its crash states.
 
 Rules:
-- A recording is a directory: `trace` (what strace wrote), `base/` (the watched directory before the
-  workload), `acks` (what had been told before it) and `meta.json`. It holds no absolute path that
-  must still exist, so it can be moved and looked at on another machine.
-- After the workload, the model's final tree must equal the real one; if not, the trace was not
-  understood and TraceError says where. So a gap in the model shows as an error, not as a pass.
-- Only the workload runs here, as a child of strace; the watched directory is the workload's to
-  change.
+- A recording is a directory: `trace` (the output of strace), `base/` (the watched directory before
+  the workload), `acks` (the lines acknowledged before it) and `meta.json`. It does not depend on
+  absolute paths, so it can be moved and read on another machine.
+- After the workload, the final tree of the model must equal the real tree. Otherwise TraceError
+  says where they differ. So a gap in the model shows as an error, not as a pass.
+- Only the workload runs here, as a child of strace. Only the workload may change the watched
+  directory.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _UNKNOWN_MAX = 6
 
 
 class WorkloadError(Exception):
-    """The workload (or strace itself) failed, so that there is nothing to explore."""
+    """The workload or strace failed, so there is nothing to explore."""
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ class _Meta:
 
 @dataclass(slots=True, eq=False)
 class Recording:
-    """A workload's run, read and understood. Get one from `record` or `Recording.load`."""
+    """The recorded and parsed run of a workload. Made by `record` or `Recording.load`."""
 
     path: Path
     history: History
@@ -70,8 +70,10 @@ class Recording:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Recording:
-        """Reads a recording from its directory. Raises OSError, or TraceError if it is not
-        whole."""
+        """Read a recording from its directory.
+
+        Raise OSError, or TraceError if it is incomplete.
+        """
         place = Path(path)
         meta = _Meta(**json.loads((place / "meta.json").read_text()))
         with (place / "trace").open(encoding="ascii", errors="surrogateescape") as lines:
@@ -95,16 +97,16 @@ def record(
     acks_from_stdout: bool = False,
     exit_codes: Sequence[int] = (0,),
 ) -> Recording:
-    """Runs a command once under strace and returns what it did to the files below `directory`.
+    """Run a command once under strace and return its operations on the files below `directory`.
 
-    What the directory holds before counts as being on the disk. The command tells what it has done
-    by appending lines to the file that the variable LOGSTORE_CRASH_ACKS names (or, with
-    `acks_from_stdout`, to its standard output); the directory is in LOGSTORE_CRASH_DIR. `into` is
-    made anew and kept. `base_acks` are lines that count as told from the start.
+    The existing contents of the directory count as on the disk. The command acknowledges its work
+    by appending lines to the file named in the variable LOGSTORE_CRASH_ACKS (or, with
+    `acks_from_stdout`, to its standard output). LOGSTORE_CRASH_DIR names the directory. `into` is
+    created and kept. The lines in `base_acks` count as acknowledged from the start.
 
-    Raises WorkloadError if strace is missing, the command exits with a code that is not in
-    `exit_codes`, or runs longer than `timeout_s` seconds (it is killed then); TraceError if the
-    trace cannot be understood, see the rules of the module.
+    Raise WorkloadError if strace is missing, the command exits with a code that is not in
+    `exit_codes`, or runs longer than `timeout_s` seconds (it is then killed). Raise TraceError if
+    the trace cannot be understood; see the rules of the module.
     """
     strace = shutil.which("strace")
     if strace is None:
@@ -158,7 +160,7 @@ def _run(
 
 
 class _opened:
-    """The file for standard output, opened for appending, or a place where it is dropped."""
+    """Open the file for standard output for appending, or discard the output."""
 
     def __init__(self, path: Path | None) -> None:
         self._fd = os.open(path or os.devnull, os.O_WRONLY | os.O_APPEND)
@@ -175,7 +177,7 @@ def _understand(place: Path, watched: Path, meta: _Meta) -> Recording:
         calls = parse(lines)
     unknown = unknown_calls(calls)[:_UNKNOWN_MAX]
     problem = ""
-    # A call inside which its thread was killed has happened or not: the real tree tells.
+    # If a thread was killed inside a call, the real tree shows whether the call took effect.
     for count in range(len(unknown) + 1):
         for happened in itertools.combinations(unknown, count):
             tree = FileSystem(_nodes(place / "base"), fs=meta.fs, volatile=meta.volatile)
@@ -193,7 +195,7 @@ def _understand(place: Path, watched: Path, meta: _Meta) -> Recording:
                 acks = (place / "acks").read_bytes()
                 return Recording(place, history, acks, meta.fs, meta.workload)
             problem = problem or found
-    raise TraceError(f"the trace does not explain what is in {watched}: {problem}")
+    raise TraceError(f"the trace does not explain the contents of {watched}: {problem}")
 
 
 def _tracker(
@@ -210,7 +212,7 @@ def _tracker(
 
 
 def _nodes(base: Path) -> dict[int, Node]:
-    """The tree of a directory as nodes; hard links stay one node."""
+    """Return the tree of a directory as nodes; hard links share one node."""
     nodes = {0: Node(0, "dir", 0o700)}
     seen: dict[tuple[int, int], int] = {}
 
@@ -238,7 +240,7 @@ def _nodes(base: Path) -> dict[int, Node]:
 
 
 def _as_state(nodes: dict[int, Node]) -> DiskState:
-    """The tree of `_nodes` as a state, which can be written down with its hard links."""
+    """Return the tree of `_nodes` as a state that can be written with its hard links."""
     files: list[DiskFile] = []
 
     def enter(number: int, front: str) -> None:
@@ -264,7 +266,7 @@ def _kind(mode: int) -> str:
 
 
 def _difference(tree: FileSystem, watched: Path) -> str:
-    """What the model and the real directory do not agree on, or ""."""
+    """Return the first difference between the model and the real directory, or ""."""
     expected = dict(tree.walk())
     for path, number in expected.items():
         node = tree.history.nodes[number]
@@ -272,9 +274,9 @@ def _difference(tree: FileSystem, watched: Path) -> str:
         try:
             kind = _kind(real.lstat().st_mode)
         except FileNotFoundError:
-            return f"{path} should be there and is not"
+            return f"{path} is missing"
         if kind != node.kind:
-            return f"{path} should be a {node.kind} and is a {kind or 'special file'}"
+            return f"{path} should be a {node.kind}, but is a {kind or 'special file'}"
         if kind == "file" and not node.volatile:
             data = real.read_bytes()
             model = tree.content[number]

@@ -1,11 +1,12 @@
-"""Which crash states to look at, in which order, and what a state's name means. Pure.
+"""Selection, order and names of crash states. Pure.
 
-A state's name is `POINT.KIND` and a number: the crash point, and
-- `e`: the n-th of all states of that point, counted through (the point has few);
-- `f`: the n-th of a fixed family: nothing kept, all kept, every prefix, every operation torn at
-  sectors and pages, every operation lost or kept alone, names without data, sizes without data ...;
-- `r`: the n-th that a generator seeded with seed, point and n draws.
-So a recording, a seed and a name give exactly one state, whatever bounds the run had.
+A state's name is `POINT.KIND` and a number. POINT is the crash point, and KIND is one of:
+- `e`: the n-th of all states of the point, enumerated (the point has few);
+- `f`: the n-th of a fixed family: no operation kept, all kept, every prefix, every operation torn
+  at sectors and pages, every operation lost or kept alone, names without data, sizes without data,
+  and more;
+- `r`: the n-th random state, from a generator seeded with seed, point and n. A recording, a seed
+  and a name give exactly one state, whatever the bounds of the run.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _TEARS_MAX = 8
 
 
 class StateError(ValueError):
-    """A state's name that means nothing in this recording."""
+    """The name of a state is invalid in this recording."""
 
 
 @dataclass(slots=True, eq=False)
@@ -46,13 +47,16 @@ class _Op:
     made: list[tuple[int, int]]  # (sector, version)
 
 
-Keep = bool | frozenset[int]  # all sectors of an operation, none, or these
+Keep = bool | frozenset[int]  # all sectors of an operation, none, or a set
 
 
 @dataclass(slots=True, frozen=True)
 class _Plan:
-    """One of the family: which operations are kept. `here` is a position among the operations:
-    with "before", those up to it are kept; `keep` is its own fate, if that is another."""
+    """The operations kept in one state of the family.
+
+    `here` is a position among the operations: with "before", the operations up to it are kept.
+    `keep` is the fate of the operation at `here`, if different.
+    """
 
     base: str
     here: int = 0
@@ -63,7 +67,7 @@ class _Plan:
 
 
 class Space:
-    """All states of the point at which a cursor stands. Use it before the cursor moves on."""
+    """All states of the current point of a cursor. Use it before the cursor moves on."""
 
     def __init__(self, cursor: Cursor) -> None:
         self.cursor = cursor
@@ -102,7 +106,7 @@ class Space:
                 self._sizes.setdefault(item.node, [file.size_floor]).append(size)
         self._name_sets = self._count_names()
 
-    # -- counting through ---------------------------------------------------------------------
+    # -- enumeration --------------------------------------------------------------------------
 
     def _count_names(self) -> list[frozenset[int]] | None:
         count = len(self.names)
@@ -115,7 +119,7 @@ class Space:
 
     @property
     def total(self) -> int | None:
-        """How many states counting through would give; None for too many to count."""
+        """The number of enumerable states; None if there are too many."""
         if self._name_sets is None:
             return None
         total = len(self._name_sets) << len(self.volatile)
@@ -126,7 +130,7 @@ class Space:
         return total
 
     def counted(self, number: int) -> Choice:
-        """The n-th state. The volatile files' fate is the quickest to change, names the slowest."""
+        """Return the n-th state. The fates of volatile files change fastest, names slowest."""
         rest = number
         choice = Choice(noise=number)
         for node in self.volatile:
@@ -150,7 +154,7 @@ class Space:
 
     @cached_property
     def family(self) -> list[_Plan]:
-        """The fixed family, the most telling ones first."""
+        """The fixed family, states most likely to fail first."""
         names = tuple(range(len(self.names)))
         plans: list[_Plan] = []
         for fate in ("absent", "known") if self.volatile else ("absent",):
@@ -194,7 +198,7 @@ class Space:
         ]
 
     def planned(self, number: int) -> Choice:
-        """The n-th state of the family."""
+        """Return the n-th state of the family."""
         if number >= len(self.family):
             raise StateError(f"point {self.point} has no state f{number}")
         plan = self.family[number]
@@ -237,10 +241,10 @@ class Space:
             choice.tops[node] = self._volatile_tops[node]
         return choice
 
-    # -- drawing ------------------------------------------------------------------------------
+    # -- random states ------------------------------------------------------------------------
 
     def drawn(self, seed: int, number: int) -> Choice:
-        """The n-th random state."""
+        """Return the n-th random state."""
         rng = random.Random(f"{seed}:{self.point}:{number}")
         share = rng.choice((0.1, 0.3, 0.5, 0.7, 0.9))
         names: list[int] = []
@@ -280,7 +284,7 @@ class Space:
 
 
 def _all_begun(versions: FileVersions, number: int, point: int) -> bool:
-    """Whether what an unfinished write shows holds nothing of a write that has not begun."""
+    """Whether the sectors of an unfinished write have no data of writes that begin later."""
     return all(
         versions.ops[maker].start <= point
         for sector, version in versions.by_op[number]
@@ -289,7 +293,7 @@ def _all_begun(versions: FileVersions, number: int, point: int) -> bool:
 
 
 def _needs(names: list[NameOp], journaled: bool) -> list[frozenset[int]]:
-    """For each pending change, the earlier ones without which it cannot be on the disk."""
+    """Return, for each pending change, the earlier changes that it requires on the disk."""
     if journaled:
         return [frozenset(range(index)) for index in range(len(names))]
     needs: list[frozenset[int]] = []
@@ -304,7 +308,7 @@ def _needs(names: list[NameOp], journaled: bool) -> list[frozenset[int]]:
 
 
 def _tears(made: list[tuple[int, int]]) -> list[frozenset[int]]:
-    """Where a write can be torn: at pages and at sectors, its head kept or its tail."""
+    """Return the ways to tear a write, at pages and sectors: its head kept, or its tail."""
     sectors = [sector for sector, _ in made]
     if len(sectors) < 2:
         return []
@@ -318,8 +322,10 @@ def _tears(made: list[tuple[int, int]]) -> list[frozenset[int]]:
 
 
 def candidates(space: Space, *, seed: int, bound: int) -> Iterator[str]:
-    """Names of states, best first. Ends if the point has at most `bound` states, else it never
-    does."""
+    """Yield names of states, best first.
+
+    The iterator ends if the point has at most `bound` states; otherwise it is infinite.
+    """
     total = space.total
     if total is not None and total <= bound:
         numbers = list(range(total))
@@ -337,8 +343,11 @@ def candidates(space: Space, *, seed: int, bound: int) -> Iterator[str]:
 
 
 class Builder:
-    """Makes states by name. Names of the same point one after another are cheap, and so is a later
-    point; an earlier one starts over."""
+    """Build states by name.
+
+    The same point again or a later point is cheap. An earlier point starts again from the
+    beginning.
+    """
 
     def __init__(self, history: History, *, journaled: bool, seed: int) -> None:
         self.cursor = Cursor(history, journaled=journaled)
@@ -346,14 +355,14 @@ class Builder:
         self._space: Space | None = None
 
     def space(self, point: int) -> Space:
-        """All states of a point; the cursor stands there afterwards."""
+        """Return all states of a point; move the cursor there."""
         if self._space is None or self._space.point != point:
             self.cursor.move(point)
             self._space = Space(self.cursor)
         return self._space
 
     def choice(self, name: str) -> Choice:
-        """What a name means. Raises StateError if it means nothing here."""
+        """Return the choice of a name. Raise StateError if the name is invalid."""
         point, kind, number = parse_name(name)
         space = self.space(point)
         if kind == "e":
@@ -361,25 +370,25 @@ class Builder:
         return space.drawn(self.seed, number) if kind == "r" else space.planned(number)
 
     def state(self, name: str) -> DiskState:
-        """The disk in the state of that name."""
+        """Return the disk of a state name."""
         choice = self.choice(name)
         return self.cursor.state(choice)
 
     def acks(self) -> bytes:
-        """What had been told at the point where the cursor stands."""
+        """Return the bytes acknowledged up to the cursor's point."""
         return bytes(self.cursor.ack_bytes)
 
 
 def parse_name(name: str) -> tuple[int, str, int]:
-    """Point, kind and number. Raises StateError."""
+    """Return point, kind and number. Raise StateError."""
     match = _NAME.match(name)
     if match is None:
-        raise StateError(f"{name!r} is no state's name, expected such as 120.e3, 120.f0 or 120.r17")
+        raise StateError(f"{name!r} is not a state name such as 120.e3, 120.f0 or 120.r17")
     return int(match[1]), match[2], int(match[3])
 
 
 def describe(builder: Builder, name: str) -> list[str]:
-    """What of the unsynced is on the disk in a state, in words: a line per operation."""
+    """Describe which unsynced operations are on the disk in a state: one line per operation."""
     choice = builder.choice(name)
     cursor = builder.cursor
     space = builder.space(cursor.point)

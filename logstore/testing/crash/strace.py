@@ -1,13 +1,12 @@
-"""From the text that strace writes to a typed list of system calls. Pure: no files, no processes.
+"""Parse the output of strace into a typed list of system calls. Pure: no files, no processes.
 
 Rules:
-- The text must come from `strace -f -y -xx`: every string, paths included, is written in hex, so no
-  byte of a string can be taken for syntax, and a file descriptor carries its path in angle
-  brackets.
-- Time is the number of the line: a call starts at `2 * line` of the line it begins on and ends at
-  `2 * line + 1` of the line it returns on. So even a call on one line has an inside, where a crash
-  can be put. A call's effect lies somewhere between the two; what it promises holds from its end.
-- A string that strace cut short, or a line that cannot be read, raises: bytes must not get lost.
+- The text must come from `strace -f -y -xx`. All strings, including paths, are then in hex, so they
+  cannot be mistaken for syntax. A file descriptor is followed by its path in angle brackets.
+- Time is the line number: a call starts at `2 * line` of its first line and ends at `2 * line + 1`
+  of the line with its return. So a crash can be inside a call even if the call is on one line. The
+  effect of a call is between the two; its guarantees hold from its end.
+- A truncated string or an unreadable line raises TraceError, because no bytes may be lost.
 """
 
 from __future__ import annotations
@@ -30,16 +29,18 @@ __all__ = [
 
 
 class TraceError(Exception):
-    """The trace cannot be understood, or shows something whose effect on the disk cannot be
-    known."""
+    """The trace cannot be understood.
+
+    Or it has a call whose effect on the disk cannot be known.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Syscall:
     """One system call of one thread.
 
-    `result` is None when nobody knows: the thread was killed inside the call. `error` is the name
-    of the error (`ENOENT`) of a call that failed, else None.
+    `result` is None if it is unknown, because the thread was killed inside the call. `error` is the
+    name of the error (`ENOENT`) of a failed call, else None.
     """
 
     pid: int
@@ -53,13 +54,13 @@ class Syscall:
 
     @property
     def unknown(self) -> bool:
-        """Whether the thread was killed inside the call, so that it may have happened or not."""
+        """Whether the thread was killed inside the call, so that its outcome is unknown."""
         return self.result is None and self.error is None
 
 
 @dataclass(frozen=True, slots=True)
 class Fd:
-    """A file descriptor argument: its number (-100 for AT_FDCWD) and the path that strace noted."""
+    """A file descriptor argument: its number (-100 for AT_FDCWD) and its path."""
 
     number: int
     path: bytes | None
@@ -69,7 +70,7 @@ AT_FDCWD = -100
 
 _LINE = re.compile(r"(\d+)\s+(?:\d+\.\d+ )?(.*)\Z", re.DOTALL)
 _RESUMED = re.compile(r"<\.\.\. (\w+|\?\?\?) resumed>")
-_KILLED = "???"  # strace was too late to see which call it was
+_KILLED = "???"  # strace did not see which call it was
 _UNFINISHED = " <unfinished ...>"
 _DETACHED = " <detached ...>"
 _TOKEN = re.compile(r'"[^"]*"(?:\.\.\.)?|[()\[\]{},]')
@@ -84,10 +85,10 @@ _HEX_ONLY = re.compile(r"(?:\\x[0-9a-f]{2})*\Z")
 
 
 def parse(lines: Iterable[str]) -> list[Syscall]:
-    """The calls of a trace, in the order in which they ended.
+    """Return the calls of a trace, in the order of their ends.
 
-    Calls that never returned (their thread was killed) end with their thread, or with the trace.
-    Raises TraceError, with the line's number, for what it cannot read.
+    Calls without a return (their thread was killed) end with their thread, or with the trace. Raise
+    TraceError with the line number for lines that cannot be read.
     """
     calls: list[Syscall] = []
     open_calls: dict[int, tuple[str, int]] = {}
@@ -97,7 +98,7 @@ def parse(lines: Iterable[str]) -> list[Syscall]:
         if match is None:
             raise TraceError(f"line {number + 1} of the trace has no process id: {raw[:120]!r}")
         pid, text = int(match[1]), match[2]
-        if text.startswith(("---", "???")):  # a signal; or killed before anything was known
+        if text.startswith(("---", "???")):  # a signal, or killed before the call was known
             continue
         if text.startswith("+++"):
             _end_of_thread(open_calls, pid, 2 * number + 1, calls)
@@ -109,13 +110,13 @@ def parse(lines: Iterable[str]) -> list[Syscall]:
                 # With execve the leader takes over from the thread that called it.
                 if resumed[1] in ("execve", _KILLED):
                     continue
-                raise TraceError(f"line {number + 1}: {resumed[1]} goes on that never began")
+                raise TraceError(f"line {number + 1}: {resumed[1]} resumed, but it never began")
             head, start = open_calls.pop(pid)
             text = head + text[resumed.end() :]
         if text.endswith(_UNFINISHED):
             open_calls[pid] = (text[: -len(_UNFINISHED)], start)
             continue
-        if text.endswith(_DETACHED):  # killed just there; the arguments may be rubbish
+        if text.endswith(_DETACHED):  # killed here; the arguments may be invalid
             open_calls[pid] = (text[: -len(_DETACHED)], start)
             continue
         calls.append(_call(pid, text, start, 2 * number + 1))
@@ -139,7 +140,7 @@ def _end_of_thread(
 def _call(pid: int, text: str, start: int, end: int) -> Syscall:
     name, paren, rest = text.partition("(")
     if not paren or not name.isidentifier():
-        raise TraceError(f"line {start // 2 + 1} of the trace is no system call: {text[:120]!r}")
+        raise TraceError(f"line {start // 2 + 1} of the trace is not a system call: {text[:120]!r}")
     args, tail = _split(rest, start)
     match = _RESULT.match(tail)
     if match is None:
@@ -160,7 +161,7 @@ def _call(pid: int, text: str, start: int, end: int) -> Syscall:
 
 
 def _split(text: str, start: int) -> tuple[tuple[str, ...], str]:
-    """The top-level arguments, and what follows the closing parenthesis."""
+    """Return the top-level arguments, and the text after the closing parenthesis."""
     args: list[str] = []
     depth = 0
     begin = 0
@@ -186,30 +187,32 @@ def _split(text: str, start: int) -> tuple[tuple[str, ...], str]:
 def _unhex(text: str) -> bytes:
     if _HEX_ONLY.match(text):
         return bytes.fromhex(text.replace("\\x", ""))
-    return text.encode()  # what is no path is not in hex: `pipe:[123]`, `anon_inode:[eventfd]`
+    return text.encode()  # other descriptors are not in hex: `pipe:[123]`, `anon_inode:[eventfd]`
 
 
 def bytes_of(arg: str) -> bytes:
-    """The bytes of a string argument. Raises TraceError if strace has cut it short."""
+    """Return the bytes of a string argument. Raise TraceError if strace truncated it."""
     match = _STRING.match(arg)
     if match is None:
         raise TraceError(f"not a string: {arg[:120]!r}")
     if match[2]:
-        raise TraceError(f"strace cut a string of over {len(match[1]) // 4} bytes: raise its -s")
+        raise TraceError(
+            f"strace truncated a string of over {len(match[1]) // 4} bytes: increase -s"
+        )
     return bytes.fromhex(match[1].replace("\\x", ""))
 
 
 def iov_bytes_of(arg: str) -> bytes:
-    """All bytes of an array of buffers, joined. Raises TraceError if strace has cut it short."""
+    """Return the joined bytes of an array of buffers. Raise TraceError if strace truncated it."""
     if not arg.startswith("["):
         raise TraceError(f"not an array of buffers: {arg[:120]!r}")
     if arg.endswith("...]"):
-        raise TraceError("strace cut an array of buffers: raise its -s")
+        raise TraceError("strace truncated an array of buffers: increase -s")
     return b"".join(bytes_of(match[0]) for match in _STRING.finditer(arg))
 
 
 def fd_of(arg: str) -> Fd:
-    """A file descriptor with its path. Raises TraceError for anything else."""
+    """Return a file descriptor with its path. Raise TraceError for other arguments."""
     match = _FD.match(arg)
     if match is None:
         raise TraceError(f"not a file descriptor: {arg[:120]!r}")
@@ -218,7 +221,7 @@ def fd_of(arg: str) -> Fd:
 
 
 def integer_of(arg: str) -> int:
-    """A number in decimal, hex or C octal, also in brackets (`[12]`, `[12] => [15]`: the first)."""
+    """Parse a decimal, hex or octal number, also in brackets (first of `[12] => [15]`)."""
     text = arg.lstrip("[").split("]")[0].strip()
     if text.startswith("0") and text.isdigit():
         return int(text, 8)
@@ -229,5 +232,5 @@ def integer_of(arg: str) -> int:
 
 
 def flags_of(arg: str) -> frozenset[str]:
-    """The names in an or-ed set of flags; what strace has no name for stays a number."""
+    """Return the names in an or-ed set of flags; unnamed bits stay a number."""
     return frozenset(part.strip() for part in arg.split("|"))

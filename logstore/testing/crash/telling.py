@@ -1,4 +1,4 @@
-"""The workload's side: telling the explorer what has been done. Imports next to nothing."""
+"""The workload side: acknowledge work to the explorer. Few imports."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ _fds: dict[tuple[str, int], int] = {}
 
 
 def tell(*lines: str) -> None:
-    """Tells that something is done and must survive a crash from now on: one line each.
+    """Acknowledge that work is done and must survive a crash from now on, one line each.
 
-    All lines go out in one write, so that lines of several processes do not mix. Outside of a
-    recording (LOGSTORE_CRASH_ACKS is not set) it does nothing. Raises ValueError for a line with a
-    line break. May be called from any thread and process; returns when the line is told.
+    All lines are written in one write, so that lines of several processes do not mix. Without a
+    recording (LOGSTORE_CRASH_ACKS is not set) it does nothing. Raise ValueError for a line with a
+    line break. May be called from any thread and process; returns after the lines are written.
     """
     path = os.environ.get("LOGSTORE_CRASH_ACKS")
     if path is None:
         return
     if any("\n" in line for line in lines):
-        raise ValueError("a told line must not contain a line break")
+        raise ValueError("an acknowledged line must not contain a line break")
     key = (path, os.getpid())
     fd = _fds.get(key)
     if fd is None:

@@ -1,12 +1,12 @@
-"""From system calls to the history of the disk: who wrote what where, and what was synced. Pure.
+"""Derive the history of the disk from system calls: writes and syncs of each process. Pure.
 
 Rules:
-- A descriptor is looked up when its call begins, and the call takes effect when it ends; `close`
-  takes effect when it begins, for its number can be given out again before it is seen to end.
-- Failed calls do nothing, short writes write what they returned.
-- A call whose thread was killed inside it has happened or not as `happened` says, by its position.
-- Whatever changes a watched file in a way that the trace does not show raises TraceError and names
-  the file: a shared writable map of a file not declared volatile, bytes copied in by the kernel
+- A descriptor is looked up when its call begins, and the call takes effect when it ends. `close`
+  takes effect when it begins, because its number can be reused before its end is recorded.
+- Failed calls have no effect; short writes write the bytes that they returned.
+- For a call whose thread was killed inside it, `happened` says by position whether it took effect.
+- TraceError, with the name of the file, is raised for any change of a watched file that the trace
+  does not show: a shared writable map of a file not declared volatile, bytes copied by the kernel
   from outside, io_uring.
 """
 
@@ -24,10 +24,10 @@ from logstore.testing.crash.strace import AT_FDCWD, Syscall, TraceError, fd_of, 
 
 __all__ = ["CALLS", "Tracker", "unknown_calls"]
 
-# Importing these fills the table of effects.
+# These imports fill the table of effects.
 _FILLED = (effects_contents, effects_descriptors, effects_names)
 
-# Positions of descriptor arguments through which content or names are changed or synced.
+# Positions of the descriptor arguments that changes and syncs go through.
 _FD_ARGS = {
     "write": (0,), "pwrite64": (0,), "writev": (0,), "pwritev": (0,), "pwritev2": (0,),
     "ftruncate": (0,), "fallocate": (0,), "fsync": (0,), "fdatasync": (0,), "fchmod": (0,),
@@ -38,12 +38,12 @@ _FD_ARGS = {
 
 
 def unknown_calls(calls: Sequence[Syscall]) -> list[int]:
-    """Positions of the calls of which nobody knows whether they happened, if it can matter."""
+    """Return the positions of calls with an effect but an unknown outcome."""
     return [i for i, call in enumerate(calls) if call.unknown and call.name in EFFECTS]
 
 
 class Tracker:
-    """One pass over a trace. `run` gives the history; `tree` is then the final tree in memory."""
+    """One pass over a trace. `run` returns the history; `tree` is then the final tree in memory."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Tracker:
         self._mapped: dict[int, str] = {}
 
     def run(self) -> History:
-        """Replays all calls. Raises TraceError, see the module's rules."""
+        """Replay all calls. Raise TraceError, see the module's rules."""
         moments: list[tuple[int, int, bool]] = []
         for index, call in enumerate(self.calls):
             if call.name in EFFECTS:
@@ -91,7 +91,7 @@ class Tracker:
         return path is not None and (path == self.watched or path.startswith(self.watched + b"/"))
 
     def relative(self, moment: Moment, path: bytes, dirfd: str | None = None) -> str | None:
-        """A path argument relative to the watched directory, or None if it leads elsewhere."""
+        """Return a path argument relative to the watched directory, or None if it is outside."""
         base = moment.process.cwd
         if dirfd is not None:
             fd = fd_of(dirfd)
@@ -112,7 +112,7 @@ class Tracker:
         for index in _FD_ARGS.get(call.name, ()):
             if index >= len(call.args):
                 continue
-            if call.name in ("read", "readv"):  # printed raw, without its path
+            if call.name in ("read", "readv"):  # printed in raw form, without its path
                 number, annotated = integer_of(call.args[0]), True
             else:
                 fd = fd_of(call.args[index])
@@ -134,7 +134,7 @@ class Tracker:
     # -- maps ---------------------------------------------------------------------------------
 
     def mapped(self, node: int) -> None:
-        """Notes that a file's content can change without a call."""
+        """Note that a file's content can change without a call."""
         self._mapped.setdefault(node, self.tree.path_of(node))
 
     def _refuse_mapped(self) -> None:

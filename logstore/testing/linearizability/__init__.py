@@ -1,8 +1,8 @@
-"""Records what concurrent clients did to a store and checks that it was linearizable, key by key.
+"""Record the operations of concurrent clients on a store, and check linearizability by key.
 
-`Recorder` records from threads, tasks and processes, `load_history` merges the files of many
-processes, `check_linearizable` judges and prints the smallest counter-example it finds. The meaning
-of the operations is a model's: `ResultModel`, `RegisterModel`, or one of your own.
+`Recorder` records from threads, tasks and processes. `load_history` merges the files of many
+processes. `check_linearizable` judges a history and gives the smallest counter-example it finds. A
+model defines the operations: `ResultModel`, `RegisterModel`, or your own.
 """
 
 from logstore.testing.linearizability.checker import TooManyConfigurationsError, first_failure

@@ -1,16 +1,16 @@
-"""Is a history linearizable? Wing and Gong's search with Lowe's just-in-time linearization. Pure.
+"""Check linearizability by Wing and Gong's search with Lowe's just-in-time linearization. Pure.
 
 After J. M. Wing and C. Gong, "Testing and verifying concurrent objects" (1993), and G. Lowe,
 "Testing for linearizability" (2017).
 
 Rules:
-- Keys are checked one by one (linearizability is local). Events are taken in order of time; at
-  equal times calls come before returns, so that what may have overlapped counts as overlapping.
-- A configuration is a model's state and which of the running operations have taken effect. All that
-  are possible are kept, as a set; an operation takes effect no earlier than some return needs it.
-- An operation of unknown outcome runs for ever: it may take effect at any later time, or never.
-- A free operation (used only to shrink) may take effect any number of times from its call on, so a
-  history that fails with free operations fails whatever they did.
+- Keys are checked one by one (linearizability is local). Events are processed in order of time. At
+  equal times calls come before returns, so that possible overlaps count as overlaps.
+- A configuration is a model's state and the set of running operations that have taken effect. All
+  possible configurations are kept, as a set. An operation takes effect only when a return needs it.
+- An operation of unknown outcome never returns: it may take effect at any later time, or never.
+- A free operation (used only to shrink) may take effect any number of times after its call. So a
+  history that fails with free operations fails whatever their effects were.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _Configuration = tuple[Hashable, int]  # state, bits of the slots that have take
 
 
 class TooManyConfigurationsError(Exception):
-    """The search for one key was given up: too many operations of unknown outcome overlap."""
+    """The search for a key was stopped: too many operations of unknown outcome overlap."""
 
 
 def by_key(history: Iterable[Operation]) -> dict[str, list[Operation]]:
-    """The history of each key."""
+    """Return the history of each key."""
     keys: dict[str, list[Operation]] = {}
     for operation in history:
         keys.setdefault(operation.key, []).append(operation)
@@ -44,9 +44,9 @@ def first_failure(
     free: Collection[Operation] = (),
     configurations_max: int = 200_000,
 ) -> Operation | None:
-    """The operation at whose return no order explains the history of one key any more, or None.
+    """Return the first operation whose return no order of one key's history explains, or None.
 
-    Raises TooManyConfigurationsError when more than `configurations_max` are possible at once.
+    Raise TooManyConfigurationsError if more than `configurations_max` are possible at once.
     """
     search = _Search(model, configurations_max)
     for _, returns, _, operation, is_free in _events(operations, free):
@@ -100,7 +100,7 @@ class _Search:
         self._free.setdefault((operation.name, operation.argument), operation)
 
     def returned(self, operation: Operation) -> bool:
-        """Keeps what the return allows; False if that is nothing."""
+        """Keep the configurations that the return allows; return False if there are none."""
         bit = self._bits.pop(id(operation))
         found: set[_Configuration] = set()
         if len(self._running) == 1 and not self._free:
@@ -138,7 +138,7 @@ class _Search:
                 if after is IMPOSSIBLE:
                     continue
                 if other.returned is None and after == state:
-                    continue  # it can as well not have happened
+                    continue  # the same as no effect
                 _push((after, done | other_bit), stack, seen)
             for other in self._free.values():
                 after = step(state, other, UNKNOWN)

@@ -1,11 +1,11 @@
-"""Histories: which client called what on which key, when, and what came back.
+"""Histories: the calls of each client on each key, with times and results.
 
 Rules:
 - Times are of CLOCK_MONOTONIC in nanoseconds, one clock for all processes of a host. The time of
-  the call is taken before anything else happens, that of the return after everything.
-- In a directory, each recorder appends to a file of its own, one line before the operation starts
-  and one after it; so what a killed process was at is known, and its outcome is unknown.
-- An operation that raised has an unknown outcome, unless it is declared to have done nothing.
+  the call is taken before any other step, the time of the return after all other steps.
+- In a directory, each recorder appends to its own file: one line before the operation starts and
+  one line after it. So the operations of a killed process are known, and their outcome is unknown.
+- An operation that raised has an unknown outcome, unless it is declared to have had no effect.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ MISSING: Final = _Mark("missing")
 """The result of a read that found nothing."""
 
 UNKNOWN: Final = _Mark("unknown")
-"""The result of an operation that may have taken effect, may still do so later, or never."""
+"""The result of an operation that may have taken effect, or may do so later or never."""
 
 
 @dataclass(slots=True, eq=False)
 class Operation:
-    """One operation. Times in nanoseconds; `returned` is None when the outcome is unknown.
+    """One operation. Times are in nanoseconds; `returned` is None if the outcome is unknown.
 
     `argument` and `result` must be hashable for the models (lists and dicts are frozen on loading).
     """
@@ -58,7 +58,7 @@ class Operation:
 
     @property
     def unknown(self) -> bool:
-        """Whether nobody knows if it took effect."""
+        """Whether the outcome is unknown."""
         return self.returned is None
 
     def __str__(self) -> str:
@@ -68,7 +68,7 @@ class Operation:
 
 
 class Recording:
-    """An operation under way; a context manager that `Recorder.operation` gives out."""
+    """A running operation; the context manager returned by `Recorder.operation`."""
 
     def __init__(self, recorder: Recorder, number: int, operation: Operation) -> None:
         self._recorder = recorder
@@ -85,15 +85,15 @@ class Recording:
         error: BaseException | None,
         frames: TracebackType | None,
     ) -> None:
-        """Without `returned` or `did_nothing` the outcome stays unknown."""
+        """Leave the outcome unknown without a call of `returned` or `did_nothing`."""
 
     def returned(self, result: object = None) -> None:
-        """Notes the result, and that the operation has returned by now."""
+        """Record the result, and the time of the return."""
         now = time.monotonic_ns()
         self._settle(result, now, nothing=False)
 
     def did_nothing(self) -> None:
-        """Notes that the operation failed and certainly had and will have no effect."""
+        """Record that the operation failed and never has an effect."""
         self._settle(None, time.monotonic_ns(), nothing=True)
 
     def _settle(self, result: object, now: int, *, nothing: bool) -> None:
@@ -104,11 +104,11 @@ class Recording:
 
 
 class Recorder:
-    """Records operations in memory, or into a new file of a directory that processes share.
+    """Record operations in memory, or into a new file of a directory that processes share.
 
-    May be used by many threads and tasks of one process; after a fork, make a new one. `client`
-    names who calls (each thread or task that is a client of its own passes its own name to
-    `operation`). Values must be of JSON's kinds when they go into a directory.
+    Many threads and tasks of one process may use it; after a fork, make a new one. `client` names
+    the caller (each thread or task that is a separate client passes its own name to `operation`).
+    Values recorded into a directory must be JSON values.
     """
 
     def __init__(self, directory: str | os.PathLike[str] | None = None, client: str = "") -> None:
@@ -125,8 +125,10 @@ class Recorder:
     def operation(
         self, key: str, name: str, argument: object = None, *, client: str | None = None
     ) -> Recording:
-        """Begins an operation: use it as `with recorder.operation(...) as op:`, call
-        `op.returned`."""
+        """Begin an operation.
+
+        Use it as `with recorder.operation(...) as op:` and call `op.returned`.
+        """
         called = time.monotonic_ns()
         who = self.client if client is None else client
         operation = Operation(who, key, name, freeze(argument), UNKNOWN, called, None)
@@ -148,8 +150,11 @@ class Recorder:
         missing: tuple[type[Exception], ...] = (),
         client: str | None = None,
     ) -> T | None:
-        """Runs and records a function. Exceptions in `missing` mean the result MISSING and give
-        None; all others leave the outcome unknown and go on to the caller."""
+        """Call and record a function.
+
+        For an exception in `missing`, record MISSING and return None. Other exceptions leave the
+        outcome unknown and are raised to the caller.
+        """
         with self.operation(key, name, argument, client=client) as operation:
             try:
                 result = function()
@@ -169,7 +174,7 @@ class Recorder:
         missing: tuple[type[Exception], ...] = (),
         client: str | None = None,
     ) -> T | None:
-        """The same for a coroutine; a cancelled one has an unknown outcome."""
+        """Await and record a coroutine, as `call`; a cancelled one has an unknown outcome."""
         with self.operation(key, name, argument, client=client) as operation:
             try:
                 result = await function()
@@ -180,12 +185,12 @@ class Recorder:
             return result
 
     def history(self) -> list[Operation]:
-        """What was recorded in memory so far. Empty for a recorder with a directory."""
+        """Return the operations recorded in memory. Empty for a recorder with a directory."""
         with self._lock:
             return list(self._operations)
 
     def close(self) -> None:
-        """Closes the file; nothing can be recorded into it afterwards."""
+        """Close the file. Nothing can be recorded afterwards."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -208,12 +213,12 @@ class Recorder:
             operation.returned = now
 
     def _write(self, line: dict[str, object]) -> None:
-        # One write per line into a file opened for appending: lines of threads do not mix.
+        # One write per line in append mode, so that lines of threads do not mix.
         os.write(self._fd, json.dumps(line, separators=(",", ":")).encode() + b"\n")
 
 
 def freeze(value: object) -> Any:
-    """A hashable stand-in that is equal for equal values of JSON's kinds."""
+    """Return a hashable form of a JSON value; equal values have equal forms."""
     if isinstance(value, dict):
         return ("dict", *sorted((freeze(k), freeze(v)) for k, v in value.items()))
     if isinstance(value, list | tuple):
@@ -224,10 +229,10 @@ def freeze(value: object) -> Any:
 def load_history(
     places: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
 ) -> list[Operation]:
-    """All operations of a directory (its `*.history` files), or of the files given.
+    """Return all operations of a directory (its `*.history` files), or of the given files.
 
-    A last line that a killed process did not finish is left out. Raises OSError, and ValueError for
-    a line that is damaged elsewhere, naming file and line.
+    An incomplete last line, as left by a killed process, is skipped. Raise OSError, and ValueError
+    with file and line number for any other damaged line.
     """
     if isinstance(places, str | os.PathLike):
         files = sorted(Path(places).glob("*.history"))

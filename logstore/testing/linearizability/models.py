@@ -1,7 +1,7 @@
-"""What operations mean: sequential models of what is checked. Pure.
+"""Sequential models of the checked operations. Pure.
 
-A model says, for a state and an operation, which state follows, or that the operation cannot have
-had that result in that state. States must be hashable.
+For a state and an operation, a model returns the next state, or that the operation cannot have its
+result in that state. States must be hashable.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from logstore.testing.linearizability.history import MISSING, UNKNOWN, Operation
 __all__ = ["IMPOSSIBLE", "Model", "RegisterModel", "ResultModel"]
 
 IMPOSSIBLE: Final = object()
-"""What `Model.step` returns when the operation cannot have had its result in the state."""
+"""Returned by `Model.step` if the operation cannot have its result in the state."""
 
 
 class Model(Protocol):
@@ -25,16 +25,18 @@ class Model(Protocol):
         """The state before any operation."""
 
     def step(self, state: Hashable, operation: Operation, result: object) -> Hashable:
-        """The state after an operation with that result (UNKNOWN: with any), or IMPOSSIBLE.
+        """Return the state after an operation with that result (UNKNOWN: any), or IMPOSSIBLE.
 
-        Raises ValueError for an operation that the model does not know.
+        Raise ValueError for an operation that the model does not have.
         """
 
 
 class ResultModel:
-    """A result store's key: `set(v)`, `get -> v or MISSING`, `delete -> bool`, `pop -> v or
-    MISSING`,
-    `ready -> bool`. The state is the value, or MISSING."""
+    """The model of a result store's key. The state is the value, or MISSING.
+
+    Operations: `set(v)`, `get -> v or MISSING`, `delete -> bool`, `pop -> v or MISSING`, `ready ->
+    bool`.
+    """
 
     initial: Hashable = MISSING
 
@@ -55,8 +57,10 @@ class ResultModel:
 
 
 class RegisterModel:
-    """A progress register: `set(v)`, `get -> v or MISSING`, `clear`. The state is the value, or
-    MISSING."""
+    """The model of a progress register. The state is the value, or MISSING.
+
+    Operations: `set(v)`, `get -> v or MISSING`, `clear`.
+    """
 
     initial: Hashable = MISSING
 

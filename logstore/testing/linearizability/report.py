@@ -1,8 +1,8 @@
-"""Checking whole histories, and showing the smallest part of one that cannot be explained. Pure.
+"""Check whole histories, and show the smallest part of a history that no order explains. Pure.
 
-Shrinking keeps its word: an operation is left out only if the rest fails even when that operation
-may have taken effect at any time after its call, any number of times. So what is shown is wrong by
-itself, whatever the operations that are not shown did.
+Shrinking is sound: an operation is left out only if the rest fails even when that operation may
+take effect at any time after its call, any number of times. So the part shown is wrong in itself,
+whatever the effects of the other operations.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BAR_WIDTH = 40
 
 @dataclass(slots=True)
 class CounterExample:
-    """Operations on one key that no order explains, and how many others were left out."""
+    """Operations on one key that no order explains, and the number of operations left out."""
 
     key: str
     operations: list[Operation]
@@ -42,7 +42,7 @@ class CounterExample:
 
 @dataclass(slots=True)
 class Verdict:
-    """What a check found. `undecided` says, by key, why the search was given up."""
+    """The result of a check. `undecided` maps keys to the reason why the search was stopped."""
 
     operations: int = 0
     keys: int = 0
@@ -53,7 +53,7 @@ class Verdict:
 
     @property
     def ok(self) -> bool:
-        """Whether every key was found linearizable; an undecided key was not."""
+        """Whether every key is linearizable; an undecided key counts as not linearizable."""
         return not self.counter_examples and not self.undecided
 
     def __str__(self) -> str:
@@ -74,11 +74,11 @@ def check_linearizable(
     configurations_max: int = 200_000,
     counter_examples_max: int = 3,
 ) -> Verdict:
-    """Checks a history, key by key, against a model (of a result store, if none is given).
+    """Check a history, key by key, against a model (default: `ResultModel`).
 
-    Stops after `counter_examples_max` keys that fail, each shrunk. A key whose search needs more
-    than `configurations_max` configurations at once is reported as undecided. Raises ValueError for
-    an operation that the model does not know.
+    Stop after `counter_examples_max` keys that fail, each shrunk. A key whose search needs more
+    than `configurations_max` configurations at once is reported as undecided. Raise ValueError for
+    an operation that the model does not have.
     """
     begun = time.monotonic()
     chosen = ResultModel() if model is None else model
@@ -101,10 +101,12 @@ def check_linearizable(
 
 
 def shrink(operations: Sequence[Operation], model: Model, failure: Operation) -> CounterExample:
-    """The smallest part found of one key's history that fails; `failure` is where it fails
-    first."""
+    """Return the smallest failing part found of one key's history.
+
+    `failure` is the operation at which the whole history fails first.
+    """
     assert failure.returned is not None
-    # What was called after the failure cannot matter, and what returned after it had not yet then.
+    # Calls after the failure do not matter. Operations that return later were still running then.
     end = failure.returned
     known = [
         operation
@@ -142,7 +144,7 @@ def shrink(operations: Sequence[Operation], model: Model, failure: Operation) ->
 
 
 def _window(known: list[Operation], fails: Callable[[list[Operation]], bool]) -> list[Operation]:
-    """The last operations, as few as fail, by doubling."""
+    """Return the shortest failing suffix, found by doubling its length."""
     size = 8
     while size < len(known):
         if fails(known[-size:]):
@@ -152,7 +154,7 @@ def _window(known: list[Operation], fails: Callable[[list[Operation]], bool]) ->
 
 
 def timeline(operations: Sequence[Operation]) -> list[str]:
-    """A line per operation: who, from when to when, a bar, what."""
+    """Return one line per operation: client, start and end, a bar, and the operation."""
     ordered = sorted(operations, key=lambda operation: operation.called)
     first = ordered[0].called
     ends = [operation.returned for operation in ordered if operation.returned is not None]

@@ -16,29 +16,28 @@ from logstore.testing.conformance_cases.comparing import assert_same
 from logstore.testing.stateful_machines.base import HANDLES, Machine
 
 Backend = AsyncResultBackend[Any]
-_INDEXES = st.integers(0, 63)  # of a task id, modulo how many there are
+_INDEXES = st.integers(0, 63)  # of a task id, modulo the number of ids
 _ERRORS = (ValueError, KeyError, RuntimeError, OSError)
 
 
 class BackendMachine(Machine):
-    """A backend against a model; see :mod:`logstore.testing.stateful` for how to use it.
+    """A backend and its model; see :mod:`logstore.testing.stateful` for usage.
 
-    ``delete_result`` is used where the backend has it, and is expected to return whether there was
-    a result.
+    ``delete_result`` is used if the backend has it. It must return whether there was a result.
     """
 
     missing_error: ClassVar[type[BaseException]] = ResultGetError
-    """What ``get_result`` raises when there is no result."""
+    """The exception of ``get_result`` if there is no result."""
     keeps_progress: ClassVar[bool] = True
     """``set_progress`` and ``get_progress`` are implemented."""
     deletes_progress: ClassVar[bool] = True
     """Deleting a result deletes the task's progress as well."""
     keeps_logs: ClassVar[bool] = True
-    """``log`` is stored, and returned when asked for only."""
+    """``log`` is stored, and returned only on request."""
     reading_deletes: ClassVar[bool] = False
     """``get_result`` deletes the result that it returns, and the task's progress."""
     is_cancellable: ClassVar[bool] = True
-    """A cancelled write is whole or absent, once everything has come to rest."""
+    """A cancelled write is complete or absent after all threads have finished."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,17 +45,17 @@ class BackendMachine(Machine):
         self.progress: dict[str, TaskProgress[Any]] = {}
 
     async def make_backend(self, place: Path) -> Backend:
-        """Return a backend that keeps what it stores at ``place``, not started."""
+        """Return a backend with its storage at ``place``, not started."""
         raise NotImplementedError("a backend machine needs make_backend()")
 
     def open_handle(self, place: Path) -> Any:
-        """A backend that has been started."""
+        """Return a started backend."""
         backend = self.run(self.make_backend(place))
         self.run(backend.startup())
         return backend
 
     def close_handle(self, handle: Any) -> None:
-        """Shut it down."""
+        """Shut the backend down."""
         self.run(handle.shutdown())
 
     # -- writing -------------------------------------------------------------------------------
@@ -81,7 +80,7 @@ class BackendMachine(Machine):
 
     @rule(data=st.data(), index=_INDEXES, count=st.integers(2, 4))
     def set_one_at_the_same_time(self, data: st.DataObject, index: int, count: int) -> None:
-        """Store several results of one task at the same time: one of them stays."""
+        """Store several results of one task at the same time: one of them remains."""
         task_id = self.task_id(index)
         results = [self.draw_result(data) for _ in range(count)]
         self.gather(*(self._setter(number, task_id, one) for number, one in enumerate(results)))
@@ -91,7 +90,7 @@ class BackendMachine(Machine):
     @precondition(lambda self: self.is_cancellable)
     @rule(data=st.data(), handle=HANDLES, index=_INDEXES, turns=st.integers(0, 6))
     def cancel_a_write(self, data: st.DataObject, handle: int, index: int, turns: int) -> None:
-        """Cancel a write: afterwards the old result is there, or the new one."""
+        """Cancel a write: afterwards the result is the old or the new one."""
         task_id, result = self.task_id(index), self.draw_result(data)
         self.cancel_early(self._setter(handle, task_id, result), turns)
         self.adopt(task_id, [self.results.get(task_id), None if self.keeps_nothing else result])
@@ -99,7 +98,7 @@ class BackendMachine(Machine):
     @precondition(lambda self: hasattr(self.handle(0), "delete_result"))
     @rule(handle=HANDLES, index=_INDEXES)
     def delete_result(self, handle: int, index: int) -> None:
-        """Delete, and be told whether there was a result."""
+        """Delete a result, and check the returned bool."""
         task_id = self.task_id(index)
         told = self.run(self.handle(handle).delete_result(task_id))
         assert told is (task_id in self.results), f"delete_result({task_id!r}) returned {told}"
@@ -131,17 +130,17 @@ class BackendMachine(Machine):
         self.check_everything()
 
     def check_everything(self) -> None:
-        """Every task through every handle."""
+        """Check every task through every handle."""
         for task_id in self.task_ids:
             self.check(task_id)
 
     def check(self, task_id: str) -> None:
-        """One task through every handle."""
+        """Check one task through every handle."""
         for handle in self.handles:
             self.check_through(handle, task_id, with_logs=True)
 
     def check_through(self, handle: Any, task_id: str, with_logs: bool) -> None:
-        """Result, readiness and progress are what the model has."""
+        """Check that result, readiness and progress equal the model."""
         expected = self.results.get(task_id)
         ready = self.run(handle.is_result_ready(task_id))
         assert ready is (expected is not None), f"is_result_ready({task_id!r}) returned {ready}"
@@ -158,11 +157,11 @@ class BackendMachine(Machine):
     # -- helpers -------------------------------------------------------------------------------
 
     def task_id(self, index: int) -> str:
-        """One of the ids in use."""
+        """Return one of the ids in use."""
         return self.task_ids[index % len(self.task_ids)]
 
     def draw_result(self, data: st.DataObject) -> TaskiqResult[Any]:
-        """A result, of a task that returned or of one that failed."""
+        """Draw the result of a task that returned or failed."""
         fields: dict[str, Any] = {"execution_time": 0.5, "log": data.draw(_LOGS)}
         if data.draw(st.booleans()):
             return TaskiqResult(is_err=False, return_value=data.draw(self.values), **fields)
@@ -170,18 +169,18 @@ class BackendMachine(Machine):
         return TaskiqResult(is_err=True, return_value=None, error=error, **fields)
 
     def keep(self, task_id: str, result: TaskiqResult[Any]) -> None:
-        """Put into the model what has been acked."""
+        """Put an acknowledged result into the model."""
         if not self.keeps_nothing:
             self.results[task_id] = result
 
     def forget(self, task_id: str) -> None:
-        """Take out of the model what a deletion takes away."""
+        """Remove from the model the data of a deletion."""
         self.results.pop(task_id, None)
         if self.deletes_progress:
             self.progress.pop(task_id, None)
 
     def adopt(self, task_id: str, possible: list[TaskiqResult[Any] | None]) -> None:
-        """Find out which of several results stayed; it is the one from now on."""
+        """Find the remaining one of several possible results, and put it into the model."""
         found = self.read(self.handle(0), task_id, with_logs=True)
         for candidate in possible:
             try:
@@ -198,7 +197,7 @@ class BackendMachine(Machine):
         raise AssertionError(f"{task_id!r} has {found!r}, expected one of {possible!r}")
 
     def read(self, handle: Any, task_id: str, with_logs: bool) -> TaskiqResult[Any] | None:
-        """The result, None if it is missing."""
+        """Return the result, or None if it is missing."""
         try:
             result: TaskiqResult[Any] = self.run(handle.get_result(task_id, with_logs))
         except self.missing_error:
@@ -208,7 +207,7 @@ class BackendMachine(Machine):
     def compare(
         self, found: TaskiqResult[Any] | None, expected: TaskiqResult[Any] | None, with_logs: bool
     ) -> None:
-        """Raise AssertionError unless both are the same."""
+        """Raise AssertionError unless both are equal."""
         assert (found is None) == (expected is None), f"expected {expected!r}, found {found!r}"
         if found is None or expected is None:
             return

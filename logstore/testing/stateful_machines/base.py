@@ -1,8 +1,8 @@
-"""What the machines have in common: places, handles, restarts, crashes, an event loop.
+"""Common parts of the machines: places, handles, restarts, crashes, an event loop.
 
-Rules: a machine removes all that it made, whatever happened; a step that hangs fails.  What cannot
-be known (whether a cancelled write took place) is looked up once everything has come to rest, and
-is decided from then on.
+Rules: a machine always removes all its files; a step that hangs fails. An unknown outcome (whether
+a cancelled write took place) is read from the store after all threads have finished. The model has
+this outcome from then on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 HANDLES = st.integers(0, 7)
-"""Which handle a step uses, modulo how many there are."""
+"""The index of the handle of a step, modulo the number of handles."""
 
 VALUES: st.SearchStrategy[Any] = st.recursive(
     st.none()
@@ -34,26 +34,26 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
     ),
     max_leaves=8,
 ) | st.integers(0, 6).map(lambda power: "x" * 8**power)
-"""Values that survive JSON, some of them large."""
+"""Values that JSON can store, some of them large."""
 
 
 class Machine(RuleBasedStateMachine):
-    """One storage, its handles and its lives."""
+    """A storage with its handles, restarts and crashes."""
 
     timeout_s: ClassVar[float] = 30.0
-    """For a single call before it counts as a hang."""
+    """Time limit of a single call; a longer call counts as a hang."""
     handles_max: ClassVar[int] = 2
-    """How many handles are open on one place; 1 where they do not share what they store."""
+    """The number of open handles on one place; 1 if handles do not share data."""
     survives_restart: ClassVar[bool] = True
-    """What was stored is there after all handles were closed and opened again."""
+    """Stored data is there after all handles were closed and opened again."""
     survives_crash: ClassVar[bool] = False
-    """What was acked is there in a copy of the files made while the handles were open."""
+    """Acknowledged data is in a copy of the files made while the handles were open."""
     left_by_crash: ClassVar[tuple[str, ...]] = ("*-lock",)
-    """Patterns of files that a crash does not copy."""
+    """Patterns of files that :meth:`crash` does not copy."""
     keeps_nothing: ClassVar[bool] = False
     """Nothing is ever stored: every task is always missing."""
     task_ids: ClassVar[tuple[str, ...]] = ("a", "b", "c", "d/e", "\u00e9", "F" * 100)
-    """The ids in use; few, so that steps meet on them."""
+    """The ids in use; few, so that steps use the same ids."""
     values: ClassVar[st.SearchStrategy[Any]] = VALUES
     """The values that are stored."""
 
@@ -73,15 +73,15 @@ class Machine(RuleBasedStateMachine):
         raise NotImplementedError
 
     def close_handle(self, handle: Any) -> None:
-        """Close one that :meth:`open_handle` returned."""
+        """Close a handle from :meth:`open_handle`."""
         raise NotImplementedError
 
     def check_everything(self) -> None:
-        """Read every task through every handle, and compare."""
+        """Check every task through every handle."""
         raise NotImplementedError
 
     def crash(self, place: Path, new_place: Path) -> None:
-        """Make in ``new_place``, an empty directory, what a sudden death would leave."""
+        """Put the files that a crash would leave into ``new_place``, an empty directory."""
         shutil.copytree(
             place, new_place, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*self.left_by_crash)
         )
@@ -90,21 +90,21 @@ class Machine(RuleBasedStateMachine):
 
     @property
     def place(self) -> Path:
-        """Where the storage is in this life."""
+        """The directory of the storage since the last crash."""
         return self.directory / f"life-{self.lives}"
 
     def handle(self, index: int) -> Any:
-        """One of the open handles."""
+        """Return one of the open handles."""
         return self.handles[index % len(self.handles)]
 
     def run(self, answer: Any) -> Any:
-        """The outcome of a call: what it returned, or of the coroutine that it returned."""
+        """Return the result of a call; await it first if it is awaitable."""
         if not inspect.isawaitable(answer):
             return answer
         return self.loop.run_until_complete(asyncio.wait_for(answer, self.timeout_s))
 
     def gather(self, *calls: Callable[[], Any]) -> list[Any]:
-        """The outcomes of calls that run at the same time: tasks of the loop, or threads."""
+        """Return the results of simultaneous calls: tasks of the loop, or threads."""
 
         async def one(call: Callable[[], Any]) -> Any:
             if inspect.iscoroutinefunction(call):
@@ -119,7 +119,7 @@ class Machine(RuleBasedStateMachine):
         return outcomes
 
     def cancel_early(self, start: Callable[[], Any], turns: int) -> None:
-        """Start a coroutine, cancel it after some turns of the loop, and come to rest."""
+        """Start a coroutine, cancel it after some turns of the loop, and wait for its threads."""
 
         async def cancel() -> None:
             task = asyncio.ensure_future(start())
@@ -132,13 +132,13 @@ class Machine(RuleBasedStateMachine):
         self.come_to_rest()
 
     def come_to_rest(self) -> None:
-        """Wait for what goes on in threads after its caller has been cancelled."""
+        """Wait for threads that still run after the cancellation of their caller."""
         if self.survives_restart:
             self._close_all()
         self.executor.shutdown(wait=True)
         self.executor = ThreadPoolExecutor()
         self.loop.set_default_executor(self.executor)
-        self.run(asyncio.sleep(0))  # what the threads have told the loop
+        self.run(asyncio.sleep(0))  # run the callbacks of the threads
         if self.survives_restart:
             self._open_all()
 
@@ -153,7 +153,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.survives_restart)
     @rule()
     def restart(self) -> None:
-        """Close everything, open it again: what was stored is there."""
+        """Close all handles and open them again: the stored data is there."""
         self._close_all()
         self._open_all()
         self.check_everything()
@@ -161,7 +161,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.survives_crash)
     @rule()
     def die_and_recover(self) -> None:
-        """Go on with what a sudden death would have left: what was acked is there."""
+        """Continue with the files of a crash: acknowledged data is there."""
         before = self.place
         self.lives += 1
         self.place.mkdir()
@@ -171,7 +171,7 @@ class Machine(RuleBasedStateMachine):
         self.check_everything()
 
     def teardown(self) -> None:
-        """Compare once more, close, and remove what was made."""
+        """Compare once more, close all handles, and remove all files."""
         try:
             if self.handles:
                 self.check_everything()

@@ -1,4 +1,4 @@
-"""The machine for stores: objects with the verbs of :class:`logstore.Store`."""
+"""The machine for stores: objects with the methods of :class:`logstore.Store`."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ _STATUSES = st.text(st.characters(codec="utf-8"), max_size=8)
 
 
 class StoreMachine(Machine):
-    """A store against a model; see :mod:`logstore.testing.stateful` for how to use it.
+    """A store and its model; see :mod:`logstore.testing.stateful` for usage.
 
     The store has ``set_result``, ``get_result``, ``is_result_ready``, ``delete_result`` (which
     returns whether there was a result, and clears progress) and ``close``; each a function or a
-    coroutine.  ``pop_result``, ``set_progress`` with ``get_progress``, ``status``, ``tasks`` and
-    the verbs in ``upkeep`` are used where it has them.
+    coroutine. ``pop_result``, ``set_progress`` with ``get_progress``, ``status``, ``tasks`` and the
+    methods in ``upkeep`` are used if the store has them.
     """
 
     missing_errors: ClassVar[tuple[type[BaseException], ...]] = (ResultError,)
-    """What ``get_result`` and ``pop_result`` raise when there is no result."""
+    """The exceptions of ``get_result`` and ``pop_result`` if there is no result."""
     upkeep: ClassVar[tuple[str, ...]] = ("compact", "vacuum", "sync")
-    """Methods that may be called at any time and change nothing that a reader sees."""
+    """Methods that may be called at any time and do not change the visible data."""
 
     def __init__(self) -> None:
         super().__init__()
         self.results: dict[str, Any] = {}
         self.progress: dict[str, TaskProgress] = {}
         self.deleted: set[str] = set()
-        self.ranks: dict[str, int] = {}  # of ids with a result, in the order of their last writes
+        self.ranks: dict[str, int] = {}  # of ids with a result, by their last writes
 
     def open_store(self, place: Path) -> Any:
-        """Return an open store that keeps what it stores at ``place``; may be a coroutine."""
+        """Return an open store with its files at ``place``; may be a coroutine."""
         raise NotImplementedError("a store machine needs open_store()")
 
     def open_handle(self, place: Path) -> Any:
-        """An open store."""
+        """Return an open store."""
         return self.run(self.open_store(place))
 
     def close_handle(self, handle: Any) -> None:
-        """Close it."""
+        """Close the store."""
         self.run(handle.close())
 
     def has(self, verb: str) -> bool:
@@ -81,7 +81,7 @@ class StoreMachine(Machine):
 
     @rule(handle=HANDLES, index=_INDEXES)
     def delete_result(self, handle: int, index: int) -> None:
-        """Delete, and be told whether there was a result."""
+        """Delete a result, and check the returned bool."""
         task_id = self.task_id(index)
         told = self.run(self.handle(handle).delete_result(task_id))
         assert told is (task_id in self.results), f"delete_result({task_id!r}) returned {told}"
@@ -91,7 +91,7 @@ class StoreMachine(Machine):
     @precondition(lambda self: self.has("pop_result"))
     @rule(handle=HANDLES, index=_INDEXES)
     def pop_result(self, handle: int, index: int) -> None:
-        """Take the value away, if there is one."""
+        """Pop the result, if there is one."""
         task_id = self.task_id(index)
         found = self.read(self.handle(handle).pop_result, task_id)
         self.compare(task_id, found)
@@ -102,7 +102,7 @@ class StoreMachine(Machine):
     @precondition(lambda self: self.has("set_progress"))
     @rule(data=st.data(), handle=HANDLES, index=_INDEXES, fraction=st.floats(0, 1))
     def set_progress(self, data: st.DataObject, handle: int, index: int, fraction: float) -> None:
-        """Store how far a task has got."""
+        """Store the progress of a task."""
         task_id = self.task_id(index)
         meta = {"value": data.draw(self.values)}
         progress = TaskProgress(fraction, data.draw(_STATUSES), meta=meta)
@@ -113,7 +113,7 @@ class StoreMachine(Machine):
 
     @rule(data=st.data(), handle=HANDLES)
     def do_upkeep(self, data: st.DataObject, handle: int) -> None:
-        """Nothing changes for readers."""
+        """Call a method of ``upkeep``, and check that no data changed."""
         verbs = [verb for verb in self.upkeep if self.has(verb)]
         if verbs:
             self.run(getattr(self.handle(handle), data.draw(st.sampled_from(verbs)))())
@@ -129,7 +129,7 @@ class StoreMachine(Machine):
     @precondition(lambda self: self.has("tasks"))
     @rule(handle=HANDLES, newest_first=st.booleans())
     def list_tasks(self, handle: int, newest_first: bool) -> None:
-        """Those with a result, in the order of their last writes."""
+        """List the tasks with a result, in the order of their last writes."""
         listed = self.handle(handle).tasks(status="ready", newest_first=newest_first)
         found = [info.task_id for info in self.items(listed)]
         assert sorted(found) == sorted(self.results), f"tasks() lists {found}"
@@ -137,17 +137,17 @@ class StoreMachine(Machine):
         assert ranks == sorted(ranks, reverse=newest_first), f"tasks() in the order {found}"
 
     def check_everything(self) -> None:
-        """Every task through every handle."""
+        """Check every task through every handle."""
         for task_id in self.task_ids:
             self.check(task_id)
 
     def check(self, task_id: str) -> None:
-        """One task through every handle."""
+        """Check one task through every handle."""
         for handle in self.handles:
             self.check_through(handle, task_id)
 
     def check_through(self, handle: Any, task_id: str) -> None:
-        """Value, readiness, progress and status are what the model has."""
+        """Check that value, readiness, progress and status equal the model."""
         is_there = task_id in self.results
         ready = self.run(handle.is_result_ready(task_id))
         assert ready is is_there, f"is_result_ready({task_id!r}) returned {ready}"
@@ -164,11 +164,11 @@ class StoreMachine(Machine):
     # -- helpers -------------------------------------------------------------------------------
 
     def task_id(self, index: int) -> str:
-        """One of the ids in use."""
+        """Return one of the ids in use."""
         return self.task_ids[index % len(self.task_ids)]
 
     def keep(self, task_id: str, value: Any) -> None:
-        """Put into the model what has been acked."""
+        """Put an acknowledged value into the model."""
         if self.keeps_nothing:
             return
         self.results[task_id] = value
@@ -176,21 +176,21 @@ class StoreMachine(Machine):
         self.ranks[task_id] = max(self.ranks.values(), default=0) + 1
 
     def forget(self, task_id: str) -> None:
-        """Take a task out of the model."""
+        """Remove a task from the model."""
         if self.results.pop(task_id, _MISSING) is not _MISSING:
             self.ranks.pop(task_id)
             self.deleted.add(task_id)
         self.progress.pop(task_id, None)
 
     def read(self, get: Any, task_id: str) -> Any:
-        """The value, or that it is missing."""
+        """Return the value, or ``_MISSING``."""
         try:
             return self.run(get(task_id))
         except self.missing_errors:
             return _MISSING
 
     def compare(self, task_id: str, found: Any) -> None:
-        """Raise AssertionError unless it is what the model has."""
+        """Raise AssertionError unless ``found`` equals the model."""
         expected = self.results.get(task_id, _MISSING)
         if found is _MISSING or expected is _MISSING:
             assert found is expected, f"{task_id!r}: expected {expected!r}, found {found!r}"
@@ -198,7 +198,7 @@ class StoreMachine(Machine):
             assert_same(found, expected, repr(task_id))
 
     def items(self, listed: Any) -> Iterator[Any]:
-        """The items of an iterator or an asynchronous one."""
+        """Return the items of an iterator or an asynchronous iterator."""
         if not hasattr(listed, "__aiter__"):
             return iter(self.run(listed))
 
