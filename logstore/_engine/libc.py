@@ -12,7 +12,8 @@ T = TypeVar("T")
 def call(function: Callable[..., T], *arguments: object) -> T:
     """Call a function of C with arguments of the right types.  Raises MemoryError.
 
-    ctypes tells a lack of memory while it prepares an argument as an error in the argument.
+    If memory is lacking while it prepares the arguments, ctypes raises ArgumentError, or loses the
+    error, which Python turns into SystemError.
     """
     try:
         return function(*arguments)
@@ -20,3 +21,5 @@ def call(function: Callable[..., T], *arguments: object) -> T:
         if "MemoryError" in str(exc):
             raise MemoryError(str(exc)) from exc
         raise
+    except SystemError as exc:
+        raise MemoryError(str(exc)) from exc

@@ -21,6 +21,7 @@ from logstore._engine.failures import start_thread
 from logstore._engine.frames import OFFSET_MAX
 from logstore._engine.header import LOG_FAILED, REPLACED, STATE, SYNCED, WRITING
 from logstore._engine.log import FIRST_OFFSET
+from logstore._engine.threads import Signal
 
 IDLE_S = 1.0
 STILL_S = 0.1  # a write that is not done in that time may be a dead process's
@@ -35,16 +36,23 @@ class Maintenance:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._stop = threading.Event()
+        self._ended = False
+        self._wake = Signal()  # an Event needs memory to be set, and may keep its lock without
         self._processors = affinity.unbound()
         self._thread = threading.Thread(target=self._run, name="logstore-maintenance", daemon=True)
         start_thread(engine.path, self._thread)
 
     def stop(self) -> None:
         """End the thread and wait for it, unless it is the caller."""
-        self._stop.set()
+        self._ended = True
+        self._wake.set()
         if threading.get_ident() != self._thread.ident:
             self._thread.join()
+
+    def _wait(self, timeout_s: float) -> bool:
+        """Wait, and return whether the thread is to end."""
+        self._wake.wait(timeout_s)
+        return self._ended
 
     def _run(self) -> None:
         affinity.run_on(self._processors)
@@ -56,7 +64,7 @@ class Maintenance:
         self._pause_s = 0.0  # before more is taken away, if there is more
         while True:
             try:
-                if self._stop.wait(self._pause_s or min(engine.options.sync_interval_s, IDLE_S)):
+                if self._wait(self._pause_s or min(engine.options.sync_interval_s, IDLE_S)):
                     break
                 if words[REPLACED]:
                     identity.let_go(engine)

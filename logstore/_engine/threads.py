@@ -35,7 +35,7 @@ def start(run: Callable[[], object], name: str, where: str) -> None:
 class Signal:
     """An Event for one waiter, which its wait resets.
 
-    Made of a lock of C's, because a signal handler that raises amid ``Event.wait`` or ``Event.set``
+    Made of a lock of C, because a signal handler that raises in ``Event.wait`` or ``Event.set``
     may leave the Event's lock held, and whoever sets it next would wait for ever.
     """
 

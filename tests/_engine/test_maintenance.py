@@ -18,6 +18,7 @@ from logstore._engine.frames import OFFSET_MAX
 from logstore._engine.header import LOG_FAILED, REPLACED, STATE, SYNCED, WRITING
 from logstore._engine.log import FIRST_OFFSET
 from logstore._engine.maintenance import IDLE_S, STILL_S, Maintenance
+from logstore._engine.threads import Signal
 
 if TYPE_CHECKING:
     from tests.conftest import Clock
@@ -28,24 +29,24 @@ def test_a_wait_that_finds_no_memory_does_not_end_the_thread(
 ) -> None:
     """Else progress would not be flushed any more, and nobody would know."""
     failed, flushed = threading.Event(), threading.Event()
-    real_wait, real_sync = threading.Event.wait, durability.sync_data
+    real_wait, real_sync = Signal.wait, durability.sync_data
 
-    def wait(self: threading.Event, timeout: float | None = None) -> bool:
+    def wait(self: Signal, timeout_s: float | None = None) -> None:
         if threading.current_thread().name == "logstore-maintenance" and not failed.is_set():
             failed.set()
             raise MemoryError
-        return real_wait(self, timeout)
+        real_wait(self, timeout_s)
 
     def sync_data(fd: int) -> None:
         real_sync(fd)
         flushed.set()
 
     with logstore.open(path, sync_interval_s=0.02) as store:
-        monkeypatch.setattr(threading.Event, "wait", wait)
-        assert real_wait(failed, 100)
+        monkeypatch.setattr(Signal, "wait", wait)
+        assert failed.wait(100)
         monkeypatch.setattr(durability, "sync_data", sync_data)
         store.set_progress("t", TaskProgress())
-        assert real_wait(flushed, 100)
+        assert flushed.wait(100)
         monkeypatch.undo()
 
 
@@ -91,7 +92,7 @@ def test_a_write_that_is_under_way_is_left_alone_and_one_that_stands_still_recov
     )
     maintenance: Any = Maintenance.__new__(Maintenance)
     maintenance._engine, maintenance._processors = engine, None
-    maintenance._stop = SimpleNamespace(is_set=lambda: False, wait=wait)
+    maintenance._wait = wait
     maintenance._run()
     assert calls == ["exclusive"] * recoveries
 
@@ -139,7 +140,7 @@ class Tidied:
         monkeypatch.setattr(identity, "is_suspect", lambda _: False)
         thread: Any = Maintenance.__new__(Maintenance)
         thread._engine, thread._processors = self, None
-        thread._stop = SimpleNamespace(is_set=lambda: False, wait=self.wait)
+        thread._wait = self.wait
         thread._run()
 
 

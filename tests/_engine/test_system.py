@@ -258,6 +258,14 @@ def test_no_memory_for_an_argument_is_no_error_in_it(error: Exception) -> None:
         libc.call(function, 5)
 
 
+def test_an_error_that_ctypes_has_lost_for_want_of_memory_is_told_as_that() -> None:
+    def function() -> None:
+        raise SystemError("<_FuncPtr object> returned NULL without setting an exception")
+
+    with pytest.raises(MemoryError, match="returned NULL"):
+        libc.call(function)
+
+
 # -- processors ------------------------------------------------------------------------------------
 
 
