@@ -56,6 +56,7 @@ class Scenario:
     there: bool = True  # whether another process has
     waits: bool = False  # whether the others wait for results, too
     watched: bool = False  # whether somebody always wants to be told of changes
+    moments: bool = True  # whether threads that the call waits for are stopped, too
     first_self: bool = False  # whether ``after`` comes first every other time
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -182,7 +183,8 @@ class _Campaign:
     def run(self, start: int, failures_max: int) -> None:
         """Interrupt the call everywhere, but for the first ``start`` times."""
         self._before = self._usual_holdings()
-        places, moments = self._find(find_places), self._find(find_moments)
+        places = self._find(find_places)
+        moments = self._find(find_moments) if self._scenario.moments else []
         self._tell("places", len(places), len(moments))
         tries = [
             (interrupt, place, kind, (number + turn) % 2)

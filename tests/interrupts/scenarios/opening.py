@@ -123,7 +123,10 @@ OPENING: dict[str, Scenario] = {
     "open, a second time": Scenario(open_it, in_log, opened, after=last_one_out, **ALONE),
     "open to read, at rest": Scenario(open_reader, at_rest, opened, after=one_file, **APART),
     "open to read, beside another process": Scenario(open_reader, at_rest, opened, **BESIDE),
-    "with open": Scenario(with_open, next_value, wrote_at_rest, after=one_file_soon, **APART),
+    # Those moments are the ones of the calls within it, which are scenarios of their own.
+    "with open": Scenario(
+        with_open, next_value, wrote_at_rest, after=one_file_soon, moments=False, **APART
+    ),
     "close": Scenario(close, open_and_write, closed, after=close_again, first_self=True, **APART),
     "close, beside another process": Scenario(
         close, open_and_write, closed, after=close_again, first_self=True, **BESIDE
