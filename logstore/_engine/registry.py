@@ -158,9 +158,12 @@ def _acquire(key: str, open_engine: Callable[[], Reading], timeout_s: float) -> 
 
 
 def _enter(key: str, timeout_s: float) -> _Slot:
-    with _lock:
+    _lock.acquire()  # leaving a ``with`` needs memory for the arguments of ``__exit__``
+    try:
         slot = _slots.setdefault(key, _Slot())
         slot.users += 1
+    finally:
+        _lock.release()
     try:
         if shelter.acquire(slot.lock, timeout_s):
             return slot
@@ -175,10 +178,13 @@ def _enter(key: str, timeout_s: float) -> _Slot:
 
 
 def _forget(key: str, slot: _Slot) -> None:
-    with _lock:
+    _lock.acquire()
+    try:
         slot.users -= 1
         if not slot.users and slot.shared is None and _slots.get(key) is slot:
             del _slots[key]
+    finally:
+        _lock.release()
 
 
 def _close(engine: Reading) -> None:
