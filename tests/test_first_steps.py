@@ -149,8 +149,8 @@ def test_help_shows_the_users_part() -> None:
         "class AsyncStore",
         "class Store",
         "class TaskProgress",
-        "open(path",
-        "check(path",
+        "open(",
+        "check(",
     ):
         assert name in text
     assert "set_encoded" not in text
