@@ -15,19 +15,17 @@ from collections.abc import Callable
 from typing import Any, Literal, TypedDict
 
 from logstore._arguments import (
-    FilePath,
     expiry_us,
     now_us,
     positive,
-    store_path,
     task_key,
 )
-from logstore._codec.hooks import DecHook, EncHook, check_hook
+from logstore._codec.hooks import DecHook, EncHook
 from logstore._codec.lower import too_large
 from logstore._codec.values import decode_value, encode_value
 from logstore._engine import registry
 from logstore._engine.engine import Engine
-from logstore._engine.failures import raisable, raise_open_error
+from logstore._engine.failures import raisable
 from logstore._engine.frames import (
     DELETED,
     FAILED,
@@ -35,10 +33,7 @@ from logstore._engine.frames import (
     RESULT,
     Entry,
 )
-from logstore._engine.frozen import FrozenEngine, is_in_use
 from logstore._engine.notify import Subscription
-from logstore._engine.opening import check_place, open_engine
-from logstore._engine.options import Options, Retention
 from logstore._engine.overlay import Overlay
 from logstore._engine.reading import Reading
 from logstore._engine.shelter import sheltered
@@ -82,95 +77,6 @@ class OpenOptions(TypedDict, total=False):
     force: bool
     enc_hook: EncHook | None
     dec_hook: DecHook | None
-
-
-VALUE_BYTES_MAX = 1 << 30
-COMPACT_AT_RANGE = (1 << 14, 1 << 28)
-
-
-def open_handle(
-    path: FilePath,
-    *,
-    mode: Mode = "rw",
-    sync: Sync = "always",
-    sync_interval_s: float = 1.0,
-    compact_at: int = 1 << 20,
-    write_timeout_s: float = 30.0,
-    result_ttl_s: float | None = None,
-    failure_ttl_s: float | None = None,
-    progress_ttl_s: float | None = None,
-    max_results: int | None = None,
-    max_bytes: int | None = None,
-    max_value_bytes: int = VALUE_BYTES_MAX,
-    accept_log_loss: bool = False,
-    force: bool = False,
-    enc_hook: EncHook | None = None,
-    dec_hook: DecHook | None = None,
-) -> Handle:
-    """Open a handle as :func:`logstore.open` documents."""
-    real_path = store_path(path)
-    if mode not in ("rw", "r"):
-        raise ValueError(f"mode must be 'rw' or 'r', not {mode!r}")
-    if sync not in ("always", "interval"):
-        raise ValueError(f"sync must be 'always' or 'interval', not {sync!r}")
-    low, high = COMPACT_AT_RANGE
-    if not low <= compact_at <= high:
-        raise ValueError(f"compact_at must be from {low} to {high} bytes, not {compact_at}")
-    for name, limit in (("max_results", max_results), ("max_bytes", max_bytes)):
-        if limit is not None and limit < 1:
-            raise ValueError(f"{name} must be at least 1, not {limit}")
-    for name, seconds in (
-        ("sync_interval_s", sync_interval_s),
-        ("write_timeout_s", write_timeout_s),
-        ("result_ttl_s", result_ttl_s),
-        ("failure_ttl_s", failure_ttl_s),
-        ("progress_ttl_s", progress_ttl_s),
-    ):
-        if seconds is not None:
-            positive(name, seconds)
-    check_hook("enc_hook", enc_hook)
-    check_hook("dec_hook", dec_hook)
-    options = Options(
-        compact_at=compact_at,
-        write_timeout_s=write_timeout_s,
-        sync_interval_s=sync_interval_s,
-        retention=Retention(max_results, max_bytes),
-    )
-
-    def open_handle() -> registry.Lease:
-        try:
-            if mode == "r" and not is_in_use(real_path):
-                check_place(real_path, force=force, create=False)
-                return registry.acquire_frozen(
-                    real_path, lambda: FrozenEngine(real_path, options), write_timeout_s
-                )
-            return registry.acquire(
-                real_path,
-                lambda: open_engine(
-                    real_path,
-                    options,
-                    create=mode == "rw",
-                    force=force,
-                    accept_log_loss=accept_log_loss,
-                ),
-                write_timeout_s,
-            )
-        except Exception as exc:
-            raise_open_error(real_path, exc)
-
-    return sheltered(
-        lambda: Handle(
-            real_path,
-            open_handle,
-            writable=mode == "rw",
-            sync=sync == "always",
-            ttls_s=(result_ttl_s, failure_ttl_s, progress_ttl_s),
-            max_value_bytes=max_value_bytes,
-            enc_hook=enc_hook,
-            dec_hook=dec_hook,
-        ),
-        discard=Handle.close,
-    )
 
 
 class Handle:

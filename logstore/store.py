@@ -17,19 +17,25 @@ from logstore._arguments import (
     FilePath,
     file_path,
     now_us,
+    positive,
+    store_path,
     task_key,
     time_out,
 )
-from logstore._codec.hooks import DecHook, EncHook
+from logstore._codec.hooks import DecHook, EncHook, check_hook
 from logstore._codec.values import decode_value
-from logstore._engine import checking, vacuum
+from logstore._engine import checking, registry, vacuum
 from logstore._engine.engine import Engine
+from logstore._engine.failures import raise_open_error
 from logstore._engine.frames import (
     OFFSET_MAX,
 )
+from logstore._engine.frozen import FrozenEngine, is_in_use
 from logstore._engine.listing import list_tasks
 from logstore._engine.log import FIRST_OFFSET
 from logstore._engine.notify import Change, Subscription
+from logstore._engine.opening import check_place, open_engine
+from logstore._engine.options import Options, Retention
 from logstore._engine.shelter import sheltered
 from logstore._engine.states import (
     is_live_progress,
@@ -39,13 +45,16 @@ from logstore._engine.threads import Signal
 from logstore._engine.writes import (
     Flush,
 )
-from logstore._handle import VALUE_BYTES_MAX, Handle, Mode, Sync, open_handle
+from logstore._handle import Handle, Mode, Sync
 from logstore._watch import Watch
 from logstore.errors import (
     WaitTimeoutError,
 )
 from logstore.progress import TaskProgress, decode_progress
 from logstore.types import CheckReport, Status, StoreStats, TaskInfo, VacuumReport
+
+VALUE_BYTES_MAX = 1 << 30
+COMPACT_AT_RANGE = (1 << 14, 1 << 28)
 
 
 def open(
@@ -95,29 +104,71 @@ def open(
     (an open store needs some space beside its file), ValueError for an invalid path or an option
     out of range, or TypeError for a hook that is not a function.  The files are then unchanged.
     """
+    real_path = store_path(path)
+    if mode not in ("rw", "r"):
+        raise ValueError(f"mode must be 'rw' or 'r', not {mode!r}")
+    if sync not in ("always", "interval"):
+        raise ValueError(f"sync must be 'always' or 'interval', not {sync!r}")
+    low, high = COMPACT_AT_RANGE
+    if not low <= compact_at <= high:
+        raise ValueError(f"compact_at must be from {low} to {high} bytes, not {compact_at}")
+    for name, limit in (("max_results", max_results), ("max_bytes", max_bytes)):
+        if limit is not None and limit < 1:
+            raise ValueError(f"{name} must be at least 1, not {limit}")
+    for name, seconds in (
+        ("sync_interval_s", sync_interval_s),
+        ("write_timeout_s", write_timeout_s),
+        ("result_ttl_s", result_ttl_s),
+        ("failure_ttl_s", failure_ttl_s),
+        ("progress_ttl_s", progress_ttl_s),
+    ):
+        if seconds is not None:
+            positive(name, seconds)
+    check_hook("enc_hook", enc_hook)
+    check_hook("dec_hook", dec_hook)
+    options = Options(
+        compact_at=compact_at,
+        write_timeout_s=write_timeout_s,
+        sync_interval_s=sync_interval_s,
+        retention=Retention(max_results, max_bytes),
+    )
 
-    def opened() -> Store:
-        handle = open_handle(
-            path,
-            mode=mode,
-            sync=sync,
-            sync_interval_s=sync_interval_s,
-            compact_at=compact_at,
-            write_timeout_s=write_timeout_s,
-            result_ttl_s=result_ttl_s,
-            failure_ttl_s=failure_ttl_s,
-            progress_ttl_s=progress_ttl_s,
-            max_results=max_results,
-            max_bytes=max_bytes,
-            max_value_bytes=max_value_bytes,
-            accept_log_loss=accept_log_loss,
-            force=force,
-            enc_hook=enc_hook,
-            dec_hook=dec_hook,
-        )
-        return Store(handle)
+    def open_lease() -> registry.Lease:
+        try:
+            if mode == "r" and not is_in_use(real_path):
+                check_place(real_path, force=force, create=False)
+                return registry.acquire_frozen(
+                    real_path, lambda: FrozenEngine(real_path, options), write_timeout_s
+                )
+            return registry.acquire(
+                real_path,
+                lambda: open_engine(
+                    real_path,
+                    options,
+                    create=mode == "rw",
+                    force=force,
+                    accept_log_loss=accept_log_loss,
+                ),
+                write_timeout_s,
+            )
+        except Exception as exc:
+            raise_open_error(real_path, exc)
 
-    return sheltered(opened, discard=Store.close)
+    return sheltered(
+        lambda: Store(
+            Handle(
+                real_path,
+                open_lease,
+                writable=mode == "rw",
+                sync=sync == "always",
+                ttls_s=(result_ttl_s, failure_ttl_s, progress_ttl_s),
+                max_value_bytes=max_value_bytes,
+                enc_hook=enc_hook,
+                dec_hook=dec_hook,
+            )
+        ),
+        discard=Store.close,
+    )
 
 
 class Store:

@@ -256,8 +256,8 @@ MUTANTS = [
     Mutant(
         "a vacuum does not tell the others",
         "_engine/vacuum.py",
-        "    words[INCARNATION] = engine.incarnation = incarnation\n",
-        "    engine.incarnation = incarnation\n",
+        "    identity.publish_table(engine.header, table)\n",
+        "    pass\n",
         G + "g4_a_read_sees_the_write_acked_before_it",
     ),
     Mutant(

@@ -315,9 +315,8 @@ class Engine(Reading):
             self._leave_old_tables()
             table = Table(self.path)
         self.replace_table(table)
-        words[TABLE_TXN] = table.last_transaction()
-        words[TABLE_INODE] = table.inode  # before INCARNATION, which others go by
-        words[INCARNATION] = self.incarnation = table.meta.incarnation
+        self.incarnation = table.meta.incarnation
+        identity.publish_table(self.header, table)
 
     def _leave_old_tables(self) -> None:
         """Close LMDB's handles of old tables; under the view lock.

@@ -141,6 +141,14 @@ def is_overwritten(engine: OpenFiles) -> bool:
     return found < expected or (found > expected and not words[WRITING])
 
 
+def publish_table(header: SharedHeader, table: Table) -> None:
+    """Make the header name a table; writer lock held, or alone."""
+    words = header.words
+    words[TABLE_TXN] = table.last_transaction()
+    words[TABLE_INODE] = table.inode
+    words[INCARNATION] = table.meta.incarnation  # last: the other processes go by it
+
+
 def open_published(path: str, header: SharedHeader) -> Table | None:
     """Open the table that the header names, for reading; None if another one is at the path.
 

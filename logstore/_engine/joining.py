@@ -19,7 +19,6 @@ from logstore._engine.header import (
     LOG_ID,
     REPLACED,
     TABLE_INODE,
-    TABLE_TXN,
     WRITING,
     SharedHeader,
 )
@@ -99,9 +98,7 @@ def _publish_vacuumed(path: str, header: SharedHeader, log: Log) -> None:
             if words[WRITING] and words[LOG_ID] == log.log_id and found == expected:
                 durability.sync_directory(os.path.dirname(path))
                 make_lock_file(path)
-                words[TABLE_TXN] = table.last_transaction()
-                words[TABLE_INODE] = table.inode
-                words[INCARNATION] = table.meta.incarnation
+                identity.publish_table(header, table)
         finally:
             table.close()
     finally:

@@ -10,18 +10,15 @@ from __future__ import annotations
 import os
 import time
 
-from logstore._engine import files, locks, shelter, system
+from logstore._engine import files, identity, locks, shelter, system
 from logstore._engine.counters import Counters
 from logstore._engine.engine import Engine
 from logstore._engine.failures import raise_open_error
 from logstore._engine.groups import commit_group
 from logstore._engine.header import (
-    INCARNATION,
     LAST_TIME,
     LOG_ID,
     SYNCED,
-    TABLE_INODE,
-    TABLE_TXN,
     SharedHeader,
 )
 from logstore._engine.joining import join
@@ -133,9 +130,7 @@ def _open_alone(path: str, fd: int, options: Options, *, accept_log_loss: bool) 
                 path, table, options, counters, accept_log_loss=accept_log_loss
             )
             words = header.words
-            words[INCARNATION] = table.meta.incarnation
-            words[TABLE_TXN] = table.last_transaction()
-            words[TABLE_INODE] = table.inode
+            identity.publish_table(header, table)
             words[LOG_ID] = log.log_id
             words[SYNCED] = FIRST_OFFSET
             words[LAST_TIME] = last_time_us

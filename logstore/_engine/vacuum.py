@@ -28,10 +28,7 @@ from logstore._engine.failures import raise_write_error
 from logstore._engine.header import (
     HELD_BY_BACKUP,
     HELD_BY_VACUUM,
-    INCARNATION,
     LOG_FAILED,
-    TABLE_INODE,
-    TABLE_TXN,
     WRITING,
 )
 from logstore._engine.log import FIRST_OFFSET
@@ -185,9 +182,8 @@ def _finish(engine: Engine, copy: Table, fd: int, folded: int) -> None:
     table = Table(path, new_lock=True)
     with engine.view_lock:  # else a reader would go over to the file as well
         engine.replace_table(table)
-        words[TABLE_TXN] = table.last_transaction()
-        words[TABLE_INODE] = table.inode  # before INCARNATION, which others go by
-        words[INCARNATION] = engine.incarnation = incarnation
+        engine.incarnation = incarnation
+        identity.publish_table(engine.header, table)
     engine.begin_epoch(epoch)
 
 
