@@ -143,7 +143,7 @@ async def perform_async(store: logstore.AsyncStore, client: Script, index: int) 
 
 
 def _two(run: Run, path: str) -> None:
-    """This process is the first client; the second is killed amid its work."""
+    """This process is the first client; the second is killed during its work."""
     first, second = (run.client(name) for name in run.plan.clients)
     killed_at = int(run.plan.ops * KILLED_AFTER)
     command = [sys.executable, "-m", "fuzz.crash_workload", "second", run.name, str(run.seed)]

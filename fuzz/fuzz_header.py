@@ -110,7 +110,7 @@ _VACUUMED = {header.WRITING: 1, header.INCARNATION: 0}
 
 
 def seeds() -> Sequence[bytes]:
-    """Headers of this boot and store, finished and not, and of others; amid every append."""
+    """Headers of this boot and store, finished and not, and of others; during every append."""
     page = base()[2]
     pages = [page, bytes(4096), b"\xff" * 4096, b"", page[:100], page * 2]
     raised = (header.WRITING, header.LOG_FAILED, header.HELD_BY_VACUUM, header.REPLACED)

@@ -23,11 +23,11 @@ except (AttributeError, OSError):  # not a system with glibc or musl
 
 
 class Companion:
-    """Has a thread run on the processor of whoever hands it work and then waits for it.
+    """Bind a thread to the processor of the thread that gives it work and waits for it.
 
-    Where threads hold one lock all the same, as Python's do, a second processor gains them nothing,
-    and waking it from its sleep takes longer than a short job: a third of the time of a read,
-    measured on an idle machine.  Does nothing where processors cannot be told or chosen.
+    Python's threads share one lock, so a second processor gains them nothing, and waking it takes
+    longer than a short job: a third of the time of a read, measured on an idle machine.  Does
+    nothing where processors cannot be asked for or chosen.
     """
 
     def __init__(self) -> None:
@@ -65,8 +65,8 @@ def unbound() -> set[int] | None:
 def run_on(processors: set[int] | None, thread_id: int = 0) -> None:
     """Let a thread, the calling one for 0, run on these processors; None changes nothing.
 
-    Whoever starts a thread gives it :func:`unbound`'s answer to call this with, because a thread
-    inherits its maker's bonds.  Does nothing where processors cannot be chosen.
+    A new thread calls this with what :func:`unbound` returned in the thread that started it,
+    because threads inherit CPU affinity.  Does nothing where processors cannot be chosen.
     """
     if processors is not None:
         try:

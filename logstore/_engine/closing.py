@@ -66,7 +66,7 @@ def close_engine(engine: Engine) -> None:
             remove_leftovers(path)
             files.remove(path + "-shm")
     except OSError:
-        pass  # the table is complete and marked so: whoever opens it next tidies up
+        pass  # the table is complete and marked so: the next process that opens it removes the rest
     finally:
         close_presence(engine.presence_fd)
 

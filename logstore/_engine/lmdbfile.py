@@ -253,7 +253,7 @@ def no_address_space(path: str, least: int) -> ResourceLimitError:
 
 
 def make_lock_file(path: str) -> None:
-    """Make LMDB's lock file anew, with all its blocks: LMDB maps it and would crash without.
+    """Make a new lock file for LMDB, with all its blocks: LMDB maps it and would crash without.
 
     Only while nobody has it open.  Raises OSError if there is no space.
     """

@@ -1,7 +1,7 @@
 """Threads of the package's own, and what a thread of the application waits on for them.
 
 Rules: a thread is started under shelter, because ``Thread.start`` waits for an Event, and a signal
-handler that raises amid that would leave the Event's lock held: the new thread waits for the same
+handler that raises during that would leave the Event's lock held: the new thread waits for the same
 lock.  Who needs to know whether a thread runs has it hold a lock of C's while it does.
 """
 

@@ -192,7 +192,7 @@ class Client:
             await self._look_at(victim)
             return victim.in_flight and victim.worker_pid == pid
 
-        if not await self._workers[name].kill_worker_process(pid, amid=is_under_way):
+        if not await self._workers[name].kill_worker_process(pid, only_if=is_under_way):
             return  # the progress was outdated
         self._outcome.acked_before_kill = frozenset(results)
         self._killed = (name, pid)

@@ -87,23 +87,23 @@ class WorkerCommand:
         self,
         pid: int,
         *,
-        amid: Callable[[], Awaitable[bool]] | None = None,
+        only_if: Callable[[], Awaitable[bool]] | None = None,
         timeout_s: float = 30.0,
     ) -> bool:
         """SIGKILL the worker process ``pid`` of this command and wait until it is gone.
 
-        With ``amid``, the process is stopped first and killed only if ``amid()`` is true.
+        With ``only_if``, the process is stopped first and killed only if ``only_if()`` is true.
         Otherwise it continues, and the method returns False.  Raises ``ValueError`` if the pid is
         not of this command, ``TimeoutError`` if the process does not die.
         """
         if not self._owns(pid):
             raise ValueError(f"pid {pid} is not a process of worker {self.name}")
-        if amid is not None:
+        if only_if is not None:
             os.kill(pid, signal.SIGSTOP)
             goes_on = True
             try:
                 await _poll(lambda: _state(pid) in (b"T", *_GONE), timeout_s)
-                goes_on = not await amid()
+                goes_on = not await only_if()
             finally:
                 if goes_on:
                     os.kill(pid, signal.SIGCONT)

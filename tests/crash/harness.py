@@ -164,7 +164,7 @@ def read_journal(path: str) -> list[list[Any]]:
     """The lines of a journal."""
     if not os.path.exists(path):
         return []
-    # A victim can be killed amid a line: what has no end was neither begun nor acked.
+    # A victim can be killed within a line: a line without an end was neither begun nor acked.
     whole = Path(path).read_text().rpartition("\n")[0]
     return [json.loads(line) for line in whole.splitlines()]
 

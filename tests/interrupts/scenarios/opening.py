@@ -52,7 +52,7 @@ def one_file(world: World) -> None:
 
 
 def one_file_soon(world: World) -> None:
-    """A handle that the interrupted call has left to nobody is closed by a thread."""
+    """A thread closes a handle to which the interrupted call has left no reference."""
     until(lambda: world.files() == ["app.db"])
     world.assert_at_rest()
 
