@@ -7,7 +7,7 @@ BENCH_STAMP := $(VENV)/.bench-installed
 # Where the bench makes its stores: a directory on a real disk.
 DIR ?= .
 
-.PHONY: all fmt check test quick demo bench bench-full bench-smoke bench-compare mutants mutants-sample crash crash-long fuzz clean
+.PHONY: all fmt check test quick dist demo bench bench-full bench-smoke bench-compare mutants mutants-sample crash crash-long fuzz clean
 
 # Check and test: what a contributor runs.
 all: check test
@@ -47,6 +47,17 @@ endif
 # The tests that take less than a few seconds each; TESTS are some of them.
 quick: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow" $(TESTS)
+
+# Build the wheel and the source distribution.  The unpacked source's tests then run every block of
+# the documents, and a newcomer's first steps, against the wheel in a fresh environment.
+dist: $(STAMP)
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(PYTHON) -m venv dist/fresh
+	dist/fresh/bin/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	dist/fresh/bin/python -m pip install --quiet "$$(echo dist/*.whl)[testing,demo]" --group dev
+	mkdir dist/source && tar -xzf dist/*.tar.gz -C dist/source --strip-components 1
+	cd dist/source && ../fresh/bin/python -m pytest tests/test_docs.py tests/test_first_steps.py tests/test_exports.py
 
 # Put one listed fault at a time into a copy of the engine: each must turn a test red (minutes).
 mutants: $(STAMP)

@@ -12,6 +12,7 @@ import ast
 import builtins
 import functools
 import inspect
+import json
 import os
 import re
 import shlex
@@ -102,17 +103,11 @@ def run(code: str, directory: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-W", "error", "pasted.py"],
         cwd=directory,
-        env=environment(),
         capture_output=True,
         text=True,
         timeout=250,
         check=False,
     )
-
-
-def environment() -> dict[str, str]:
-    search_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return {**os.environ, "PYTHONPATH": search_path}
 
 
 @pytest.mark.parametrize("block", PASTED, ids=place_of)
@@ -135,7 +130,6 @@ def test_a_client_gets_its_result_from_the_worker(tmp_path: Path, client: Block)
     worker = subprocess.Popen(
         [sys.executable, "-m", *shlex.split(commands[0])],
         cwd=tmp_path,
-        env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
@@ -183,6 +177,25 @@ def test_the_blocks_are_formatted(written: list[Path]) -> None:
         [*command, "--isolated", *map(str, written)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_the_blocks_have_right_types_for_pyright(written: list[Path]) -> None:
+    blocks = written[0].parent.parent
+    config = {
+        "typeCheckingMode": "standard",
+        "pythonVersion": "3.10",
+        "extraPaths": [str(ROOT), str(blocks / README.stem.lower())],
+    }
+    (blocks / "pyrightconfig.json").write_text(json.dumps(config), encoding="utf-8")
+    command = [sys.executable, "-m", "basedpyright", "--pythonpath", sys.executable]
+    done = subprocess.run(
+        [*command, "--project", str(blocks)],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_blocks_have_right_types(written: list[Path]) -> None:
