@@ -41,17 +41,20 @@ from fuzz.command import main
 from fuzz.target import Run, Target, expect
 from logstore._engine import header, maintenance, metapages, system
 from logstore._engine.frames import HEADER_BYTES
+from logstore._engine.header import SharedHeader, Word
 from logstore._engine.lmdbfile import make_lock_file
 
 NEVER_S = 1e6
 _JOIN_S = 2.0  # a busy machine does not keep a store from being joined
 _DEAD, _LIVE = range(2)
 _NO_LOCK_FILE = 2
-_STATE_AT = header.STATE * 8
+FIELDS = {name: word.index for name, word in vars(SharedHeader).items() if isinstance(word, Word)}
+FIELDS |= {f"held_by_{kind}": index for kind, index in header.HELD_BY.items()}
+_STATE_AT = FIELDS["state"] * 8
 _INODE = 103
-_PLACEHOLDERS = {header.W_BOOT: 101, header.W_BOOT + 1: 102, header.TABLE_INODE: _INODE}
+_PLACEHOLDERS = {"boot_low": 101, "boot_high": 102, "table_inode": _INODE}
 _COUNTERS = (32, 40)  # two words of 4 bytes in each
-_NOT_TOLD = (*_COUNTERS, header.W_NONCE, header.LAST_HOLDER, header.LAST_TIME, header.LOG_ID)
+_NOT_TOLD = (*_COUNTERS, *(FIELDS[n] for n in ("nonce", "last_holder", "last_time_us", "log_id")))
 
 
 @lru_cache(maxsize=1)
@@ -69,10 +72,11 @@ def in_place(page: bytes, path: Path) -> bytes:
     if len(page) < header.SIZE:
         return page
     boot = system.boot_id()
-    actual = {header.W_BOOT: word(boot, 0), header.W_BOOT + 1: word(boot, 1)}
-    actual[header.TABLE_INODE] = path.stat().st_ino
-    kept = {index for index, value in _PLACEHOLDERS.items() if word(page, index) == value}
-    return with_words(page, {index: value for index, value in actual.items() if index in kept})
+    actual = {"boot_low": int.from_bytes(boot[:8], "little")}
+    actual["boot_high"] = int.from_bytes(boot[8:], "little")
+    actual["table_inode"] = path.stat().st_ino
+    kept = {name for name, value in _PLACEHOLDERS.items() if word(page, name) == value}
+    return with_words(page, {name: value for name, value in actual.items() if name in kept})
 
 
 @lru_cache(maxsize=1)
@@ -83,53 +87,53 @@ def committed() -> dict[int, dict[str, Any]]:
     states = {epoch << 32 | HEADER_BYTES: fuzz_log.replayed([])}
     for count, frame in enumerate(found, start=1):
         states[epoch << 32 | frame[0]] = fuzz_log.replayed(found[:count])
-    expect(states[word(base()[2], header.STATE)] == base()[3], "the log and the header differ")
+    expect(states[word(base()[2], "state")] == base()[3], "the log and the header differ")
     return states
 
 
-def word(page: bytes, index: int) -> int:
-    """A word of a header, 0 behind its end."""
-    return int.from_bytes(page[8 * index : 8 * index + 8], "little")
+def word(page: bytes, field: str) -> int:
+    """A field of a header, 0 behind its end."""
+    at = 8 * FIELDS[field]
+    return int.from_bytes(page[at : at + 8], "little")
 
 
-def with_words(page: bytes, words: dict[int, int]) -> bytes:
-    """A header with other words."""
+def with_words(page: bytes, words: dict[str, int]) -> bytes:
+    """A header with other values in some fields."""
     changed = bytearray(page)
-    for index, value in words.items():
-        struct.pack_into("<Q", changed, 8 * index, value)
+    for field, value in words.items():
+        struct.pack_into("<Q", changed, 8 * FIELDS[field], value)
     return bytes(changed)
 
 
 _FIXED = (
-    *(header.W_MAGIC, header.W_READY, header.W_BOOT, header.W_BOOT + 1, header.INCARNATION),
-    *(header.TABLE_INODE, header.W_UUID, header.W_UUID + 1),
+    *("magic", "ready", "boot_low", "boot_high", "incarnation"),
+    *("table_inode", "uuid_low", "uuid_high"),
 )
-_WORDS = header.TABLE_TXN + 1  # those that mean something
 # The table at the path is the one behind that of the header, and an exchange is under way.
-_VACUUMED = {header.WRITING: 1, header.INCARNATION: 0}
+_VACUUMED = {"writing": 1, "incarnation": 0}
 
 
 def seeds() -> Sequence[bytes]:
     """Headers of this boot and store, finished and not, and of others; during every append."""
     page = base()[2]
     pages = [page, bytes(4096), b"\xff" * 4096, b"", page[:100], page * 2]
-    raised = (header.WRITING, header.LOG_FAILED, header.HELD_BY_VACUUM, header.REPLACED)
-    pages += [with_words(page, {header.W_READY: 0}), *(with_words(page, {i: 1}) for i in raised)]
-    others = (*_FIXED, header.LOG_ID)
-    pages += [with_words(page, {index: word(page, index) + (1 << 40)}) for index in others]
-    txn = word(page, header.TABLE_TXN)
-    pages += [with_words(page, {header.TABLE_TXN: number}) for number in (txn - 1, txn + 1)]
-    pages += [with_words(page, _VACUUMED | {header.TABLE_INODE: inode}) for inode in (1, _INODE)]
+    raised = ("writing", "log_failed", "held_by_vacuum", "replaced")
+    pages += [with_words(page, {"ready": 0}), *(with_words(page, {name: 1}) for name in raised)]
+    others = (*_FIXED, "log_id")
+    pages += [with_words(page, {name: word(page, name) + (1 << 40)}) for name in others]
+    txn = word(page, "table_txn")
+    pages += [with_words(page, {"table_txn": number}) for number in (txn - 1, txn + 1)]
+    pages += [with_words(page, _VACUUMED | {"table_inode": inode}) for inode in (1, _INODE)]
     for state in (*committed(), max(committed()) + 1):
-        words = {header.STATE: state, header.SYNCED: state & 0xFFFFFFFF}
-        pages += [with_words(page, words | {header.WRITING: number}) for number in (0, 1)]
+        words = {"state": state, "synced": state & 0xFFFFFFFF}
+        pages += [with_words(page, words | {"writing": number}) for number in (0, 1)]
     kinds = (_DEAD, _LIVE, _LIVE | _NO_LOCK_FILE)
     return [bytes((kind,)) + data for kind in kinds for data in pages]
 
 
 def set_word(rng: random.Random, data: bytearray, corpus: Sequence[bytes]) -> None:
     """Another value in a word that means something."""
-    at = 1 + 8 * rng.randrange(_WORDS)
+    at = 1 + 8 * rng.randrange(len(FIELDS))
     if at + 8 <= len(data):
         (old,) = struct.unpack_from("<Q", data, at)
         small = rng.choice((0, 1, 2, 1 << 32, 4096, rng.getrandbits(13)))
@@ -143,15 +147,13 @@ def set_state(rng: random.Random, data: bytearray, corpus: Sequence[bytes]) -> N
         state = rng.choice(list(committed())) + rng.choice((0, 0, 0, 1, -1, 1 << 32, -1 << 32))
         struct.pack_into("<Q", data, 1 + _STATE_AT, state)
         if rng.random() < 0.7:
-            struct.pack_into("<Q", data, 1 + 8 * header.SYNCED, state & 0xFFFFFFFF)
+            struct.pack_into("<Q", data, 1 + 8 * FIELDS["synced"], state & 0xFFFFFFFF)
 
 
 def dead_vacuum(rng: random.Random, data: bytearray, corpus: Sequence[bytes]) -> None:
     """A vacuum has put its table in place, and said all of it, its inode only, or nothing."""
     if len(data) >= 4097:
-        words = _VACUUMED | {
-            header.TABLE_INODE: rng.choice((_INODE, _INODE, 1, rng.getrandbits(9)))
-        }
+        words = _VACUUMED | {"table_inode": rng.choice((_INODE, _INODE, 1, rng.getrandbits(9)))}
         if rng.random() < 0.3:
             del words[rng.choice(list(words))]
         data[1:] = with_words(bytes(data[1:]), words)
@@ -209,12 +211,12 @@ def expect_rebuilt(path: Path, epoch: int) -> None:
     """Nothing of an older header is in that of a store that was just opened."""
     page = Path(f"{path}-shm").read_bytes()
     told = in_place(base()[2], path)
-    expected = {index: word(told, index) for index in _FIXED}
-    expected |= {header.STATE: epoch << 32 | HEADER_BYTES, header.SYNCED: HEADER_BYTES}
-    expected[header.TABLE_TXN] = last_transaction(path)
+    expected = {FIELDS[name]: word(told, name) for name in _FIXED}
+    expected |= {FIELDS["state"]: epoch << 32 | HEADER_BYTES, FIELDS["synced"]: HEADER_BYTES}
+    expected[FIELDS["table_txn"]] = last_transaction(path)
     for index in range(header.SIZE // 8):
         if index not in _NOT_TOLD:
-            found = word(page, index)
+            found = int.from_bytes(page[8 * index : 8 * index + 8], "little")
             expect(found == expected.get(index, 0), f"word {index} of a new header is {found}")
 
 
@@ -243,7 +245,7 @@ def live(path: Path, page: bytes) -> str:
             close(store)
     if left is not None:
         if is_overwritten(page):
-            path = Path(f"{path}-rescued-{word(page, header.W_NONCE):016x}")
+            path = Path(f"{path}-rescued-{word(page, 'nonce'):016x}")
         expect(path.exists(), "nothing was rescued")
         with logstore.open(path) as store:
             found = stores.contents(store, (*stores.IDS, "new"))
@@ -270,18 +272,18 @@ def may_join(path: Path, page: bytes) -> bool:
     The table at the path is the one that the header names, with its lock file, or it is the one
     behind it, and what put it there died before it said so.
     """
-    vacuumed = {header.INCARNATION: 0} | {header.TABLE_INODE: word(page, header.TABLE_INODE)}
+    vacuumed = {"incarnation": 0} | {"table_inode": word(page, "table_inode")}
     expected = in_place(with_words(base()[2], vacuumed if is_vacuumed(page) else {}), path)
     return (
-        word(page, header.REPLACED) == 0
+        word(page, "replaced") == 0
         and (is_vacuumed(page) or Path(f"{path}-lock").exists())
-        and all(word(page, index) == word(expected, index) for index in (*_FIXED, header.LOG_ID))
+        and all(word(page, name) == word(expected, name) for name in (*_FIXED, "log_id"))
     )
 
 
 def is_vacuumed(page: bytes) -> bool:
     """Whether the table is the one behind that of the header."""
-    return word(page, header.WRITING) != 0 and word(page, header.INCARNATION) == 0
+    return word(page, "writing") != 0 and word(page, "incarnation") == 0
 
 
 def is_overwritten(page: bytes) -> bool:
@@ -289,10 +291,8 @@ def is_overwritten(page: bytes) -> bool:
 
     A write that was cut short may have made more of them.
     """
-    found, told = word(base()[2], header.TABLE_TXN), word(page, header.TABLE_TXN)
-    return not is_vacuumed(page) and (
-        found < told or (found > told and not word(page, header.WRITING))
-    )
+    found, told = word(base()[2], "table_txn"), word(page, "table_txn")
+    return not is_vacuumed(page) and (found < told or (found > told and not word(page, "writing")))
 
 
 def expect_untouched(path: Path, page: bytes) -> None:
@@ -305,7 +305,7 @@ def expect_untouched(path: Path, page: bytes) -> None:
 
 def join(store: logstore.Store, page: bytes) -> tuple[str, dict[str, Any] | None]:
     """Read and write beside a header; what must be there when all have died, if that is known."""
-    state = word(page, header.STATE)
+    state = word(page, "state")
     seen = committed().get(state)
     if seen is None and state & 0xFFFFFFFF <= HEADER_BYTES:
         seen = fuzz_log.replayed([])  # nothing is published
@@ -325,8 +325,8 @@ def join(store: logstore.Store, page: bytes) -> tuple[str, dict[str, Any] | None
     expect(found == seen, f"{differing(found, seen)} after a write")
     if is_overwritten(page):
         return "joined, overwritten", in_log(state, 1)
-    recovered = word(page, header.WRITING) or word(page, header.LOG_FAILED)
-    whole = state == word(base()[2], header.STATE)
+    recovered = word(page, "writing") or word(page, "log_failed")
+    whole = state == word(base()[2], "state")
     known = whole or (recovered and state in committed())
     kind = "vacuumed" if is_vacuumed(page) else bool(recovered)
     return f"joined {kind} {whole}", seen | {"new": 1} if known else None

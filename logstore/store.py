@@ -27,9 +27,6 @@ from logstore._codec.values import decode_value
 from logstore._engine import checking, registry, vacuum
 from logstore._engine.engine import Engine
 from logstore._engine.failures import raise_open_error
-from logstore._engine.frames import (
-    OFFSET_MAX,
-)
 from logstore._engine.frozen import FrozenEngine, is_in_use
 from logstore._engine.listing import list_tasks
 from logstore._engine.log import FIRST_OFFSET
@@ -410,8 +407,7 @@ class Store:
         view = engine.view()
         counts = engine.from_table(lambda table: table.counts())
         counters = engine.counters
-        state, synced = engine.log_state()
-        committed = state & OFFSET_MAX
+        log = engine.log_state()
         results, progress = checking.overlay_difference(engine, view)
         return StoreStats(
             path=self.path,
@@ -421,10 +417,10 @@ class Store:
             data_bytes=counts.data_bytes,
             file_bytes=counts.file_bytes,
             free_bytes=counts.free_bytes,
-            log_bytes=committed - FIRST_OFFSET,
-            log_unsynced_bytes=max(committed - synced, 0),
+            log_bytes=log.committed - FIRST_OFFSET,
+            log_unsynced_bytes=max(log.committed - log.synced, 0),
             log_file_bytes=engine.log_file_bytes(),
-            epoch=state >> 32,
+            epoch=log.epoch,
             incarnation=engine.incarnation,
             readers=counts.readers,
             oldest_reader=counts.oldest_reader,

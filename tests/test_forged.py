@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import logstore
-from logstore._engine import frames, header, records
+from logstore._engine import frames, records
 from logstore._engine.frames import HEADER_BYTES, RESULT, TIME_MAX, Entry
 from logstore._engine.records import TIME, Mark
 from logstore._handle import Mode
@@ -157,18 +157,18 @@ def test_a_shared_header_that_contradicts_itself_is_an_error_and_nothing_is_writ
 ) -> None:
     """A frame that is written after it would be one that no reader takes, or page 0."""
     store = logstore.open(path, sync_interval_s=1e6)
-    words = store._handle.writable_engine.header.words
-    epoch = words[header.STATE] >> 32
+    header = store._handle.writable_engine.header
+    epoch = header.epoch
     if word == "synced":
-        words[header.SYNCED] = 1 << 40
+        header.synced = 1 << 40
     else:
-        words[header.STATE] = epoch << 32 | 4095
+        header.publish(epoch, 4095)
     before = Path(f"{path}-log").read_bytes()
     with pytest.raises(logstore.WriteError, match=r"app\.db-shm: damaged: .* synced up to \d+"):
         store.set_result("a", 1)
     assert Path(f"{path}-log").read_bytes() == before
-    words[header.SYNCED] = HEADER_BYTES
-    words[header.STATE] = epoch << 32 | HEADER_BYTES
+    header.synced = HEADER_BYTES
+    header.publish(epoch, HEADER_BYTES)
     store.set_result("a", 2)
     assert store.get_result("a") == 2
     store.close()

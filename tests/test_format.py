@@ -110,13 +110,16 @@ def test_the_limits_are_those_of_the_code() -> None:
 
 
 def test_the_words_of_the_shared_header_are_those_of_the_code() -> None:
-    documented = {row[1]: int(row[0].split(",")[0]) for row in rows_behind("Words of 8 bytes")}
+    documented = {row[1]: int(row[0]) for row in rows_behind("Words of 8 bytes")}
     documented |= {row[1]: int(row[0]) for row in rows_behind("Words of 4 bytes")}
     coded = {
-        name: value
-        for name, value in vars(header).items()
-        if name.isupper() and isinstance(value, int) and name not in ("SIZE", "MAGIC")
+        name.upper(): field.index
+        for name, field in vars(header.SharedHeader).items()
+        if isinstance(field, header.Word)
     }
+    coded |= {f"HELD_BY_{kind.upper()}": index for kind, index in header.HELD_BY.items()}
+    for name in ("SEQUENCE", "WAITERS", "RELEASES", "WANTED"):
+        coded[name] = getattr(header, name)
     assert documented == coded
     assert f"One page of {header.SIZE} bytes" in TEXT
     assert header.MAGIC.to_bytes(8, "little") == b"LSTRSHM1"

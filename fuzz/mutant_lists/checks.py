@@ -107,7 +107,7 @@ MUTANTS = [
     Mutant(
         "the header of an earlier boot is trusted",
         "_engine/header.py",
-        "            and (words[W_BOOT], words[W_BOOT + 1]) == _halves(system.boot_id())\n",
+        "            and (self.boot_low, self.boot_high) == _halves(system.boot_id())\n",
         "",
         "_engine/test_header.py::test_a_header_of_an_earlier_boot_is_not_live",
     ),

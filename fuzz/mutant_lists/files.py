@@ -107,7 +107,7 @@ MUTANTS = [
     Mutant(
         "a log that is gone is written further",
         "_engine/identity.py",
-        "engine.header.words[LOG_FAILED] = 1",
+        "engine.header.log_failed = 1",
         "pass",
         REPLACED + "a_log_that_is_removed_is_made_again_and_nothing_is_lost",
     ),
@@ -186,22 +186,22 @@ MUTANTS = [
     Mutant(
         "a writer does not notice that the files were replaced",
         "_engine/engine.py",
-        "        if words[REPLACED]:\n            raise identity.replaced_error(self)\n"
-        "        if words[INCARNATION]",
-        "        if words[INCARNATION]",
+        "        if header.replaced:\n            raise identity.replaced_error(self)\n"
+        "        if header.incarnation",
+        "        if header.incarnation",
         REPLACED + "all_processes_of_a_store_stop_and_one_rescues",
     ),
     Mutant(
         "a reader does not notice that the files were replaced",
         "_engine/engine.py",
-        "            if words[REPLACED]:\n",
+        "            if header.replaced:\n",
         "            if False:\n",
         REPLACED + "a_side_file_that_goes_costs_nothing_and_ends_all_calls[-shm-removed]",
     ),
     Mutant(
         "a read of the table does not notice that the files were replaced",
         "_engine/engine.py",
-        "if self.header.words[REPLACED]:",
+        "if self.header.replaced:",
         "if False:",
         IDENTITY + "a_read_that_goes_past_the_log_says_that_the_table_was_replaced",
     ),
@@ -231,7 +231,7 @@ MUTANTS = [
     Mutant(
         "a table is taken over that has been vacuumed meanwhile",
         "_engine/identity.py",
-        "if found == published and published[:2] == (words[INCARNATION], words[TABLE_INODE]):",
+        "if found == published and published[:2] == (header.incarnation, header.table_inode):",
         "if True:",
         IDENTITY + "a_table_that_is_vacuumed_while_a_process_joins_is_opened_again",
     ),

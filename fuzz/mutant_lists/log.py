@@ -99,7 +99,7 @@ MUTANTS = [
     Mutant(
         "no thread flushes progress",
         "_engine/maintenance.py",
-        "if words[SYNCED] < words[STATE] & OFFSET_MAX:",
+        "if header.synced < header.committed:",
         "if False:",
         G + "g2_progress_is_flushed_within_the_interval",
     ),
@@ -113,8 +113,8 @@ MUTANTS = [
     Mutant(
         "what was only written counts as synced",
         "_engine/engine.py",
-        "if sync:\n                words[SYNCED] = end",
-        "if True:\n                words[SYNCED] = end",
+        "if sync:\n                header.synced = end",
+        "if True:\n                header.synced = end",
         G + "g2_progress_is_flushed_within_the_interval",
     ),
     # -- the order of a commit
@@ -128,14 +128,14 @@ MUTANTS = [
     Mutant(
         "a group whose flush has failed is published",
         "_engine/append.py",
-        "words[LOG_FAILED] = 1\n        raise",
-        "words[LOG_FAILED] = 1",
+        "header.log_failed = 1\n        raise",
+        "header.log_failed = 1",
         G + "g3_nothing_shows_when_the_flush_fails",
     ),
     Mutant(
         "an append does not say that it is under way",
         "_engine/append.py",
-        "words[WRITING] = 1",
+        "header.writing = 1",
         "pass",
         G + "g5_nothing_behind_a_dead_writers_frames_comes_to_life",
     ),
@@ -143,20 +143,20 @@ MUTANTS = [
         "an interrupted append is not recovered from",
         "_engine/engine.py",
         "        if self.must_recover():\n",
-        "        if words[LOG_FAILED]:\n",
+        "        if header.log_failed:\n",
         "_engine/test_vacuum.py::test_whoever_closes_behind_a_dead_vacuum_goes_over_to_its_file",
     ),
     Mutant(
         "of an interrupted append only the WRITING word is cleared",
         "_engine/engine.py",
         "        if self.must_recover():\n",
-        "        words[WRITING] = 0\n        if words[LOG_FAILED]:\n",
+        "        header.writing = 0\n        if header.log_failed:\n",
         G + "g5_nothing_behind_a_dead_writers_frames_comes_to_life",
     ),
     Mutant(
         "a log whose flush has failed is used further",
         "_engine/append.py",
-        "words[LOG_FAILED] = 1",
+        "header.log_failed = 1",
         "pass",
         G + "g3_nothing_shows_when_the_flush_fails",
     ),
@@ -214,7 +214,7 @@ MUTANTS = [
         "a compaction is published before it is committed",
         "_engine/engine.py",
         "        batches: list[Batch] = []\n",
-        "        self.begin_epoch(epoch)\n        words[WRITING] = 1\n"
+        "        self.begin_epoch(epoch)\n        header.writing = 1\n"
         "        batches: list[Batch] = []\n",
         KILLS + "survived_by_a_live_peer[compaction]",
     ),
@@ -249,7 +249,7 @@ MUTANTS = [
     Mutant(
         "a reader does not ask what has been published",
         "_engine/engine.py",
-        "if overlay.state == self.header.words[STATE]:",
+        "if overlay.state == self.header.state:",
         "if True:",
         G + "g4_a_read_sees_the_write_acked_before_it",
     ),
@@ -263,14 +263,14 @@ MUTANTS = [
     Mutant(
         "a writer does not notice a vacuum",
         "_engine/engine.py",
-        "if words[INCARNATION] != self.incarnation or self.table.readonly:",
+        "if header.incarnation != self.incarnation or self.table.readonly:",
         "if self.table.readonly:",
         IDENTITY + "a_process_that_has_the_table_open_is_present_on_it[follows_to_write-alone]",
     ),
     Mutant(
         "a reader does not go over to a vacuum's table",
         "_engine/engine.py",
-        "if words[INCARNATION] != self.incarnation:",
+        "if header.incarnation != self.incarnation:",
         "if False:",
         IDENTITY + "a_process_that_has_the_table_open_is_present_on_it[follows_to_read-alone]",
     ),

@@ -25,7 +25,7 @@ MUTANTS = [
     Mutant(
         "the lock of a replaced log counts",
         "_engine/writerlock.py",
-        "if words[LOG_ID] == log.log_id:\n                    break",
+        "if header.log_id == log.log_id:\n                    break",
         "if True:\n                    break",
         "_engine/test_moments.py::test_a_log_that_a_peer_has_replaced_is_opened_by_the_next_write",
     ),
@@ -47,8 +47,8 @@ MUTANTS = [
     Mutant(
         "the maintenance thread stands in the way of writers that get on",
         "_engine/maintenance.py",
-        "(words[WRITING] and now - self._since >= STILL_S)",
-        "words[WRITING]",
+        "(header.writing and now - self._since >= STILL_S)",
+        "header.writing",
         "_engine/test_maintenance.py::"
         "test_a_write_that_is_under_way_is_left_alone_and_one_that_stands_still_recovered",
     ),
@@ -62,7 +62,7 @@ MUTANTS = [
     Mutant(
         "two vacuums at a time",
         "_engine/vacuum.py",
-        "if is_taken(engine, HELD_BY_VACUUM, temporary):",
+        'if is_taken(engine, "vacuum", temporary):',
         "if False:",
         VACUUM + "one_vacuum_at_a_time",
     ),

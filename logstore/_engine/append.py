@@ -11,7 +11,7 @@ import errno
 
 from logstore._engine import frames
 from logstore._engine.frames import OFFSET_MAX, Entry
-from logstore._engine.header import LOG_FAILED, STATE, SYNCED, WRITING, SharedHeader
+from logstore._engine.header import SharedHeader, split
 from logstore._engine.log import FIRST_OFFSET, Log
 from logstore._engine.shelter import is_interrupt
 from logstore.errors import WriteError
@@ -25,9 +25,8 @@ def append(
     Returns the offset behind them; None if there is nothing to do.  Raises OSError; nothing is
     published then, and LOG_FAILED is set if it is unknown what has reached the disk.
     """
-    words = header.words
-    state, synced = words[STATE], words[SYNCED]
-    epoch, start = state >> 32, state & OFFSET_MAX
+    state, synced = header.state, header.synced
+    epoch, start = split(state)
     if not FIRST_OFFSET <= synced <= start:
         raise WriteError(
             errno.EIO,
@@ -43,7 +42,7 @@ def append(
     if end > OFFSET_MAX:
         raise WriteError(errno.EFBIG, f"{log.path}: the log has reached its largest size")
     log.reserve(end)
-    words[WRITING] = 1
+    header.writing = 1
     try:
         if data:
             log.write(data, start)
@@ -51,6 +50,6 @@ def append(
             log.sync()
     except OSError as exc:
         if not is_interrupt(exc):
-            words[LOG_FAILED] = 1
+            header.log_failed = 1
         raise
     return end

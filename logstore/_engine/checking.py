@@ -20,7 +20,6 @@ from logstore._engine.engine import Engine
 from logstore._engine.failures import raise_write_error
 from logstore._engine.frames import DELETED, EXPIRED, RESULT
 from logstore._engine.frames import PROGRESS as PROGRESS_KIND
-from logstore._engine.header import HELD_BY_CHECK
 from logstore._engine.log import FIRST_OFFSET
 from logstore._engine.overlay import Overlay
 from logstore._engine.reading import Reading
@@ -78,16 +77,15 @@ def check(engine: Reading) -> CheckReport:
 
 def _check_log(engine: Reading, problems: list[str]) -> int:
     while True:
-        epoch = engine.log_state()[0] >> 32
-        committed = engine.log_end()
+        log = engine.log_state()
         data = engine.read_log()
-        if engine.log_state()[0] >> 32 == epoch:
+        if engine.log_state().epoch == log.epoch:
             break
-    found, end = frames.scan(data, FIRST_OFFSET, engine.seed, epoch)
-    if end < committed:
+    found, end = frames.scan(data, FIRST_OFFSET, engine.seed, log.epoch)
+    if end < log.committed:
         problems.append(
-            f"{engine.path}-log: expected a whole frame of epoch {epoch} at offset {end}, found "
-            f"none, although everything up to {committed} was published"
+            f"{engine.path}-log: expected a whole frame of epoch {log.epoch} at offset {end}, "
+            f"found none, although everything up to {log.committed} was published"
         )
     return len(found)
 
@@ -115,14 +113,14 @@ def _check_copy(engine: Engine, problems: list[str]) -> tuple[int, int, int]:
 
 def _copy_and_check(engine: Engine, problems: list[str]) -> tuple[int, int, int]:
     temporary = engine.path + "-check"
-    if is_taken(engine, HELD_BY_CHECK, temporary):
+    if is_taken(engine, "check", temporary):
         raise _TakenError
     fd = take(engine, temporary)
     try:
-        copy_table(engine, HELD_BY_CHECK, fd)
+        copy_table(engine, "check", fd)
         copy = open_copy(fd, temporary, readonly=True)
     finally:
-        engine.let_compactions_go_on(HELD_BY_CHECK)
+        engine.let_compactions_go_on("check")
         if files.is_at(fd, temporary):
             files.remove(temporary)
         files.close(fd)
@@ -247,15 +245,15 @@ def salvage_live(engine: Engine) -> CheckReport:
 
     def salvage() -> Salvaged | None:
         overlay = engine.overlay
-        epoch = engine.log_state()[0] >> 32
+        epoch, committed, _ = engine.log_state()
         salvaged = Overlay(epoch)
         if overlay.epoch == epoch:
             salvaged.apply(overlay.changed, overlay.applied)
         data = engine.read_log()
         found, lost = whole_frames(data, salvaged.applied - FIRST_OFFSET, engine.seed, epoch)
-        if frames.scan(data, FIRST_OFFSET, engine.seed, epoch)[1] >= engine.log_end():
+        if frames.scan(data, FIRST_OFFSET, engine.seed, epoch)[1] >= committed:
             return None
-        salvaged.apply([(frame.key, frame.entry) for frame in found], engine.log_end())
+        salvaged.apply([(frame.key, frame.entry) for frame in found], committed)
         saved = Salvaged(len(found), lost, files.keep_aside(engine.log.path, "damaged"))
         engine.adopt_salvaged(salvaged)
         return saved

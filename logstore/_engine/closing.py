@@ -12,9 +12,6 @@ import lmdb
 from logstore._engine import files, identity, locks
 from logstore._engine.engine import Engine
 from logstore._engine.failures import raise_write_error
-from logstore._engine.header import (
-    REPLACED,
-)
 from logstore._engine.presence import close_presence, remove_leftovers, wait_for_table
 from logstore.errors import (
     OpenError,
@@ -79,7 +76,7 @@ def _release(engine: Engine) -> None:
 
 
 def _close_replaced(engine: Engine, error: StoreReplacedError) -> None:
-    replaced = engine.header.words[REPLACED]
+    replaced = engine.header.replaced
     if not replaced:
         raise error  # it could not be put in safety: this process has the last copy
     engine.stop()

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from logstore._engine import files, locks, shelter
 from logstore._engine.engine import Engine
+from logstore._engine.header import Copy
 from logstore._engine.pages import OvertakenError
 from logstore._engine.table import Table
 from logstore.errors import LogstoreError, StoreBusyError
@@ -23,7 +24,7 @@ T = TypeVar("T")
 ATTEMPTS = 3
 
 
-def make_copy(engine: Engine, what: str, attempt: Callable[[], T]) -> T:
+def make_copy(engine: Engine, what: Copy, attempt: Callable[[], T]) -> T:
     """Do what copies the table, again if it was overtaken; one at a time in a process.
 
     Raises StoreBusyError if it always was, and what ``attempt`` raises.
@@ -40,7 +41,7 @@ def make_copy(engine: Engine, what: str, attempt: Callable[[], T]) -> T:
     )
 
 
-def is_taken(engine: Engine, by: int, path: str) -> bool:
+def is_taken(engine: Engine, by: Copy, path: str) -> bool:
     """Whether a process that gets on with its copy has made the file at ``path``."""
     if not engine.is_held(by):
         return False
@@ -79,11 +80,11 @@ def open_copy(fd: int, path: str, *, readonly: bool = False) -> Table:
 
 
 def copy_table(
-    engine: Engine, by: int, fd: int, pulse: Callable[[int], None] = lambda written: None
+    engine: Engine, by: Copy, fd: int, pulse: Callable[[int], None] = lambda written: None
 ) -> None:
     """Copy the table, as of a moment during the call, to an empty file, with compactions put off.
 
-    They still are when this returns.  ``by`` is the header's word for it.  ``pulse`` is called at
+    They still are when this returns.  ``by`` is its kind.  ``pulse`` is called at
     each step with the number of bytes written so far.  The file is not synced.  Raises
     OvertakenError, StoreClosedError, CorruptTableError and OSError.
     """

@@ -29,26 +29,13 @@ from logstore._engine.commit import Committer, nested_error
 from logstore._engine.compaction import Batch, fold_into, is_due
 from logstore._engine.counters import Counters
 from logstore._engine.failures import raise_write_error
-from logstore._engine.frames import OFFSET_MAX, PROGRESS, Entry
-from logstore._engine.header import (
-    HOLDS,
-    INCARNATION,
-    LAST_TIME,
-    LOG_FAILED,
-    LOG_ID,
-    REPLACED,
-    STATE,
-    SYNCED,
-    TABLE_INODE,
-    TABLE_TXN,
-    WRITING,
-    SharedHeader,
-)
+from logstore._engine.frames import PROGRESS, Entry
+from logstore._engine.header import HELD_BY, Copy, SharedHeader, split
 from logstore._engine.lmdbfile import MapResizedError
 from logstore._engine.log import FIRST_OFFSET, Log, new_log_id
 from logstore._engine.options import Options, arena_bytes
 from logstore._engine.overlay import Overlay
-from logstore._engine.reading import Reading
+from logstore._engine.reading import LogState, Reading
 from logstore._engine.shelter import acquire, is_interrupt, sheltered
 from logstore._engine.table import Table
 from logstore._engine.writerlock import WriterLock
@@ -87,13 +74,13 @@ class Engine(Reading):
         self.header = header
         self.presence_fd = presence_fd
         self.log = log
-        self.overlay = Overlay(header.words[STATE] >> 32)
+        self.overlay = Overlay(header.epoch)
         self.commit_lock = threading.RLock()  # held by the one thread that may write
         self._retired: list[Table] = []
         self.lost_files: list[str] = []  # those that this process has found replaced
         self.view_lock = threading.RLock()
         self.copy_lock = threading.Lock()  # held while there is a copy of the table
-        self._held_until_ns = 0  # what this process last wrote into one of HOLDS
+        self._held_until_ns = 0  # what this process last wrote to put compactions off
         self._writer_lock = WriterLock(header)
         self.committer = Committer(partial(commit_group, self), options.write_timeout_s)
 
@@ -106,14 +93,14 @@ class Engine(Reading):
         the files are not those at the path any more.
         """
         overlay = self.overlay
-        if overlay.state == self.header.words[STATE]:
+        if overlay.state == self.header.state:
             return overlay
         return self._refresh()
 
     def current_view(self) -> Overlay | None:
         """The overlay if it is complete as it is, without touching the disk; else None."""
         overlay = self.overlay
-        return overlay if overlay.state == self.header.words[STATE] else None
+        return overlay if overlay.state == self.header.state else None
 
     def _refresh(self) -> Overlay:
         """Catch the overlay up with the log, after other processes' writes."""
@@ -123,27 +110,27 @@ class Engine(Reading):
             with self.view_lock:
                 if self.closed:
                     raise self.closed_error()
-                words = self.header.words
-                if words[REPLACED]:
+                header = self.header
+                if header.replaced:
                     raise identity.replaced_error(self)
-                if words[LOG_ID] != self.log.log_id:
+                if header.log_id != self.log.log_id:
                     self._open_sheltered(self._reopen_log)
-                if words[INCARNATION] != self.incarnation:
+                if header.incarnation != self.incarnation:
                     self._open_sheltered(self._follow_table)
-                state = words[STATE]
+                state = header.state
                 if (
-                    words[INCARNATION] == self.incarnation
-                    and words[LOG_ID] == self.log.log_id
+                    header.incarnation == self.incarnation
+                    and header.log_id == self.log.log_id
                     and self._catch_up(state)
                 ):
                     return self.overlay
-                is_unpublished = words[INCARNATION] != self.incarnation and words[WRITING]
+                is_unpublished = header.incarnation != self.incarnation and header.writing
             if is_unpublished:
                 self.exclusively(lambda: None)  # a vacuum may have died behind its rename
 
     def _catch_up(self, state: int) -> bool:
         """Bring the overlay to ``state``; False if the epoch moved meanwhile.  View lock held."""
-        epoch, committed = state >> 32, state & OFFSET_MAX
+        epoch, committed = split(state)
         overlay = self.overlay
         if overlay.epoch != epoch:
             overlay = Overlay(epoch)
@@ -151,7 +138,7 @@ class Engine(Reading):
             start = overlay.applied
             data = self.log.read(start, committed)
             found, end = frames.scan(data, start, self.seed, epoch)
-            if self.header.words[STATE] >> 32 != epoch:
+            if self.header.epoch != epoch:
                 return False
             if end != committed:
                 raise CorruptLogError(
@@ -168,7 +155,7 @@ class Engine(Reading):
         while True:
             table = self.table
             try:
-                if self.header.words[REPLACED]:
+                if self.header.replaced:
                     raise identity.replaced_error(self)
                 return read(table)
             except MapResizedError:
@@ -254,17 +241,17 @@ class Engine(Reading):
 
     def _prepare(self, *, recover: bool) -> None:
         """Under the writer lock: recover if a process died or failed, and catch up."""
-        words = self.header.words
-        if words[REPLACED]:
+        header = self.header
+        if header.replaced:
             raise identity.replaced_error(self)
-        if words[INCARNATION] != self.incarnation or self.table.readonly:
+        if header.incarnation != self.incarnation or self.table.readonly:
             with self.view_lock:  # LMDB must not open a file twice, and readers follow it too
                 sheltered(self._reopen_table)
         if not recover:
             return
-        if self.overlay.state != words[STATE]:
+        if self.overlay.state != header.state:
             with self.view_lock:
-                if not self._catch_up(words[STATE]):
+                if not self._catch_up(header.state):
                     raise AssertionError("the epoch moved under the writer lock")
         if self.must_recover():
             sheltered(self.recover)
@@ -285,12 +272,12 @@ class Engine(Reading):
         The vacuum publishes last, so a file that is found while its incarnation is the published
         one is complete.  If another vacuum comes meanwhile, the caller tries again.
         """
-        incarnation = self.header.words[INCARNATION]
+        incarnation = self.header.incarnation
         self._leave_old_tables()
         try:
             table = identity.open_published(self.path, self.header)
         except (OpenError, OSError):
-            if self.header.words[INCARNATION] == incarnation:
+            if self.header.incarnation == incarnation:
                 raise
             return
         if table is not None:
@@ -299,9 +286,9 @@ class Engine(Reading):
 
     def _reopen_table(self) -> None:
         """Take over, for writing, the file that is the table now."""
-        words = self.header.words
+        header = self.header
         at_path = files.identity(self.path)
-        if at_path is None or at_path[1] != words[TABLE_INODE]:
+        if at_path is None or at_path[1] != header.table_inode:
             if not identity.is_vacuumed(self):
                 raise identity.replaced_error(self)
             # A vacuum died between its rename and its publication: the lock file may still be
@@ -341,7 +328,7 @@ class Engine(Reading):
         Raises StoreReplacedError.
         """
         identity.verify(self)
-        if self.header.words[LOG_FAILED]:
+        if self.header.log_failed:
             self.recover()
 
     def close_retired(self) -> None:
@@ -356,12 +343,12 @@ class Engine(Reading):
 
         Raises OSError; nothing is published then.
         """
-        words = self.header.words
-        state = words[STATE]
+        header = self.header
+        state = header.state
         try:
             end = append(self.log, self.header, self.seed, entries, sync=sync)
         except OSError:
-            if words[LOG_FAILED]:
+            if header.log_failed:
                 self.recover_quietly()
             raise
         if end is None:
@@ -370,12 +357,12 @@ class Engine(Reading):
             self.counters.flushes += 1
         with self.view_lock:
             if sync:
-                words[SYNCED] = end
-            self.header.publish(state >> 32, end)
+                header.synced = end
+            header.publish(split(state)[0], end)
             overlay = self.overlay
             if overlay.state == state:
                 overlay.apply(entries, end)
-        words[WRITING] = 0
+        header.writing = 0
         self.counters.count_group(len(entries))
 
     # -- compaction and recovery ------------------------------------------------------------
@@ -397,9 +384,9 @@ class Engine(Reading):
         overlay = self.overlay
         if key in (overlay.progress if entry.kind == PROGRESS else overlay.results):
             self.fold()  # else readers would find the older record in the overlay, now and then
-            words = self.header.words
-            words[LAST_TIME] += 1
-            entry = entry._replace(time_us=words[LAST_TIME])  # it has come behind what expired
+            header = self.header
+            header.last_time_us += 1
+            entry = entry._replace(time_us=header.last_time_us)  # it has come behind what expired
         self.fold(extra=({}, {key: entry}) if entry.kind == PROGRESS else ({key: entry}, {}))
 
     def expiry_due(self) -> bool:
@@ -419,28 +406,29 @@ class Engine(Reading):
             self.counters.compaction_errors += 1
             self.counters.last_compaction_error = str(exc)
 
-    def hold_compactions(self, by: int) -> None:
+    def hold_compactions(self, by: Copy) -> None:
         """Put compactions off for a copy of the table that gets on; again within HOLD_NS.
 
-        ``by`` is the word of the header for its kind.  A copy that is stopped or dead does not call
+        ``by`` is the kind of the copy.  A copy that is stopped or dead does not call
         it again, and the others go on.  Raises StoreClosedError.
         """
         self._held_until_ns = time.monotonic_ns() + HOLD_NS
         if self.closed:
             raise self.closed_error()
-        self.header.words[by] = self._held_until_ns
+        self.header.hold_until(by, self._held_until_ns)
 
-    def let_compactions_go_on(self, by: int) -> None:
+    def let_compactions_go_on(self, by: Copy) -> None:
         """Undo :meth:`hold_compactions`, unless another process has called it since."""
-        words = self.header.words
-        if words[by] == self._held_until_ns:
-            words[by] = 0
+        if self.header.held_until_ns(by) == self._held_until_ns:
+            self.header.hold_until(by, 0)
 
-    def is_held(self, by: int | None = None) -> bool:
+    def is_held(self, by: Copy | None = None) -> bool:
         """Whether a copy of this kind, or of any, gets on in this process or another."""
-        words = self.header.words
         now_ns = time.monotonic_ns()
-        return any(0 < words[n] - now_ns <= HOLD_NS for n in (HOLDS if by is None else (by,)))
+        return any(
+            0 < self.header.held_until_ns(each) - now_ns <= HOLD_NS
+            for each in (HELD_BY if by is None else (by,))
+        )
 
     def copy_defers(self, coming_bytes: int) -> bool:
         """Whether nothing is folded now because a copy gets on and the log may still grow.
@@ -448,14 +436,13 @@ class Engine(Reading):
         When it may not, the copies have lost: from then on, until they get on again, all is as if
         they were not there.
         """
-        words = self.header.words
-        end = (words[STATE] & OFFSET_MAX) + coming_bytes
+        end = self.header.committed + coming_bytes
         if not self.is_held():
             return False
         if end <= self.options.compact_at * COPY_LOG_FACTOR:
             return True
-        for word in HOLDS:
-            words[word] = 0
+        for by in HELD_BY:
+            self.header.hold_until(by, 0)
         return False
 
     def fold(self, *, extra: Batch | None = None, clean: bool = False) -> None:
@@ -474,8 +461,8 @@ class Engine(Reading):
     def fold_unverified(self, *, extra: Batch | None = None, clean: bool = False) -> None:
         """As :meth:`fold`, into the table that this process has open, wherever it is."""
         started = time.perf_counter()
-        words = self.header.words
-        words[WRITING] = 1
+        header = self.header
+        header.writing = 1
         view = self.overlay
         meta = self.from_table(Table.read_meta)
         epoch = max(meta.epoch, view.epoch) + 1
@@ -487,12 +474,12 @@ class Engine(Reading):
         if extra is not None:
             batches.append(extra)
         try:
-            words[LAST_TIME] = fold_into(
+            header.last_time_us = fold_into(
                 self.table,
                 batches,
                 self.options.retention,
                 now_us=clock.now_us(),
-                last_time_us=words[LAST_TIME],
+                last_time_us=header.last_time_us,
                 epoch=epoch,
                 incarnation=self.incarnation,
                 clean=clean,
@@ -502,23 +489,23 @@ class Engine(Reading):
             raise
         self.begin_epoch(epoch)
         self.counters.count_compaction(time.perf_counter() - started)
-        if words[LOG_FAILED]:
+        if header.log_failed:
             self._replace_log()
 
     def begin_epoch(self, epoch: int) -> None:
         """Publish that the table holds everything and the log starts over; writer lock held."""
-        words = self.header.words
-        words[TABLE_TXN] = self.table.last_transaction()
+        header = self.header
+        header.table_txn = self.table.last_transaction()
         with self.view_lock:
-            words[SYNCED] = FIRST_OFFSET
+            header.synced = FIRST_OFFSET
             self.header.publish(epoch, FIRST_OFFSET)
             self.overlay = Overlay(epoch)
-        words[WRITING] = 0
+        header.writing = 0
 
     def must_recover(self) -> bool:
         """Whether a write has been cut short or has failed; under the writer lock."""
-        words = self.header.words
-        return bool(words[WRITING] or words[LOG_FAILED])
+        header = self.header
+        return bool(header.writing or header.log_failed)
 
     def recover(self) -> None:
         """After a death or failure within a write: keep what was published, nothing else."""
@@ -543,8 +530,8 @@ class Engine(Reading):
 
         What the page cache holds of the old file is no evidence.
         """
-        words = self.header.words
-        words[WRITING] = 1
+        header = self.header
+        header.writing = 1
         log_id = new_log_id()
         if not identity.has_log(self) and identity.is_worth_keeping(self.log.path, self.log.uuid):
             files.keep_aside(self.log.path, "replaced")  # what lies there is not ours to remove
@@ -553,27 +540,26 @@ class Engine(Reading):
         )
         with self.view_lock:
             old, self.log = self.log, new
-            words[LOG_ID] = log_id
+            header.log_id = log_id
         old.close()
-        words[LOG_FAILED] = 0
-        words[WRITING] = 0
+        header.log_failed = 0
+        header.writing = 0
 
     # -- salvage ----------------------------------------------------------------------------
 
     def adopt_salvaged(self, overlay: Overlay) -> None:
         """Fold an overlay made of whole frames and replace the log; writer lock held."""
-        self.header.words[LOG_FAILED] = 1
+        self.header.log_failed = 1
         self.overlay = overlay
         self.recover()
 
     # -- facts ------------------------------------------------------------------------------
 
-    def log_state(self) -> tuple[int, int]:
-        """The published state (epoch << 32 | committed offset) and the synced offset."""
+    def log_state(self) -> LogState:
+        """Return how far the log has been published and synced."""
         if self.closed:
             raise self.closed_error()
-        words = self.header.words
-        return words[STATE], words[SYNCED]
+        return LogState(*split(self.header.state), self.header.synced)
 
     def log_file_bytes(self) -> int:
         """Size of the log's file."""
@@ -581,7 +567,7 @@ class Engine(Reading):
 
     def read_log(self) -> bytes:
         """The published part of the log, from the disk."""
-        return self.log.read(FIRST_OFFSET, self.log_end())
+        return self.log.read(FIRST_OFFSET, self.log_state().committed)
 
     # -- ending -----------------------------------------------------------------------------
 

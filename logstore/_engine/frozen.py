@@ -18,7 +18,7 @@ from logstore._engine.counters import Counters
 from logstore._engine.log import FIRST_OFFSET, Log
 from logstore._engine.options import Options
 from logstore._engine.overlay import Overlay
-from logstore._engine.reading import Reading
+from logstore._engine.reading import LogState, Reading
 from logstore._engine.recovery import log_counts, recover_frames
 from logstore._engine.table import Table
 from logstore.errors import NotAStoreError, StoreBusyError
@@ -98,9 +98,10 @@ class FrozenEngine(Reading):
         self._check_unchanged()
         return found
 
-    def log_state(self) -> tuple[int, int]:
-        """Epoch and offset of the log's end, as in the shared header; all of it is synced."""
-        return self._overlay.state, self._overlay.applied
+    def log_state(self) -> LogState:
+        """Return the end of the log, which is all synced."""
+        end = self._overlay.applied
+        return LogState(self._overlay.epoch, end, end)
 
     def log_file_bytes(self) -> int:
         """Size of the log's file, 0 if there is none."""

@@ -50,6 +50,14 @@ class SharedWord:
         """The word as it is now."""
         return self._word.value
 
+    @value.setter
+    def value(self, value: int) -> None:
+        self._word.value = value
+
+    def add_one(self) -> None:
+        """Count up, from the largest number to 0."""
+        self._word.value += 1  # ctypes keeps the lowest 32 bits
+
     def wait(self, seen: int, timeout_s: float) -> None:
         """Sleep while the word is ``seen``, at most ``timeout_s``; may return early."""
         if self._syscall is None:

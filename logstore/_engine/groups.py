@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from logstore._engine import clock
 from logstore._engine.engine import Engine
 from logstore._engine.failures import write_error
-from logstore._engine.frames import DELETED, OFFSET_MAX, PROGRESS, TIME_MAX, Entry
-from logstore._engine.header import LAST_TIME, STATE
+from logstore._engine.frames import DELETED, PROGRESS, TIME_MAX, Entry
 from logstore._engine.options import LARGE_BYTES
 from logstore._engine.shelter import is_interrupt, sheltered
 from logstore._engine.writes import REFUSED, Lookup, Write
@@ -33,7 +32,7 @@ def commit_group(engine: Engine, group: list[Write], ack: Callable[[], None]) ->
         for segment in _segments(group):
             _commit_segment(engine, segment)
         ack()
-        if engine.header.words[STATE] & OFFSET_MAX >= engine.options.compact_at:
+        if engine.header.committed >= engine.options.compact_at:
             engine.compact_if_due()
 
     try:
@@ -65,9 +64,9 @@ def _commit_segment(engine: Engine, writes: list[Write]) -> None:
 
 def _resolve(engine: Engine, writes: list[Write]) -> list[Keyed]:
     """The entries to log, with their times; a write whose condition fails has its error."""
-    words = engine.header.words
+    header = engine.header
     now_us = clock.now_us()
-    time_us = max(now_us, words[LAST_TIME])
+    time_us = max(now_us, header.last_time_us)
     resolved: list[Keyed] = []
     pending: _Pending | None = None  # made for the first write that asks
     for write in writes:
@@ -90,7 +89,7 @@ def _resolve(engine: Engine, writes: list[Write]) -> list[Keyed]:
                 pending.add(write.key, entry)
     if time_us > TIME_MAX:
         raise WriteError(errno.EOVERFLOW, f"{engine.path}: no times are left")
-    words[LAST_TIME] = time_us
+    header.last_time_us = time_us
     return resolved
 
 

@@ -1,133 +1,185 @@
 """The shared header: one page of memory that all processes of a store map.  See FORMAT.md.
 
-Rules: only the holder of the writer lock changes the words, except the two that waiters raise
-(``WAITERS``, ``WANTED``), the two counts on which they sleep (``SEQUENCE``, ``RELEASES``), and
-those by which copies put compactions off (``HOLDS``).  The counts go up once the lock has been
-given back, one of two counts at a time may be lost, and so who sleeps looks again after a while.
-A word is 8 bytes, aligned, and read and written in one access.  ``STATE`` holds epoch and committed
-offset together, so that one store publishes both.  Nothing in it survives a boot: whoever finds
-itself alone with the store rebuilds it.
+The states of a store, and what leads from one to the next:
 
-A thread may still be in a call while another closes the store: the words of a closed header are
+    from         what happens                                 fields then                to
+    -----------  -------------------------------------------  -------------------------  -----------
+    void         opening.py: a process alone has recovered    ready 1                    idle
+    idle         append.py: a group is written                writing 1                  writing
+    writing      Engine.append: it is flushed and published   state (e, end), writing 0  idle
+    writing      append.py: the write or flush has failed     log_failed 1               failed
+    idle         identity.py: the log has been removed        log_failed 1               failed
+    idle         Engine.fold: a compaction                    writing 1                  folding
+    failed       Engine.recover, before anything else         writing 1                  folding
+    interrupted  Engine.recover, before anything else         writing 1                  folding
+    folding      Engine.begin_epoch: the table is committed;  state (e + 1, 4096),       idle
+                 a log that has failed is replaced            writing 0, log_failed 0
+    idle         vacuum.py: the last round of a vacuum        writing 1                  exchanging
+    exchanging   vacuum.py: the new table has the old name    incarnation + 1, then as   idle
+                                                              from folding
+    writing 1    the process is killed, or an error leaves    as they were               interrupted
+                 open what is on the disk
+    idle         identity.py: another file was removed or     replaced 1 or 2,           replaced
+                 replaced; all data is in safety              state all ones
+    idle         closing.py: the last process has folded      ready 0                    void
+
+Each step is one of the holder of the writer lock.  So a process that gets the lock and finds
+``writing`` set knows that the holder before it is gone.  In any state a copy (copying.py) may put
+compactions off until a time of its own.
+
+Rules: only the holder of the writer lock changes the fields, except for the times of copies, and
+``waiters`` and ``wanted``, which waiting processes set.  The counts on which these sleep go up
+after the lock has been released; of two increments at a time one may be lost, so a process that
+sleeps looks again after a while.
+A field is one aligned word, read and written in one access.  ``state`` has epoch and committed
+offset together, so that one store publishes both.  Nothing in the header survives a boot: a process
+that is alone with the store rebuilds it.
+
+A thread may still be in a call while another closes the store: the fields of a closed header are
 zeros, or what such a thread has written, and no other process sees them.
 """
 
 from __future__ import annotations
 
 import os
+from typing import Literal, TypeAlias, overload
 
 from logstore._engine import durability, futex, system
+from logstore._engine.frames import OFFSET_MAX
 from logstore._engine.sharedpage import SharedPage
 
 SIZE = 4096
 MAGIC = int.from_bytes(b"LSTRSHM1", "little")
 
-# Indexes of 64-bit words.
-W_MAGIC = 0
-W_READY = 1  # 1 once a process alone with the store has rebuilt the header
-W_BOOT = 2  # and 3: the boot in which that was
-W_NONCE = 4  # random, new each time the header is rebuilt
-STATE = 5  # epoch << 32 | committed offset
-SYNCED = 6  # everything below this offset of the log is on the disk
-INCARNATION = 7  # which file is the table: a vacuum adds one
-TABLE_INODE = 8  # the inode of that file
-LOG_ID = 9  # which file is the log
-WRITING = 10  # nonzero while an append or a compaction is under way
-LOG_FAILED = 11  # nonzero: the log must be replaced before the next append
-HELD_BY_VACUUM = 12  # until when it puts compactions off, in ns of the monotonic clock, or 0
-W_UUID = 13  # and 14: the store's UUID
-LAST_HOLDER = 15  # the process that last released the writer lock
-LAST_TIME = 16  # the time of the newest record, in microseconds: times only grow
-HELD_BY_CHECK = 17  # as HELD_BY_VACUUM
-HELD_BY_BACKUP = 18  # as HELD_BY_VACUUM; several at once share it
-REPLACED = 19  # nonzero: the store's files were removed or replaced, its processes write no more
-TABLE_TXN = 20  # the number of the table's newest transaction
-HOLDS = (HELD_BY_VACUUM, HELD_BY_CHECK, HELD_BY_BACKUP)
+# The words in which a copy says until when it puts compactions off, in ns of the monotonic clock.
+Copy: TypeAlias = Literal["vacuum", "check", "backup"]
+HELD_BY: dict[Copy, int] = {"vacuum": 12, "check": 17, "backup": 18}
 
-# Indexes of 32-bit words, in cache lines of their own; processes sleep on three of them.
+# Indexes of words of 4 bytes, in cache lines of their own; processes sleep on three of them.
 SEQUENCE = 64  # counts publications
-WAITERS = 65  # nonzero: somebody sleeps on SEQUENCE
+WAITERS = 65  # not 0: a process sleeps on SEQUENCE
 RELEASES = 80  # counts releases of the writer lock
 WANTED = 81  # a process that waits for the writer lock
 
 
-class SharedHeader:
-    """The mapped header.
+class Word:
+    """A field of 8 bytes of the shared header."""
 
-    ``words[i]`` and ``words32[i]`` read and write one word; on ``publications``, ``releases`` and
-    ``wanted`` processes sleep.
-    """
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    @overload
+    def __get__(self, header: None, owner: type[SharedHeader]) -> Word: ...
+    @overload
+    def __get__(self, header: SharedHeader, owner: type[SharedHeader]) -> int: ...
+    def __get__(self, header: SharedHeader | None, owner: type[SharedHeader]) -> Word | int:
+        return self if header is None else header.words[self.index]
+
+    def __set__(self, header: SharedHeader, value: int) -> None:
+        header.words[self.index] = value
+
+
+class SharedHeader:
+    """The mapped header."""
+
+    magic = Word(0)
+    ready = Word(1)  # 1 once a process alone with the store has rebuilt the header
+    boot_low, boot_high = Word(2), Word(3)  # the boot in which that was
+    nonce = Word(4)  # random, new each time the header is rebuilt
+    state = Word(5)  # epoch << 32 | committed offset
+    synced = Word(6)  # everything below this offset of the log is on the disk
+    incarnation = Word(7)  # which file is the table: a vacuum adds one
+    table_inode = Word(8)  # the inode of that file
+    log_id = Word(9)  # which file is the log
+    writing = Word(10)  # not 0 while an append or a compaction is under way
+    log_failed = Word(11)  # not 0: the log must be replaced before the next append
+    uuid_low, uuid_high = Word(13), Word(14)  # the store's UUID
+    last_holder = Word(15)  # the process that last released the writer lock
+    last_time_us = Word(16)  # the time of the newest record: times only grow
+    replaced = Word(19)  # not 0: the store's files were removed or replaced, nothing is written
+    table_txn = Word(20)  # the number of the table's newest transaction
 
     def __init__(self, fd: int) -> None:
         """Map the header of an open ``-shm`` file.  Raises OSError if there is no space."""
         durability.allocate(fd, SIZE)
         self._page = SharedPage(fd, SIZE)
-        view = memoryview(self._page.memory)
-        self.words = view.cast("Q")
-        self.words32 = view.cast("I")
-        self.publications = futex.SharedWord(self._page.memory, 4 * SEQUENCE)
-        self.releases = futex.SharedWord(self._page.memory, 4 * RELEASES)
-        self.wanted = futex.SharedWord(self._page.memory, 4 * WANTED)
+        memory = self._page.memory
+        self.words = memoryview(memory).cast("Q")  # where the fields are
+        self.sequence = futex.SharedWord(memory, 4 * SEQUENCE)
+        self.waiters = futex.SharedWord(memory, 4 * WAITERS)
+        self.releases = futex.SharedWord(memory, 4 * RELEASES)
+        self.wanted = futex.SharedWord(memory, 4 * WANTED)
 
     def close(self) -> None:
-        """Let go of the file; the words are zeros from now on."""
+        """Let go of the file; the fields are zeros from now on."""
         self._page.detach()
 
     def begin_rebuild(self) -> None:
-        """Declare the contents void: nobody may join until :meth:`end_rebuild`."""
-        self.words[W_READY] = 0
-        self.words[W_MAGIC] = 0
+        """Declare the contents void: no process joins until :meth:`end_rebuild`."""
+        self.ready = 0
+        self.magic = 0
         for index in range(1, SIZE // 8):
             self.words[index] = 0
-        self.words[W_NONCE] = int.from_bytes(os.urandom(8), "little") | 1
+        self.nonce = int.from_bytes(os.urandom(8), "little") | 1
 
     def end_rebuild(self, uuid: bytes) -> None:
         """Let others join."""
-        boot = system.boot_id()
-        self.words[W_BOOT], self.words[W_BOOT + 1] = _halves(boot)
-        self.words[W_UUID], self.words[W_UUID + 1] = _halves(uuid)
-        self.words[W_MAGIC] = MAGIC
-        self.words[W_READY] = 1
+        self.boot_low, self.boot_high = _halves(system.boot_id())
+        self.uuid_low, self.uuid_high = _halves(uuid)
+        self.magic = MAGIC
+        self.ready = 1
 
     def is_live(self) -> bool:
-        """Whether this boot's processes have built the header and it may be trusted."""
-        words = self.words
+        """Return whether processes of this boot have built the header, so that it is trusted."""
         return (
-            words[W_READY] == 1
-            and words[W_MAGIC] == MAGIC
-            and (words[W_BOOT], words[W_BOOT + 1]) == _halves(system.boot_id())
+            self.ready == 1
+            and self.magic == MAGIC
+            and (self.boot_low, self.boot_high) == _halves(system.boot_id())
         )
 
     @property
-    def nonce(self) -> int:
-        """Which life of the header this is."""
-        return self.words[W_NONCE]
+    def uuid(self) -> bytes:
+        """The UUID of the store."""
+        return self.uuid_low.to_bytes(8, "little") + self.uuid_high.to_bytes(8, "little")
 
     @property
-    def uuid(self) -> bytes:
-        """Which store this is."""
-        return b"".join(self.words[W_UUID + i].to_bytes(8, "little") for i in (0, 1))
+    def epoch(self) -> int:
+        """The epoch in ``state``."""
+        return self.state >> 32
+
+    @property
+    def committed(self) -> int:
+        """The committed offset in ``state``."""
+        return self.state & OFFSET_MAX
 
     def publish(self, epoch: int, committed: int) -> None:
         """Make everything up to ``committed`` in ``epoch`` visible to all readers."""
-        self.words[STATE] = epoch << 32 | committed
+        self.state = epoch << 32 | committed
 
     def announce(self) -> None:
-        """Wake whoever waits for publications.  Call it after releasing the writer lock."""
-        self.count(SEQUENCE)
-        if self.words32[WAITERS]:
-            self.words32[WAITERS] = 0
-            self.publications.wake()
+        """Wake the waiters for publications.  Call it after releasing the writer lock."""
+        self.sequence.add_one()
+        if self.waiters.value:
+            self.waiters.value = 0
+            self.sequence.wake()
 
     def wait_for_publication(self, seen: int, timeout_s: float) -> None:
         """Sleep until the sequence is no longer ``seen``, at most ``timeout_s``."""
-        self.words32[WAITERS] = 1
-        self.publications.wait(seen, timeout_s)
+        self.waiters.value = 1
+        self.sequence.wait(seen, timeout_s)
 
-    def count(self, index: int) -> None:
-        """Add one to a 32-bit word."""
-        words = self.words32
-        words[index] = words[index] + 1 & 0xFFFFFFFF
+    def held_until_ns(self, by: Copy) -> int:
+        """Return until when a kind of copy puts compactions off, 0 if it does not."""
+        return self.words[HELD_BY[by]]
+
+    def hold_until(self, by: Copy, until_ns: int) -> None:
+        """Put compactions off for a kind of copy, 0 for no longer."""
+        self.words[HELD_BY[by]] = until_ns
+
+
+def split(state: int) -> tuple[int, int]:
+    """Return the epoch and the committed offset that a value of ``state`` has."""
+    return state >> 32, state & OFFSET_MAX
 
 
 def _halves(data: bytes) -> tuple[int, int]:

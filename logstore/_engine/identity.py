@@ -25,16 +25,7 @@ import lmdb
 
 from logstore._engine import files, frames, locks
 from logstore._engine.closedcopy import write_closed, write_new
-from logstore._engine.header import (
-    INCARNATION,
-    LOG_FAILED,
-    REPLACED,
-    STATE,
-    TABLE_INODE,
-    TABLE_TXN,
-    WRITING,
-    SharedHeader,
-)
+from logstore._engine.header import SharedHeader
 from logstore._engine.log import Log, read_whole
 from logstore._engine.overlay import Overlay
 from logstore._engine.table import Table
@@ -85,7 +76,7 @@ def verify(engine: OpenFiles) -> None:
     Sets LOG_FAILED if only the log is not.  Raises StoreReplacedError otherwise.
     """
     if not has_log(engine):
-        engine.header.words[LOG_FAILED] = 1
+        engine.header.log_failed = 1
     lost = _lost(engine)
     if lost:
         _abandon(engine, lost)
@@ -136,17 +127,16 @@ def is_overwritten(engine: OpenFiles) -> bool:
 
     A compaction that has been cut short may have committed without saying so.
     """
-    words = engine.header.words
-    found, expected = engine.table.last_transaction(), words[TABLE_TXN]
-    return found < expected or (found > expected and not words[WRITING])
+    header = engine.header
+    found, expected = engine.table.last_transaction(), header.table_txn
+    return found < expected or (found > expected and not header.writing)
 
 
 def publish_table(header: SharedHeader, table: Table) -> None:
     """Make the header name a table; writer lock held, or alone."""
-    words = header.words
-    words[TABLE_TXN] = table.last_transaction()
-    words[TABLE_INODE] = table.inode
-    words[INCARNATION] = table.meta.incarnation  # last: the other processes go by it
+    header.table_txn = table.last_transaction()
+    header.table_inode = table.inode
+    header.incarnation = table.meta.incarnation  # last: the other processes go by it
 
 
 def open_published(path: str, header: SharedHeader) -> Table | None:
@@ -156,11 +146,10 @@ def open_published(path: str, header: SharedHeader) -> Table | None:
     file, which leads LMDB to a snapshot of the old incarnation.  So the inode counts as well, and
     both must be what they were before the table was opened.  Raises as :class:`Table` does.
     """
-    words = header.words
-    published = (words[INCARNATION], words[TABLE_INODE], header.uuid)
+    published = (header.incarnation, header.table_inode, header.uuid)
     table = Table(path, readonly=True)
     found = (table.meta.incarnation, table.inode, table.meta.uuid)
-    if found == published and published[:2] == (words[INCARNATION], words[TABLE_INODE]):
+    if found == published and published[:2] == (header.incarnation, header.table_inode):
         return table
     table.close()
     return None
@@ -182,21 +171,21 @@ def is_vacuumed(engine: OpenFiles) -> bool:
         return False
     finally:
         files.close(fd)
-    expected = (engine.table.meta.uuid, engine.header.words[INCARNATION] + 1)
+    expected = (engine.table.meta.uuid, engine.header.incarnation + 1)
     return (found.meta.uuid, found.meta.incarnation) == expected
 
 
 def _abandon(engine: OpenFiles, lost: list[str]) -> NoReturn:
     """Put everything acked in safety, stop all processes of the store, and say so."""
-    words = engine.header.words
+    header = engine.header
     engine.lost_files = lost
     named = None if is_overwritten(engine) else files.current_path(engine.table.fd)
     if named is None:
         _rescue(engine)
     else:
         engine.fold_unverified(clean=True)
-    words[REPLACED] = AT_PATH if named == engine.path else ELSEWHERE
-    words[STATE] = _VOID_STATE
+    header.replaced = AT_PATH if named == engine.path else ELSEWHERE
+    header.state = _VOID_STATE
     for path, mine in (
         (engine.log.path, engine.log.identity),
         (engine.path + "-lock", engine.table.lock_identity),

@@ -14,14 +14,7 @@ from logstore._engine import durability, files, identity
 from logstore._engine.counters import Counters
 from logstore._engine.engine import Engine
 from logstore._engine.groups import commit_group
-from logstore._engine.header import (
-    INCARNATION,
-    LOG_ID,
-    REPLACED,
-    TABLE_INODE,
-    WRITING,
-    SharedHeader,
-)
+from logstore._engine.header import SharedHeader
 from logstore._engine.lmdbfile import make_lock_file
 from logstore._engine.log import Log
 from logstore._engine.options import Options
@@ -44,10 +37,9 @@ def join(path: str, fd: int, options: Options) -> Engine | None:
     log: Log | None = None
     table: Table | None = None
     try:
-        words = header.words
-        if header.is_live() and not words[REPLACED]:
+        if header.is_live() and not header.replaced:
             log = _if_there(lambda: Log.open(path + "-log", header.uuid))
-            if log is not None and log.log_id == words[LOG_ID] and os.path.lexists(path):
+            if log is not None and log.log_id == header.log_id and os.path.lexists(path):
                 table = _open_published(path, header)
                 if table is not None:
                     return Engine(path, options, header, fd, log, table, Counters(), commit_group)
@@ -64,7 +56,7 @@ def _open_published(path: str, header: SharedHeader) -> Table | None:
 
     Without its lock file it is not opened either: another one would not be that of the others.
     """
-    if _inode(path) != header.words[TABLE_INODE] or not os.path.lexists(path + "-lock"):
+    if _inode(path) != header.table_inode or not os.path.lexists(path + "-lock"):
         return None
     return _if_there(lambda: identity.open_published(path, header))
 
@@ -80,8 +72,7 @@ def _publish_vacuumed(path: str, header: SharedHeader, log: Log) -> None:
     The table is looked at without the lock file, which may be gone, or the old table's, and would
     lead to an older snapshot.
     """
-    words = header.words
-    if not words[WRITING] or not log.try_lock():
+    if not header.writing or not log.try_lock():
         return
     try:
         fd = _if_there(lambda: files.open_file(path, os.O_RDONLY))
@@ -93,9 +84,9 @@ def _publish_vacuumed(path: str, header: SharedHeader, log: Log) -> None:
             files.close(fd)
             raise
         try:
-            expected = (header.uuid, words[INCARNATION] + 1)
+            expected = (header.uuid, header.incarnation + 1)
             found = (table.meta.uuid, table.meta.incarnation)
-            if words[WRITING] and words[LOG_ID] == log.log_id and found == expected:
+            if header.writing and header.log_id == log.log_id and found == expected:
                 durability.sync_directory(os.path.dirname(path))
                 make_lock_file(path)
                 identity.publish_table(header, table)

@@ -18,8 +18,7 @@ import time
 from logstore._engine import affinity, identity, vacuum
 from logstore._engine.engine import Engine
 from logstore._engine.failures import start_thread
-from logstore._engine.frames import OFFSET_MAX
-from logstore._engine.header import LOG_FAILED, REPLACED, STATE, SYNCED, WRITING
+from logstore._engine.header import split
 from logstore._engine.log import FIRST_OFFSET
 from logstore._engine.threads import Signal
 
@@ -57,16 +56,16 @@ class Maintenance:
     def _run(self) -> None:
         affinity.run_on(self._processors)
         engine = self._engine
-        words = engine.header.words
-        self._last_state, self._since = words[STATE], time.monotonic()
+        header = engine.header
+        self._last_state, self._since = header.state, time.monotonic()
         self._checked = self._looked = self._since
-        self._epoch = self._last_state >> 32
+        self._epoch = split(self._last_state)[0]
         self._pause_s = 0.0  # before more is taken away, if there is more
         while True:
             try:
                 if self._wait(self._pause_s or min(engine.options.sync_interval_s, IDLE_S)):
                     break
-                if words[REPLACED]:
+                if header.replaced:
                     identity.let_go(engine)
                     break
                 self._tick(engine, time.monotonic())
@@ -77,40 +76,40 @@ class Maintenance:
     def _tick(self, engine: Engine, now: float) -> None:
         """Do the most urgent of what is due."""
         engine.close_retired()
-        words = engine.header.words
-        state = words[STATE]
+        header = engine.header
+        state = header.state
         if state != self._last_state:
             self._last_state, self._since = state, now
         if now - self._looked >= FILES_S:
             self._looked = now
             if identity.is_suspect(engine):
                 engine.exclusively(engine.verify_files, timeout_s=self._lock_s())
-        if words[LOG_FAILED] or (words[WRITING] and now - self._since >= STILL_S):
+        if header.log_failed or (header.writing and now - self._since >= STILL_S):
             # A peer died or failed in a write: taking the lock recovers.
             engine.exclusively(lambda: None, timeout_s=self._lock_s())
             return
         idle = now - self._since >= IDLE_S
-        if state & OFFSET_MAX > FIRST_OFFSET and idle and not engine.copy_defers(0):
+        if split(state)[1] > FIRST_OFFSET and idle and not engine.copy_defers(0):
             engine.compact(timeout_s=self._lock_s())
-            self._epoch = words[STATE] >> 32
+            self._epoch = header.epoch
             return
         self._tidy_up(engine, now, idle)
 
     def _tidy_up(self, engine: Engine, now: float, idle: bool) -> None:
         """Take away what has expired, flush, or vacuum."""
-        words = engine.header.words
+        header = engine.header
         looks = self._pause_s > 0 or now - self._checked >= CHECK_S
         self._pause_s = 0.0
         if looks:
             self._checked = now
             # Else there have been compactions, which take away as much, perhaps by another process
             # that does the same: one is enough.
-            if words[STATE] >> 32 == self._epoch:
+            if header.epoch == self._epoch:
                 self._pause_s = self._take_away(PAUSE_IDLE if idle else PAUSE_BUSY)
                 if idle:
-                    self._last_state = words[STATE]
-            self._epoch = words[STATE] >> 32
-        if words[SYNCED] < words[STATE] & OFFSET_MAX:
+                    self._last_state = header.state
+            self._epoch = header.epoch
+        if header.synced < header.committed:
             engine.exclusively(engine.flush, timeout_s=self._lock_s())
         elif looks and not self._pause_s and vacuum.is_due(engine):
             vacuum.vacuum(engine)

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from logstore._engine import threads
 from logstore._engine.frames import Entry
-from logstore._engine.header import SEQUENCE, SharedHeader
+from logstore._engine.header import SharedHeader
 from logstore._engine.overlay import Overlay
 from logstore._engine.reading import Reading
 
@@ -170,8 +170,8 @@ class Notifier:
         self._stopped = True
         self._wanted.set()
         if self._header is not None:
-            self._header.count(SEQUENCE)
-            self._header.publications.wake()
+            self._header.sequence.add_one()
+            self._header.sequence.wake()
         if self._thread is None or self._thread.ident != threading.get_ident():
             with self._serving:
                 pass
@@ -208,7 +208,7 @@ class Notifier:
                 if not self._is_wanted():
                     self._wanted.wait()
                     continue
-                seen = 0 if self._header is None else self._header.words32[SEQUENCE]
+                seen = 0 if self._header is None else self._header.sequence.value
                 try:
                     self._tell_changes()
                 except Exception:

@@ -15,12 +15,7 @@ from logstore._engine.counters import Counters
 from logstore._engine.engine import Engine
 from logstore._engine.failures import raise_open_error
 from logstore._engine.groups import commit_group
-from logstore._engine.header import (
-    LAST_TIME,
-    LOG_ID,
-    SYNCED,
-    SharedHeader,
-)
+from logstore._engine.header import SharedHeader
 from logstore._engine.joining import join
 from logstore._engine.lmdbfile import inspect_file
 from logstore._engine.log import FIRST_OFFSET, Log
@@ -129,11 +124,10 @@ def _open_alone(path: str, fd: int, options: Options, *, accept_log_loss: bool) 
             log, epoch, last_time_us = recover_alone(
                 path, table, options, counters, accept_log_loss=accept_log_loss
             )
-            words = header.words
             identity.publish_table(header, table)
-            words[LOG_ID] = log.log_id
-            words[SYNCED] = FIRST_OFFSET
-            words[LAST_TIME] = last_time_us
+            header.log_id = log.log_id
+            header.synced = FIRST_OFFSET
+            header.last_time_us = last_time_us
             header.publish(epoch, FIRST_OFFSET)
             header.end_rebuild(table.meta.uuid)
             # A conversion gives the lock up for a moment: another process may have been alone.

@@ -10,11 +10,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from logstore._engine.commit import nested_error
 from logstore._engine.counters import Counters
-from logstore._engine.frames import DELETED, HAD_RESULT, OFFSET_MAX, RESULT, Entry
+from logstore._engine.frames import DELETED, HAD_RESULT, RESULT, Entry
 from logstore._engine.options import Options
 from logstore._engine.overlay import Overlay
 from logstore._engine.records import Record
@@ -22,6 +22,14 @@ from logstore._engine.table import LISTING_KEYS, Table
 from logstore.errors import CorruptRecordError, StoreClosedError
 
 T = TypeVar("T")
+
+
+class LogState(NamedTuple):
+    """How far the log goes: its epoch, and the published and the synced offset."""
+
+    epoch: int
+    committed: int
+    synced: int
 
 
 class Reading(ABC):
@@ -50,8 +58,8 @@ class Reading(ABC):
         """Run a read on the table that is current."""
 
     @abstractmethod
-    def log_state(self) -> tuple[int, int]:
-        """The published state (epoch << 32 | committed offset) and the synced offset."""
+    def log_state(self) -> LogState:
+        """Return how far the log has been published and synced."""
 
     @abstractmethod
     def log_file_bytes(self) -> int:
@@ -152,10 +160,6 @@ class Reading(ABC):
                 return
 
     # -- facts ------------------------------------------------------------------------------
-
-    def log_end(self) -> int:
-        """The committed offset."""
-        return self.log_state()[0] & OFFSET_MAX
 
     def closed_error(self) -> StoreClosedError:
         """The error for any call on a closed store."""

@@ -25,12 +25,6 @@ from logstore._engine.copying import (
 )
 from logstore._engine.engine import Engine
 from logstore._engine.failures import raise_write_error
-from logstore._engine.header import (
-    HELD_BY_BACKUP,
-    HELD_BY_VACUUM,
-    LOG_FAILED,
-    WRITING,
-)
 from logstore._engine.log import FIRST_OFFSET
 from logstore._engine.overlay import Overlay
 from logstore._engine.pages import OvertakenError
@@ -81,7 +75,7 @@ def _attempt(engine: Engine) -> None:
     try:
         _copy_and_exchange(engine, temporary, fd)
     finally:
-        engine.let_compactions_go_on(HELD_BY_VACUUM)
+        engine.let_compactions_go_on("vacuum")
         if files.is_at(fd, temporary):  # else it is the table, or another vacuum's is there
             files.remove(temporary)
         files.close(fd)
@@ -89,16 +83,16 @@ def _attempt(engine: Engine) -> None:
 
 def _begin(engine: Engine, temporary: str) -> int:
     """The descriptor of the file for the copy; writer lock held."""
-    if is_taken(engine, HELD_BY_VACUUM, temporary):
+    if is_taken(engine, "vacuum", temporary):
         raise StoreBusyError(f"{engine.path}: another vacuum is running")
     if not engine.is_held():  # else another copy would begin again
         engine.fold()  # so that the copy begins with an empty log
-    engine.hold_compactions(HELD_BY_VACUUM)
+    engine.hold_compactions("vacuum")
     return take(engine, temporary)
 
 
 def _copy_and_exchange(engine: Engine, temporary: str, fd: int) -> None:
-    epoch = engine.log_state()[0] >> 32
+    epoch = engine.log_state().epoch
     synced = 0
 
     def pulse(written: int) -> None:
@@ -108,10 +102,10 @@ def _copy_and_exchange(engine: Engine, temporary: str, fd: int) -> None:
             synced = written
             durability.sync_data(fd)
 
-    copy_table(engine, HELD_BY_VACUUM, fd, pulse)
+    copy_table(engine, "vacuum", fd, pulse)
     durability.sync_file(fd)
     _check(engine, epoch)
-    engine.hold_compactions(HELD_BY_VACUUM)
+    engine.hold_compactions("vacuum")
     copy = open_copy(fd, temporary)
     try:
         folded = _fold_rounds(engine, copy)
@@ -124,7 +118,7 @@ def _check(engine: Engine, epoch: int) -> None:
     """Raise OvertakenError if there has been a compaction, StoreClosedError."""
     if engine.closed:
         raise engine.closed_error()
-    if engine.log_state()[0] >> 32 != epoch:
+    if engine.log_state().epoch != epoch:
         raise OvertakenError(f"{engine.path}: compacted during a vacuum")
 
 
@@ -138,7 +132,7 @@ def _fold_rounds(engine: Engine, copy: Table) -> int:
             break
         _fold_changes(copy, view, folded, count, copy.meta.epoch, copy.meta.incarnation)
         folded = count
-        engine.hold_compactions(HELD_BY_VACUUM)
+        engine.hold_compactions("vacuum")
     return folded
 
 
@@ -161,18 +155,18 @@ def _fold_changes(
 
 def _finish(engine: Engine, copy: Table, fd: int, folded: int) -> None:
     """The last round and the exchange; writer lock held."""
-    words = engine.header.words
+    header = engine.header
     path = engine.path
     view = engine.view()
     identity.verify(engine)
     if (
         view.epoch != copy.meta.epoch
         or not files.is_at(fd, path + "-vacuum")
-        or words[LOG_FAILED]  # which a compaction has to put right
+        or header.log_failed  # which a compaction has to put right
     ):
         raise OvertakenError(f"{engine.path}: compacted during a vacuum")
     epoch, incarnation = view.epoch + 1, engine.incarnation + 1
-    words[WRITING] = 1
+    header.writing = 1
     _fold_changes(copy, view, folded, len(view.changed), epoch, incarnation)
     copy.close()
     locks.try_lock(fd, shared=True)  # this process is present in the new file before it is there
@@ -211,8 +205,8 @@ def _copy_closed(engine: Engine, destination: str) -> None:
 
     def fill(fd: int) -> None:
         try:
-            copy_table(engine, HELD_BY_BACKUP, fd)
+            copy_table(engine, "backup", fd)
         finally:
-            engine.let_compactions_go_on(HELD_BY_BACKUP)
+            engine.let_compactions_go_on("backup")
 
     write_closed(destination, engine.table.fd, fill, log)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 from logstore._engine import shelter
-from logstore._engine.header import LAST_HOLDER, LOG_ID, RELEASES, WANTED, SharedHeader
+from logstore._engine.header import SharedHeader
 from logstore._engine.log import Log
 
 RECHECK_S = 0.01
@@ -36,49 +36,48 @@ class WriterLock:
         ``reopen`` opens the log that has taken the place of ``log``.
         """
         header, member = self._header, self._member
-        words, words32 = header.words, header.words32
-        if words32[WANTED]:
+        if header.wanted.value:
             self._let_others_go_first(deadline)
         while True:
-            seen = words32[RELEASES]
+            seen = header.releases.value
             if log.try_lock():
-                if words[LOG_ID] == log.log_id:
+                if header.log_id == log.log_id:
                     break
                 log.unlock()
                 log = reopen()
-                if words[LOG_ID] == log.log_id:
+                if header.log_id == log.log_id:
                     continue
             left = deadline - time.monotonic()
             if left <= 0:
-                if words32[WANTED] == member:
-                    words32[WANTED] = 0
+                if header.wanted.value == member:
+                    header.wanted.value = 0
                 return False
             shelter.check()
-            words32[WANTED] = member
+            header.wanted.value = member
             header.releases.wait(seen, min(left, RECHECK_S))
-        if words32[WANTED] == member:
-            words32[WANTED] = 0
+        if header.wanted.value == member:
+            header.wanted.value = 0
             header.wanted.wake()
         self._taken_at = time.monotonic()
         return True
 
     def _let_others_go_first(self, deadline: float) -> None:
-        header, words32 = self._header, self._header.words32
-        wanted = words32[WANTED]
-        if wanted and wanted != self._member and header.words[LAST_HOLDER] == self._member:
+        header = self._header
+        wanted = header.wanted.value
+        if wanted and wanted != self._member and header.last_holder == self._member:
             patience_s = min(max(FAIRNESS_S_MIN, self._held_s), FAIRNESS_S_MAX)
             header.wanted.wait(wanted, max(0.0, min(patience_s, deadline - time.monotonic())))
-            if words32[WANTED] == wanted:
-                words32[WANTED] = 0  # it may be dead: do not wait for it again
+            if header.wanted.value == wanted:
+                header.wanted.value = 0  # it may be dead: do not wait for it again
 
     def about_to_release(self) -> None:
         """Note who held the lock and how long; call it while the lock is still held."""
-        self._header.words[LAST_HOLDER] = self._member
+        self._header.last_holder = self._member
         self._held_s = time.monotonic() - self._taken_at
 
     def released(self) -> None:
         """Wake a process that waits for the lock; call it when the lock has been given back."""
         header = self._header
-        header.count(RELEASES)
-        if header.words32[WANTED]:
+        header.releases.add_one()
+        if header.wanted.value:
             header.releases.wake()

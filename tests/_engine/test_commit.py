@@ -17,7 +17,6 @@ from logstore._engine import commit as commit_module
 from logstore._engine import engine as engine_module
 from logstore._engine.commit import Committer
 from logstore._engine.frames import RESULT, Entry
-from logstore._engine.header import WRITING
 from logstore._engine.writes import Lookup, Write
 
 from .support import live
@@ -387,7 +386,7 @@ def test_what_comes_behind_a_failed_part_of_a_group_is_committed_after_a_recover
     engine = live(store)
 
     def fail(*_: object) -> None:
-        engine.header.words[WRITING] = 1  # as a compaction that fails amid its commit leaves it
+        engine.header.writing = 1  # as a compaction that fails amid its commit leaves it
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(engine, "fold_large", fail)
@@ -401,7 +400,7 @@ def test_what_comes_behind_a_failed_part_of_a_group_is_committed_after_a_recover
     assert small.error is None
     assert (store.status("a"), store.get_result("b")) == ("unknown", 2)
     assert store.stats().recoveries == 1
-    assert engine.header.words[WRITING] == 0
+    assert engine.header.writing == 0
 
 
 def test_a_group_for_which_the_log_has_no_room_fails_and_the_next_one_goes_on(

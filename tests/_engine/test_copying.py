@@ -14,7 +14,6 @@ import pytest
 import logstore
 from logstore._engine import copying, vacuum
 from logstore._engine.engine import COPY_LOG_FACTOR, HOLD_NS
-from logstore._engine.header import HELD_BY_VACUUM
 from logstore._engine.table import Table
 
 from .support import live
@@ -45,24 +44,24 @@ def test_a_copy_that_gets_on_puts_compactions_off_until_the_log_is_at_its_bound(
     store: logstore.Store,
 ) -> None:
     engine = live(store)
-    engine.hold_compactions(HELD_BY_VACUUM)
+    engine.hold_compactions("vacuum")
     bound = COMPACT_AT * COPY_LOG_FACTOR
-    while engine.header.words[HELD_BY_VACUUM]:
-        log_bytes = engine.log_end()
+    while engine.header.held_until_ns("vacuum"):
+        log_bytes = engine.log_state().committed
         compactions = compactions_after(store, 1000)
     assert compactions == 1
     assert bound - 2000 < log_bytes <= bound
     assert compactions_after(store, 3 * COMPACT_AT) >= 2  # it has lost: all is as usual
-    engine.hold_compactions(HELD_BY_VACUUM)
+    engine.hold_compactions("vacuum")
     assert compactions_after(store, 3 * COMPACT_AT) == 0  # it gets on all the same
-    engine.let_compactions_go_on(HELD_BY_VACUUM)
+    engine.let_compactions_go_on("vacuum")
     assert compactions_after(store, 3 * COMPACT_AT) >= 2
 
 
 def test_a_copy_that_has_stopped_puts_nothing_off(
     store: logstore.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    live(store).hold_compactions(HELD_BY_VACUUM)
+    live(store).hold_compactions("vacuum")
     now_ns = time.monotonic_ns
     monkeypatch.setattr(time, "monotonic_ns", lambda: now_ns() + HOLD_NS)
     assert compactions_after(store, 3 * COMPACT_AT) >= 2
@@ -70,12 +69,12 @@ def test_a_copy_that_has_stopped_puts_nothing_off(
 
 @pytest.mark.parametrize("word", [1, 1 << 62, (1 << 64) - 1])
 def test_a_header_that_is_damaged_puts_nothing_off(store: logstore.Store, word: int) -> None:
-    live(store).header.words[HELD_BY_VACUUM] = word
+    live(store).header.hold_until("vacuum", word)
     assert compactions_after(store, 3 * COMPACT_AT) >= 2
 
 
 def test_a_large_result_goes_through_the_log_while_a_copy_gets_on(store: logstore.Store) -> None:
-    live(store).hold_compactions(HELD_BY_VACUUM)
+    live(store).hold_compactions("vacuum")
     before = store.stats().compactions
     store.set_result("large", bytes(300_000))
     assert store.stats().compactions == before
@@ -136,7 +135,7 @@ def test_a_vacuum_that_goes_on_leaves_the_file_of_another_one_alone(
     store.set_result("a", 1)
     first, second = start_peer(store.path), start_peer(store.path)
     stop_in(first, "store.vacuum()")
-    live(store).header.words[HELD_BY_VACUUM] = 0  # the first one does not get on
+    live(store).header.hold_until("vacuum", 0)  # the first one does not get on
     stop_in(second, "store.vacuum()")
     first.resume()
     with pytest.raises(Exception, match="another vacuum is running") as refused:
@@ -306,13 +305,13 @@ def test_a_copys_file_that_this_process_may_not_open_is_another_users(
 ) -> None:
     engine = live(store)
     path = store.path + "-vacuum"
-    assert not copying.is_taken(engine, HELD_BY_VACUUM, path)
-    engine.hold_compactions(HELD_BY_VACUUM)
-    assert not copying.is_taken(engine, HELD_BY_VACUUM, path)
+    assert not copying.is_taken(engine, "vacuum", path)
+    engine.hold_compactions("vacuum")
+    assert not copying.is_taken(engine, "vacuum", path)
 
     def refuse(*_: object, **__: object) -> NoReturn:
         raise PermissionError(13, "Permission denied")
 
     with monkeypatch.context() as patch:
         patch.setattr("logstore._engine.files.open_file", refuse)
-        assert copying.is_taken(engine, HELD_BY_VACUUM, path)
+        assert copying.is_taken(engine, "vacuum", path)

@@ -19,7 +19,6 @@ import logstore
 from logstore._codec.values import encode_value
 from logstore._engine import durability, frames, locks, table
 from logstore._engine.frames import RESULT, Entry
-from logstore._engine.header import WRITING
 from logstore._engine.log import Log
 from logstore._engine.overlay import Overlay
 from logstore._engine.table import Table
@@ -252,7 +251,7 @@ def test_an_error_keeps_no_file_open_once_its_store_is_closed(
             }
             store.set_result("b", 1)
             if failing == "a recovery":
-                engine.header.words[WRITING] = 1
+                engine.header.writing = 1
             with monkeypatch.context() as patch:
                 patch.setattr(Table, "write", fail_to_write)
                 with contextlib.suppress(logstore.WriteError):

@@ -11,7 +11,7 @@ import pytest
 
 from logstore._engine import header as header_module
 from logstore._engine import system
-from logstore._engine.header import SIZE, STATE, W_MAGIC, W_READY, SharedHeader
+from logstore._engine.header import HELD_BY, SIZE, SharedHeader, Word
 
 UUID = bytes(range(16))
 
@@ -41,7 +41,8 @@ def test_a_rebuilt_header_is_live_and_knows_its_store(header: SharedHeader) -> N
     header.end_rebuild(UUID)
     assert header.is_live()
     assert header.uuid == UUID
-    assert header.words[STATE] == 3 << 32 | 5000
+    assert (header.epoch, header.committed) == (3, 5000)
+    assert header.state == 3 << 32 | 5000
 
 
 def test_a_rebuild_that_did_not_end_leaves_the_header_void(header: SharedHeader) -> None:
@@ -49,7 +50,7 @@ def test_a_rebuild_that_did_not_end_leaves_the_header_void(header: SharedHeader)
     header.end_rebuild(UUID)
     header.begin_rebuild()
     assert not header.is_live()
-    assert header.words[STATE] == 0
+    assert header.state == 0
 
 
 def test_each_rebuild_is_another_life(header: SharedHeader) -> None:
@@ -68,27 +69,27 @@ def test_a_header_of_an_earlier_boot_is_not_live(
     assert not header.is_live()
 
 
-@pytest.mark.parametrize("word", [W_MAGIC, W_READY])
-def test_a_header_with_a_wrong_first_word_is_not_live(header: SharedHeader, word: int) -> None:
+@pytest.mark.parametrize("field", ["magic", "ready"])
+def test_a_header_with_a_wrong_first_word_is_not_live(header: SharedHeader, field: str) -> None:
     header.begin_rebuild()
     header.end_rebuild(UUID)
-    header.words[word] ^= 1 << 7
+    setattr(header, field, getattr(header, field) ^ 1 << 7)
     assert not header.is_live()
 
 
 def test_two_mappings_of_one_file_see_each_other(header: SharedHeader, fd: int) -> None:
     other = SharedHeader(fd)
     header.publish(1, 4242)
-    assert other.words[STATE] == 1 << 32 | 4242
+    assert other.state == 1 << 32 | 4242
     other.close()
 
 
 def test_announce_wakes_a_thread_that_waits_for_a_publication(header: SharedHeader) -> None:
-    seen = header.words32[header_module.SEQUENCE]
+    seen = header.sequence.value
     woken = threading.Event()
 
     def wait() -> None:
-        while header.words32[header_module.SEQUENCE] == seen:
+        while header.sequence.value == seen:
             header.wait_for_publication(seen, 200)
         woken.set()
 
@@ -103,11 +104,11 @@ def test_who_announces_wakes_those_who_have_come_since_the_last_time_and_else_no
     header: SharedHeader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    monkeypatch.setattr(header.publications, "wake", lambda: calls.append(1))
+    monkeypatch.setattr(header.sequence, "wake", lambda: calls.append(1))
     header.announce()
     assert calls == []
     for number in (1, 2):
-        header.wait_for_publication(header.words32[header_module.SEQUENCE] - 1, 60)
+        header.wait_for_publication(header.sequence.value - 1, 60)
         header.announce()
         header.announce()
         assert len(calls) == number
@@ -115,29 +116,23 @@ def test_who_announces_wakes_those_who_have_come_since_the_last_time_and_else_no
 
 def test_waiting_for_a_sequence_that_has_passed_returns_at_once(header: SharedHeader) -> None:
     header.announce()
-    header.wait_for_publication(header.words32[header_module.SEQUENCE] - 1, 60)
+    header.wait_for_publication(header.sequence.value - 1, 60)
 
 
 def test_a_counter_wraps_at_32_bits_and_leaves_its_neighbours_alone(header: SharedHeader) -> None:
-    neighbour = header.words32[header_module.WANTED]
-    header.words32[header_module.RELEASES] = 0xFFFFFFFE
+    neighbour = header.wanted.value
+    header.releases.value = 0xFFFFFFFE
     for expected in (0xFFFFFFFF, 0, 1):
-        header.count(header_module.RELEASES)
-        assert header.words32[header_module.RELEASES] == expected
-    assert header.words32[header_module.WANTED] == neighbour
-
-
-HALF_WORDS = {"SEQUENCE", "WAITERS", "RELEASES", "WANTED"}
+        header.releases.add_one()
+        assert header.releases.value == expected
+    assert header.wanted.value == neighbour
 
 
 def test_the_words_lie_apart_from_the_words_that_processes_sleep_on() -> None:
-    indexes = {
-        name: value
-        for name, value in vars(header_module).items()
-        if isinstance(value, int) and name.isupper() and name not in ("SIZE", "MAGIC")
-    }
-    half = {indexes.pop(name) for name in HALF_WORDS}
-    assert len(half) == len(HALF_WORDS)
-    assert len(set(indexes.values())) == len(indexes)
-    assert (max(indexes.values()) + 1) * 8 <= min(half) * 4
-    assert (max(half) + 1) * 4 <= header_module.SIZE
+    words = [field.index for field in vars(SharedHeader).values() if isinstance(field, Word)]
+    words += HELD_BY.values()
+    half = {getattr(header_module, name) for name in ("SEQUENCE", "WAITERS", "RELEASES", "WANTED")}
+    assert sorted(words) == list(range(21))
+    assert len(half) == 4
+    assert (max(words) + 1) * 8 <= min(half) * 4
+    assert (max(half) + 1) * 4 <= SIZE

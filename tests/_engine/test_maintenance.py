@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,7 @@ import pytest
 import logstore
 from logstore import TaskProgress
 from logstore._engine import compaction, durability, identity, maintenance, vacuum
-from logstore._engine.frames import OFFSET_MAX
-from logstore._engine.header import LOG_FAILED, REPLACED, STATE, SYNCED, WRITING
+from logstore._engine.header import SharedHeader
 from logstore._engine.log import FIRST_OFFSET
 from logstore._engine.maintenance import IDLE_S, STILL_S, Maintenance
 from logstore._engine.threads import Signal
@@ -50,23 +50,33 @@ def test_a_wait_that_finds_no_memory_does_not_end_the_thread(
         monkeypatch.undo()
 
 
+@pytest.fixture
+def header() -> Iterator[SharedHeader]:
+    fd = os.memfd_create("header")
+    yield SharedHeader(fd)
+    os.close(fd)
+
+
 @pytest.mark.parametrize(
-    ("word", "states", "recoveries"),
+    ("field", "states", "recoveries"),
     [
-        (WRITING, (1, 2, 3, 4, 5), 0),  # writers get on: the lock is theirs
-        (WRITING, (1, 2, 2, 2, 2), 2),  # one has died
-        (LOG_FAILED, (1, 2, 3, 4, 5), 5),
+        ("writing", (1, 2, 3, 4, 5), 0),  # writers get on: the lock is theirs
+        ("writing", (1, 2, 2, 2, 2), 2),  # one has died
+        ("log_failed", (1, 2, 3, 4, 5), 5),
     ],
 )
 def test_a_write_that_is_under_way_is_left_alone_and_one_that_stands_still_recovered(
-    word: int, states: tuple[int, ...], recoveries: int, monkeypatch: pytest.MonkeyPatch
+    header: SharedHeader,
+    field: str,
+    states: tuple[int, ...],
+    recoveries: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now_s = 100.0
     monkeypatch.setattr(time, "monotonic", lambda: now_s)
-    words = dict.fromkeys((STATE, SYNCED, WRITING, LOG_FAILED, REPLACED), 0)
     monkeypatch.setattr(identity, "is_suspect", lambda engine: False)
-    words[word] = 1
-    words[SYNCED] = FIRST_OFFSET + 10  # nothing waits for a flush
+    setattr(header, field, 1)
+    header.synced = FIRST_OFFSET + 10  # nothing waits for a flush
     calls: list[str] = []
 
     def exclusively(work: Callable[[], None], timeout_s: float) -> None:
@@ -80,11 +90,11 @@ def test_a_write_that_is_under_way_is_left_alone_and_one_that_stands_still_recov
         now_s += 0.6 * STILL_S
         state = next(ticks, None)
         if state is not None:
-            words[STATE] = FIRST_OFFSET + state
+            header.publish(0, FIRST_OFFSET + state)
         return state is None
 
     engine: Any = SimpleNamespace(
-        header=SimpleNamespace(words=words),
+        header=header,
         options=SimpleNamespace(sync_interval_s=IDLE_S, write_timeout_s=1.0),
         close_retired=lambda: None,
         exclusively=exclusively,
@@ -100,15 +110,14 @@ def test_a_write_that_is_under_way_is_left_alone_and_one_that_stands_still_recov
 class Tidied:
     """Stands for an engine from which something has to be taken away in steps."""
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, header: SharedHeader, steps: int) -> None:
         self.left = steps
         self.now_s = 100.0
         self.waits: list[float] = []
         self.compacted_at: list[float] = []
-        self.words = dict.fromkeys((SYNCED, WRITING, LOG_FAILED, REPLACED), 0)
-        self.words[STATE] = 1 << 32 | FIRST_OFFSET
-        self.words[SYNCED] = FIRST_OFFSET
-        self.header = SimpleNamespace(words=self.words)
+        self.header = header
+        header.publish(1, FIRST_OFFSET)
+        header.synced = FIRST_OFFSET
         self.options = SimpleNamespace(sync_interval_s=IDLE_S, write_timeout_s=1.0)
         self.copies = False
         self.on_wait: Callable[[], None] = lambda: None
@@ -126,7 +135,7 @@ class Tidied:
         self.left -= 1
         self.compacted_at.append(self.now_s)
         self.now_s += 0.025
-        self.words[STATE] += 1 << 32
+        self.header.state += 1 << 32
 
     def wait(self, timeout: float) -> bool:
         self.now_s += timeout
@@ -145,9 +154,9 @@ class Tidied:
 
 
 def test_what_has_expired_goes_in_steps_while_idle_half_of_the_time_left_to_others(
-    monkeypatch: pytest.MonkeyPatch,
+    header: SharedHeader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = Tidied(100)
+    engine = Tidied(header, 100)
     engine.run(monkeypatch)
     assert engine.left == 0
     first = next(i for i, wait in enumerate(engine.waits) if wait == pytest.approx(0.025))
@@ -156,13 +165,13 @@ def test_what_has_expired_goes_in_steps_while_idle_half_of_the_time_left_to_othe
 
 
 def test_beside_writers_a_step_takes_a_small_part_of_the_time(
-    monkeypatch: pytest.MonkeyPatch,
+    header: SharedHeader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = Tidied(100)
+    engine = Tidied(header, 100)
 
     def write() -> None:
-        engine.words[STATE] += 40
-        engine.words[SYNCED] = engine.words[STATE] & OFFSET_MAX
+        engine.header.state += 40
+        engine.header.synced = engine.header.committed
 
     engine.on_wait = write
     engine.run(monkeypatch)
@@ -172,19 +181,23 @@ def test_beside_writers_a_step_takes_a_small_part_of_the_time(
     assert max(steps) <= 21 * 0.025 + 0.001
 
 
-def test_one_process_that_takes_away_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = Tidied(100)
+def test_one_process_that_takes_away_is_enough(
+    header: SharedHeader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Tidied(header, 100)
 
     def compact_elsewhere() -> None:
-        engine.words[STATE] += 1 << 32
+        engine.header.state += 1 << 32
 
     engine.on_wait = compact_elsewhere
     engine.run(monkeypatch)
     assert engine.left == 100
 
 
-def test_nothing_is_taken_away_while_a_copy_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = Tidied(100)
+def test_nothing_is_taken_away_while_a_copy_is_made(
+    header: SharedHeader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Tidied(header, 100)
     engine.copies = True
     engine.run(monkeypatch)
     assert engine.left == 100

@@ -15,7 +15,6 @@ import logstore
 from logstore._engine import commit, durability, joining, locks, presence
 from logstore._engine.commit import Committer
 from logstore._engine.frames import RESULT, Entry
-from logstore._engine.header import HELD_BY_CHECK, INCARNATION, STATE, WRITING
 from logstore._engine.log import Log
 from logstore._engine.overlay import Overlay
 from logstore._engine.table import Table
@@ -227,14 +226,14 @@ def test_a_vacuumed_table_that_cannot_be_opened_is_tried_again_if_there_is_a_new
     engine = live(store)
 
     def fail(*_: object, **__: object) -> NoReturn:
-        engine.header.words[INCARNATION] += moved
+        engine.header.incarnation += moved
         raise logstore.OpenError("no table")
 
     with monkeypatch.context() as patch:
         patch.setattr("logstore._engine.identity.Table", fail)
         if moved:
             engine._follow_table()
-            engine.header.words[INCARNATION] -= 1
+            engine.header.incarnation -= 1
         else:
             with pytest.raises(logstore.OpenError, match="no table"):
                 engine._follow_table()
@@ -307,7 +306,7 @@ def test_a_joiner_publishes_no_table_while_a_process_is_at_work_or_if_there_is_n
     store_path, header = joined(store)
     other = tmp_path_factory.mktemp("other") / "app.db"
     logstore.open(other).close()
-    header.words[WRITING] = 1
+    header.writing = 1
     before = list(header.words)
     mine = Log.open(store_path + "-log", header.uuid)
     theirs = Log.open(store_path + "-log", header.uuid)
@@ -319,7 +318,7 @@ def test_a_joiner_publishes_no_table_while_a_process_is_at_work_or_if_there_is_n
     assert joining._inode(store_path + "-none") == 0
     mine.close()
     assert list(header.words) == before
-    header.words[WRITING] = 0
+    header.writing = 0
 
 
 def test_a_lock_that_cannot_be_had_leaves_no_descriptor(
@@ -342,8 +341,8 @@ def test_a_copy_of_a_closed_store_holds_nothing(open_store: Stores) -> None:
     engine = live(store)
     store.close()
     with pytest.raises(logstore.StoreClosedError):
-        engine.hold_compactions(HELD_BY_CHECK)
-    engine.let_compactions_go_on(HELD_BY_CHECK)
+        engine.hold_compactions("check")
+    engine.let_compactions_go_on("check")
 
 
 def test_a_thread_that_looks_at_the_header_of_a_store_that_is_closed_meets_no_unmapped_page(
@@ -354,15 +353,15 @@ def test_a_thread_that_looks_at_the_header_of_a_store_that_is_closed_meets_no_un
 
     store = logstore.open(path)
     header = live(store).header
-    words, publications = header.words, header.publications
+    sequence = header.sequence
     assert mappings() == 1
     store.close()
     assert mappings() == 0
-    assert words[STATE] == 0
-    words[STATE] = 1  # which no other process sees
-    publications.wait(1, 0)
+    assert header.state == 0
+    header.state = 1  # which no other process sees
+    sequence.wait(1, 0)
     with logstore.open(path) as again:
-        assert live(again).header.words[STATE] > 1
+        assert live(again).header.state > 1
 
 
 def test_progress_alone_over_the_limit_is_kept(open_store: Stores) -> None:
@@ -395,9 +394,9 @@ def test_what_is_no_table_beside_a_live_header_is_an_error_and_leaves_no_descrip
     header = live(store).header
     mine = Log.open(store.path + "-log", header.uuid)
     before = sorted(os.listdir("/proc/self/fd"))
-    header.words[WRITING] = 1
+    header.writing = 1
     with pytest.raises(logstore.NotAStoreError):
         joining._publish_vacuumed(str(junk), header, mine)
-    header.words[WRITING] = 0
+    header.writing = 0
     assert sorted(os.listdir("/proc/self/fd")) == before
     mine.close()

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 import logstore
-from logstore._engine import durability, files, header, joining, locks, opening, recovery
+from logstore._engine import durability, files, joining, locks, opening, recovery
 from logstore._engine import table as table_module
 from logstore._engine.compaction import fold_into
+from logstore._engine.header import SharedHeader
 from logstore._engine.log import Log
 from logstore._engine.table import Table
 
@@ -279,7 +280,7 @@ def test_an_opening_that_fails_is_an_error_and_the_next_one_succeeds(
         "make_lock_file": table_module,
         "Log.create": Log,
         "fold_into": recovery,
-        "end_rebuild": header.SharedHeader,
+        "end_rebuild": SharedHeader,
     }
     before = os.listdir("/proc/self/fd")
     with monkeypatch.context() as patch:
@@ -401,12 +402,12 @@ def test_joining_that_fails_at_the_end_leaves_no_descriptor(
 
 def test_a_header_that_is_not_live_is_not_joined(path: Path, open_store: Stores) -> None:
     store = open_store(path)
-    words = live(store).header.words
-    words[header.W_READY] = 0
+    header = live(store).header
+    header.ready = 0
     fd = os.open(f"{path}-shm", os.O_RDWR)
     assert locks.try_lock(fd, shared=True)
     assert joining.join(str(path), fd, live(store).options) is None
-    words[header.W_READY] = 1
+    header.ready = 1
     os.close(fd)
 
 

@@ -15,7 +15,6 @@ import logstore
 from logstore import TaskProgress
 from logstore._engine import copying, files, vacuum
 from logstore._engine.engine import HOLD_NS
-from logstore._engine.header import HELD_BY_VACUUM
 from logstore._engine.table import Table
 
 from .support import live
@@ -82,7 +81,7 @@ def test_compactions_are_put_off_while_a_vacuum_copies(
     store.vacuum()
     assert before[0] == before[1]
     assert len(list(store.tasks())) == 60
-    assert live(store).header.words[HELD_BY_VACUUM] == 0
+    assert live(store).header.held_until_ns("vacuum") == 0
 
 
 def test_other_processes_take_over_the_new_file_on_their_next_operation(
@@ -237,7 +236,7 @@ def test_a_vacuum_that_fails_leaves_the_store_as_it_was(
         store.vacuum()
     monkeypatch.undo()
     assert not os.path.exists(store.path + "-vacuum")
-    assert live(store).header.words[HELD_BY_VACUUM] == 0
+    assert live(store).header.held_until_ns("vacuum") == 0
     assert store.get_result("a") == 1
     store.vacuum()
     assert store.stats().vacuums == 1
@@ -330,7 +329,8 @@ def test_a_reader_does_not_take_over_a_table_beside_the_lock_file_of_the_one_bef
 
 
 DIES_BEHIND_ITS_RENAME = """
-from logstore._engine import durability, files, header, table
+from logstore._engine import durability, files, table
+from logstore._engine.header import SharedHeader
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 def remove(path, real=files.remove):
@@ -358,9 +358,9 @@ MOMENTS = {
     "before there is a lock file": "files.remove = remove",
     "before the lock file has a size": "durability.allocate = die",
     "before its transaction is told": "table.open_environment = die",
-    "before its inode is told": "Words.last = header.TABLE_TXN",
-    "before its incarnation is told": "Words.last = header.TABLE_INODE",
-    "before its epoch is told": "Words.last = header.INCARNATION",
+    "before its inode is told": "Words.last = SharedHeader.table_txn.index",
+    "before its incarnation is told": "Words.last = SharedHeader.table_inode.index",
+    "before its epoch is told": "Words.last = SharedHeader.incarnation.index",
 }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from logstore._engine.header import LAST_HOLDER, LOG_ID, WANTED, SharedHeader
+from logstore._engine.header import SharedHeader
 from logstore._engine.log import FIRST_OFFSET, Log
 from logstore._engine.writerlock import FAIRNESS_S_MAX, FAIRNESS_S_MIN, WriterLock
 
@@ -22,7 +22,7 @@ UUID = bytes(range(16))
 def header(tmp_path: Path) -> Iterator[SharedHeader]:
     fd = os.open(tmp_path / "app.db-shm", os.O_RDWR | os.O_CREAT)
     header = SharedHeader(fd)
-    header.words[LOG_ID] = 5
+    header.log_id = 5
     yield header
     header.close()
     os.close(fd)
@@ -68,13 +68,13 @@ def test_who_waits_is_woken_by_the_release(
 
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()
-    while not header.words32[WANTED]:
+    while not header.wanted.value:
         time.sleep(0.001)
     assert not taken.is_set()
     give_back(mine, logs[0])
     assert taken.wait(LONG_S)
     thread.join()
-    assert header.words32[WANTED] == 0
+    assert header.wanted.value == 0
     assert not take(mine, logs[0], 0.02)
     give_back(theirs, logs[1])
 
@@ -95,12 +95,12 @@ def test_the_last_holder_lets_a_waiter_go_first_for_as_long_as_it_held_the_lock(
     assert lock.acquire(logs[0], now_s + 1, refuse)
     now_s += held_s
     give_back(lock, logs[0])
-    header.words32[WANTED] = 7  # a process that is slow to wake up, or dead
+    header.wanted.value = 7  # a process that is slow to wake up, or dead
     waits = []
     monkeypatch.setattr(header.wanted, "wait", lambda *asked: waits.append(asked))
     assert lock.acquire(logs[0], now_s + 1, refuse)
     assert waits == [(7, pytest.approx(patience_s))]
-    assert header.words32[WANTED] == 0  # it is not waited for again
+    assert header.wanted.value == 0  # it is not waited for again
     give_back(lock, logs[0])
     assert lock.acquire(logs[0], now_s + 1, refuse)
     give_back(lock, logs[0])
@@ -111,7 +111,7 @@ def test_who_has_its_turn_ends_the_patience_of_the_last_holder(
     header: SharedHeader, logs: tuple[Log, Log]
 ) -> None:
     lock = WriterLock(header)
-    header.words32[WANTED] = member = lock._member
+    header.wanted.value = member = lock._member
     waiting, woken = threading.Event(), threading.Event()
 
     def wait() -> None:
@@ -136,10 +136,10 @@ def test_who_gives_up_leaves_no_claim_and_is_not_the_last_holder(
     mine, theirs = WriterLock(header), WriterLock(header)
     assert take(mine, logs[0])
     assert not take(theirs, logs[1], 0.02)
-    assert (header.words32[WANTED], header.words[LAST_HOLDER]) == (0, 0)
+    assert (header.wanted.value, header.last_holder) == (0, 0)
     assert not take(theirs, logs[1], 0.02)
     give_back(mine, logs[0])
-    assert header.words[LAST_HOLDER] == mine._member
+    assert header.last_holder == mine._member
 
 
 def test_the_patience_with_others_ends_at_the_deadline(
@@ -151,7 +151,7 @@ def test_the_patience_with_others_ends_at_the_deadline(
     assert lock.acquire(logs[0], now_s + 1, refuse)
     now_s += 3
     give_back(lock, logs[0])
-    header.words32[WANTED] = 7
+    header.wanted.value = 7
     waits = []
     monkeypatch.setattr(header.wanted, "wait", lambda *asked: waits.append(asked))
     assert lock.acquire(logs[0], now_s + 0.01, refuse)
@@ -165,7 +165,7 @@ def test_who_has_not_held_the_lock_last_does_not_stand_back(
     def wait(*_: object) -> None:
         raise AssertionError("it stands back")
 
-    header.words32[WANTED] = 7
+    header.wanted.value = 7
     monkeypatch.setattr(header.wanted, "wait", wait)
     lock = WriterLock(header)
     assert take(lock, logs[0])

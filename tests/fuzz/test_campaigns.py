@@ -40,8 +40,8 @@ class Fault(NamedTuple):
 NO_FLUSH = Fault("log.py", "        durability.sync_data(self.fd)\n", "        pass\n")
 STALE_READER = Fault(
     "engine.py",
-    "        if overlay.state == self.header.words[STATE]:\n            return overlay\n",
-    "        if self.header.words[STATE]:\n            return overlay\n",
+    "        if overlay.state == self.header.state:\n            return overlay\n",
+    "        if self.header.state:\n            return overlay\n",
 )
 ERROR_IS_LOST = Fault(
     "groups.py",

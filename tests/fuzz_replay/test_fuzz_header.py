@@ -20,7 +20,7 @@ FAULTS: dict[str, list[tuple[str, str, str]]] = {
     "the header of an earlier boot is trusted": [
         (
             "header.py",
-            "            and (words[W_BOOT], words[W_BOOT + 1]) == _halves(system.boot_id())\n",
+            "            and (self.boot_low, self.boot_high) == _halves(system.boot_id())\n",
             "",
         ),
     ],
@@ -30,12 +30,12 @@ FAULTS: dict[str, list[tuple[str, str, str]]] = {
     "of an interrupted append only the word is cleared": [
         (
             "engine.py",
-            "        return bool(words[WRITING] or words[LOG_FAILED])\n",
-            "        words[WRITING] = 0\n        return bool(words[LOG_FAILED])\n",
+            "        return bool(header.writing or header.log_failed)\n",
+            "        header.writing = 0\n        return bool(header.log_failed)\n",
         ),
     ],
     "a table that was replaced is not noticed": [
-        ("joining.py", "if _inode(path) != header.words[TABLE_INODE] or not", "if not"),
+        ("joining.py", "if _inode(path) != header.table_inode or not", "if not"),
         (
             "identity.py",
             "    found = (table.meta.incarnation, table.inode, table.meta.uuid)\n",
@@ -43,7 +43,7 @@ FAULTS: dict[str, list[tuple[str, str, str]]] = {
         ),
     ],
     "a store whose files were replaced is joined": [
-        ("joining.py", "if header.is_live() and not words[REPLACED]:", "if header.is_live():"),
+        ("joining.py", "if header.is_live() and not header.replaced:", "if header.is_live():"),
     ],
     "the table of a dead vacuum is not joined": [
         ("joining.py", "                _publish_vacuumed(path, header, log)\n", ""),
