@@ -25,11 +25,11 @@ from logstore._engine.writes import Write
 from logstore._handle import Handle
 from logstore._loops import handover, waiters
 from logstore.aio import INLINE_BYTES
-from tests._engine.support import editing
+from tests.support.fileformat import editing
 from tests.support.forked import run_in_fork
 
 if TYPE_CHECKING:
-    from tests.conftest import Peer
+    from tests.support.peers import Peer
 
 LONG_S = 100.0
 FORK = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")

@@ -30,7 +30,8 @@ from logstore._engine.log import FIRST_OFFSET
 from tests.support.forked import run_in_fork
 
 if TYPE_CHECKING:
-    from tests.conftest import Peer, Stores
+    from tests.support.peers import Peer
+    from tests.support.stores import Stores
 
 CHILD_S = 250
 

@@ -26,14 +26,15 @@ from hypothesis import strategies as st
 
 import logstore
 from logstore import TaskProgress
-from logstore._engine import clock, maintenance
-from logstore._engine.compaction import GONE_KEPT_US
-from logstore._engine.frames import TIME_MAX
 from logstore.types import Status
+from tests.support.fileformat import TIME_MAX
+from tests.support.inside import no_idle_compaction
 
 SECOND_US = 1_000_000
 START_US = 1_800_000_000 * SECOND_US
 YEAR_S = 365 * 86400
+WALL_MAX_US = TIME_MAX - 10**9 * SECOND_US  # a later clock counts as this
+GONE_KEPT_US = 86400 * SECOND_US
 IDS = ("a", "b")
 STATUSES: tuple[Status, ...] = ("ready", "running", "deleted", "expired")
 FIXED_S = {"1970": 10, "1950": -20 * YEAR_S, "9990": 8020 * YEAR_S}
@@ -90,7 +91,7 @@ class Model:
 
     @property
     def now_us(self) -> int:
-        return min(max(self.wall_us, 1), clock.WALL_MAX)
+        return min(max(self.wall_us, 1), WALL_MAX_US)
 
     def write(self) -> float:
         self.record_us = max(self.record_us, self.now_us) + 1
@@ -248,7 +249,7 @@ def running() -> Iterator[Run]:
     try:
         with (
             mock.patch.object(time, "time_ns", model.time_ns),
-            mock.patch.object(maintenance, "IDLE_S", 1e6),
+            no_idle_compaction(),
         ):
             run = Run(directory, model)
             try:

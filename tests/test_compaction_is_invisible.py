@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 import logstore
 from logstore import TaskProgress
-from logstore._engine import maintenance
+from tests.support.inside import no_idle_compaction
 
 IDS = ("a", "b", "c")
 START_NS = 1_700_000_000_000_000_000
@@ -143,7 +143,7 @@ def test_compactions_and_vacuums_are_invisible(
     pair = Pair()
     with (
         tempfile.TemporaryDirectory(prefix="logstore-pair-", dir=MEMORY) as directory,
-        mock.patch.object(maintenance, "IDLE_S", 1e6),
+        no_idle_compaction(),
         mock.patch.object(time, "time_ns", pair.time_ns),
         pair.open(f"{directory}/compacted.db") as pair.compacted,
         pair.open(f"{directory}/plain.db") as pair.plain,

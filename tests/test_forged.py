@@ -17,7 +17,7 @@ from logstore._engine import frames, records
 from logstore._engine.frames import HEADER_BYTES, RESULT, TIME_MAX, Entry
 from logstore._engine.records import TIME, Mark
 from logstore._handle import Mode
-from tests._engine.support import editing
+from tests.support.fileformat import editing
 
 LAST_US = 1_700_000_000_000_000
 FORGED = {

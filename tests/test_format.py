@@ -20,7 +20,7 @@ from logstore._engine.frames import Entry
 from logstore._engine.listing import utc
 
 if TYPE_CHECKING:
-    from tests.conftest import Stores
+    from tests.support.stores import Stores
 
 TEXT = Path(logstore.__file__).with_name("FORMAT.md").read_text(encoding="utf-8")
 GOLDEN = Path(__file__).with_name("golden")

@@ -28,8 +28,8 @@ from logstore._codec.values import decode_value
 from logstore._engine import durability, frames
 from logstore._engine.table import Table
 from logstore.progress import decode_progress
+from tests.support.peers import ROOT
 
-TRACED = Path(__file__).parent / "support" / "traced.py"
 STEADY = 500
 
 
@@ -63,8 +63,10 @@ def trace(directory: Path, what: str) -> list[Call]:
     output = directory / "trace"
     names = ",".join([*sorted(_WRITES), *CALLS])
     command = ["strace", "-f", "-y", "-s", "64", "-e", f"trace={names}", "-o", str(output)]
-    script = [sys.executable, str(TRACED), what, str(directory / "app.db")]
-    subprocess.run([*command, *script], check=True, stdout=subprocess.DEVNULL, timeout=250)
+    script = [sys.executable, "-m", "tests.support.traced", what, str(directory / "app.db")]
+    subprocess.run(
+        [*command, *script], cwd=ROOT, check=True, stdout=subprocess.DEVNULL, timeout=250
+    )
     return list(parse(output.read_text(), str(directory)))
 
 

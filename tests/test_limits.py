@@ -21,11 +21,11 @@ import pytest
 
 import logstore
 from logstore._engine import lmdbfile, system
-
-from ._engine.support import live
+from tests.support.inside import live
 
 if TYPE_CHECKING:
-    from tests.conftest import Peer, Stores
+    from tests.support.peers import Peer
+    from tests.support.stores import Stores
 
 CHILD_S = 250
 

@@ -25,7 +25,7 @@ from logstore._engine.table import Table
 from tests.support.forked import run_in_fork
 
 if TYPE_CHECKING:
-    from tests.conftest import Peer
+    from tests.support.peers import Peer
 
 WAIT_S = 100.0
 
@@ -121,7 +121,7 @@ def test_a_process_that_comes_when_the_header_was_removed_is_not_alone(
 ) -> None:
     """It waits until the processes with the old header have noticed and let go."""
     peer = start_peer()
-    peer.run("maintenance.FILES_S = maintenance.IDLE_S = 1e9")
+    peer.run("inside.files_looked_at_every(1e9).start()")
     peer.open(path)
     peer.run("store.set_result('a', 1)")
     os.unlink(f"{path}-shm")

@@ -21,7 +21,8 @@ from tests.support.forked import run_in_fork
 from tests.support.guarded import touched_without
 
 if TYPE_CHECKING:
-    from tests.conftest import Clock, Peer, Stores
+    from tests.support.peers import Peer
+    from tests.support.stores import Clock, Stores
 
 HALF = TaskProgress(0.5, "half-way")
 LONG_S = 30  # what must happen happens long before

@@ -32,7 +32,7 @@ from hypothesis.stateful import (
 
 import logstore
 from logstore import TaskProgress
-from logstore._engine import maintenance
+from tests.support.inside import no_idle_compaction
 
 IDS = ("a", "b", "c", "d", "e\u00e9", "f" * 480)
 ids = st.sampled_from(IDS)
@@ -69,7 +69,8 @@ class StoreMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(maintenance, "IDLE_S", 1e6)
+        self.quiet = no_idle_compaction()
+        self.quiet.start()
         self.now = 0.0
         real = time.time_ns
         self.patch.setattr(time, "time_ns", lambda: real() + int(self.now * 1e9))
@@ -303,6 +304,7 @@ class StoreMachine(RuleBasedStateMachine):
         finally:
             self.close_all()
             self.patch.undo()
+            self.quiet.stop()
             shutil.rmtree(self.directory)
 
 

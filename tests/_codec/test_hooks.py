@@ -19,7 +19,7 @@ from logstore._codec.tags import TAG_HOOKED
 from logstore._codec.values import MAX_DEPTH, decode_value, encode_value
 
 if TYPE_CHECKING:
-    from tests.conftest import Stores
+    from tests.support.stores import Stores
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,11 +14,12 @@ from logstore._engine import durability, records
 from logstore._engine.frames import RESULT, Entry, checksum_seed
 from logstore._engine.log import FIRST_OFFSET
 from logstore._engine.records import EXPIRY, TIME, Mark
-
-from .support import editing, live
+from tests.support.fileformat import editing
+from tests.support.inside import live
 
 if TYPE_CHECKING:
-    from tests.conftest import Peer, Stores
+    from tests.support.peers import Peer
+    from tests.support.stores import Stores
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from logstore._engine.frames import DELETED, EXPIRED, RESULT, TIME_MAX, Entry
 from logstore._engine.states import is_running
 
 if TYPE_CHECKING:
-    from tests.conftest import Clock, Stores
+    from tests.support.stores import Clock, Stores
 
 YEAR_S = 365 * 86400
 END_OF_TIME_S = 253_402_300_800

@@ -11,8 +11,7 @@ import pytest
 import logstore
 from logstore._engine import closedcopy, durability
 from logstore._engine.overlay import Overlay
-
-from .support import live
+from tests.support.inside import live
 
 if TYPE_CHECKING:
     from logstore._engine.engine import Engine

@@ -18,8 +18,7 @@ from logstore._engine import engine as engine_module
 from logstore._engine.commit import Committer
 from logstore._engine.frames import RESULT, Entry
 from logstore._engine.writes import Lookup, Write
-
-from .support import live
+from tests.support.inside import live
 
 LONG_S = 100.0
 

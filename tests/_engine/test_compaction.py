@@ -21,11 +21,11 @@ from logstore._engine.options import Retention
 from logstore._engine.records import TIME, Mark
 from logstore._engine.table import GONE, IDS, RESULTS, RUNNING, Table
 from logstore._engine.table import PROGRESS as PROGRESSES
-
-from .support import live
+from tests.support.inside import live
 
 if TYPE_CHECKING:
-    from tests.conftest import Clock, Peer, Stores
+    from tests.support.peers import Peer
+    from tests.support.stores import Clock, Stores
 
 HALF = TaskProgress(0.5)
 

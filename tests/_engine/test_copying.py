@@ -15,11 +15,11 @@ import logstore
 from logstore._engine import copying, vacuum
 from logstore._engine.engine import COPY_LOG_FACTOR, HOLD_NS
 from logstore._engine.table import Table
-
-from .support import live
+from tests.support.inside import live
 
 if TYPE_CHECKING:
-    from tests.conftest import Peer, PeerError, Stores
+    from tests.support.peers import Peer, PeerError
+    from tests.support.stores import Stores
 
 COMPACT_AT = 1 << 14
 

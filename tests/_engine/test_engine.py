@@ -22,11 +22,12 @@ from logstore._engine.frames import RESULT, Entry
 from logstore._engine.log import Log
 from logstore._engine.overlay import Overlay
 from logstore._engine.table import Table
-
-from .support import A_WRITE_WHOSE_FLUSH_FAILS, live
+from tests.support.boundary import A_WRITE_WHOSE_FLUSH_FAILS
+from tests.support.inside import live
 
 if TYPE_CHECKING:
-    from tests.conftest import Peer, Stores
+    from tests.support.peers import Peer
+    from tests.support.stores import Stores
 
 LONG_S = 100.0
 

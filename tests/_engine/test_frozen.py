@@ -13,7 +13,7 @@ import logstore
 from logstore._engine.frozen import FrozenEngine, is_in_use
 
 if TYPE_CHECKING:
-    from tests.conftest import Peer
+    from tests.support.peers import Peer
 
 CrashCopy = Callable[[logstore.Store], Path]
 

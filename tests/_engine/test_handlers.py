@@ -21,7 +21,7 @@ from logstore._engine.reading import Reading
 from logstore._engine.table import Table
 
 if TYPE_CHECKING:
-    from tests.conftest import Stores
+    from tests.support.stores import Stores
 
 UUID = bytes(16)
 

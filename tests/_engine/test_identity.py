@@ -16,14 +16,13 @@ import pytest
 import logstore
 from logstore._engine import locks, maintenance
 from logstore._engine.table import Table
-
-from .support import live
+from tests.support.inside import live
 
 if TYPE_CHECKING:
-    from tests.conftest import Peer
+    from tests.support.peers import Peer
 
 NEVER_S = 1e9
-STILL = f"maintenance.FILES_S = maintenance.IDLE_S = {NEVER_S}"
+STILL = f"inside.files_looked_at_every({NEVER_S}).start()"
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from logstore._engine.table import Table, Txn
 from logstore.types import Status
 
 if TYPE_CHECKING:
-    from tests.conftest import Clock
+    from tests.support.stores import Clock
 
 
 def ids_of(store: logstore.Store, status: Status) -> set[str]:

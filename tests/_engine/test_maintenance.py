@@ -21,7 +21,7 @@ from logstore._engine.maintenance import IDLE_S, STILL_S, Maintenance
 from logstore._engine.threads import Signal
 
 if TYPE_CHECKING:
-    from tests.conftest import Clock
+    from tests.support.stores import Clock
 
 
 def test_a_wait_that_finds_no_memory_does_not_end_the_thread(

@@ -19,11 +19,12 @@ from logstore._engine.log import Log
 from logstore._engine.overlay import Overlay
 from logstore._engine.table import Table
 from logstore._engine.writes import Pop, Write
-
-from .support import A_WRITE_WHOSE_FLUSH_FAILS, live
+from tests.support.boundary import A_WRITE_WHOSE_FLUSH_FAILS
+from tests.support.inside import live
 
 if TYPE_CHECKING:
-    from tests.conftest import Peer, Stores
+    from tests.support.peers import Peer
+    from tests.support.stores import Stores
 
 
 class Alarm(TimeoutError):

@@ -19,7 +19,8 @@ from tests.support.forked import run_in_fork
 from tests.support.guarded import touched_without
 
 if TYPE_CHECKING:
-    from tests.conftest import Peer, Stores
+    from tests.support.peers import Peer
+    from tests.support.stores import Stores
 
 LONG_S = 60
 POLL_S = 0.5  # what a reader that looks now and then would need

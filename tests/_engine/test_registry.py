@@ -15,11 +15,10 @@ from logstore import _handle as handle_module
 from logstore._engine import compaction, files, locks, registry
 from logstore._engine import table as table_module
 from logstore._handle import Mode
-
-from .support import live
+from tests.support.inside import live
 
 if TYPE_CHECKING:
-    from tests.conftest import Stores
+    from tests.support.stores import Stores
 
 FORK = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 

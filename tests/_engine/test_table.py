@@ -18,11 +18,11 @@ from logstore._engine.compaction import fold_into
 from logstore._engine.frames import PROGRESS, RESULT, Entry
 from logstore._engine.records import Mark
 from logstore._engine.table import RESULTS, RUNNING, Table
-
-from .support import live
+from tests.support.inside import live
 
 if TYPE_CHECKING:
-    from tests.conftest import Clock, Peer, Stores
+    from tests.support.peers import Peer
+    from tests.support.stores import Clock, Stores
 
 UUID = bytes(range(16))
 

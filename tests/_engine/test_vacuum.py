@@ -16,11 +16,11 @@ from logstore import TaskProgress
 from logstore._engine import copying, files, vacuum
 from logstore._engine.engine import HOLD_NS
 from logstore._engine.table import Table
-
-from .support import live
+from tests.support.inside import live
 
 if TYPE_CHECKING:
-    from tests.conftest import Peer, PeerError, Stores
+    from tests.support.peers import Peer, PeerError
+    from tests.support.stores import Stores
 
 
 def during_copy(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:

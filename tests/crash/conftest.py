@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness import Victims, build_faults, victims_of
+from tests.support.victims import Victims, build_faults, victims_of
 
 
 @pytest.fixture(scope="session")

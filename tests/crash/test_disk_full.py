@@ -14,15 +14,11 @@ from typing import BinaryIO, NoReturn
 import pytest
 
 import logstore
-from logstore._engine import maintenance
 
 MEGABYTE = 1 << 20
 
 
-@pytest.fixture(autouse=True)
-def no_background_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else the store may be compacted while the disk is being filled, and need no space then."""
-    monkeypatch.setattr(maintenance, "IDLE_S", 1e6)
+pytestmark = pytest.mark.usefixtures("no_idle_compaction")
 
 
 def mount(*command: str) -> None:

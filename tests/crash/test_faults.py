@@ -17,9 +17,8 @@ from typing import NamedTuple
 import pytest
 
 import logstore
-from logstore._engine import durability, maintenance
-
-from .harness import (
+from logstore._engine import durability
+from tests.support.victims import (
     COUNT,
     FAIL,
     FAIL_LATE,
@@ -128,10 +127,7 @@ FAULTS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def no_background_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the steps touch the store."""
-    monkeypatch.setattr(maintenance, "IDLE_S", 1e6)
+pytestmark = pytest.mark.usefixtures("no_idle_compaction")
 
 
 def attempt(victims: Victims, name: str, fault: Fault, nth: int) -> Outcome:

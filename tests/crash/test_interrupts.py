@@ -12,8 +12,7 @@ from types import FrameType
 import pytest
 
 import logstore
-from logstore._engine import maintenance
-from tests.untraced import Untraced
+from tests.support.untraced import Untraced
 
 ROUNDS, ROUNDS_MAX = 1500, 30_000
 
@@ -66,9 +65,8 @@ def interrupted_write(store: logstore.Store, alarm: Alarm, key: str, value: int,
 
 @pytest.mark.parametrize("others", [0, 2])
 def test_interrupted_writes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alarm: Alarm, others: int
+    tmp_path: Path, no_idle_compaction: None, alarm: Alarm, others: int
 ) -> None:
-    monkeypatch.setattr(maintenance, "IDLE_S", 1e6)
     chosen = random.Random(others)
     allowed: dict[str, set[int | None]] = {f"k{number}": {None} for number in range(7)}
     path = tmp_path / "app.db"

@@ -12,9 +12,17 @@ from itertools import count
 import pytest
 
 import logstore
-from logstore._engine import maintenance
-
-from .harness import COUNT, KILL_AFTER, KILL_BEFORE, OP_ALL, Allowed, Outcome, Step, Victims, verify
+from tests.support.victims import (
+    COUNT,
+    KILL_AFTER,
+    KILL_BEFORE,
+    OP_ALL,
+    Allowed,
+    Outcome,
+    Step,
+    Victims,
+    verify,
+)
 
 LARGE = {"bytes": 300_000}
 BASE: list[Step] = [
@@ -48,10 +56,7 @@ SCENARIOS: dict[str, list[Step]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def no_background_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The peer in this process recovers because it is asked something, not by chance."""
-    monkeypatch.setattr(maintenance, "IDLE_S", 1e6)
+pytestmark = pytest.mark.usefixtures("no_idle_compaction")
 
 
 def killed_at_each_step(

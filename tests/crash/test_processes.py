@@ -15,8 +15,7 @@ import pytest
 
 import logstore
 from logstore._engine import opening, presence
-
-from .harness import Allowed, Outcome, Step, Victims, verify
+from tests.support.victims import Allowed, Outcome, Step, Victims, verify
 
 ALARMED = -signal.SIGALRM
 

@@ -20,7 +20,8 @@ from logstore._engine.copying import ATTEMPTS
 from logstore._engine.engine import COPY_LOG_FACTOR
 
 if TYPE_CHECKING:
-    from tests.conftest import Peer, Stores
+    from tests.support.peers import Peer
+    from tests.support.stores import Stores
 
 COMPACT_AT = 1 << 14
 LOG_BYTES_MAX = COMPACT_AT * COPY_LOG_FACTOR + (1 << 20)  # the arena grows in steps

@@ -12,8 +12,8 @@ import pytest
 
 import logstore
 from logstore._engine.table import Table
+from tests.support.victims import Allowed, Victims, verify
 
-from .harness import Allowed, Victims, verify
 from .test_processes import hammer, take_all
 
 

@@ -1,6 +1,6 @@
 """Makes the golden files of the current format version; run it once per released version.
 
-Usage: ``python tests/golden/make_golden.py [directory]``.  It writes ``v<version>/closed/app.db``,
+Usage: ``python -m tests.golden.make_golden [directory]``.  It writes ``v<version>/closed/app.db``,
 a store that was closed, and ``v<version>/crashed/app.db`` with its log, a store whose process died
 with writes in the log.  ``RESULTS`` and the rest say what is in both.  Never change the files of a
 released version: a later version of the package must open them.
@@ -21,8 +21,8 @@ from typing import Any
 from uuid import UUID
 
 import logstore
-from logstore._engine import maintenance
-from logstore._engine.frames import FORMAT_VERSION
+from tests.support.fileformat import VERSION
+from tests.support.inside import no_idle_compaction
 
 MOMENT = dt.datetime(2024, 2, 29, 12, 30, 15, 123456)
 
@@ -72,7 +72,7 @@ def fill(store: logstore.Store) -> None:
 
 def make(directory: Path) -> None:
     """Write both stores below ``directory``."""
-    goal = directory / f"v{FORMAT_VERSION}"
+    goal = directory / f"v{VERSION}"
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "app.db"
         with logstore.open(path, compact_at=1 << 14) as store:
@@ -91,5 +91,5 @@ def make(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    maintenance.IDLE_S = 1e6  # the log keeps what was written, however slow this is
+    no_idle_compaction().start()  # the log keeps what was written, however slow this is
     make(Path(sys.argv[1]) if sys.argv[1:] else Path(__file__).parent)

@@ -21,7 +21,6 @@ from typing import Any
 
 from fuzz.processes import run_and_leave
 from logstore import UnserializableValueError
-from tests.conftest import Peer
 from tests.support.bystanders import Holdings, ask, until
 from tests.support.interrupts import (
     Interrupt,
@@ -32,6 +31,7 @@ from tests.support.interrupts import (
     interrupt,
     interrupt_meanwhile,
 )
+from tests.support.peers import Peer
 
 from .world import PEER_CODE, TIMEOUT_S, World
 

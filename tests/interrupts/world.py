@@ -16,9 +16,9 @@ from itertools import count
 from typing import Any
 
 import logstore
-from tests.conftest import Peer
-from tests.crash.harness import fast_directory
 from tests.support.bystanders import OtherThread, ask
+from tests.support.peers import Peer
+from tests.support.victims import fast_directory
 
 TIMEOUT_S = 3.0  # of a write: none has to wait for another for long
 OPTIONS: dict[str, Any] = {"write_timeout_s": TIMEOUT_S, "sync_interval_s": 1e6}

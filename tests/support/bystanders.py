@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from tests.conftest import Peer
+from tests.support.peers import Peer
 
 DEADLINE_S = 8.0  # more than a store's time-out
 POLL_S = 0.001

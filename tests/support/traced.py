@@ -11,9 +11,9 @@ import sys
 from itertools import count
 
 import logstore
-from logstore._engine import maintenance
+from tests.support.inside import no_idle_compaction
 
-maintenance.IDLE_S = 1e6
+no_idle_compaction().start()
 STEADY = 500
 
 

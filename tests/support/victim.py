@@ -10,7 +10,6 @@ acked whatever becomes of the process.  Run with the library made from ``faults.
 from __future__ import annotations
 
 import ctypes
-import errno
 import json
 import os
 import random
@@ -26,26 +25,12 @@ from typing import Any
 
 import logstore
 from fuzz.processes import run_and_leave
-from logstore._engine import engine, maintenance
-from logstore._engine.header import SharedHeader
-from logstore._engine.log import Log
+from tests.support import boundary, inside
 
-maintenance.IDLE_S = 1e6  # the steps alone decide what happens
+inside.no_idle_compaction().start()  # the steps alone decide what happens
 
 LIBRARY = ctypes.CDLL(None)
 OPTIONS: dict[str, Any] = {"sync_interval_s": 1e6, "write_timeout_s": 60.0}
-
-
-def around(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function with a step before and one behind it, at which the process can die."""
-
-    def wrapped(*args: Any) -> Any:
-        LIBRARY.fault_point()
-        result = function(*args)
-        LIBRARY.fault_point()
-        return result
-
-    return wrapped
 
 
 class Journal:
@@ -175,7 +160,7 @@ class Steps:
             self.store = logstore.open(self._path, **{**OPTIONS, **(args[0] if args else {})})
             return None
         if name == "fail_log_once":
-            fail_log_once()
+            boundary.fail_next("fdatasync")  # so that the log has to be replaced
             return None
         if name == "alarm":
             # The signal's default action ends the process as abruptly as SIGKILL does.
@@ -204,20 +189,22 @@ class Steps:
         store.set_result(key, as_value(value))
 
     def _group(self, store: logstore.Store, values: dict[str, Any]) -> None:
-        store._handle.commit(
-            [store._handle.result_write(key, as_value(value)) for key, value in values.items()]
-        )
+        for error in self._commit(store, values).values():
+            if error is not None:
+                raise error
 
     def _mixed(self, store: logstore.Store, values: dict[str, Any]) -> dict[str, str | None]:
         """As ``group``, with an outcome for each write."""
-        writes = {
-            key: store._handle.result_write(key, as_value(value)) for key, value in values.items()
-        }
-        store._handle.writable_engine.committer.run(list(writes.values()))
+        errors = self._commit(store, values)
         return {
-            key: None if write.error is None else type(write.error).__name__
-            for key, write in writes.items()
+            key: None if error is None else type(error).__name__ for key, error in errors.items()
         }
+
+    def _commit(
+        self, store: logstore.Store, values: dict[str, Any]
+    ) -> dict[str, BaseException | None]:
+        calls = [("result", key, as_value(value)) for key, value in values.items()]
+        return dict(zip(values, inside.in_one_group(store, *calls), strict=True))
 
     def _progress(self, store: logstore.Store, key: str, current: int) -> None:
         store.set_progress(key, logstore.TaskProgress(current=current))
@@ -257,17 +244,6 @@ def shown(store: logstore.Store, key: str) -> Any:
     return {"bytes": len(value)} if isinstance(value, bytes) else value
 
 
-def fail_log_once() -> None:
-    """Let the next flush of a log fail, so that the log has to be replaced."""
-    real = os.fdatasync
-
-    def failing(fd: int) -> None:
-        os.fdatasync = real
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    os.fdatasync = failing  # type: ignore[assignment]
-
-
 def run_job(job: dict[str, Any]) -> None:
     """Do a job, in a process of its own."""
     journal = Journal(job["journal"])
@@ -291,9 +267,7 @@ def run_job(job: dict[str, Any]) -> None:
 
 def main() -> None:
     """Answer jobs until the input ends."""
-    SharedHeader.publish = around(SharedHeader.publish)  # type: ignore[method-assign]
-    Log.close = around(Log.close)  # type: ignore[method-assign]
-    engine.Engine.begin_epoch = around(engine.Engine.begin_epoch)  # type: ignore[method-assign]
+    inside.between_system_calls(LIBRARY.fault_point)
     for line in sys.stdin:
         request = json.loads(line)
         if "wait" in request:

@@ -36,7 +36,7 @@ from logstore.taskiq import (
 from logstore.taskiq.results import logstore as backend_module
 from logstore.testing.conformance_cases.comparing import assert_same
 from logstore.testing.conformance_cases.runner import failed, ok
-from tests.conftest import Clock
+from tests.support.stores import Clock
 from tests.taskiq.strategies import values
 
 Backend = LogStoreResultBackend[Any]

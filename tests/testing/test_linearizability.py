@@ -25,7 +25,7 @@ from logstore.testing.linearizability import (
     check_linearizable,
     load_history,
 )
-from tests.untraced import Untraced
+from tests.support.untraced import Untraced
 
 
 def op(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest import mock
@@ -13,7 +12,6 @@ from hypothesis.stateful import run_state_machine_as_test
 from taskiq.result import TaskiqResult
 
 import logstore
-from logstore._engine import maintenance
 from logstore.taskiq import (
     DummyResultBackend,
     FileResultBackend,
@@ -32,15 +30,11 @@ PROFILE = settings(
 )
 
 
+pytestmark = pytest.mark.usefixtures("no_idle_compaction")
+
 FINDING = settings(
     PROFILE, max_examples=1000, phases=(Phase.generate,), report_multiple_bugs=False
 )  # until it is found, and not for the shortest program
-
-
-@pytest.fixture(autouse=True)
-def no_background_compaction() -> Iterator[None]:
-    with mock.patch.object(maintenance, "IDLE_S", 1e6):
-        yield
 
 
 def run(machine: type[Machine], profile: settings = PROFILE) -> None:

@@ -23,7 +23,7 @@ import pytest
 
 import logstore
 
-SUPPORT = Path(__file__).parent.parent / "support"
+SUPPORT = Path(__file__).parent
 
 # As in faults.c.
 OP_WRITE, OP_SYNC, OP_OPEN, OP_RENAME, OP_UNLINK, OP_SIZE, OP_POINT = 1, 2, 4, 8, 16, 32, 64

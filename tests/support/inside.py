@@ -1,0 +1,87 @@
+"""The one module through which tests outside of ``tests/_engine`` reach into the package.
+
+Rule: a function is here if no public name and no system call can do the same: it decides what the
+store does by itself and when, or which writes form one group.  It judges nothing: a test whose
+assertions are about private state is in ``tests/_engine``, the only place that uses ``live``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+from logstore._engine import maintenance, notify, pages
+from logstore._engine.engine import Engine
+from logstore._engine.header import SharedHeader
+from logstore._engine.log import Log
+from logstore._loops import waiters
+
+if TYPE_CHECKING:
+    import logstore
+
+NEVER_S = 1e6
+
+
+def live(store: logstore.Store) -> Engine:
+    """Return the engine of a store that is open for writing."""
+    engine = store._handle.engine
+    assert isinstance(engine, Engine)
+    return engine
+
+
+def no_idle_compaction() -> mock._patch[float]:
+    """Compact only on request, when the log is full, and at the end."""
+    return mock.patch.object(maintenance, "IDLE_S", NEVER_S)
+
+
+def files_looked_at_every(seconds: float) -> mock._patch[Any]:
+    """Change how often a store looks whether its files are still its own."""
+    return mock.patch.multiple(maintenance, IDLE_S=seconds, FILES_S=seconds)
+
+
+@contextmanager
+def quick_to_look_again() -> Iterator[None]:
+    """Let waiters find soon what no wake-up has told them, and leave at once when idle."""
+    with mock.patch.object(notify, "TIMEOUT_S", 0.005), mock.patch.object(waiters, "IDLE_S", 0.0):
+        yield
+
+
+def copy_page_by_page() -> mock._patch[int]:
+    """Let a copy of the table read one page at a time."""
+    return mock.patch.object(pages, "SLICE_BYTES", 1)
+
+
+def in_one_group(store: logstore.Store, *calls: tuple[Any, ...]) -> list[BaseException | None]:
+    """Commit writes as those are that have queued behind a flush; return the error of each.
+
+    A call is ``("result", task_id, value)``, ``("delete", task_id)`` or ``("pop", task_id)``.
+    """
+    handle = store._handle
+    writes = [getattr(handle, f"{verb}_write")(*arguments) for verb, *arguments in calls]
+    handle.writable_engine.committer.run(writes)
+    return [write.error for write in writes]
+
+
+def between_system_calls(point: Callable[[], object]) -> None:
+    """Call ``point`` around the steps of a store that are no system calls, in this process."""
+
+    def around(function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*arguments: Any) -> Any:
+            point()
+            result = function(*arguments)
+            point()
+            return result
+
+        return wrapped
+
+    for owner, name in ((SharedHeader, "publish"), (Log, "close"), (Engine, "begin_epoch")):
+        setattr(owner, name, around(getattr(owner, name)))
+
+
+def subscriptions(store: logstore.AsyncStore) -> list[object]:
+    """Return what changes are reported to."""
+    notifier = store.store._handle._lease.notifier
+    references = [*notifier._to_all, *(r for found in notifier._by_key.values() for r in found)]
+    return [reference() for reference in references]

@@ -1,0 +1,104 @@
+"""Processes beside the test's, which run the code that a test gives them."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+class PeerError(Exception):
+    """What the code run by a peer raised."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(f"{kind}: {message}")
+        self.kind = kind
+        self.message = message
+
+
+class Peer:
+    """A process beside the test's; dies with the test."""
+
+    def __init__(self, prefix: tuple[str, ...] = ()) -> None:
+        self.process = subprocess.Popen(
+            [*prefix, sys.executable, "-X", "faulthandler", "-m", "tests.support.peer_process"],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.run(
+            "import fcntl, os, signal, sys, threading, time\n"
+            "import lmdb, logstore\n"
+            "from tests.support import boundary, inside\n"
+            "inside.no_idle_compaction().start()\n"
+        )
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
+
+    def begin(self, code: str) -> None:
+        """Let it run some code, and do not wait for that to end."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(code) + "\n")
+        self.process.stdin.flush()
+
+    def end(self) -> Any:
+        """The value of what was begun.  Raises PeerError, or EOFError if the process has died."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise EOFError(f"the peer has died: {self.process.wait()}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise PeerError(answer["error"], answer["message"])
+        try:
+            return ast.literal_eval(answer["value"])
+        except (ValueError, SyntaxError):
+            return answer["value"]
+
+    def run(self, code: str) -> Any:
+        """Run some code there; the value of its last expression."""
+        self.begin(code)
+        return self.end()
+
+    def open(self, path: Path | str, **options: object) -> None:
+        """Open a store there, under the name ``store``."""
+        words = "".join(f", {name}={value!r}" for name, value in options.items())
+        self.run(f"store = logstore.open({str(path)!r}{words})")
+
+    def stop(self) -> None:
+        """Stop it where it stands, until :meth:`resume`."""
+        os.kill(self.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End it with SIGKILL."""
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            if stream is not None:
+                stream.close()
+
+    def close(self) -> int:
+        """End it in good order; its exit status."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.close()
+        status = self.process.wait(100)
+        self.process.stdout.close()
+        return status
