@@ -33,6 +33,7 @@ from logstore._engine.log import FIRST_OFFSET
 from logstore._engine.notify import Change, Subscription
 from logstore._engine.opening import check_place, open_engine
 from logstore._engine.options import Options, Retention
+from logstore._engine.salvage import Salvaged, salvage_open
 from logstore._engine.shelter import sheltered
 from logstore._engine.states import (
     is_live_progress,
@@ -397,9 +398,12 @@ class Store:
         """
         engine = self._handle.writable_engine if salvage else self._handle.engine
         engine.refuse_nested()
-        if isinstance(engine, Engine) and salvage:
-            return sheltered(lambda: checking.salvage_live(engine))
-        return sheltered(lambda: checking.check(engine))
+
+        def check() -> CheckReport:
+            saved = salvage_open(engine) if salvage and isinstance(engine, Engine) else Salvaged()
+            return checking.check(engine)._replace(**saved._asdict())
+
+        return sheltered(check)
 
     def stats(self) -> StoreStats:
         """Return sizes and counters, within a few milliseconds."""

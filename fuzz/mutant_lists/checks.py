@@ -113,14 +113,14 @@ MUTANTS = [
     ),
     Mutant(
         "a log of a later version is salvaged",
-        "_check.py",
+        "_engine/salvage.py",
         "if header is not None:",
         "if False:",
         "test_bad_input.py::test_a_log_of_a_later_format_is_refused_and_untouched",
     ),
     Mutant(
         "a salvage lets LMDB near damaged pages",
-        "_check.py",
+        "_engine/salvage.py",
         "            verify_pages(path)",
         "            pass",
         "test_bad_input.py::"
@@ -157,7 +157,7 @@ MUTANTS = [
     ),
     Mutant(
         "a salvage goes on with a table that is older than its log",
-        "_check.py",
+        "_engine/salvage.py",
         "    refuse_older(path, table.meta)",
         "    pass",
         REPLACED + "a_table_older_than_its_log_is_refused[a copy-rw]",

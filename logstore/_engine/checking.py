@@ -1,17 +1,14 @@
-"""Verifying a store, and saving what a damaged log still holds.
+"""Verifying a store.
 
 Rules: a check changes nothing.  That of an open store verifies a private copy of the table, so that
 it pins no page, however long it takes, and no reader waits for it.  Every record has its index keys
 and every index key its record: that is shown by looking up the former and comparing the counts.
-Salvage keeps the damaged log under another name; it folds every whole frame in the order of the log
-and says what lay between them.
 """
 
 from __future__ import annotations
 
 import time
 from functools import partial
-from typing import NamedTuple
 
 from logstore._engine import files, frames, records, shelter
 from logstore._engine.clock import runs_again
@@ -224,50 +221,3 @@ def overlay_difference(engine: Reading, view: Overlay) -> tuple[int, int]:
             if key in running:
                 progress += running[key] - bool(mark.progress_us)
     return results, progress
-
-
-# -- salvage ---------------------------------------------------------------------------------
-
-
-class Salvaged(NamedTuple):
-    """What a salvage has done: fields of the report."""
-
-    salvaged_frames: int
-    lost_bytes: int
-    kept_log: str
-
-
-def salvage_live(engine: Engine) -> CheckReport:
-    """Fold every whole frame of an open store's log, and go on with a new log.
-
-    What this process has in memory of the log counts as whole.  Raises WriteError.
-    """
-
-    def salvage() -> Salvaged | None:
-        overlay = engine.overlay
-        epoch, committed, _ = engine.log_state()
-        salvaged = Overlay(epoch)
-        if overlay.epoch == epoch:
-            salvaged.apply(overlay.changed, overlay.applied)
-        data = engine.read_log()
-        found, lost = whole_frames(data, salvaged.applied - FIRST_OFFSET, engine.seed, epoch)
-        if frames.scan(data, FIRST_OFFSET, engine.seed, epoch)[1] >= committed:
-            return None
-        salvaged.apply([(frame.key, frame.entry) for frame in found], committed)
-        saved = Salvaged(len(found), lost, files.keep_aside(engine.log.path, "damaged"))
-        engine.adopt_salvaged(salvaged)
-        return saved
-
-    saved = engine.exclusively(salvage, recover=False)
-    report = check(engine)
-    return report if saved is None else report._replace(**saved._asdict())
-
-
-def whole_frames(data: bytes, start: int, seed: int, epoch: int) -> tuple[list[frames.Frame], int]:
-    """All whole frames behind index ``start``, and how many bytes between them are lost."""
-    found = list(frames.find_frames(data, start, FIRST_OFFSET, seed, epoch))
-    lost, position = 0, FIRST_OFFSET + start
-    for frame in found:
-        lost += frame.offset - position
-        position = frame.end
-    return found, lost
