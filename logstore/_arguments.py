@@ -9,8 +9,8 @@ import os
 from typing import TypeAlias
 
 from logstore._engine.clock import expiry_us, now_us
-from logstore._engine.failures import raise_open_error
 from logstore._engine.frames import KEY_BYTES_MAX
+from logstore._engine.systemerrors import raise_open_error
 from logstore.errors import NotAStoreError
 
 __all__ = [

@@ -25,7 +25,6 @@ from logstore._codec.lower import too_large
 from logstore._codec.values import decode_value, encode_value
 from logstore._engine import registry
 from logstore._engine.engine import Engine
-from logstore._engine.failures import raisable
 from logstore._engine.frames import (
     DELETED,
     FAILED,
@@ -35,9 +34,10 @@ from logstore._engine.frames import (
 )
 from logstore._engine.notify import Subscription
 from logstore._engine.overlay import Overlay
-from logstore._engine.reading import Reading
+from logstore._engine.reading import BaseEngine
 from logstore._engine.shelter import sheltered
-from logstore._engine.states import (
+from logstore._engine.systemerrors import raisable
+from logstore._engine.taskstatus import (
     is_known,
     is_live_result,
     is_running,
@@ -127,7 +127,7 @@ class Handle:
             self._lease.release()
 
     @property
-    def engine(self) -> Reading:
+    def engine(self) -> BaseEngine:
         """The engine; reopened in a forked child.  Raises StoreClosedError."""
         engine = self._engine
         if engine.closed or self._lease.released:
@@ -155,11 +155,11 @@ class Handle:
         assert isinstance(engine, Engine)
         return engine
 
-    def _revive(self) -> Reading:
+    def _revive(self) -> BaseEngine:
         """Reopen the store in a forked child.  Raises StoreClosedError if it was closed."""
         return sheltered(self._open_again)
 
-    def _open_again(self) -> Reading:
+    def _open_again(self) -> BaseEngine:
         with self._closing:
             engine = self._engine
             if self._lease.released or (engine.closed and not engine.forked):
@@ -229,7 +229,7 @@ class Handle:
 
     def commit(self, writes: list[Write]) -> None:
         """Commit writes together; raise the first error among them."""
-        self.writable_engine.committer.run(writes)
+        self.writable_engine.commit_queue.run(writes)
         for write in writes:
             if write.error is not None:
                 raise raisable(write.error)

@@ -54,7 +54,7 @@ class Watch:
 
     def close(self) -> None:
         """End the iteration; a thread that waits for an event gets StopIteration."""
-        self._ended = self._following.left = True
+        self._ended = self._following.ended = True
         self._following.news.set()
         self._handle.unsubscribe(self._following)
 
@@ -76,12 +76,12 @@ class _Following(Subscription):
         self.pending = PendingEvents()
         self.news = Signal()
 
-    def tell(self, changes: list[Change] | None) -> None:
+    def notify(self, changes: list[Change] | None) -> None:
         if changes:
             self.pending.add(changes)
         self.news.set()
 
-    def again(self) -> None:
+    def recheck(self) -> None:
         if self._handle.closed:
             self.news.set()
 

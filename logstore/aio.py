@@ -22,11 +22,11 @@ from logstore._arguments import FilePath, now_us, task_key, time_out
 from logstore._codec.tags import HOOKED_HEAD, STORED
 from logstore._codec.values import decode_value, encode_small
 from logstore._engine import threads
-from logstore._engine.failures import raisable
 from logstore._engine.frames import Entry
 from logstore._engine.notify import Change, Subscription
 from logstore._engine.overlay import Overlay
-from logstore._engine.states import is_live_progress, is_live_result
+from logstore._engine.systemerrors import raisable
+from logstore._engine.taskstatus import is_live_progress, is_live_result
 from logstore._engine.writes import Flush, Write
 from logstore._handle import Handle, OpenOptions
 from logstore._loops.handover import Bell, Outcome, Worker, call_soon, in_thread
@@ -240,7 +240,7 @@ class AsyncStore:
 
     def _run_writes(self, jobs: list[_WriteJob]) -> list[Outcome]:
         writes = [write for write, _ in jobs]
-        self._handle.writable_engine.committer.run(writes)
+        self._handle.writable_engine.commit_queue.run(writes)
         return [(future, None, None) for _, future in jobs]
 
     # -- reads --------------------------------------------------------------------------------
@@ -381,7 +381,7 @@ class AsyncStore:
                     return
                 await changed.wait()
         finally:
-            following.left = True
+            following.ended = True
             self._handle.unsubscribe(following)
 
     async def tasks(
@@ -498,13 +498,13 @@ class _Following(Subscription):
         self.pending = PendingEvents()
         self.changed = asyncio.Event()
 
-    def tell(self, changes: list[Change] | None) -> None:
+    def notify(self, changes: list[Change] | None) -> None:
         if changes:
             self.pending.add(changes)
         if not call_soon(self._loop, self.changed.set):
             self._handle.unsubscribe(self)
 
-    def again(self) -> None:
+    def recheck(self) -> None:
         if self._loop.is_closed():
             self._handle.unsubscribe(self)
         elif self._loop.is_running() and (self._handle.closed or self.pending.first() is not None):

@@ -26,7 +26,6 @@ from logstore._codec.hooks import DecHook, EncHook, check_hook
 from logstore._codec.values import decode_value
 from logstore._engine import checking, registry, vacuum
 from logstore._engine.engine import Engine
-from logstore._engine.failures import raise_open_error
 from logstore._engine.frozen import FrozenEngine, is_in_use
 from logstore._engine.listing import list_tasks
 from logstore._engine.log import FIRST_OFFSET
@@ -35,7 +34,8 @@ from logstore._engine.opening import check_place, open_engine
 from logstore._engine.options import Options, Retention
 from logstore._engine.salvage import Salvaged, salvage_open
 from logstore._engine.shelter import sheltered
-from logstore._engine.states import (
+from logstore._engine.systemerrors import raise_open_error
+from logstore._engine.taskstatus import (
     is_live_progress,
     is_live_result,
 )
@@ -320,7 +320,7 @@ class Store:
                     return False
                 waiter.news.wait(left)
         finally:
-            waiter.left = True
+            waiter.ended = True
             handle.unsubscribe(waiter)
         return True
 
@@ -470,9 +470,9 @@ class _Waiter(Subscription):
         self._handle = handle
         self.news = Signal()
 
-    def tell(self, changes: list[Change] | None) -> None:
+    def notify(self, changes: list[Change] | None) -> None:
         self.news.set()
 
-    def again(self) -> None:
+    def recheck(self) -> None:
         if self._handle.closed:
             self.news.set()

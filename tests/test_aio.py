@@ -16,10 +16,10 @@ import pytest
 import logstore
 from logstore import AsyncStore, TaskProgress
 from logstore._engine import maintenance, notify
-from logstore._engine.commit import Committer
+from logstore._engine.commitqueue import CommitQueue
 from logstore._engine.frames import Entry
 from logstore._engine.notify import Notifier, Subscription
-from logstore._engine.reading import Reading
+from logstore._engine.reading import BaseEngine
 from logstore._engine.table import Table
 from logstore._engine.writes import Write
 from logstore._handle import Handle
@@ -189,11 +189,11 @@ def test_a_damaged_trace_concerns_those_alone_who_ask_for_it(path: Path) -> None
         async with logstore.open_async(path) as store:
             await store.delete_result("damaged")  # of its progress: what was before counts
             with monkeypatch.context() as patched:
-                patched.setattr(Reading, "find_trace", fail)
+                patched.setattr(BaseEngine, "find_trace", fail)
                 found = await outcomes(store.get_result("damaged"), store.get_result("whole"))
             assert found == ["CorruptRecordError: damaged", 1]
 
-    def fail(self: Reading, key: bytes) -> None:
+    def fail(self: BaseEngine, key: bytes) -> None:
         raise logstore.CorruptRecordError("damaged")
 
     monkeypatch = pytest.MonkeyPatch()
@@ -406,13 +406,13 @@ def test_a_subscription_of_a_loop_that_waits_now_and_then_is_kept(
     monkeypatch.setattr(waiters, "IDLE_S", LONG_S)
     monkeypatch.setattr(notify, "TIMEOUT_S", 0.01)
     looks: list[float] = []
-    real = waiters.Waiters.again
+    real = waiters.Waiters.recheck
 
     def again(here: waiters.Waiters) -> None:
         real(here)
         looks.append(0.0)
 
-    monkeypatch.setattr(waiters.Waiters, "again", again)
+    monkeypatch.setattr(waiters.Waiters, "recheck", again)
 
     async def body(store: AsyncStore) -> None:
         assert not await store.wait_ready("a", timeout_s=0.01)
@@ -747,16 +747,16 @@ def test_what_is_in_memory_is_read_by_the_thread_while_a_write_is_late(
 
     monkeypatch.setattr(AsyncStore, "_found", counted)
     begun, go_on = threading.Event(), threading.Event()
-    commit = Committer.run
+    commit = CommitQueue.run
 
-    def wait_and_commit(committer: Committer, writes: list[Write]) -> None:
+    def wait_and_commit(queue: CommitQueue, writes: list[Write]) -> None:
         begun.set()
         assert go_on.wait(LONG_S)
-        commit(committer, writes)
+        commit(queue, writes)
 
     async def body(store: AsyncStore) -> None:
         await store.set_result("a", 1)
-        monkeypatch.setattr(Committer, "run", wait_and_commit)
+        monkeypatch.setattr(CommitQueue, "run", wait_and_commit)
         writing = asyncio.ensure_future(store.set_result("a", 2))
         await becomes(begun.is_set)
         assert await store.get_result("a") == 1

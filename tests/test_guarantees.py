@@ -546,7 +546,7 @@ def test_g7_callers_that_wait_share_a_flush(
         real(fd)
 
     monkeypatch.setattr(durability, "sync_data", sync_data)
-    queue = store._handle.writable_engine.committer
+    queue = store._handle.writable_engine.commit_queue
     threads = [threading.Thread(target=store.set_result, args=(f"t{n}", n)) for n in range(64)]
     threads[0].start()
     assert first_flush.wait(100)

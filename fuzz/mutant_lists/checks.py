@@ -200,7 +200,7 @@ MUTANTS = [
     ),
     Mutant(
         "a full disk is an error like any other",
-        "_engine/failures.py",
+        "_engine/systemerrors.py",
         "    if kind is _FULL:\n        return DiskFullError(\n",
         "    if False:\n        return DiskFullError(\n",
         FAULTS + "a_failing_call[commits-ENOSPC from then on]",

@@ -7,7 +7,7 @@ from fuzz.mutant_lists.mutant import Mutant
 G = "test_guarantees.py::test_"
 KILLS = "crash/test_kill_points.py::test_"
 FAULTS = "crash/test_faults.py::test_"
-COMMIT = "_engine/test_commit.py::test_"
+COMMIT = "_engine/test_commitqueue.py::test_"
 IDENTITY = "_engine/test_identity.py::test_"
 VACUUM = "crash/test_vacuum.py::test_"
 DURABLE = G + "g1_whatever_is_acked_is_on_the_disk"
@@ -176,7 +176,7 @@ MUTANTS = [
     ),
     Mutant(
         "a leader commits one caller's writes at a time",
-        "_engine/commit.py",
+        "_engine/commitqueue.py",
         "while queue:",
         "while False:",
         G + "g7_callers_that_wait_share_a_flush",

@@ -1,4 +1,4 @@
-"""Faults between threads and processes: locks, the committer, signal handlers, forks."""
+"""Faults between threads and processes: locks, the commit queue, signal handlers, forks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PROCESSES = "crash/test_processes.py::test_"
 FORKS = "crash/test_fork.py::test_"
 VACUUM = "crash/test_vacuum.py::test_"
 REPLACED = "test_replaced_files.py::test_"
-COMMIT = "_engine/test_commit.py::test_"
+COMMIT = "_engine/test_commitqueue.py::test_"
 SHELTER = "_engine/test_shelter.py::test_"
 FILES = "_engine/test_files.py::test_"
 
@@ -109,10 +109,10 @@ MUTANTS = [
         "test_replaced_files.py::"
         "test_a_rescue_that_found_no_space_is_tried_again_when_the_interpreter_ends",
     ),
-    # -- the committer
+    # -- the commit queue
     Mutant(
         "a lone writer whose commit raises keeps the lead",
-        "_engine/commit.py",
+        "_engine/commitqueue.py",
         "            finally:\n                try:\n"
         "                    lead.release()  # the first",
         "            except ArithmeticError:\n                pass\n            else:\n"
@@ -121,7 +121,7 @@ MUTANTS = [
     ),
     Mutant(
         "a follower whose commit raises keeps the lead",
-        "_engine/commit.py",
+        "_engine/commitqueue.py",
         "                        self._lead_with(batch)\n                        continue\n"
         "                finally:\n",
         "                        self._lead_with(batch)\n"
@@ -131,35 +131,35 @@ MUTANTS = [
     ),
     Mutant(
         "a batch that was taken is committed twice",
-        "_engine/commit.py",
+        "_engine/commitqueue.py",
         "if batch.taken:",
         "if False:",
         COMMIT + "a_batch_that_was_taken_is_not_committed_again_though_its_leader_never_said_so",
     ),
     Mutant(
         "a follower is not told that it has been committed",
-        "_engine/commit.py",
+        "_engine/commitqueue.py",
         "        batch.done = True\n        _wake(batch)\n",
         "        batch.done = True\n",
         COMMIT + "a_follower_is_woken[with the group]",
     ),
     Mutant(
         "a leader leaves without waking the next one",
-        "_engine/commit.py",
+        "_engine/commitqueue.py",
         "self._wake_next()",
         "pass",
         COMMIT + "a_follower_is_woken[to lead]",
     ),
     Mutant(
         "a batch whose time is over stays in the queue",
-        "_engine/commit.py",
+        "_engine/commitqueue.py",
         "queue.remove(batch)",
         "pass",
         COMMIT + "a_follower_whose_time_is_over_leaves_the_queue_and_the_rest_goes_on",
     ),
     Mutant(
         "a write within a commit of the same thread is begun",
-        "_engine/commit.py",
+        "_engine/commitqueue.py",
         "if self.is_led_here():",
         "if False:",
         COMMIT + "a_commit_within_a_commit_of_the_same_thread_is_refused",

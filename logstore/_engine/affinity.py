@@ -34,7 +34,7 @@ class Companion:
         self._processor = -1
         self._usable = _sched_getcpu is not None and hasattr(os, "sched_setaffinity")
 
-    def come(self, thread: threading.Thread) -> None:
+    def bind(self, thread: threading.Thread) -> None:
         """Let ``thread`` run where the caller runs."""
         if not self._usable:
             return

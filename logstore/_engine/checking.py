@@ -14,22 +14,21 @@ from logstore._engine import files, frames, records, shelter
 from logstore._engine.clock import runs_again
 from logstore._engine.copying import copy_table, is_taken, make_copy, open_copy, take
 from logstore._engine.engine import Engine
-from logstore._engine.failures import raise_write_error
-from logstore._engine.frames import DELETED, EXPIRED, RESULT
-from logstore._engine.frames import PROGRESS as PROGRESS_KIND
+from logstore._engine.frames import DELETED, EXPIRED, PROGRESS, RESULT
 from logstore._engine.log import FIRST_OFFSET
 from logstore._engine.overlay import Overlay
-from logstore._engine.reading import Reading
+from logstore._engine.reading import BaseEngine
 from logstore._engine.records import TIME, Mark
+from logstore._engine.systemerrors import raise_write_error
 from logstore._engine.table import (
     DATABASES,
-    EXPIRIES,
-    GONE,
-    IDS,
+    DB_EXPIRIES,
+    DB_GONE,
+    DB_IDS,
+    DB_PROGRESS,
+    DB_RESULTS,
+    DB_RUNNING,
     LISTING_KEYS,
-    PROGRESS,
-    RESULTS,
-    RUNNING,
     Table,
     Txn,
 )
@@ -45,7 +44,7 @@ PROBLEMS_MAX = 1000
 _RETRY_S = 0.01
 
 
-def check(engine: Reading) -> CheckReport:
+def check(engine: BaseEngine) -> CheckReport:
     """Verify the log's frames and the table's records and indexes.
 
     Of an open store that needs space on the disk for what is in the table.  Raises DiskFullError
@@ -72,7 +71,7 @@ def check(engine: Reading) -> CheckReport:
     )
 
 
-def _check_log(engine: Reading, problems: list[str]) -> int:
+def _check_log(engine: BaseEngine, problems: list[str]) -> int:
     while True:
         log = engine.log_state()
         data = engine.read_log()
@@ -136,20 +135,20 @@ def _check_table(table: Table, txn: Txn, problems: list[str]) -> tuple[int, int,
     """Follow every mark to its records and every record to its expiry, and compare counts."""
     expected = dict.fromkeys(DATABASES, 0)
     data_bytes = 0
-    with txn.cursor(db=table.db[IDS]) as cursor:
+    with txn.cursor(db=table.db[DB_IDS]) as cursor:
         for raw_key, raw_mark in cursor.iternext():
             key = bytes(raw_key)
-            expected[IDS] += 1
+            expected[DB_IDS] += 1
             try:
                 mark = records.decode_mark(table.seed, key, bytes(raw_mark), table.path)
             except CorruptRecordError as exc:
                 problems.append(str(exc))
                 continue
-            for name, time_us in zip((RESULTS, GONE, PROGRESS), mark, strict=True):
+            for name, time_us in zip((DB_RESULTS, DB_GONE, DB_PROGRESS), mark, strict=True):
                 if time_us:
                     expected[name] += 1
                     data_bytes += _check_record(table, txn, key, name, time_us, expected, problems)
-            expected[RUNNING] += _check_running(table, txn, key, mark, problems)
+            expected[DB_RUNNING] += _check_running(table, txn, key, mark, problems)
     if not problems:
         for name in DATABASES:
             found = txn.stat(table.db[name])["entries"]
@@ -162,7 +161,7 @@ def _check_table(table: Table, txn: Txn, problems: list[str]) -> tuple[int, int,
             problems.append(
                 f"{table.path}: {data_bytes} bytes of data, but the header says {meta.data_bytes}"
             )
-    return expected[RESULTS], expected[PROGRESS], expected[GONE]
+    return expected[DB_RESULTS], expected[DB_PROGRESS], expected[DB_GONE]
 
 
 def _check_running(table: Table, txn: Txn, key: bytes, mark: Mark, problems: list[str]) -> bool:
@@ -170,15 +169,15 @@ def _check_running(table: Table, txn: Txn, key: bytes, mark: Mark, problems: lis
     if not mark.progress_us:
         return False
     if mark.result_us:
-        result = table.head_in(txn, RESULTS, mark.result_us)
+        result = table.head_in(txn, DB_RESULTS, mark.result_us)
         if result is None or not runs_again(result, mark.progress_us):
             return False
-    if txn.get(TIME.pack(mark.progress_us), db=table.db[RUNNING]) is None:
+    if txn.get(TIME.pack(mark.progress_us), db=table.db[DB_RUNNING]) is None:
         problems.append(f"{table.path}: {key!r} is missing from the running tasks")
     return True
 
 
-_KINDS_IN = {RESULTS: (RESULT,), PROGRESS: (PROGRESS_KIND,), GONE: (DELETED, EXPIRED)}
+_KINDS_IN = {DB_RESULTS: (RESULT,), DB_PROGRESS: (PROGRESS,), DB_GONE: (DELETED, EXPIRED)}
 
 
 def _check_record(
@@ -199,15 +198,15 @@ def _check_record(
     entry = record.entry
     if entry.kind not in _KINDS_IN[name]:
         problems.append(f"{table.path}: the record of {key!r} is of kind {entry.kind}")
-    if entry.expires_us and name != GONE:
-        expected[EXPIRIES] += 1
+    if entry.expires_us and name != DB_GONE:
+        expected[DB_EXPIRIES] += 1
         expiry = records.EXPIRY.pack(entry.expires_us, entry.kind, time_us)
-        if txn.get(expiry, db=table.db[EXPIRIES]) is None:
+        if txn.get(expiry, db=table.db[DB_EXPIRIES]) is None:
             problems.append(f"{table.path}: the expiry of {key!r} is missing from its index")
-    return 0 if name == GONE else len(key) + record.size
+    return 0 if name == DB_GONE else len(key) + record.size
 
 
-def overlay_difference(engine: Reading, view: Overlay) -> tuple[int, int]:
+def overlay_difference(engine: BaseEngine, view: Overlay) -> tuple[int, int]:
     """How many results and progress records the log adds to the table's, or takes from them."""
     in_log = {key: entry.kind == RESULT for key, entry in list(view.results.items())}
     running = {key: entry is not None for key, entry in list(view.progress.items())}

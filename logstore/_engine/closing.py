@@ -11,8 +11,8 @@ import lmdb
 
 from logstore._engine import files, identity, locks
 from logstore._engine.engine import Engine
-from logstore._engine.failures import raise_write_error
 from logstore._engine.presence import close_presence, remove_leftovers, wait_for_table
+from logstore._engine.systemerrors import raise_write_error
 from logstore.errors import (
     OpenError,
     StoreReplacedError,

@@ -15,12 +15,20 @@ import lmdb
 
 from logstore._engine import records
 from logstore._engine.clock import runs_again
-from logstore._engine.failures import blame_space
-from logstore._engine.frames import EXPIRED, HAD_RESULT, RESULT, Entry
-from logstore._engine.frames import PROGRESS as PROGRESS_KIND
+from logstore._engine.frames import EXPIRED, HAD_RESULT, PROGRESS, RESULT, Entry
 from logstore._engine.options import Retention
 from logstore._engine.records import EXPIRY, RECORD, TIME, Mark
-from logstore._engine.table import EXPIRIES, GONE, IDS, PROGRESS, RESULTS, RUNNING, Table, Txn
+from logstore._engine.systemerrors import blame_space
+from logstore._engine.table import (
+    DB_EXPIRIES,
+    DB_GONE,
+    DB_IDS,
+    DB_PROGRESS,
+    DB_RESULTS,
+    DB_RUNNING,
+    Table,
+    Txn,
+)
 from logstore.errors import CorruptRecordError
 
 GONE_KEPT_US = 24 * 3600 * 1_000_000
@@ -43,8 +51,8 @@ class Fold:
         self._seed = table.seed
         self._meta = table.read_meta_in(txn)
         self._data_bytes = self._meta.data_bytes
-        self._results = txn.stat(table.db[RESULTS])["entries"]
-        self._gone = txn.stat(table.db[GONE])["entries"]
+        self._results = txn.stat(table.db[DB_RESULTS])["entries"]
+        self._gone = txn.stat(table.db[DB_GONE])["entries"]
         self._folded = 0
         self.last_time_us = last_time_us
 
@@ -64,8 +72,8 @@ class Fold:
             newest = progress[key]
             if newest is not None:
                 self._mark_progress(key, newest, results.get(key))
-        for name, source in ((RESULTS, results), (PROGRESS, progress)):
-            kind = RESULT if name == RESULTS else PROGRESS_KIND
+        for name, source in ((DB_RESULTS, results), (DB_PROGRESS, progress)):
+            kind = RESULT if name == DB_RESULTS else PROGRESS
             new = [(e.time_us, k, e) for k, e in source.items() if e is not None and e.kind == kind]
             new.sort()
             self._put_records(name, new)
@@ -107,14 +115,14 @@ class Fold:
 
     def _set_mark(self, key: bytes, mark: Mark) -> None:
         if any(mark):
-            self._txn.put(key, records.encode_mark(self._seed, key, mark), db=self._db[IDS])
+            self._txn.put(key, records.encode_mark(self._seed, key, mark), db=self._db[DB_IDS])
         else:
-            self._txn.delete(key, db=self._db[IDS])
+            self._txn.delete(key, db=self._db[DB_IDS])
 
     def _mark_results(self, results: Mapping[bytes, Entry]) -> None:
         """Mark or remove the results; ids that are new to the table go in together."""
         keys = sorted(results)
-        ids = self._db[IDS]
+        ids = self._db[DB_IDS]
         with self._txn.cursor(db=ids) as cursor:
             known = {bytes(key) for key, _ in cursor.getmulti(keys)}
         new: list[tuple[bytes, bytes]] = []
@@ -132,9 +140,9 @@ class Fold:
     def _mark_result(self, key: bytes, entry: Entry) -> None:
         mark = self._mark(key)
         if mark.result_us:
-            self._drop_record(RESULTS, mark.result_us)
+            self._drop_record(DB_RESULTS, mark.result_us)
         elif mark.gone_us:
-            self._drop_record(GONE, mark.gone_us)
+            self._drop_record(DB_GONE, mark.gone_us)
         mark = Mark(entry.time_us, 0, mark.progress_us)
         self._set_running(mark, entry)
         self._set_mark(key, mark)
@@ -143,11 +151,11 @@ class Fold:
         """Mark progress; ``result`` is what comes with it for the task and is not in yet."""
         mark = self._mark(key)
         if mark.progress_us:
-            self._drop_record(PROGRESS, mark.progress_us)
-            self._txn.delete(TIME.pack(mark.progress_us), db=self._db[RUNNING])
+            self._drop_record(DB_PROGRESS, mark.progress_us)
+            self._txn.delete(TIME.pack(mark.progress_us), db=self._db[DB_RUNNING])
         mark = mark._replace(progress_us=entry.time_us)
         if result is None and mark.result_us:
-            result = self._table.head_in(self._txn, RESULTS, mark.result_us)
+            result = self._table.head_in(self._txn, DB_RESULTS, mark.result_us)
         self._set_running(mark, result)
         self._set_mark(key, mark)
 
@@ -161,15 +169,15 @@ class Fold:
         runs = not mark.result_us or (result is not None and runs_again(result, mark.progress_us))
         time_key = TIME.pack(mark.progress_us)
         if runs:
-            self._txn.put(time_key, b"", db=self._db[RUNNING])
+            self._txn.put(time_key, b"", db=self._db[DB_RUNNING])
         else:
-            self._txn.delete(time_key, db=self._db[RUNNING])
+            self._txn.delete(time_key, db=self._db[DB_RUNNING])
 
     def _clear_progress(self, key: bytes) -> None:
         mark = self._mark(key)
         if mark.progress_us:
-            self._drop_record(PROGRESS, mark.progress_us)
-            self._txn.delete(TIME.pack(mark.progress_us), db=self._db[RUNNING])
+            self._drop_record(DB_PROGRESS, mark.progress_us)
+            self._txn.delete(TIME.pack(mark.progress_us), db=self._db[DB_RUNNING])
             self._set_mark(key, mark._replace(progress_us=0))
 
     def _remove(self, key: bytes, entry: Entry) -> None:
@@ -181,17 +189,17 @@ class Fold:
         progress_us = mark.progress_us
         if entry.kind == EXPIRED and progress_us > entry.expires_us:
             # The task runs again under its old id: its progress is newer than what expired.
-            self._txn.put(TIME.pack(progress_us), b"", db=self._db[RUNNING])
+            self._txn.put(TIME.pack(progress_us), b"", db=self._db[DB_RUNNING])
         elif progress_us:
             self._clear_progress(key)
             progress_us = 0
         if mark.result_us:
-            self._drop_record(RESULTS, mark.result_us)
+            self._drop_record(DB_RESULTS, mark.result_us)
         if mark.gone_us:
-            self._drop_record(GONE, mark.gone_us)
+            self._drop_record(DB_GONE, mark.gone_us)
         flags = HAD_RESULT if mark.result_us else entry.flags & HAD_RESULT
         gone = Entry(entry.kind, flags, entry.time_us, entry.expires_us, b"")
-        self._put_records(GONE, [(gone.time_us, key, gone)])
+        self._put_records(DB_GONE, [(gone.time_us, key, gone)])
         self._set_mark(key, Mark(0, entry.time_us, progress_us))
 
     # -- one record -------------------------------------------------------------------------
@@ -206,13 +214,13 @@ class Fold:
             consumed, appended = cursor.putmulti(raws, append=True)
             if appended < consumed:
                 cursor.putmulti(raws)  # not all the newest: folded before, or expired
-        if name != GONE:
+        if name != DB_GONE:
             expiries = [
                 (EXPIRY.pack(entry.expires_us, entry.kind, time_us), b"")
                 for time_us, _, entry in entries
                 if entry.expires_us
             ]
-            with self._txn.cursor(db=self._db[EXPIRIES]) as cursor:
+            with self._txn.cursor(db=self._db[DB_EXPIRIES]) as cursor:
                 cursor.putmulti(sorted(expiries))
         self._count(name, len(raws), sum([len(raw) for _, raw in raws]))
 
@@ -222,34 +230,34 @@ class Fold:
         if raw is None:
             return
         size = len(raw)
-        if size >= RECORD.size and name != GONE:
+        if size >= RECORD.size and name != DB_GONE:
             _, kind, _, _, expires_us = RECORD.unpack_from(raw)
             if expires_us:
                 expiry = EXPIRY.pack(expires_us, kind, time_us)
-                self._txn.delete(expiry, db=self._db[EXPIRIES])
+                self._txn.delete(expiry, db=self._db[DB_EXPIRIES])
         self._txn.delete(time_key, db=self._db[name])
         self._count(name, -1, -size)
 
     def _count(self, name: bytes, count: int, raw_bytes: int) -> None:
-        if name == GONE:
+        if name == DB_GONE:
             self._gone += count
             return
         self._data_bytes += raw_bytes - count * RECORD.size
-        if name == RESULTS:
+        if name == DB_RESULTS:
             self._results += count
 
     # -- retention --------------------------------------------------------------------------
 
     def _purge_expired(self, now_us: int, budget: Iterator[None]) -> None:
         for _ in budget:
-            with self._txn.cursor(db=self._db[EXPIRIES]) as cursor:
+            with self._txn.cursor(db=self._db[DB_EXPIRIES]) as cursor:
                 if not cursor.first():
                     return
                 expires_us, kind, time_us = EXPIRY.unpack(cursor.key())
                 if expires_us > now_us:
                     return
                 cursor.delete()
-            name = RESULTS if kind == RESULT else PROGRESS
+            name = DB_RESULTS if kind == RESULT else DB_PROGRESS
             key = self._key_of(name, time_us)
             mark = Mark() if key is None else self._mark(key)
             if key is None or time_us not in mark:
@@ -266,22 +274,22 @@ class Fold:
 
     def _evict(self, retention: Retention, budget: Iterator[None]) -> None:
         for _ in budget:
-            time_us = self._oldest(RESULTS)
+            time_us = self._oldest(DB_RESULTS)
             if time_us is None or not is_over(retention, self._results, self._data_bytes):
                 return
-            key = self._key_of(RESULTS, time_us)
+            key = self._key_of(DB_RESULTS, time_us)
             if key is None or self._mark(key).result_us != time_us:
-                self._drop_record(RESULTS, time_us)
+                self._drop_record(DB_RESULTS, time_us)
             else:
                 self._expire(key, self.last_time_us + 1)
 
     def _forget_gone(self, oldest_kept_us: int, budget: Iterator[None]) -> None:
         for _ in budget:
-            time_us = self._oldest(GONE)
+            time_us = self._oldest(DB_GONE)
             if time_us is None or (time_us >= oldest_kept_us and self._gone <= GONE_COUNT_MAX):
                 return
-            key = self._key_of(GONE, time_us)
-            self._drop_record(GONE, time_us)
+            key = self._key_of(DB_GONE, time_us)
+            self._drop_record(DB_GONE, time_us)
             if key is not None:
                 mark = self._mark(key)
                 if mark.gone_us == time_us:
@@ -316,13 +324,13 @@ def is_over(retention: Retention, results: int, data_bytes: int) -> bool:
 
 def is_due(table: Table, txn: Txn, retention: Retention, now_us: int) -> bool:
     """Whether a compaction would take something away."""
-    results, gone = (txn.stat(table.db[name])["entries"] for name in (RESULTS, GONE))
+    results, gone = (txn.stat(table.db[name])["entries"] for name in (DB_RESULTS, DB_GONE))
     if is_over(retention, results, table.read_meta_in(txn).data_bytes) or gone > GONE_COUNT_MAX:
         return True
-    with txn.cursor(db=table.db[EXPIRIES]) as cursor:
+    with txn.cursor(db=table.db[DB_EXPIRIES]) as cursor:
         if cursor.first() and EXPIRY.unpack(cursor.key())[0] <= now_us:
             return True
-    with txn.cursor(db=table.db[GONE]) as cursor:
+    with txn.cursor(db=table.db[DB_GONE]) as cursor:
         return cursor.first() and TIME.unpack(cursor.key())[0] < now_us - GONE_KEPT_US
 
 

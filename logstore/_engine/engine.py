@@ -25,18 +25,18 @@ import lmdb
 
 from logstore._engine import clock, durability, files, frames, identity, locks
 from logstore._engine.append import append
-from logstore._engine.commit import Committer, nested_error
+from logstore._engine.commitqueue import CommitQueue, nested_error
 from logstore._engine.compaction import Batch, fold_into, is_due
 from logstore._engine.counters import Counters
-from logstore._engine.failures import raise_write_error
 from logstore._engine.frames import PROGRESS, Entry
 from logstore._engine.header import HELD_BY, Copy, SharedHeader, split
 from logstore._engine.lmdbfile import MapResizedError
 from logstore._engine.log import FIRST_OFFSET, Log, new_log_id
 from logstore._engine.options import Options, arena_bytes
 from logstore._engine.overlay import Overlay
-from logstore._engine.reading import LogState, Reading
+from logstore._engine.reading import BaseEngine, LogState
 from logstore._engine.shelter import acquire, is_interrupt, sheltered
+from logstore._engine.systemerrors import raise_write_error
 from logstore._engine.table import Table
 from logstore._engine.writerlock import WriterLock
 from logstore._engine.writes import Write
@@ -56,7 +56,7 @@ COPY_LOG_FACTOR = 64  # while a copy gets on, the log may grow to this many time
 HOLD_NS = 10 * 10**9  # a copy that takes longer from one step to the next does not get on
 
 
-class Engine(Reading):
+class Engine(BaseEngine):
     """An open store file.  All methods are safe to call from any thread."""
 
     def __init__(
@@ -82,7 +82,7 @@ class Engine(Reading):
         self.copy_lock = threading.Lock()  # held while there is a copy of the table
         self._held_until_ns = 0  # what this process last wrote to put compactions off
         self._writer_lock = WriterLock(header)
-        self.committer = Committer(partial(commit_group, self), options.write_timeout_s)
+        self.commit_queue = CommitQueue(partial(commit_group, self), options.write_timeout_s)
 
     # -- the view ---------------------------------------------------------------------------
 
@@ -234,7 +234,7 @@ class Engine(Reading):
         if (
             self.commit_lock._is_owned()  # type: ignore[attr-defined]
             or self.view_lock._is_owned()  # type: ignore[attr-defined]
-            or self.committer.is_led_here()
+            or self.commit_queue.is_led_here()
         ):
             raise nested_error()
         super().refuse_nested()

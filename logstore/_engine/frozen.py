@@ -18,7 +18,7 @@ from logstore._engine.counters import Counters
 from logstore._engine.log import FIRST_OFFSET, Log
 from logstore._engine.options import Options
 from logstore._engine.overlay import Overlay
-from logstore._engine.reading import LogState, Reading
+from logstore._engine.reading import BaseEngine, LogState
 from logstore._engine.recovery import log_counts, recover_frames
 from logstore._engine.table import Table
 from logstore.errors import NotAStoreError, StoreBusyError
@@ -49,7 +49,7 @@ def _is_locked(path: str) -> bool:
         files.close(fd)
 
 
-class FrozenEngine(Reading):
+class FrozenEngine(BaseEngine):
     """An engine for files at rest or left by a crash: it only reads."""
 
     def __init__(self, path: str, options: Options) -> None:

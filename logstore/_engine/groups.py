@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 
 from logstore._engine import clock
 from logstore._engine.engine import Engine
-from logstore._engine.failures import write_error
 from logstore._engine.frames import DELETED, PROGRESS, TIME_MAX, Entry
 from logstore._engine.options import LARGE_BYTES
 from logstore._engine.shelter import is_interrupt, sheltered
+from logstore._engine.systemerrors import write_error
 from logstore._engine.writes import REFUSED, Lookup, Write
 from logstore.errors import WriteError
 

@@ -16,17 +16,17 @@ from itertools import chain, islice
 from logstore._codec.hooks import DecHook
 from logstore._engine.clock import end_us, now_us
 from logstore._engine.frames import DELETED, EXPIRED, FAILED, HAD_RESULT, RESULT, Entry
-from logstore._engine.reading import Reading
+from logstore._engine.reading import BaseEngine
 from logstore._engine.records import Record
-from logstore._engine.states import is_live_progress, is_live_result, is_running
-from logstore._engine.table import GONE, LISTING_KEYS, RESULTS, RUNNING, Table
+from logstore._engine.table import DB_GONE, DB_RESULTS, DB_RUNNING, LISTING_KEYS, Table
+from logstore._engine.taskstatus import is_live_progress, is_live_result, is_running
 from logstore.errors import CorruptRecordError
 from logstore.progress import decode_progress
 from logstore.types import Status, TaskInfo
 
 
 def list_tasks(
-    engine: Reading,
+    engine: BaseEngine,
     status: Status | None,
     *,
     newest_first: bool,
@@ -53,7 +53,7 @@ def list_tasks(
 class _Listing:
     """One listing's view: the overlay as it was, and the time that decides what has expired."""
 
-    def __init__(self, engine: Reading, newest_first: bool, limit: int | None) -> None:
+    def __init__(self, engine: BaseEngine, newest_first: bool, limit: int | None) -> None:
         view = engine.view()
         self._engine = engine
         self._newest_first = newest_first
@@ -74,7 +74,7 @@ class _Listing:
         )
         in_table = (
             record
-            for record in self._hidden(self._in_table(RESULTS, alive_us=self._now_us))
+            for record in self._hidden(self._in_table(DB_RESULTS, alive_us=self._now_us))
             if is_live_result(record.entry, self._now_us)
         )
         return [in_log, in_table]
@@ -88,7 +88,7 @@ class _Listing:
         ]
         in_table = (
             record
-            for record in self._in_table(RUNNING, alive_us=self._now_us)
+            for record in self._in_table(DB_RUNNING, alive_us=self._now_us)
             if record.key not in self._progress and self._is_running(record.key, record.entry)
         )
         return [self._ordered(in_log), in_table]
@@ -102,7 +102,7 @@ class _Listing:
         ]
         in_table = (
             record
-            for record in self._in_table(GONE, kind=DELETED)
+            for record in self._in_table(DB_GONE, kind=DELETED)
             if record.entry.flags & HAD_RESULT
         )
         return [self._gone(stream) for stream in (self._ordered(in_log), self._hidden(in_table))]
@@ -117,7 +117,7 @@ class _Listing:
         ]
         in_table = (
             record
-            for record in self._in_table(GONE, kind=EXPIRED)
+            for record in self._in_table(DB_GONE, kind=EXPIRED)
             if record.entry.time_us <= self._start_us
         )
         streams = (
@@ -133,7 +133,7 @@ class _Listing:
         That gave them new times, which the lists may have passed.
         """
         found: list[Record] = []
-        for record in self._engine.listing(GONE, kind=EXPIRED):
+        for record in self._engine.listing(DB_GONE, kind=EXPIRED):
             if record.entry.time_us <= self._start_us:
                 break
             if record.key not in self._listed:

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 import lmdb
 
 from logstore._engine import durability, files, metapages, system
-from logstore._engine.failures import open_error, raise_open_error, system_code
 from logstore._engine.metapages import MetaPage
+from logstore._engine.systemerrors import open_error, raise_open_error, system_code
 from logstore.errors import (
     CorruptTableError,
     FormatVersionError,

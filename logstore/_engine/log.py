@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 from logstore._engine import durability, files, frames, locks
-from logstore._engine.failures import raise_open_error
+from logstore._engine.systemerrors import raise_open_error
 from logstore.errors import CorruptLogError, FormatVersionError, MissingLogError
 
 FIRST_OFFSET = frames.HEADER_BYTES

@@ -17,9 +17,9 @@ import time
 
 from logstore._engine import affinity, identity, vacuum
 from logstore._engine.engine import Engine
-from logstore._engine.failures import start_thread
 from logstore._engine.header import split
 from logstore._engine.log import FIRST_OFFSET
+from logstore._engine.systemerrors import start_thread
 from logstore._engine.threads import Signal
 
 IDLE_S = 1.0

@@ -24,7 +24,7 @@ from logstore._engine import threads
 from logstore._engine.frames import Entry
 from logstore._engine.header import SharedHeader
 from logstore._engine.overlay import Overlay
-from logstore._engine.reading import Reading
+from logstore._engine.reading import BaseEngine
 
 TIMEOUT_S = 0.5  # how long a sleep lasts at most: bounds what a lost wake-up costs
 
@@ -36,23 +36,23 @@ class Subscription:
 
     A frozenset of keys is looked up by key; another container is asked at each change and may grow
     and shrink while it is subscribed, so one subscription can serve many waiters.  The methods are
-    called on the notifier's thread, and must not block.  A subscriber sets ``left`` before it
+    called on the notifier's thread, and must not block.  A subscriber sets ``ended`` before it
     unsubscribes, in case that is cut short.
     """
 
-    __slots__ = ("__weakref__", "keys", "left", "since_us")
+    __slots__ = ("__weakref__", "ended", "keys", "since_us")
 
     def __init__(self, keys: Container[bytes] | None) -> None:
         self.keys = keys
-        self.left = False
+        self.ended = False
         self.since_us = 0  # only what is newer is told
 
-    def tell(self, changes: list[Change] | None) -> None:
+    def notify(self, changes: list[Change] | None) -> None:
         """Take changed keys and entries, in the order of their times; None: look at the state."""
         raise NotImplementedError
 
-    def again(self) -> None:
-        """Make up for what may have been lost since :meth:`tell`; called now and then."""
+    def recheck(self) -> None:
+        """Make up for what may have been lost since :meth:`notify`; called now and then."""
 
 
 class _Reference(weakref.ref[Subscription]):
@@ -78,21 +78,21 @@ class _Position(NamedTuple):
     """How far changes have been told."""
 
     overlay: Overlay
-    told: int  # of the overlay's changes
+    seen: int  # of the overlay's changes
     time_us: int  # of the last change before it
 
 
 class Notifier:
     """The thread that sleeps on publications and tells the subscribers."""
 
-    def __init__(self, engine: Reading, header: SharedHeader | None) -> None:
+    def __init__(self, engine: BaseEngine, header: SharedHeader | None) -> None:
         """``header`` None: nothing ever changes, waiters only meet their time-outs."""
         self._engine = engine
         self._header = header
         self._lock = threading.Lock()
         self._by_key: dict[bytes, list[_Reference]] = {}
         self._to_all: list[_Reference] = []
-        self._ended: deque[weakref.ref[Subscription]] = deque()  # their subscribers have gone
+        self._collected: deque[weakref.ref[Subscription]] = deque()  # their subscribers have gone
         self._position: _Position | None = None  # None while nobody subscribes
         self._serving = threading.Lock()  # held by the thread while it runs
         self._thread: threading.Thread | None = None
@@ -112,7 +112,7 @@ class Notifier:
         if not self._serving.locked() and not self._stopped:
             threads.start(self._serve, "logstore-notifier", self._engine.path)
         with self._lock:
-            reference = _Reference(subscription, self._ended.append)
+            reference = _Reference(subscription, self._collected.append)
             if reference.keys is None:
                 self._to_all.append(reference)
             else:
@@ -176,12 +176,12 @@ class Notifier:
             with self._serving:
                 pass
 
-    def tell_all_to_look(self) -> None:
+    def notify_all(self) -> None:
         """Have every waiter look at the state for itself."""
-        for subscription in self._everybody():
-            _call(subscription.tell, None)
+        for subscription in self._subscribers():
+            _call(subscription.notify, None)
 
-    def _everybody(self) -> list[Subscription]:
+    def _subscribers(self) -> list[Subscription]:
         with self._lock:
             references = list(self._to_all)
             for others in self._by_key.values():
@@ -199,7 +199,7 @@ class Notifier:
             self._work()
         finally:
             self._serving.release()
-            self.tell_all_to_look()
+            self.notify_all()
 
     def _work(self) -> None:
         looked_at = monotonic()
@@ -210,12 +210,12 @@ class Notifier:
                     continue
                 seen = 0 if self._header is None else self._header.sequence.value
                 try:
-                    self._tell_changes()
+                    self._notify_changes()
                 except Exception:
                     # Whoever waits meets the same error when it looks for itself.
-                    self.tell_all_to_look()
+                    self.notify_all()
                 if monotonic() - looked_at >= TIMEOUT_S:
-                    self._make_up()
+                    self._recheck()
                     looked_at = monotonic()
                 if self._header is None:
                     self._wanted.wait(TIMEOUT_S)
@@ -224,23 +224,23 @@ class Notifier:
             except Exception:
                 self._wanted.wait(TIMEOUT_S)  # out of memory, say: later there may be some
 
-    def _make_up(self) -> None:
-        for subscription in self._everybody():
-            if subscription.left:
+    def _recheck(self) -> None:
+        for subscription in self._subscribers():
+            if subscription.ended:
                 self.unsubscribe(subscription)
             else:
-                _call(subscription.again)
+                _call(subscription.recheck)
 
     def _is_wanted(self) -> bool:
         """Whether there are subscribers, without those that have gone."""
         with self._lock:
-            while self._ended:
-                reference = self._ended.popleft()
+            while self._collected:
+                reference = self._collected.popleft()
                 assert isinstance(reference, _Reference)
                 self._forget(reference, reference.keys)
             return bool(self._to_all or self._by_key)
 
-    def _tell_changes(self) -> None:
+    def _notify_changes(self) -> None:
         with self._lock:
             before = self._position
         if before is None:
@@ -248,7 +248,7 @@ class Notifier:
         overlay = self._engine.view()
         if overlay is before.overlay:
             end = len(overlay.changed)
-            new = overlay.changed[before.told : end]
+            new = overlay.changed[before.seen : end]
             if not new:
                 return
         else:
@@ -275,7 +275,7 @@ class Notifier:
         if end:
             first_us = overlay.changed[0][1].time_us
             in_table = [change for change in in_table if change[1].time_us < first_us]
-        changes = [*before.overlay.changed[before.told :], *in_table, *overlay.changed[:end]]
+        changes = [*before.overlay.changed[before.seen :], *in_table, *overlay.changed[:end]]
         new = {
             (entry.time_us, entry.kind): (key, entry)
             for key, entry in changes
@@ -298,15 +298,15 @@ class Notifier:
             if subscription is not None:
                 keys = subscription.keys
                 wanted = changes if keys is None else [c for c in changes if c[0] in keys]
-                _tell(subscription, wanted)
+                _notify(subscription, wanted)
         for subscription, wanted in own.values():
-            _tell(subscription, wanted)
+            _notify(subscription, wanted)
 
 
-def _tell(subscription: Subscription, changes: list[Change]) -> None:
+def _notify(subscription: Subscription, changes: list[Change]) -> None:
     newer = [change for change in changes if change[1].time_us > subscription.since_us]
     if newer:
-        _call(subscription.tell, newer)
+        _call(subscription.notify, newer)
 
 
 def _call(call: Callable[..., None], *args: object) -> None:

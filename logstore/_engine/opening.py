@@ -13,7 +13,6 @@ import time
 from logstore._engine import files, identity, locks, shelter, system
 from logstore._engine.counters import Counters
 from logstore._engine.engine import Engine
-from logstore._engine.failures import raise_open_error
 from logstore._engine.groups import commit_group
 from logstore._engine.header import SharedHeader
 from logstore._engine.joining import join
@@ -29,6 +28,7 @@ from logstore._engine.presence import (
     remove_leftovers,
 )
 from logstore._engine.recovery import LeavingError, recover_alone
+from logstore._engine.systemerrors import raise_open_error
 from logstore._engine.table import Table
 from logstore.errors import (
     NetworkFilesystemError,

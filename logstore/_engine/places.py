@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 
-from logstore._engine.failures import raise_open_error
+from logstore._engine.systemerrors import raise_open_error
 from logstore.errors import OpenError
 
 SIDE_NAME_BYTES = 40  # how much longer the names of the files beside a store are, at most

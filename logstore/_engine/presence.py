@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from logstore._engine import durability, files, frames, locks
-from logstore._engine.failures import raise_open_error
 from logstore._engine.log import read_whole
+from logstore._engine.systemerrors import raise_open_error
 from logstore._engine.table import Table
 from logstore.errors import (
     CorruptTableError,

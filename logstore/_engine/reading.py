@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple, TypeVar
 
-from logstore._engine.commit import nested_error
+from logstore._engine.commitqueue import nested_error
 from logstore._engine.counters import Counters
 from logstore._engine.frames import DELETED, HAD_RESULT, RESULT, Entry
 from logstore._engine.options import Options
@@ -32,7 +32,7 @@ class LogState(NamedTuple):
     synced: int
 
 
-class Reading(ABC):
+class BaseEngine(ABC):
     """What a live engine and one that reads files at rest have in common."""
 
     def __init__(self, path: str, options: Options, table: Table, counters: Counters) -> None:

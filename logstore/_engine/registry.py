@@ -21,14 +21,14 @@ from logstore._engine.closing import close_engine
 from logstore._engine.engine import Engine
 from logstore._engine.maintenance import Maintenance
 from logstore._engine.notify import Notifier
-from logstore._engine.reading import Reading
+from logstore._engine.reading import BaseEngine
 from logstore.errors import StoreBusyError
 
 
 class Shared:
     """An engine with its threads and the number of handles on it."""
 
-    def __init__(self, key: str, engine: Reading) -> None:
+    def __init__(self, key: str, engine: BaseEngine) -> None:
         self.key = key
         self.engine = engine
         self.handles = 1
@@ -84,7 +84,7 @@ class Lease:
         finally:
             slot.lock.release()
             _forget(shared.key, slot)
-            shared.notifier.tell_all_to_look()  # waiters find that their handle is closed
+            shared.notifier.notify_all()  # waiters find that their handle is closed
 
     def abandon(self) -> None:
         """Release it soon, in a thread; for a finalizer, which may run within any other call."""
@@ -126,12 +126,12 @@ def acquire(path: str, open_engine: Callable[[], Engine], timeout_s: float) -> L
     return _acquire(path, open_engine, timeout_s)
 
 
-def acquire_frozen(path: str, open_engine: Callable[[], Reading], timeout_s: float) -> Lease:
+def acquire_frozen(path: str, open_engine: Callable[[], BaseEngine], timeout_s: float) -> Lease:
     """The engine that reads the file at a real path while no process writes it."""
     return _acquire(path + _FROZEN, open_engine, timeout_s)
 
 
-def _acquire(key: str, open_engine: Callable[[], Reading], timeout_s: float) -> Lease:
+def _acquire(key: str, open_engine: Callable[[], BaseEngine], timeout_s: float) -> Lease:
     slot = _enter(key, timeout_s)
     try:
         shared = slot.shared
@@ -187,7 +187,7 @@ def _forget(key: str, slot: _Slot) -> None:
         _lock.release()
 
 
-def _close(engine: Reading) -> None:
+def _close(engine: BaseEngine) -> None:
     if isinstance(engine, Engine):
         close_engine(engine)
     else:

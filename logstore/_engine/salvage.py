@@ -16,12 +16,12 @@ import lmdb
 from logstore._engine import clock, durability, files, frames
 from logstore._engine.compaction import fold_into
 from logstore._engine.engine import Engine
-from logstore._engine.failures import raise_write_error
 from logstore._engine.lmdbfile import verify_pages
 from logstore._engine.log import FIRST_OFFSET, check_header
 from logstore._engine.overlay import Overlay
 from logstore._engine.presence import hold_alone
 from logstore._engine.recovery import refuse_older
+from logstore._engine.systemerrors import raise_write_error
 from logstore._engine.table import Table
 from logstore.errors import LogstoreError
 

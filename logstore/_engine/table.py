@@ -19,8 +19,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import lmdb
 
 from logstore._engine import files, locks, metapages, records
-from logstore._engine.frames import FORMAT_VERSION, RESULT, TIME_MAX, Entry, checksum_seed
-from logstore._engine.frames import PROGRESS as PROGRESS_KIND
+from logstore._engine.frames import FORMAT_VERSION, PROGRESS, RESULT, TIME_MAX, Entry, checksum_seed
 from logstore._engine.lmdbfile import (
     DATA_FORMAT,
     adopt_map,
@@ -53,17 +52,11 @@ BATCH_BYTES = 1 << 20
 LOOKED_AT_MAX = 2048  # records, in a listing; most of those that are left out take a microsecond
 LISTING_KEYS = 256  # the same for records without their payloads
 
-# Databases: task id -> mark; time -> record; time of the progress of unfinished tasks -> nothing;
-# expiry, kind and time of a record -> nothing.
-IDS, RESULTS, PROGRESS, GONE, RUNNING, EXPIRIES = (
-    b"ids",
-    b"results",
-    b"progress",
-    b"gone",
-    b"running",
-    b"expiries",
-)
-DATABASES = (IDS, RESULTS, PROGRESS, GONE, RUNNING, EXPIRIES)
+DB_IDS = b"ids"  # task id -> mark
+DB_RESULTS, DB_PROGRESS, DB_GONE = b"results", b"progress", b"gone"  # time -> record
+DB_RUNNING = b"running"  # time of the progress of an unfinished task -> nothing
+DB_EXPIRIES = b"expiries"  # expiry, kind and time of a record -> nothing
+DATABASES = (DB_IDS, DB_RESULTS, DB_PROGRESS, DB_GONE, DB_RUNNING, DB_EXPIRIES)
 
 
 class TableCounts(NamedTuple):
@@ -315,7 +308,7 @@ class Table:
 
     def mark_in(self, txn: Txn, key: bytes) -> Mark | None:
         """A task's mark as a transaction sees it."""
-        raw = txn.get(key, db=self.db[IDS])
+        raw = txn.get(key, db=self.db[DB_IDS])
         return None if raw is None else records.decode_mark(self.seed, key, bytes(raw), self.path)
 
     def record_in(self, txn: Txn, name: bytes, time_us: int, key: bytes) -> Record:
@@ -356,12 +349,12 @@ class Table:
     ) -> tuple[list[Record], int | None]:
         """Some records of a database by time, behind ``after_us``, and where to go on; None: end.
 
-        The payload of a result is left out.  Of RUNNING the records of the progress.  Left out
+        The payload of a result is left out.  Of DB_RUNNING the records of the progress.  Left out
         are damaged records, which a check names, those that have expired at ``alive_us``, and
         those of another ``kind`` than that, if one is given.
         """
         found: list[Record] = []
-        records_of = PROGRESS if name == RUNNING else name
+        records_of = DB_PROGRESS if name == DB_RUNNING else name
         looked_at, last = 0, b""
 
         def some(txn: Txn) -> int | None:
@@ -377,8 +370,9 @@ class Table:
                         time_us: int = TIME.unpack(last)[0]
                         return time_us
                     last, looked_at = key, looked_at + 1
-                    raw = txn.get(key, b"", db=self.db[PROGRESS]) if name == RUNNING else value
-                    if records.is_left_out(raw, alive_us, kind):
+                    if name == DB_RUNNING:
+                        value = txn.get(key, b"", db=self.db[DB_PROGRESS])
+                    if records.is_left_out(value, alive_us, kind):
                         continue
                     left -= 1
                     record = self._listed(txn, records_of, TIME.unpack(key)[0])
@@ -393,7 +387,7 @@ class Table:
         raw = txn.get(TIME.pack(time_us), b"", db=self.db[name])
         try:
             record = records.decode_record(
-                self.seed, time_us, raw, self.path, with_payload=name == PROGRESS
+                self.seed, time_us, raw, self.path, with_payload=name == DB_PROGRESS
             )
             mark = self.mark_in(txn, record.key)
         except CorruptRecordError:
@@ -407,14 +401,18 @@ class Table:
         progress is older than the compaction that has taken the expired result away.
         """
         found: list[tuple[bytes, Entry]] = []
-        for name in (RESULTS, GONE, PROGRESS):  # a result that goes meanwhile is found in both
+        for name in (
+            DB_RESULTS,
+            DB_GONE,
+            DB_PROGRESS,
+        ):  # a result that goes meanwhile is found in both
             after_us: int | None = time_us
             while after_us is not None:
                 some, after_us = self.listing(
                     name, newest_first=False, after_us=after_us, limit=LISTING_KEYS
                 )
                 found += [(record.key, record.entry) for record in some]
-                if name == GONE:
+                if name == DB_GONE:
                     found += self._running_again(some)
         return found
 
@@ -422,7 +420,7 @@ class Table:
         """The progress that was there before the end of a result was noted."""
         marks = self.marks([record.key for record in gone])
         return [
-            (record.key, Entry(PROGRESS_KIND, 0, record.entry.time_us, 0, b""))
+            (record.key, Entry(PROGRESS, 0, record.entry.time_us, 0, b""))
             for record, mark in zip(gone, marks, strict=True)
             if 0 < mark.progress_us < record.entry.time_us
         ]
@@ -441,7 +439,7 @@ class Table:
             at = after
             if at is None and newest_first:
                 at = records.EXPIRY.pack(now_us + 1, 0, 0)
-            with txn.cursor(db=self.db[EXPIRIES]) as cursor:
+            with txn.cursor(db=self.db[DB_EXPIRIES]) as cursor:
                 placed = _place_behind(cursor, at, newest_first)
                 step = cursor.prev if newest_first else cursor.next
                 for _ in range(LOOKED_AT_MAX):
@@ -451,7 +449,7 @@ class Table:
                     expires_us, kind, time_us = records.EXPIRY.unpack(at)
                     if expires_us > now_us:
                         return None
-                    record = self._listed(txn, RESULTS, time_us) if kind == RESULT else None
+                    record = self._listed(txn, DB_RESULTS, time_us) if kind == RESULT else None
                     if record is not None:
                         found.append(record)
                     placed = step()
@@ -466,7 +464,7 @@ class Table:
         times = [0]
 
         def newest(txn: Txn) -> None:
-            for name in (RESULTS, PROGRESS, GONE):
+            for name in (DB_RESULTS, DB_PROGRESS, DB_GONE):
                 with txn.cursor(db=self.db[name]) as cursor:
                     placed = cursor.last()
                     while placed and TIME.unpack(cursor.key())[0] > TIME_MAX:
@@ -496,9 +494,9 @@ class Table:
         for stat in (*stats.values(), *others):
             pages -= stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
         return TableCounts(
-            stats[RESULTS]["entries"],
-            stats[PROGRESS]["entries"],
-            stats[GONE]["entries"],
+            stats[DB_RESULTS]["entries"],
+            stats[DB_PROGRESS]["entries"],
+            stats[DB_GONE]["entries"],
             meta.data_bytes,
             max(pages, 0) * page,
             (info["last_pgno"] + 1) * page,
@@ -618,10 +616,10 @@ def _place_behind(cursor: Any, after: bytes | None, newest_first: bool) -> bool:
 def _place(mark: Mark, progress: bool) -> tuple[bytes, int]:
     """Where the record is that a reader wants."""
     if progress:
-        return PROGRESS, mark.progress_us
+        return DB_PROGRESS, mark.progress_us
     if mark.result_us:
-        return RESULTS, mark.result_us
-    return GONE, mark.gone_us
+        return DB_RESULTS, mark.result_us
+    return DB_GONE, mark.gone_us
 
 
 def _oldest_reader(printed: str) -> int | None:

@@ -11,8 +11,8 @@ import threading
 from collections.abc import Callable
 
 from logstore._engine import affinity
-from logstore._engine.failures import start_thread
 from logstore._engine.shelter import sheltered
+from logstore._engine.systemerrors import start_thread
 
 
 def start(run: Callable[[], object], name: str, where: str) -> None:

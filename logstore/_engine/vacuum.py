@@ -24,10 +24,10 @@ from logstore._engine.copying import (
     take,
 )
 from logstore._engine.engine import Engine
-from logstore._engine.failures import raise_write_error
 from logstore._engine.log import FIRST_OFFSET
 from logstore._engine.overlay import Overlay
 from logstore._engine.pages import OvertakenError
+from logstore._engine.systemerrors import raise_write_error
 from logstore._engine.table import Table
 from logstore.errors import OpenError, StoreBusyError
 from logstore.types import VacuumReport

@@ -7,7 +7,7 @@ outcome and its error are set by the thread that commits the group, before its c
 from __future__ import annotations
 
 from logstore._engine.frames import DELETED, HAD_RESULT, Entry
-from logstore._engine.states import is_known, is_live_result, missing_result
+from logstore._engine.taskstatus import is_known, is_live_result, missing_result
 from logstore.errors import CorruptRecordError, WriteTimeoutError
 
 REFUSED = object()  # the outcome of a write whose condition did not hold: its error is final

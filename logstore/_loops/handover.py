@@ -24,7 +24,7 @@ from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from logstore._engine import affinity, threads
-from logstore._engine.failures import raisable
+from logstore._engine.systemerrors import raisable
 from logstore.errors import StoreClosedError
 
 SWITCH_S = 0.005  # Python's own interval of switching threads (sys.getswitchinterval)
@@ -104,7 +104,7 @@ class _Lane(Inbox, Generic[J]):
         super().open()
         loop = self.loop()
         if loop is not None:
-            self.worker.come(self)
+            self.worker.prepare(self)
             loop.call_soon(self.worker.tokens.put, self)
 
 
@@ -136,10 +136,10 @@ class Worker(Generic[J]):
         self._run = run
         self._near = near
         self._stopped = False
-        self.begin_anew()
+        self.reset()
         _workers.add(self)
 
-    def begin_anew(self) -> None:
+    def reset(self) -> None:
         """Reset to no thread, no loops and new locks: a forked child may inherit held locks."""
         self._lock = threading.Lock()
         self._lanes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Lane[J]] = (
@@ -158,7 +158,7 @@ class Worker(Generic[J]):
         """
         lane = self._lane_of(loop)
         if lane.parked:
-            self.come(lane)
+            self.prepare(lane)
         try:
             lane.jobs.append(job)
         finally:
@@ -192,13 +192,13 @@ class Worker(Generic[J]):
         lane.due = now + SWITCH_S
         return True
 
-    def come(self, lane: _Lane[J]) -> None:
+    def prepare(self, lane: _Lane[J]) -> None:
         """Prepare the worker thread for a batch; call this on the loop's thread."""
         lane.due = monotonic() + SWITCH_S
         if not self._serving.locked() and not self._stopped:
             threads.start(self._serve, self._name, self._name)
         if self._near and self._thread is not None and not self._stopped:
-            self._companion.come(self._thread)
+            self._companion.bind(self._thread)
 
     def stop(self) -> None:
         """Run all submitted jobs, then end the thread."""
@@ -350,10 +350,10 @@ def call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> bo
 _workers: weakref.WeakSet[Worker[Any]] = weakref.WeakSet()
 
 
-def _begin_anew_in_child() -> None:
+def _reset_in_child() -> None:
     for worker in list(_workers):
-        worker.begin_anew()
+        worker.reset()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_anew_in_child)
+    os.register_at_fork(after_in_child=_reset_in_child)

@@ -14,8 +14,8 @@ import threading
 from collections.abc import Sequence
 from time import monotonic
 
-from logstore._engine.failures import raisable
 from logstore._engine.notify import Change, Subscription
+from logstore._engine.systemerrors import raisable
 from logstore._handle import Handle
 from logstore._loops.handover import Inbox, Outcome
 
@@ -106,7 +106,7 @@ class Waiters(Subscription):
         except Exception:
             return True  # the waiter gets the same error
 
-    def tell(self, changes: list[Change] | None) -> None:
+    def notify(self, changes: list[Change] | None) -> None:
         """Wake the waiters of changed tasks."""
         if self.loop.is_closed():
             self._leave_for_good()
@@ -116,7 +116,7 @@ class Waiters(Subscription):
         if futures:
             self._inbox.bring([(future, True, None) for future in futures])
 
-    def again(self) -> None:
+    def recheck(self) -> None:
         """Call the loop again if a call was lost; unsubscribe if there are no recent waiters."""
         if self.loop.is_closed():
             self._leave_for_good()

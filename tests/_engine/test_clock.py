@@ -11,7 +11,7 @@ import logstore
 from logstore import TaskProgress
 from logstore._engine import clock
 from logstore._engine.frames import DELETED, EXPIRED, RESULT, TIME_MAX, Entry
-from logstore._engine.states import is_running
+from logstore._engine.taskstatus import is_running
 
 if TYPE_CHECKING:
     from tests.support.stores import Clock, Stores

@@ -19,8 +19,7 @@ from logstore._engine.compaction import fold_into
 from logstore._engine.frames import DELETED, EXPIRED, FAILED, HAD_RESULT, PROGRESS, RESULT, Entry
 from logstore._engine.options import Retention
 from logstore._engine.records import TIME, Mark
-from logstore._engine.table import GONE, IDS, RESULTS, RUNNING, Table
-from logstore._engine.table import PROGRESS as PROGRESSES
+from logstore._engine.table import DB_GONE, DB_IDS, DB_PROGRESS, DB_RESULTS, DB_RUNNING, Table
 from tests.support.inside import live
 
 if TYPE_CHECKING:
@@ -222,7 +221,7 @@ def test_the_progress_of_a_task_that_will_run_again_is_in_the_index_of_those_tha
     table: Table,
 ) -> None:
     def running() -> set[bytes]:
-        found, _ = table.listing(RUNNING, newest_first=True, after_us=None, limit=10)
+        found, _ = table.listing(DB_RUNNING, newest_first=True, after_us=None, limit=10)
         return {record.key for record in found}
 
     def a_progress(time_us: int) -> Entry:
@@ -277,8 +276,8 @@ GARBAGE = {"missing": None, "garbage": b"\xff" * 100, "short": b"\xff"}
 @pytest.mark.parametrize("kind", GARBAGE)
 def test_a_record_that_is_damaged_is_replaced(table: Table, kind: str) -> None:
     fold(table, {b"a": a_result(10)}, {b"a": Entry(PROGRESS, 0, 11, 0, b"p")})
-    damage(table, RESULTS, 10, GARBAGE[kind])
-    damage(table, PROGRESSES, 11, GARBAGE[kind])
+    damage(table, DB_RESULTS, 10, GARBAGE[kind])
+    damage(table, DB_PROGRESS, 11, GARBAGE[kind])
     fold(table, {b"a": a_result(20, b"new")}, {b"a": Entry(PROGRESS, 0, 21, 0, b"q")})
     assert table.get_result(b"a") == a_result(20, b"new")
     assert table.get_progress(b"a") == Entry(PROGRESS, 0, 21, 0, b"q")
@@ -289,7 +288,7 @@ def test_a_record_that_is_damaged_is_replaced(table: Table, kind: str) -> None:
 @pytest.mark.parametrize("kind", GARBAGE)
 def test_damage_does_not_stop_what_expires_or_is_over_the_limit(table: Table, kind: str) -> None:
     fold(table, {b"a": a_result(10, expires_us=10**9 + 1), b"b": a_result(11)}, {})
-    damage(table, RESULTS, 10, GARBAGE[kind])
+    damage(table, DB_RESULTS, 10, GARBAGE[kind])
     fold(table, {b"c": a_result(12)}, {}, now_us=10**9 + 1, retention=Retention(results_max=2))
     assert not due(table, 10**9 + 1)
     assert table.get_result(b"b") == a_result(11)
@@ -300,7 +299,7 @@ def test_damage_does_not_stop_what_expires_or_is_over_the_limit(table: Table, ki
 @pytest.mark.parametrize("kind", ["garbage", "short"])
 def test_the_oldest_result_is_evicted_although_it_is_damaged(table: Table, kind: str) -> None:
     fold(table, {b"a": a_result(10), b"b": a_result(11)}, {})
-    damage(table, RESULTS, 10, GARBAGE[kind])
+    damage(table, DB_RESULTS, 10, GARBAGE[kind])
     fold(table, {}, {}, retention=Retention(results_max=1))
     assert table.get_result(b"b") == a_result(11)
     assert table.counts().results == 1
@@ -309,7 +308,7 @@ def test_the_oldest_result_is_evicted_although_it_is_damaged(table: Table, kind:
 def test_a_record_that_no_mark_speaks_of_is_the_first_to_go(table: Table) -> None:
     """As damage of a mark leaves it: nobody can find the record, so it is nobody's loss."""
     fold(table, {b"a": a_result(10, expires_us=10**9 + 1), b"b": a_result(11)}, {})
-    with table.env.begin(write=True, db=table.db[IDS]) as txn:
+    with table.env.begin(write=True, db=table.db[DB_IDS]) as txn:
         assert txn.delete(b"a")
     fold(table, {}, {}, retention=Retention(results_max=1))
     assert table.get_result(b"a") is None
@@ -322,7 +321,7 @@ def test_a_record_that_no_mark_speaks_of_is_the_first_to_go(table: Table) -> Non
 
 def test_an_expired_record_that_no_mark_speaks_of_goes_without_a_trace(table: Table) -> None:
     fold(table, {b"a": a_result(10, expires_us=10**9 + 1)}, {})
-    with table.env.begin(write=True, db=table.db[IDS]) as txn:
+    with table.env.begin(write=True, db=table.db[DB_IDS]) as txn:
         assert txn.delete(b"a")
     fold(table, {}, {}, now_us=10**9 + 1)
     counts = table.counts()
@@ -350,9 +349,9 @@ def test_the_id_of_what_is_gone_is_forgotten_after_a_day_whatever_its_record(
     fold(table, {b"a": a_result(10)}, {})
     fold(table, {b"a": Entry(DELETED, 0, 20, 0, b"")}, {})
     if kind == "garbage":
-        damage(table, GONE, 20, GARBAGE[kind])
+        damage(table, DB_GONE, 20, GARBAGE[kind])
     elif kind == "of another time":
-        with table.env.begin(write=True, db=table.db[IDS]) as txn:
+        with table.env.begin(write=True, db=table.db[DB_IDS]) as txn:
             txn.put(b"a", records.encode_mark(table.seed, b"a", Mark(0, 30, 0)))
     day_us = compaction.GONE_KEPT_US
     fold(table, {}, {}, now_us=20 + day_us, last_time_us=20 + day_us)

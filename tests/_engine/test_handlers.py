@@ -15,9 +15,9 @@ import pytest
 
 import logstore
 from logstore._engine import files, records
+from logstore._engine.engine import Engine
 from logstore._engine.frozen import is_in_use
 from logstore._engine.log import Log
-from logstore._engine.reading import Reading
 from logstore._engine.table import Table
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def test_a_log_that_cannot_be_opened_for_lack_of_descriptors_is_not_called_missi
         (records, "decode_mark", logstore.Store.check),
         (Table, "record_in", logstore.Store.check),
         (Table, "read_meta_in", logstore.Store.check),
-        (Reading, "log_end", logstore.Store.check),
+        (Engine, "log_state", logstore.Store.check),
     ],
 )
 def test_an_unforeseen_error_of_an_open_store_passes(

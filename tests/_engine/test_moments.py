@@ -12,8 +12,7 @@ import lmdb
 import pytest
 
 import logstore
-from logstore._engine import commit, durability, joining, locks, presence
-from logstore._engine.commit import Committer
+from logstore._engine import commitqueue, durability, joining, locks, presence
 from logstore._engine.frames import RESULT, Entry
 from logstore._engine.log import Log
 from logstore._engine.overlay import Overlay
@@ -94,9 +93,9 @@ def test_a_follower_that_is_woken_twice_is_woken() -> None:
         def release(self) -> None:
             raise RuntimeError("release unlocked lock")
 
-    batch: Any = commit._Batch([])
+    batch: Any = commitqueue._Batch([])
     batch.wake = Lock()
-    commit._wake(batch)
+    commitqueue._wake(batch)
 
 
 def test_a_batch_that_an_interrupted_leader_had_taken_is_not_committed_again() -> None:
@@ -111,18 +110,18 @@ def test_a_batch_that_an_interrupted_leader_had_taken_is_not_committed_again() -
             raise Alarm
         ack()
 
-    committer = Committer(commit_first, 100.0)
+    queue = commitqueue.CommitQueue(commit_first, 100.0)
     first = Write(b"first", Entry(RESULT, 0, 0, 0, b""), sync=True)
 
     def lead() -> None:
         with pytest.raises(Alarm):
-            committer.run([first])
+            queue.run([first])
 
     thread = threading.Thread(target=lead)
     thread.start()
     assert taken.wait(100)
     second = Write(b"second", Entry(RESULT, 0, 0, 0, b""), sync=True)
-    following = threading.Thread(target=committer.run, args=([second],))
+    following = threading.Thread(target=queue.run, args=([second],))
     following.start()
     go_on.set()
     thread.join()

@@ -231,7 +231,7 @@ def test_subscriptions_and_how_far_they_are_told_are_touched_under_the_lock_only
         store.set_result("end", 1)
         assert [event.task_id for event in take(all_tasks, "end")] == ["a", "end"]
         assert next(one_task).task_id == "a"
-        notifier.tell_all_to_look()
+        notifier.notify_all()
     assert touched == []
 
 
@@ -256,7 +256,7 @@ class Told(notify.Subscription):
 
     def __init__(self, do: Callable[[], object]) -> None:
         super().__init__(None)
-        self.tell = lambda _: do()  # type: ignore[method-assign, assignment]
+        self.notify = lambda _: do()  # type: ignore[method-assign, assignment]
 
 
 def test_an_error_of_one_subscriber_is_logged_and_an_interrupt_is_not_swallowed(
@@ -270,13 +270,13 @@ def test_an_error_of_one_subscriber_is_logged_and_an_interrupt_is_not_swallowed(
     subscriptions = [Told(lambda: fail(ValueError("its own"))), Told(told.set)]
     for subscription in subscriptions:
         store._handle.subscribe(subscription)
-    notifier.tell_all_to_look()
+    notifier.notify_all()
     assert told.is_set()
     assert "a subscriber of the store failed" in caplog.text
     store._handle.unsubscribe(subscriptions[0])
     interrupted = Told(lambda: fail(KeyboardInterrupt()))
     store._handle.subscribe(interrupted)
     with pytest.raises(KeyboardInterrupt):
-        notifier.tell_all_to_look()
+        notifier.notify_all()
     for subscription in (subscriptions[1], interrupted):
         store._handle.unsubscribe(subscription)

@@ -299,7 +299,7 @@ def test_a_companion_runs_where_the_caller_runs(idler: Idler) -> None:
     try:
         for processor in sorted(everywhere):
             os.sched_setaffinity(0, {processor})
-            companion.come(idler)
+            companion.bind(idler)
             assert idler.processors() == {processor}
     finally:
         os.sched_setaffinity(0, everywhere)
@@ -323,7 +323,7 @@ def test_a_thread_that_a_bound_one_starts_runs_where_that_one_could() -> None:
 
     thread = threading.Thread(target=work)
     thread.start()
-    affinity.Companion().come(thread)
+    affinity.Companion().bind(thread)
     bound.set()
     thread.join()
     assert len(found[0] or ()) == 1
@@ -356,11 +356,11 @@ def test_a_thread_that_can_no_longer_be_moved_is_let_go(
         real(thread_id, processors)
 
     companion = affinity.Companion()
-    companion.come(idler)
+    companion.bind(idler)
     assert len(idler.processors()) == 1
     monkeypatch.setattr(os, "sched_setaffinity", refuse)
     monkeypatch.setattr(affinity, "_sched_getcpu", lambda: 1 << 10)
-    companion.come(idler)
+    companion.bind(idler)
     assert idler.processors() == everywhere
 
 
@@ -381,7 +381,7 @@ def test_a_companion_stays_where_it_is_if_it_cannot_be_moved(
     else:
         monkeypatch.setattr(os, "sched_setaffinity", refuse)
     companion = affinity.Companion()
-    companion.come(idler)
-    companion.come(idler)
+    companion.bind(idler)
+    companion.bind(idler)
     affinity.run_on(affinity.unbound())
     assert idler.processors() == before

@@ -17,7 +17,7 @@ from logstore._engine import table as table_module
 from logstore._engine.compaction import fold_into
 from logstore._engine.frames import PROGRESS, RESULT, Entry
 from logstore._engine.records import Mark
-from logstore._engine.table import RESULTS, RUNNING, Table
+from logstore._engine.table import DB_RESULTS, DB_RUNNING, Table
 from tests.support.inside import live
 
 if TYPE_CHECKING:
@@ -70,15 +70,15 @@ def times(table: Table, name: bytes, newest_first: bool, limit: int) -> list[int
 
 @pytest.mark.parametrize("limit", [1, 3, 19, 20, 21, 1000])
 def test_a_listing_in_batches_has_every_record_once_in_order(table: Table, limit: int) -> None:
-    assert times(table, RESULTS, False, limit) == list(range(100, 120))
-    assert times(table, RESULTS, True, limit) == list(range(119, 99, -1))
-    assert times(table, RUNNING, True, limit) == [202, 201, 200]
+    assert times(table, DB_RESULTS, False, limit) == list(range(100, 120))
+    assert times(table, DB_RESULTS, True, limit) == list(range(119, 99, -1))
+    assert times(table, DB_RUNNING, True, limit) == [202, 201, 200]
 
 
 def test_a_listing_leaves_out_the_payload_of_results_and_says_its_size(table: Table) -> None:
-    (record,), _ = table.listing(RESULTS, newest_first=True, after_us=None, limit=1)
+    (record,), _ = table.listing(DB_RESULTS, newest_first=True, after_us=None, limit=1)
     assert (record.entry.payload, record.size) == (b"", 500)
-    (record,), _ = table.listing(RUNNING, newest_first=True, after_us=None, limit=1)
+    (record,), _ = table.listing(DB_RUNNING, newest_first=True, after_us=None, limit=1)
     assert record.entry.payload == b"p"
 
 

@@ -248,7 +248,7 @@ def test_a_group_does_not_go_on_with_a_failed_log(
             store._handle.result_write("large", bytes(300_000)),
             store._handle.result_write("third", 3),
         ]
-        store._handle.writable_engine.committer.run(writes)
+        store._handle.writable_engine.commit_queue.run(writes)
         assert failing == set()  # the log could not be replaced at once either
         assert isinstance(writes[0].error, logstore.WriteError)
         assert [write.error for write in writes[1:]] == [None, None]

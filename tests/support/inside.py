@@ -60,7 +60,7 @@ def in_one_group(store: logstore.Store, *calls: tuple[Any, ...]) -> list[BaseExc
     """
     handle = store._handle
     writes = [getattr(handle, f"{verb}_write")(*arguments) for verb, *arguments in calls]
-    handle.writable_engine.committer.run(writes)
+    handle.writable_engine.commit_queue.run(writes)
     return [write.error for write in writes]
 
 

@@ -13,9 +13,9 @@ import pytest
 import logstore
 from logstore import TaskProgress
 from logstore._engine import append, compaction, durability
-from logstore._engine import commit as commit_module
+from logstore._engine import commitqueue as commit_module
 from logstore._engine import engine as engine_module
-from logstore._engine.commit import Committer
+from logstore._engine.commitqueue import CommitQueue
 from logstore._engine.frames import RESULT, Entry
 from logstore._engine.writes import Lookup, Write
 from tests.support.inside import live
@@ -47,11 +47,11 @@ class Disk:
         ack()
 
 
-def start(committer: Committer, name: str, outcomes: dict[str, object]) -> threading.Thread:
+def start(queue: CommitQueue, name: str, outcomes: dict[str, object]) -> threading.Thread:
     def run() -> None:
         write = a_write(name)
         try:
-            committer.run([write])
+            queue.run([write])
             outcomes[name] = write.error
         except BaseException as exc:
             outcomes[name] = exc
@@ -61,10 +61,10 @@ def start(committer: Committer, name: str, outcomes: dict[str, object]) -> threa
     return thread
 
 
-def wait_for_queue(committer: Committer, length: int) -> None:
+def wait_for_queue(queue: CommitQueue, length: int) -> None:
     """Until so many batches wait; the queue has no other sign of it."""
     gate = threading.Event()
-    while len(committer._queue) < length:
+    while len(queue._queue) < length:
         gate.wait(0.001)
 
 
@@ -87,16 +87,16 @@ class InterruptedLock:
 
 def test_a_signal_amid_the_acks_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     disk = Disk()
-    committer = Committer(disk.commit, LONG_S)
+    queue = CommitQueue(disk.commit, LONG_S)
     outcomes: dict[str, object] = {}
-    threads = [start(committer, "first", outcomes)]
+    threads = [start(queue, "first", outcomes)]
     assert disk.begun.acquire(timeout=LONG_S)
     with monkeypatch.context() as patch:
         ours = SimpleNamespace(Lock=InterruptedLock, get_ident=threading.get_ident)
         patch.setattr(commit_module, "threading", ours)
         for number, name in enumerate("abc"):
-            threads.append(start(committer, name, outcomes))
-            wait_for_queue(committer, number + 1)
+            threads.append(start(queue, name, outcomes))
+            wait_for_queue(queue, number + 1)
     disk.may_end.release()
     assert disk.begun.acquire(timeout=LONG_S)  # "a" leads "b" and "c"
     InterruptedLock.armed = True
@@ -115,19 +115,19 @@ def test_a_lone_writer_commits_on_its_own_thread() -> None:
         threads.append(threading.get_ident())
         ack()
 
-    Committer(commit, LONG_S).run([a_write("a")])
+    CommitQueue(commit, LONG_S).run([a_write("a")])
     assert threads == [threading.get_ident()]
 
 
 def test_those_who_come_during_a_commit_share_the_next_one_in_order() -> None:
     disk = Disk()
-    committer = Committer(disk.commit, LONG_S)
+    queue = CommitQueue(disk.commit, LONG_S)
     outcomes: dict[str, object] = {}
-    threads = [start(committer, "first", outcomes)]
+    threads = [start(queue, "first", outcomes)]
     assert disk.begun.acquire(timeout=LONG_S)
     for i, name in enumerate(("a", "b", "c")):
-        threads.append(start(committer, name, outcomes))
-        wait_for_queue(committer, i + 1)
+        threads.append(start(queue, name, outcomes))
+        wait_for_queue(queue, i + 1)
     disk.may_end.release(2)
     for thread in threads:
         thread.join(LONG_S)
@@ -137,29 +137,29 @@ def test_those_who_come_during_a_commit_share_the_next_one_in_order() -> None:
 
 def test_a_follower_whose_time_is_over_leaves_the_queue_and_the_rest_goes_on() -> None:
     disk = Disk()
-    committer = Committer(disk.commit, 0.05)
+    queue = CommitQueue(disk.commit, 0.05)
     outcomes: dict[str, object] = {}
-    leader = start(committer, "first", outcomes)
+    leader = start(queue, "first", outcomes)
     assert disk.begun.acquire(timeout=LONG_S)
-    late = start(committer, "late", outcomes)
+    late = start(queue, "late", outcomes)
     late.join(LONG_S)
     assert isinstance(outcomes["late"], logstore.WriteTimeoutError)
     disk.may_end.release(2)
     leader.join(LONG_S)
-    committer.run([a_write("after")])
+    queue.run([a_write("after")])
     assert disk.groups == [["first"], ["after"]]
 
 
 def test_a_commit_that_raises_wakes_everybody_and_leaves_no_leader_behind() -> None:
     disk = Disk()
-    committer = Committer(disk.commit, LONG_S)
+    queue = CommitQueue(disk.commit, LONG_S)
     outcomes: dict[str, object] = {}
-    threads = [start(committer, "first", outcomes)]
+    threads = [start(queue, "first", outcomes)]
     assert disk.begun.acquire(timeout=LONG_S)
-    threads.append(start(committer, "a", outcomes))
-    wait_for_queue(committer, 1)
-    threads.append(start(committer, "b", outcomes))
-    wait_for_queue(committer, 2)
+    threads.append(start(queue, "a", outcomes))
+    wait_for_queue(queue, 1)
+    threads.append(start(queue, "b", outcomes))
+    wait_for_queue(queue, 2)
     disk.may_end.release()
     assert disk.begun.acquire(timeout=LONG_S)
     disk.error = RuntimeError("broken")
@@ -172,7 +172,7 @@ def test_a_commit_that_raises_wakes_everybody_and_leaves_no_leader_behind() -> N
     disk.error = None
     disk.may_end.release()
     write = a_write("after")
-    committer.run([write])
+    queue.run([write])
     assert write.error is None
 
 
@@ -181,9 +181,9 @@ def test_a_batch_that_was_taken_is_not_committed_again_though_its_leader_never_s
 ) -> None:
     """The leader is interrupted in the acks, and once more where it makes up for that."""
     disk = Disk()
-    committer = Committer(disk.commit, LONG_S)
+    queue = CommitQueue(disk.commit, LONG_S)
     outcomes: dict[str, object] = {}
-    threads = [start(committer, "first", outcomes)]
+    threads = [start(queue, "first", outcomes)]
     assert disk.begun.acquire(timeout=LONG_S)
     interrupted: list[object] = []
 
@@ -196,8 +196,8 @@ def test_a_batch_that_was_taken_is_not_committed_again_though_its_leader_never_s
     real = commit_module._wake
     monkeypatch.setattr(commit_module, "_wake", wake)
     for number, name in enumerate("abc"):
-        threads.append(start(committer, name, outcomes))
-        wait_for_queue(committer, number + 1)
+        threads.append(start(queue, name, outcomes))
+        wait_for_queue(queue, number + 1)
     disk.may_end.release(10)
     for thread in threads:
         thread.join(LONG_S / 2)
@@ -210,15 +210,15 @@ def test_a_batch_that_was_taken_is_not_committed_again_though_its_leader_never_s
 @pytest.mark.parametrize("alone", [True, False])
 def test_a_leader_whose_commit_raises_gives_the_lead_back(alone: bool) -> None:
     disk = Disk()
-    committer = Committer(disk.commit, LONG_S)
+    queue = CommitQueue(disk.commit, LONG_S)
     outcomes: dict[str, object] = {}
     threads = []
     if not alone:
-        threads.append(start(committer, "first", outcomes))
+        threads.append(start(queue, "first", outcomes))
         assert disk.begun.acquire(timeout=LONG_S)
-    threads.append(start(committer, "a", outcomes))
+    threads.append(start(queue, "a", outcomes))
     if not alone:
-        wait_for_queue(committer, 1)
+        wait_for_queue(queue, 1)
         disk.may_end.release()
         threads[0].join(LONG_S)
     assert disk.begun.acquire(timeout=LONG_S)
@@ -226,7 +226,7 @@ def test_a_leader_whose_commit_raises_gives_the_lead_back(alone: bool) -> None:
     disk.may_end.release()
     threads[-1].join(LONG_S)
     assert outcomes["a"] is disk.error
-    assert committer._lead.acquire(blocking=False)
+    assert queue._lead.acquire(blocking=False)
 
 
 def test_a_commit_within_a_commit_of_the_same_thread_is_refused() -> None:
@@ -237,15 +237,15 @@ def test_a_commit_within_a_commit_of_the_same_thread_is_refused() -> None:
         begun.extend(write.key for write in group)
         if len(begun) == 1:
             try:
-                committer.run([a_write("inner")])
+                queue.run([a_write("inner")])
             except logstore.WriteError as exc:
                 refused.append(exc)
         ack()
 
-    committer = Committer(commit, LONG_S)
-    committer.run([a_write("outer")])
+    queue = CommitQueue(commit, LONG_S)
+    queue.run([a_write("outer")])
     assert [type(exc) for exc in refused] == [logstore.WriteError]
-    committer.run([a_write("after")])
+    queue.run([a_write("after")])
     assert begun == [b"outer", b"after"]
 
 
@@ -255,14 +255,14 @@ def test_a_follower_is_woken(woken: str, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(commit_module, "RECHECK_S", LONG_S)
     time_s = 20.0
     disk = Disk()
-    committer = Committer(disk.commit, time_s)
+    queue = CommitQueue(disk.commit, time_s)
     outcomes: dict[str, object] = {}
-    threads = [start(committer, "first", outcomes)]
+    threads = [start(queue, "first", outcomes)]
     assert disk.begun.acquire(timeout=LONG_S)
     names = ["a"] if woken == "to lead" else ["a", "b"]
     for number, name in enumerate(names):
-        threads.append(start(committer, name, outcomes))
-        wait_for_queue(committer, number + 1)
+        threads.append(start(queue, name, outcomes))
+        wait_for_queue(queue, number + 1)
     disk.may_end.release(10)
     for thread in threads:
         thread.join(time_s / 2)
@@ -312,7 +312,7 @@ def test_a_group_does_not_go_on_behind_a_compaction_that_failed_half_way(
         store._handle.result_write("large", bytes(300_000)),
         store._handle.result_write("small", 1),
     ]
-    live(store).committer.run(writes)
+    live(store).commit_queue.run(writes)
     assert isinstance(writes[0].error, logstore.WriteError)
     assert writes[1].error is None
     with logstore.open(crash_copy(store)) as recovered:

@@ -13,8 +13,8 @@ import lmdb
 import pytest
 
 import logstore
-from logstore._engine.failures import open_error, raisable, write_error
 from logstore._engine.lmdbfile import translate
+from logstore._engine.systemerrors import open_error, raisable, write_error
 from logstore._engine.table import Table
 
 

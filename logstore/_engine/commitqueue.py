@@ -47,7 +47,7 @@ def nested_error() -> WriteError:
     )
 
 
-class Committer:
+class CommitQueue:
     """The queue in front of the log.  ``commit`` is called by one thread at a time."""
 
     def __init__(
