@@ -21,7 +21,6 @@ from logstore._arguments import (
     task_key,
 )
 from logstore._codec.hooks import DecHook, EncHook
-from logstore._codec.lower import too_large
 from logstore._codec.values import decode_value, encode_value
 from logstore._engine import registry
 from logstore._engine.engine import Engine
@@ -170,19 +169,21 @@ class Handle:
             return self._engine
 
     def result_write(
-        self, task_id: str, value: object, *, ttl_s: float | None = None, failed: bool = False
+        self,
+        task_id: str,
+        value: object,
+        ttl_s: float | None = None,
+        failed: bool = False,
+        on_loop: bool = False,
     ) -> Write:
-        """Encode a result; return its write, not yet committed."""
-        payload = encode_value(value, max_bytes=self._max_value_bytes, enc_hook=self.enc_hook)
-        return self.encoded_result_write(task_id, payload, ttl_s=ttl_s, failed=failed)
+        """Encode a result; return its write, not yet committed.
 
-    def encoded_result_write(
-        self, task_id: str, payload: bytes, *, ttl_s: float | None = None, failed: bool = False
-    ) -> Write:
-        """Return the write of an encoded result, not yet committed."""
+        With ``on_loop`` raises :class:`BudgetExceededError` for a value that is not small.
+        """
         key = task_key(task_id)
-        if len(payload) > self._max_value_bytes:
-            raise too_large(len(payload), self._max_value_bytes)
+        payload = encode_value(
+            value, max_bytes=self._max_value_bytes, enc_hook=self.enc_hook, on_loop=on_loop
+        )
         if ttl_s is None:
             ttl_s = self._result_ttl_s
             if failed and self._failure_ttl_s is not None:
@@ -193,21 +194,19 @@ class Handle:
         return Write(key, Entry(RESULT, flags, 0, expiry_us(ttl_s), payload), sync=self._sync)
 
     def progress_write(
-        self, task_id: str, progress: TaskProgress, *, ttl_s: float | None = None
+        self,
+        task_id: str,
+        progress: TaskProgress,
+        ttl_s: float | None = None,
+        on_loop: bool = False,
     ) -> Write:
-        """Encode progress; return its write, not yet committed."""
+        """Encode progress; return its write, not yet committed; ``on_loop`` as above."""
+        key = task_key(task_id)
         if not isinstance(progress, TaskProgress):
             raise TypeError(f"progress must be a TaskProgress, not {type(progress).__name__}")
-        payload = encode_progress(progress, max_bytes=self._max_value_bytes, enc_hook=self.enc_hook)
-        return self.encoded_progress_write(task_id, payload, ttl_s=ttl_s)
-
-    def encoded_progress_write(
-        self, task_id: str, payload: bytes, *, ttl_s: float | None = None
-    ) -> Write:
-        """Return the write of encoded progress, not yet committed."""
-        key = task_key(task_id)
-        if len(payload) > self._max_value_bytes:
-            raise too_large(len(payload), self._max_value_bytes)
+        payload = encode_progress(
+            progress, max_bytes=self._max_value_bytes, enc_hook=self.enc_hook, on_loop=on_loop
+        )
         if ttl_s is None:
             ttl_s = self._progress_ttl_s
         else:

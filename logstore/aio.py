@@ -11,16 +11,17 @@ are not affected.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 from logstore import store as sync_store
 from logstore._arguments import FilePath, now_us, task_key, time_out
-from logstore._codec.tags import HOOKED_HEAD, STORED
-from logstore._codec.values import decode_value, encode_small
+from logstore._codec.tags import HOOKED_HEAD
+from logstore._codec.values import decode_value
+from logstore._codec.weight import SMALL_BYTES, BudgetExceededError
 from logstore._engine import threads
 from logstore._engine.frames import Entry
 from logstore._engine.notify import Change, Subscription
@@ -33,15 +34,13 @@ from logstore._loops.handover import Bell, Outcome, Worker, call_soon, in_thread
 from logstore._loops.waiters import Waiters, Woken
 from logstore._watch import PendingEvents, watched_keys
 from logstore.errors import WaitTimeoutError
-from logstore.progress import TaskProgress, decode_progress, encode_small_progress
+from logstore.progress import TaskProgress, decode_progress
 from logstore.store import Store
 from logstore.types import CheckReport, Event, Status, StoreStats, TaskInfo, VacuumReport
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-INLINE_BYTES = 1 << 14  # a payload up to this size is decoded on the loop
-INLINE_NODES = 64  # a value with up to this many parts is encoded on the loop
 TASKS_BATCH = 256
 
 T = TypeVar("T")
@@ -167,38 +166,21 @@ class AsyncStore:
         self, task_id: str, value: object, *, ttl_s: float | None = None, failed: bool = False
     ) -> None:
         """Store a task's result.  A thread may encode the value: do not change it afterwards."""
-        payload = encode_small(value)
-        if payload is not None:
-            await self._set_encoded_result(task_id, payload, ttl_s=ttl_s, failed=failed)
-            return
-        encode = partial(self._handle.result_write, task_id, value, ttl_s=ttl_s, failed=failed)
-        await self._write(encode() if _is_small(value) else await self._encode(encode))
-
-    def _set_encoded_result(
-        self, task_id: str, payload: bytes, *, ttl_s: float | None = None, failed: bool = False
-    ) -> Coroutine[Any, Any, None]:
-        """Store a result that ``encode_small`` encoded as ``payload``."""
-        return self._write(
-            self._handle.encoded_result_write(task_id, payload, ttl_s=ttl_s, failed=failed)
+        handle = self._handle
+        await self._set(
+            lambda on_loop: handle.result_write(task_id, value, ttl_s, failed, on_loop),
+            may_block=handle.enc_hook is not None,
         )
 
     async def set_progress(
         self, task_id: str, progress: TaskProgress, *, ttl_s: float | None = None
     ) -> None:
         """Store a task's progress."""
-        payload = encode_small_progress(progress)
-        if payload is not None:
-            await self._set_encoded_progress(task_id, payload, ttl_s=ttl_s)
-            return
-        encode = partial(self._handle.progress_write, task_id, progress, ttl_s=ttl_s)
-        parts = [getattr(progress, "status", None), getattr(progress, "meta", None)]
-        await self._write(encode() if _is_small(parts) else await self._encode(encode))
-
-    def _set_encoded_progress(
-        self, task_id: str, payload: bytes, *, ttl_s: float | None = None
-    ) -> Coroutine[Any, Any, None]:
-        """Store progress that ``encode_small_progress`` would encode as ``payload``."""
-        return self._write(self._handle.encoded_progress_write(task_id, payload, ttl_s=ttl_s))
+        handle = self._handle
+        await self._set(
+            lambda on_loop: handle.progress_write(task_id, progress, ttl_s, on_loop),
+            may_block=handle.enc_hook is not None,
+        )
 
     async def delete_result(self, task_id: str) -> bool:
         """Delete a task's result and progress; return whether there was a result."""
@@ -218,17 +200,25 @@ class AsyncStore:
         """Sync all acknowledged writes to disk, including progress."""
         await self._write(Flush())
 
-    async def _encode(self, encode: Callable[[], Write]) -> Write:
-        """Encode a value that is large or may run code of its own types; return the write."""
-        if self._handle.enc_hook is not None:
-            return await asyncio.to_thread(encode)  # the hook may block, reads must not wait for it
-        return await self._read(encode)
+    def _set(
+        self, encode: Callable[[bool], Write], *, may_block: bool
+    ) -> Coroutine[Any, Any, None]:
+        """Commit the write that ``encode(on_loop)`` returns; a thread calls it for long work."""
+        try:
+            return self._write(encode(True))
+        except BudgetExceededError:
+            return self._set_in_thread(partial(encode, False), may_block)
+
+    async def _set_in_thread(self, encode: Callable[[], Write], may_block: bool) -> None:
+        # Reads must not wait for code of the application.
+        write = await (asyncio.to_thread(encode) if may_block else self._read(encode))
+        await self._write(write)
 
     async def _decode(self, payload: bytes) -> Any:
         dec_hook = self._handle.dec_hook
         if dec_hook is not None and HOOKED_HEAD in payload:
             return await asyncio.to_thread(decode_value, payload, dec_hook)
-        if len(payload) <= INLINE_BYTES:
+        if len(payload) <= SMALL_BYTES:
             return decode_value(payload, dec_hook)
         return await self._read(partial(decode_value, payload, dec_hook))
 
@@ -251,7 +241,7 @@ class AsyncStore:
         entry = self._in_memory(key)
         if entry is None or not is_live_result(entry, now_us()):
             entry = await self._found(key)
-        if len(entry.payload) <= INLINE_BYTES and self._handle.dec_hook is None:
+        if len(entry.payload) <= SMALL_BYTES and self._handle.dec_hook is None:
             return decode_value(entry.payload)
         return await self._decode(entry.payload)
 
@@ -272,7 +262,7 @@ class AsyncStore:
             entry = view.progress[key]
             if entry is None or not is_live_progress(entry, now_us()):
                 return None
-            if len(entry.payload) <= INLINE_BYTES and self._handle.dec_hook is None:
+            if len(entry.payload) <= SMALL_BYTES and self._handle.dec_hook is None:
                 return decode_progress(entry.payload)
         return await self._read(lambda: store.get_progress(task_id))
 
@@ -509,40 +499,3 @@ class _Following(Subscription):
             self._handle.unsubscribe(self)
         elif self._loop.is_running() and (self._handle.closed or self.pending.first() is not None):
             call_soon(self._loop, self.changed.set)
-
-
-def _is_small(value: object) -> bool:
-    """Return whether encoding a value is fast.  Takes bounded time."""
-    try:
-        return _weigh(value, INLINE_NODES) >= 0
-    except Exception:  # from a metaclass without a hash
-        return False
-
-
-def _weigh(value: Any, left: int) -> int:
-    """Return the rest of a budget of parts after a value; negative if the value is too large.
-
-    An unsupported type counts as too large: encoding it may run its own code.
-    """
-    kind = type(value)
-    if (kind is str or kind is bytes) and len(value) > INLINE_BYTES:
-        return -1
-    if kind is int and value.bit_length() > 8 * INLINE_BYTES:
-        return -1
-    if kind not in STORED:
-        return -1
-    left -= 1
-    parts: Iterable[object] = ()
-    if kind is dict:
-        # The values come first: keys are visited only if there are few values.
-        parts = chain(value.values(), (key for key in value if type(key) is not str))
-    elif kind in _CONTAINERS:
-        parts = value
-    for part in parts:
-        if left < 0:
-            break
-        left = _weigh(part, left)
-    return left
-
-
-_CONTAINERS = (list, tuple, set, frozenset)

@@ -13,7 +13,7 @@ from typing import Any
 from logstore._codec.hooks import DecHook, EncHook
 from logstore._codec.numbers import converter_for, exact
 from logstore._codec.text import describe
-from logstore._codec.values import decode_value, encode_small, encode_value
+from logstore._codec.values import decode_value, encode_value
 from logstore.errors import DecodeError, UnserializableValueError
 
 _FIELDS = ("progress", "status", "current", "total", "meta")
@@ -151,26 +151,27 @@ class TaskProgress:
 
 
 def encode_progress(
-    progress: TaskProgress, *, max_bytes: int = 1 << 30, enc_hook: EncHook | None = None
+    progress: TaskProgress,
+    *,
+    max_bytes: int = 1 << 30,
+    enc_hook: EncHook | None = None,
+    on_loop: bool = False,
 ) -> bytes:
     """Return the bytes of ``progress``.
 
     Raises :class:`UnserializableValueError`, with a path like ``progress.meta['rows'][3]``, and
-    :class:`ValueTooLargeError`, like :func:`logstore._codec.values.encode_value`.
+    :class:`ValueTooLargeError`, like :func:`logstore._codec.values.encode_value`, and the errors of
+    that function for ``on_loop``.
     """
+    values = progress.to_list()
     try:
         return encode_value(
-            progress.to_list(), max_bytes=max_bytes, root="progress", enc_hook=enc_hook
+            values, max_bytes=max_bytes, root="progress", enc_hook=enc_hook, on_loop=on_loop
         )
     except UnserializableValueError:
         # Raises the error with a better path.
         encode_value(progress.meta, max_bytes=max_bytes, root="progress.meta", enc_hook=enc_hook)
         raise  # the array around the meta makes it too deep
-
-
-def encode_small_progress(progress: TaskProgress) -> bytes | None:
-    """Return the bytes of ``progress`` if it is small and plain; see ``encode_small``."""
-    return encode_small(progress.to_list()) if isinstance(progress, TaskProgress) else None
 
 
 def decode_progress(data: bytes | memoryview, dec_hook: DecHook | None = None) -> TaskProgress:

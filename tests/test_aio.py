@@ -15,6 +15,7 @@ import pytest
 
 import logstore
 from logstore import AsyncStore, TaskProgress
+from logstore._codec.weight import PARTS_MAX, SMALL_BYTES
 from logstore._engine import maintenance, notify
 from logstore._engine.commitqueue import CommitQueue
 from logstore._engine.frames import Entry
@@ -24,7 +25,6 @@ from logstore._engine.table import Table
 from logstore._engine.writes import Write
 from logstore._handle import Handle
 from logstore._loops import handover, waiters
-from logstore.aio import INLINE_BYTES
 from tests.support.fileformat import editing
 from tests.support.forked import run_in_fork
 
@@ -126,7 +126,7 @@ async def outcomes(*calls: Awaitable[Any]) -> list[Any]:
 
 
 def test_gets_of_one_turn_each_have_their_own_outcome(path: Path) -> None:
-    large = "large" * INLINE_BYTES
+    large = "large" * SMALL_BYTES
     with logstore.open(path) as store:
         for task_id in ("table", "damaged", "replaced", "deleted", "popped"):
             store.set_result(task_id, task_id)
@@ -698,7 +698,7 @@ def test_calls_on_their_way_when_the_store_is_closed_are_done_or_told_so(run: Ru
 
 DEEP: list[Any] = []
 for _ in range(50):
-    DEEP = [(), DEEP]
+    DEEP = [(), [], [], [], [], DEEP]
 
 
 @pytest.mark.parametrize(
@@ -706,11 +706,11 @@ for _ in range(50):
     [
         ((1, "a", b"b", {"c": [None]}), True),
         ((), True),
-        (set(range(60)), True),
-        (set(range(70)), False),
-        ((1 << (8 * INLINE_BYTES + 1),), False),
-        (("a" * INLINE_BYTES,), True),
-        (("a" * (INLINE_BYTES + 1),), False),
+        (set(range(PARTS_MAX - 10)), True),
+        (set(range(PARTS_MAX)), False),
+        ((1 << (8 * SMALL_BYTES + 1),), False),
+        (("a" * (SMALL_BYTES // 2),), True),
+        (("a" * SMALL_BYTES,), False),
         (DEEP, False),
     ],
 )
@@ -721,9 +721,10 @@ def test_a_value_is_encoded_on_the_loop_only_if_that_is_short_work(
         threads: list[threading.Thread] = []
         real = store.store._handle.result_write
 
-        def result_write(*args: Any, **keywords: Any) -> Write:
+        def result_write(*args: Any) -> Write:
+            write = real(*args)
             threads.append(threading.current_thread())
-            return real(*args, **keywords)
+            return write
 
         monkeypatch.setattr(store.store._handle, "result_write", result_write)
         await store.set_result("a", value)

@@ -38,7 +38,6 @@ from logstore._codec.lower import (
     MAX_DEPTH,
     PLAIN,
     SAME_HASH_MAX,
-    SIZELESS,
     Job,
     check_hashes,
     lower,
@@ -55,14 +54,10 @@ from logstore._codec.tags import (
     TAG_TUPLE,
 )
 from logstore._codec.text import describe
+from logstore._codec.weight import BudgetExceededError, UnknownTypeError, weigh
 from logstore.errors import DecodeError, UnserializableValueError, ValueTooLargeError
 
-__all__ = ["MAX_DEPTH", "SAME_HASH_MAX", "decode_value", "encode_small", "encode_value"]
-
-# The budget of a small value: each part costs PART_COST, each character or byte of a string 1.
-SMALL_BUDGET = 1 << 14
-PART_COST = 64
-SMALL_DEPTH = 16
+__all__ = ["MAX_DEPTH", "SAME_HASH_MAX", "decode_value", "encode_value"]
 
 # A container may be a tag with an array; the innermost leaf may be a tag, an array and a tag.
 _CBOR_DEPTH_MAX = 2 * MAX_DEPTH + 4
@@ -79,6 +74,7 @@ def encode_value(
     max_bytes: int = 1 << 30,
     root: str = "result",
     enc_hook: EncHook | None = None,
+    on_loop: bool = False,
 ) -> bytes:
     """Return the encoding of ``value``; the module lists the types and the details that are kept.
 
@@ -88,13 +84,22 @@ def encode_value(
 
     Raises :class:`UnserializableValueError`, naming the type and the path, for a value with an
     unsupported type, with nesting deeper than :data:`MAX_DEPTH`, or that contains itself;
-    :class:`ValueTooLargeError` when the encoding is larger than ``max_bytes``.
+    :class:`ValueTooLargeError` when the encoding is larger than ``max_bytes``.  With ``on_loop``
+    also :class:`BudgetExceededError` for a value that is not small (``_codec/weight.py``), or its
+    subclass for one that has parts of other types.
     """
-    data = encode_small(value)
-    if data is not None:
-        if len(data) > max_bytes:
-            raise too_large(len(data), max_bytes)
-        return data
+    weight = weigh(value)
+    if weight == "plain":
+        try:
+            data = dumps(value)
+        except Exception:  # lone surrogates need a tag; all other errors are reported below
+            pass
+        else:
+            if len(data) > max_bytes:
+                raise too_large(len(data), max_bytes)
+            return data
+    elif on_loop and weight != "tagged":
+        raise UnknownTypeError if weight == "unknown" else BudgetExceededError
     if (type(value) is str or type(value) is bytes) and len(value) > max_bytes:
         raise too_large(len(value), max_bytes)
     job = Job(max_bytes, enc_hook)
@@ -119,47 +124,6 @@ def encode_value(
     except Exception as error:  # such as from a container that changes during the call
         raise UnserializableValueError(f"cannot store {root}: {describe(error)}") from error
     return data
-
-
-def encode_small(value: object) -> bytes | None:
-    """Return the encoding of a small and plain value; None for any other value.
-
-    The result is the same as from :func:`encode_value`.  For any value, this takes at most some
-    tens of microseconds.
-    """
-    try:
-        # A list of one item, so that strings and containers are handled alike.
-        if _weigh([value], SMALL_BUDGET, SMALL_DEPTH) >= 0:
-            return dumps(value)
-    except Exception:  # lone surrogates need a tag; encode_value reports all other errors
-        pass
-    return None
-
-
-def _weigh(container: Any, budget: int, depth: int) -> int:
-    """Return the rest of a budget; negative if it is too small or there are other types."""
-    budget -= PART_COST * len(container)
-    if budget < 0 or depth == 0:
-        return -1
-    if type(container) is dict:
-        for key in container:
-            if type(key) is not str:
-                return -1
-            budget -= len(key)
-        container = container.values()
-    for item in container:
-        kind = type(item)
-        if kind is str or kind is bytes:
-            budget -= len(item)
-        elif kind is int:
-            budget -= item.bit_length() >> 3
-        elif kind is dict or kind is list:
-            budget = _weigh(item, budget, depth - 1)
-            if budget < 0:
-                break
-        elif kind not in SIZELESS:
-            return -1
-    return budget
 
 
 # The errors that invalid data can raise.

@@ -40,11 +40,16 @@ from logstore._codec import values as codec
 from logstore._codec.values import (
     MAX_DEPTH,
     SAME_HASH_MAX,
-    SMALL_BUDGET,
-    SMALL_DEPTH,
     decode_value,
-    encode_small,
     encode_value,
+)
+from logstore._codec.weight import (
+    PART_COST,
+    PARTS_MAX,
+    SMALL_BYTES,
+    BudgetExceededError,
+    UnknownTypeError,
+    weigh,
 )
 from logstore.errors import (
     CorruptionError,
@@ -689,7 +694,7 @@ def test_every_prefix_and_every_extension_of_an_encoding_raises(value: object) -
             decode_value(data + more)
 
 
-# -- the short way for small values --------------------------------------------------------------
+# -- small values, which an event loop encodes ----------------------------------------------------
 
 PLAIN_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | texts() | st.binary(max_size=20),
@@ -698,27 +703,48 @@ PLAIN_VALUES = st.recursive(
 )
 
 
+def encode_on_loop(value: Any) -> bytes | None:
+    try:
+        return encode_value(value, on_loop=True)
+    except BudgetExceededError:
+        return None
+
+
 def encode_in_full(value: Any) -> bytes:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(codec, "encode_small", lambda value: None)
+        patch.setattr(codec, "weigh", lambda value: "large")
         return encode_value(value)
 
 
 @FUZZ
 @given(values() | PLAIN_VALUES)
-def test_the_short_way_writes_the_same_bytes_or_nothing(value: Any) -> None:
-    assert encode_small(value) in (None, encode_in_full(value))
+def test_a_loop_writes_the_same_bytes_or_nothing(value: Any) -> None:
+    assert encode_on_loop(value) in (None, encode_in_full(value))
+    assert encode_value(value) == encode_in_full(value)
 
 
-def test_the_short_way_is_taken_by_plain_values_only() -> None:
-    class Text(str):
-        pass
+PLAIN: list[Any] = [None, True, 1, 1 << 80, 0.5, "a", b"a", [], {}, [1, {"a": [{"b": [None]}]}]]
+TAGGED: list[Any] = [Decimal(1), {1: 2}, {b"a": 1}, 1j, (), [set()]]
+UNKNOWN: list[Any] = [object(), Text("a"), {Text("a"): 1}, {"a": Text("b")}]
 
-    taken: list[Any] = [None, True, 1, 1 << 80, 0.5, "a", b"a", [], {}, {"a": [{"b": [None]}]}]
-    for value in taken:
-        assert encode_small(value) == encode_in_full(value)
-    for other in [(), set(), 1j, Text("a"), {1: 2}, {Text("a"): 1}, [()], {"a": Text("b")}]:
-        assert encode_small(other) is None
+
+@pytest.mark.parametrize(
+    ("value", "weight"),
+    [
+        *((value, "plain") for value in PLAIN),
+        *((value, "tagged") for value in TAGGED),
+        *((value, "unknown") for value in UNKNOWN),
+        ([Text("a"), [0] * PARTS_MAX], "unknown"),
+        ([[Text("a")], [0] * PARTS_MAX, ()], "unknown"),
+        ([[0] * PARTS_MAX, [Text("a")]], "large"),
+    ],
+)
+def test_the_weight_of_a_value_says_how_to_encode_it(value: Any, weight: str) -> None:
+    assert weigh(value) == weight
+    assert (encode_on_loop(value) is not None) is (weight in ("plain", "tagged"))
+    if weight == "unknown":
+        with pytest.raises(UnknownTypeError):
+            encode_value(value, on_loop=True)
 
 
 def nested(depth: int) -> list[Any]:
@@ -728,20 +754,38 @@ def nested(depth: int) -> list[Any]:
     return value
 
 
-def test_the_short_way_has_an_early_end() -> None:
-    endless: list[Any] = []
-    endless.append(endless)
-    for large in (
-        endless,
-        [0] * SMALL_BUDGET,
-        "a" * SMALL_BUDGET,
-        [b"a" * SMALL_BUDGET],
-        {"a" * SMALL_BUDGET: 1},
-        nested(SMALL_DEPTH),
-        ["\ud800"],
-        1 << 8 * SMALL_BUDGET,
-        [1 << SMALL_BUDGET] * 8,
-    ):
-        assert encode_small(large) is None
-    assert encode_small("a" * (SMALL_BUDGET // 2)) is not None
-    assert encode_small(nested(SMALL_DEPTH - 2)) is not None
+ENDLESS: list[Any] = []
+ENDLESS.append(ENDLESS)
+
+
+@pytest.mark.parametrize(
+    ("small", "large"),
+    [
+        ([0] * (PARTS_MAX - 1), [0] * PARTS_MAX),
+        ("a" * (SMALL_BYTES - PART_COST), "a" * (SMALL_BYTES - PART_COST + 1)),
+        ([b"a" * (SMALL_BYTES // 2)], [b"a" * SMALL_BYTES]),
+        ({"a" * (SMALL_BYTES // 2): 1}, {"a" * SMALL_BYTES: 1}),
+        ({i: i for i in range(PARTS_MAX // 3)}, {i: i for i in range(PARTS_MAX)}),
+        ([1 << 4 * SMALL_BYTES], [1 << 8 * SMALL_BYTES]),
+        ([Decimal(1)] * 50, [Decimal(1)] * 80),
+        ([Decimal("1" * SMALL_BYTES)], [Decimal("1" * 10 * SMALL_BYTES)]),
+        ({("a",) * 200}, {("a",) * PARTS_MAX}),
+        (nested(MAX_DEPTH - 1), ENDLESS),
+    ],
+    ids=lambda value: f"{type(value).__name__} of {len(value)}",
+)
+def test_a_loop_encodes_small_values_only(small: Any, large: Any) -> None:
+    assert encode_on_loop(small) == encode_in_full(small)
+    assert weigh(large) == "large"
+    assert encode_on_loop(large) is None
+
+
+def test_a_small_value_that_is_nested_too_deep_is_refused_on_a_loop() -> None:
+    with pytest.raises(UnserializableValueError, match="deeper"):
+        encode_value(nested(MAX_DEPTH), on_loop=True)
+
+
+def test_a_small_value_has_the_size_limit_of_any_other() -> None:
+    for value in ("a" * 100, ("a" * 100,)):
+        with pytest.raises(ValueTooLargeError):
+            encode_value(value, max_bytes=100, on_loop=True)

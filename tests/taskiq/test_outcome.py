@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from taskiq import ResultGetError, TaskiqResult
 
 from logstore._codec.values import decode_value, encode_value
+from logstore._codec.weight import BudgetExceededError
 from logstore.errors import UnserializableValueError
 from logstore.taskiq.errors import ResultDamagedError
 from logstore.taskiq.outcome.outcome import (
@@ -18,7 +19,6 @@ from logstore.taskiq.outcome.outcome import (
     encode_outcome,
     unstorable_outcome,
 )
-from logstore.taskiq.outcome.plain import BudgetExceededError
 from logstore.taskiq.outcome.revival import exception_policy
 from logstore.testing.conformance_cases.comparing import assert_same
 from logstore.testing.conformance_cases.runner import failed, ok
@@ -160,9 +160,16 @@ def test_a_brief_outcome_fits_into_a_kilobyte_and_keeps_class_and_text() -> None
 
 def test_a_failed_result_is_not_converted_where_time_is_short_if_there_is_a_hook() -> None:
     result = failed(ValueError(1))
-    assert encode_outcome(result, parts_max=10)["is_err"]
+    assert encode_outcome(result, on_loop=True)["is_err"]
     with pytest.raises(BudgetExceededError):
-        encode_outcome(result, parts_max=10, enc_hook=lambda value: 1)
+        encode_outcome(result, on_loop=True, enc_hook=lambda value: 1)
+
+
+def test_a_large_label_is_not_converted_where_time_is_short() -> None:
+    result = ok(1, labels={"small": [1], "large": [1] * 1000})
+    assert encode_outcome(result)["labels"] == result.labels
+    with pytest.raises(BudgetExceededError):
+        encode_outcome(result, on_loop=True)
 
 
 def test_the_hook_is_asked_of_what_an_error_holds() -> None:

@@ -17,8 +17,9 @@ from taskiq.compat import parse_obj_as
 
 from logstore._codec.tags import LEAVES
 from logstore._codec.values import decode_value, encode_value
+from logstore._codec.weight import PARTS_MAX, BudgetExceededError
 from logstore.errors import UnserializableValueError
-from logstore.taskiq.outcome.plain import DEPTH_MAX, LEAF_TYPES, BudgetExceededError, to_plain
+from logstore.taskiq.outcome.plain import DEPTH_MAX, LEAF_TYPES, to_plain
 from logstore.testing.conformance_cases.comparing import assert_same
 from tests.taskiq.strategies import values
 
@@ -605,22 +606,20 @@ def test_what_the_hook_does_not_support_is_refused_with_its_place() -> None:
 
 
 def test_a_value_that_needs_the_hook_exceeds_any_budget() -> None:
-    assert to_plain([1], parts_max=10, enc_hook=enc_hook) == [1]
+    assert to_plain([1], on_loop=True, enc_hook=enc_hook) == [1]
     with pytest.raises(BudgetExceededError):
-        to_plain([Money(5)], parts_max=10, enc_hook=enc_hook)
+        to_plain([Money(5)], on_loop=True, enc_hook=enc_hook)
 
 
 def test_a_value_of_many_parts_exceeds_a_budget() -> None:
-    lists = [[1] * 40] * 2
-    parts = 1 + 2 + 2 * (1 + 40)  # a list, and what is in it
-    assert to_plain(lists, parts_max=parts) == lists
-    with pytest.raises(BudgetExceededError):
-        to_plain(lists, parts_max=parts - 1)
-    dicts = {"a": {"b": 1, "c": 2}}
-    parts = 1 + 2 + 1 + 4  # a dict, its keys and its values
-    assert to_plain(dicts, parts_max=parts) == dicts
-    with pytest.raises(BudgetExceededError):
-        to_plain(dicts, parts_max=parts - 1)
+    for small, large in (
+        ([[1] * 40, [1] * (PARTS_MAX - 45)], [[1] * 40, [1] * (PARTS_MAX - 44)]),
+        # A dict, its keys and its values.
+        ({"a": dict.fromkeys(range(PARTS_MAX // 2 - 2))}, {"a": dict.fromkeys(range(PARTS_MAX))}),
+    ):
+        assert to_plain(small, on_loop=True) == small
+        with pytest.raises(BudgetExceededError):
+            to_plain(large, on_loop=True)
 
 
 @pytest.mark.parametrize("excess", [0, 1])

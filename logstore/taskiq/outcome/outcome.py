@@ -19,36 +19,44 @@ from taskiq.result import TaskiqResult
 
 from logstore._codec.hooks import EncHook
 from logstore._codec.text import TEXT_CHARS_MAX, text_of
+from logstore._codec.weight import BudgetExceededError
 from logstore.errors import UnserializableValueError
 from logstore.taskiq.errors import ResultDamagedError
 from logstore.taskiq.outcome.exceptions import brief_error, encode_error
-from logstore.taskiq.outcome.plain import BudgetExceededError, to_plain
+from logstore.taskiq.outcome.plain import to_plain
 from logstore.taskiq.outcome.revival import Allowed, decode_error
 
 VERSION = 1
 
 
 def encode_outcome(
-    result: TaskiqResult[Any], *, parts_max: int | None = None, enc_hook: EncHook | None = None
+    result: TaskiqResult[Any], *, on_loop: bool = False, enc_hook: EncHook | None = None
 ) -> dict[str, Any]:
     """Return ``result`` as data; an error result if its return value cannot be stored.
 
-    Raises :class:`BudgetExceededError` when the return value has more than ``parts_max`` parts, or
-    when the hook may be needed.
+    With ``on_loop`` raises :class:`BudgetExceededError` when the return value is not small, or when
+    the hook may be needed.
     """
-    if parts_max is not None and enc_hook is not None and result.error is not None:
+    if on_loop and enc_hook is not None and result.error is not None:
         raise BudgetExceededError
     try:
-        return_value = to_plain(result.return_value, parts_max=parts_max, enc_hook=enc_hook)
+        return_value = to_plain(result.return_value, on_loop=on_loop, enc_hook=enc_hook)
     except UnserializableValueError as error:
         return unstorable_outcome(result, error)
-    return outcome_around(result, return_value, enc_hook)
+    return outcome_around(result, return_value, on_loop=on_loop, enc_hook=enc_hook)
 
 
 def outcome_around(
-    result: TaskiqResult[Any], return_value: Any, enc_hook: EncHook | None = None
+    result: TaskiqResult[Any],
+    return_value: Any,
+    *,
+    on_loop: bool = False,
+    enc_hook: EncHook | None = None,
 ) -> dict[str, Any]:
-    """Return ``result`` as data, with a return value that is already converted."""
+    """Return ``result`` as data, with a return value that is already converted.
+
+    With ``on_loop`` raises :class:`BudgetExceededError` when a label is not small.
+    """
     error = result.error
     return {
         "taskiq": VERSION,
@@ -56,7 +64,10 @@ def outcome_around(
         "return_value": return_value,
         "execution_time": float(result.execution_time),
         "log": result.log,
-        "labels": {_label_name(name): _label(label) for name, label in result.labels.items()},
+        "labels": {
+            _label_name(name): label if type(label) is str else _label(label, on_loop)
+            for name, label in result.labels.items()
+        },
         "error": None if error is None else encode_error(error, enc_hook=enc_hook),
     }
 
@@ -156,10 +167,8 @@ def _label_name(name: Any) -> str:
     return name if type(name) is str else text_of(str, name, TEXT_CHARS_MAX)
 
 
-def _label(label: Any) -> Any:
-    if type(label) is str:
-        return label
+def _label(label: Any, on_loop: bool) -> Any:
     try:
-        return to_plain(label)
+        return to_plain(label, on_loop=on_loop)
     except UnserializableValueError:
         return text_of(repr, label, TEXT_CHARS_MAX)

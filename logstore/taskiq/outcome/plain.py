@@ -42,7 +42,6 @@ from logstore.taskiq.outcome.models import IncompleteError, model_to_mapping
 from logstore.taskiq.outcome.walk import (
     DEPTH_MAX,
     LEAF_TYPES,
-    BudgetExceededError,
     Converter,
     Unstorable,
     Walk,
@@ -53,23 +52,23 @@ from logstore.taskiq.outcome.walk import (
     failed,
 )
 
-__all__ = ["DEPTH_MAX", "LEAF_TYPES", "BudgetExceededError", "Converted", "convert", "to_plain"]
+__all__ = ["DEPTH_MAX", "LEAF_TYPES", "Converted", "convert", "to_plain"]
 
 
 def to_plain(
     value: Any,
     name: str = "result",
     *,
-    parts_max: int | None = None,
+    on_loop: bool = False,
     enc_hook: EncHook | None = None,
 ) -> Any:
     """Return ``value`` as data of the supported types.
 
     ``name`` is the first part of the path in an error.  Raises
-    :class:`~logstore.errors.UnserializableValueError` for a value that cannot be stored, and
-    :class:`BudgetExceededError` when the value has more than ``parts_max`` parts or needs the hook.
+    :class:`~logstore.errors.UnserializableValueError` for a value that cannot be stored, and with
+    ``on_loop`` :class:`BudgetExceededError` when the value has many parts or needs the hook.
     """
-    return convert(value, name, parts_max=parts_max, enc_hook=enc_hook).plain
+    return convert(value, name, on_loop=on_loop, enc_hook=enc_hook).plain
 
 
 class Converted(NamedTuple):
@@ -83,7 +82,7 @@ def convert(
     value: Any,
     name: str = "result",
     *,
-    parts_max: int | None = None,
+    on_loop: bool = False,
     enc_hook: EncHook | None = None,
 ) -> Converted:
     """Return the result of :func:`to_plain`, and whether it is of the same kind as ``value``.
@@ -91,7 +90,7 @@ def convert(
     An instance of a subclass and the instance of its base are of the same kind; an enum and its
     value are not.
     """
-    walk = Walk(_converter, parts_max, enc_hook)
+    walk = Walk(_converter, on_loop, enc_hook)
     try:
         return Converted(walk.convert(value), walk.same_kind)
     except Unstorable as error:

@@ -17,7 +17,6 @@ from taskiq.depends.progress_tracker import TaskProgress as TaskiqProgress
 from taskiq.depends.progress_tracker import TaskState
 
 from logstore._codec.hooks import EncHook
-from logstore._codec.values import encode_small
 from logstore.progress import TaskProgress
 from logstore.taskiq.outcome.plain import to_plain
 
@@ -91,67 +90,50 @@ def reported(progress: TaskiqProgress[Any] | TaskProgress) -> ReportedProgress:
 
     Raises ``TypeError`` for an object of neither kind.
     """
-    if isinstance(progress, ReportedProgress):
-        return progress
+    return progress if isinstance(progress, ReportedProgress) else from_stored(to_stored(progress))
+
+
+def to_stored(progress: TaskiqProgress[Any] | TaskProgress) -> TaskProgress:
+    """Return the progress in the form of the store; its meta is not converted.
+
+    Raises ``ValueError`` for a field out of range, ``TypeError`` for an object of neither kind.
+    """
     if isinstance(progress, TaskProgress):
-        return _report(progress, progress.meta)
+        return progress
+    if isinstance(progress, ReportedProgress):
+        return TaskProgress.with_any_meta(*progress._to_list())
     if isinstance(progress, TaskiqProgress):
         status = _status(progress.state)
-        return _report(TaskProgress(progress=_fraction(status), status=status), progress.meta)
-    raise _of_neither_kind(progress)
+        return TaskProgress.with_any_meta(_fraction(status), status, None, None, progress.meta)
+    raise TypeError(
+        "progress must be a taskiq TaskProgress or a logstore TaskProgress, "
+        f"not {type(progress).__name__!r}"
+    )
 
 
-def to_stored(
-    progress: TaskiqProgress[Any] | TaskProgress,
-    *,
-    parts_max: int | None = None,
-    enc_hook: EncHook | None = None,
+def with_plain_meta(
+    stored: TaskProgress, *, on_loop: bool = False, enc_hook: EncHook | None = None
 ) -> TaskProgress:
-    """Return the progress in the form of the store.
+    """Return the progress with a converted meta.
 
-    Raises :class:`~logstore.errors.UnserializableValueError` for a meta that cannot be stored,
-    ``ValueError`` for a field out of range, and :class:`BudgetExceededError` when the meta has more
-    than ``parts_max`` parts or needs the hook.
+    Raises :class:`~logstore.errors.UnserializableValueError` for a meta that cannot be stored, and
+    with ``on_loop`` :class:`BudgetExceededError` for one that is not small or needs the hook.
     """
-    if isinstance(progress, ReportedProgress):
-        fields = progress.progress, progress.status, progress.current, progress.total
-    elif isinstance(progress, TaskProgress):
-        if progress.meta is None:
-            return progress
-        fields = progress.progress, progress.status, progress.current, progress.total
-    elif isinstance(progress, TaskiqProgress):
-        status = _status(progress.state)
-        fields = _fraction(status), status, None, None
-    else:
-        raise _of_neither_kind(progress)
-    meta = to_plain(progress.meta, "progress.meta", parts_max=parts_max, enc_hook=enc_hook)
-    return TaskProgress.with_any_meta(*fields, meta)
-
-
-def encode_small_report(progress: object) -> bytes | None:
-    """Return the encoding of ``to_stored(progress)`` for small, plain progress of taskiq.
-
-    Return None for any other progress.
-    """
-    if not isinstance(progress, TaskiqProgress) or isinstance(progress, ReportedProgress):
-        return None
-    status = _status(progress.state)
-    return encode_small([_fraction(status), status, None, None, progress.meta])
+    meta = to_plain(stored.meta, "progress.meta", on_loop=on_loop, enc_hook=enc_hook)
+    return TaskProgress.with_any_meta(
+        stored.progress, stored.status, stored.current, stored.total, meta
+    )
 
 
 def from_stored(stored: TaskProgress) -> ReportedProgress:
     """Return the progress that was passed to :func:`to_stored`, with the fields of both kinds."""
-    return _report(stored, stored.meta)
-
-
-def _report(progress: TaskProgress, meta: Any) -> ReportedProgress:
-    state = _STATES.get(progress.status, progress.status)
-    made = ReportedProgress.model_construct(state=state, meta=meta)
+    state = _STATES.get(stored.status, stored.status)
+    made = ReportedProgress.model_construct(state=state, meta=stored.meta)
     made.__dict__.update(
-        progress=progress.progress,
-        status=progress.status,
-        current=progress.current,
-        total=progress.total,
+        progress=stored.progress,
+        status=stored.status,
+        current=stored.current,
+        total=stored.total,
     )
     return made
 
@@ -164,10 +146,3 @@ def _status(state: object) -> str:
 
 def _fraction(status: str) -> float:
     return 1.0 if status == TaskState.SUCCESS.value else 0.0
-
-
-def _of_neither_kind(progress: object) -> TypeError:
-    return TypeError(
-        "progress must be a taskiq TaskProgress or a logstore TaskProgress, "
-        f"not {type(progress).__name__!r}"
-    )

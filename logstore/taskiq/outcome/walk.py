@@ -17,6 +17,7 @@ from logstore._codec.path import Refused
 from logstore._codec.tags import LEAVES
 from logstore._codec.text import TEXT_CHARS_MAX, bases_of, describe, text_of, type_name
 from logstore._codec.values import MAX_DEPTH
+from logstore._codec.weight import PARTS_MAX, BudgetExceededError
 
 DEPTH_MAX = MAX_DEPTH - 8
 """The maximum nesting of a value: the limit of the codec minus the containers of a result."""
@@ -26,10 +27,6 @@ LEAF_TYPES: frozenset[type] = frozenset(
 )
 
 _REPR_CHARS_MAX = 60
-
-
-class BudgetExceededError(Exception):
-    """Converting the value may take too long for this thread."""
 
 
 class Unstorable(Exception):
@@ -51,11 +48,11 @@ class Walk:
     def __init__(
         self,
         other_converter: Callable[[type, Any], Converter | None],
-        parts_max: int | None,
+        on_loop: bool,
         enc_hook: EncHook | None,
     ) -> None:
         self.other_converter = other_converter
-        self.parts_left = parts_max
+        self.parts_left = PARTS_MAX if on_loop else None
         self.enc_hook = enc_hook
         self.above: set[int] = set()
         self.same_kind = True

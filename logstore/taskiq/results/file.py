@@ -23,7 +23,12 @@ from logstore.taskiq.errors import (
     ResultIsReadyError,
 )
 from logstore.taskiq.outcome.outcome import decode_outcome, encode_outcome, unstorable_outcome
-from logstore.taskiq.outcome.progress import ReportedProgress, from_stored, to_stored
+from logstore.taskiq.outcome.progress import (
+    ReportedProgress,
+    from_stored,
+    to_stored,
+    with_plain_meta,
+)
 from logstore.taskiq.outcome.revival import exception_policy
 from logstore.taskiq.results import atomic
 from logstore.taskiq.results.filenames import file_name
@@ -107,9 +112,9 @@ class FileResultBackend(AsyncResultBackend[_ReturnType]):
         stored, and ``OSError`` when the file cannot be written.
         """
         path = self._path(task_id, "progress")
-        stored = to_stored(progress)
 
         def write() -> None:
+            stored = with_plain_meta(to_stored(progress))
             atomic.write_file(path, render("progress", task_id, stored.to_dict()))
 
         await asyncio.to_thread(write)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import logstore
 from logstore import errors as store_errors
 from logstore._codec.hooks import EncHook, check_hook
-from logstore._codec.values import encode_small
+from logstore._codec.weight import SMALL_BYTES, BudgetExceededError, UnknownTypeError
 from logstore._engine.shelter import is_interrupt
 from logstore._handle import OpenOptions
 from logstore.taskiq.abstract import AsyncResultBackend, _ReturnType
@@ -34,12 +34,11 @@ from logstore.taskiq.outcome.outcome import (
     outcome_around,
     unstorable_outcome,
 )
-from logstore.taskiq.outcome.plain import BudgetExceededError
 from logstore.taskiq.outcome.progress import (
     ReportedProgress,
-    encode_small_report,
     from_stored,
     to_stored,
+    with_plain_meta,
 )
 from logstore.taskiq.outcome.revival import exception_policy
 from logstore.taskiq.outcome.serialized import deserialize_outcome, is_serialized, serialize_outcome
@@ -52,12 +51,10 @@ if TYPE_CHECKING:
     from taskiq.result import TaskiqResult
     from typing_extensions import Unpack
 
+    from logstore._engine.writes import Write
+    from logstore._handle import Handle
     from logstore.aio import AsyncStore
     from logstore.progress import TaskProgress
-
-# Limits for conversions on the event loop, some tens of microseconds; a thread does larger ones.
-_INLINE_PARTS_MAX = 256
-_INLINE_BYTES_MAX = 1 << 14
 
 
 class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
@@ -181,34 +178,41 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
         Raises ``ValueError`` for an id that the store refuses, and
         :class:`~logstore.errors.WriteError` when the disk fails.
         """
-        store = await self._opened()
-        key = self._key(task_id)
-        payload = None
-        if self.serializer is None and result.error is None:
-            payload = encode_small(outcome_around(result, result.return_value))
+        store, key = await self._opened(), self._key(task_id)
+        await store._set(
+            lambda on_loop: self._result_write(store._handle, key, result, on_loop), may_block=True
+        )
+
+    def _result_write(
+        self, handle: Handle, key: str, result: TaskiqResult[_ReturnType], on_loop: bool
+    ) -> Write:
+        """Encode a result, or the error that replaces it.
+
+        With ``on_loop`` raises :class:`BudgetExceededError` unless that is short work.
+        """
+
+        def write(record: dict[str, Any]) -> Write:
+            failed = record["is_err"]
+            ttl_s = self._expiry.ttl_s(result.labels, failed=failed)
+            return handle.result_write(key, record, ttl_s, failed, on_loop)
+
         try:
-            if payload is not None:
-                failed = bool(result.is_err)
-                ttl_s = self._expiry.ttl_s(result.labels, failed=failed)
-                await store._set_encoded_result(key, payload, ttl_s=ttl_s, failed=failed)
-            else:
-                await self._set_record(store, key, result, await self._record(result))
+            if self.serializer is not None:
+                if on_loop:
+                    raise BudgetExceededError
+                return write(serialize_outcome(result, self.serializer))
+            if on_loop and result.error is None:
+                try:
+                    return write(outcome_around(result, result.return_value, on_loop=on_loop))
+                except UnknownTypeError:  # a part must be converted
+                    pass
+            return write(encode_outcome(result, on_loop=on_loop, enc_hook=self._enc_hook))
         except (store_errors.UnserializableValueError, store_errors.ValueTooLargeError) as error:
             reason = _about_result(error)
             try:
-                await self._set_record(store, key, result, unstorable_outcome(result, reason))
+                return write(unstorable_outcome(result, reason))
             except store_errors.ValueTooLargeError:
-                await self._set_record(store, key, result, brief_outcome(result, reason))
-
-    async def _set_record(
-        self,
-        store: AsyncStore,
-        key: str,
-        result: TaskiqResult[_ReturnType],
-        record: dict[str, Any],
-    ) -> None:
-        ttl_s = self._expiry.ttl_s(result.labels, failed=record["is_err"])
-        await store.set_result(key, record, ttl_s=ttl_s, failed=record["is_err"])
+                return write(brief_outcome(result, reason))
 
     async def get_result(self, task_id: str, with_logs: bool = True) -> TaskiqResult[_ReturnType]:
         """Return the result; ``log`` is None unless ``with_logs``.
@@ -231,7 +235,7 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
         except store_errors.CorruptionError as error:
             raise ResultDamagedError(str(error)) from error
         if is_serialized(data):
-            if len(data["data"]) > _INLINE_BYTES_MAX:
+            if len(data["data"]) > SMALL_BYTES:
                 data = await asyncio.to_thread(deserialize_outcome, data, self.serializer)
             else:
                 data = deserialize_outcome(data, self.serializer)
@@ -279,17 +283,27 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
         Raises :class:`~logstore.errors.UnserializableValueError` for a meta that cannot be
         stored.
         """
-        store = await self._opened()
-        key, ttl_s = self._key(task_id), self._expiry.progress_ttl_s
-        payload = encode_small_report(progress)
-        if payload is not None:
-            await store._set_encoded_progress(key, payload, ttl_s=ttl_s)
-            return
-        try:
-            stored = to_stored(progress, parts_max=_INLINE_PARTS_MAX, enc_hook=self._enc_hook)
-        except BudgetExceededError:
-            stored = await asyncio.to_thread(to_stored, progress, enc_hook=self._enc_hook)
-        await store.set_progress(key, stored, ttl_s=ttl_s)
+        store, key = await self._opened(), self._key(task_id)
+        await store._set(
+            lambda on_loop: self._progress_write(store._handle, key, progress, on_loop),
+            may_block=True,
+        )
+
+    def _progress_write(
+        self,
+        handle: Handle,
+        key: str,
+        progress: TaskiqProgress[Any] | TaskProgress,
+        on_loop: bool,
+    ) -> Write:
+        stored, ttl_s = to_stored(progress), self._expiry.progress_ttl_s
+        if on_loop:
+            try:
+                return handle.progress_write(key, stored, ttl_s, on_loop)
+            except UnknownTypeError:  # a part must be converted
+                pass
+        stored = with_plain_meta(stored, on_loop=on_loop, enc_hook=self._enc_hook)
+        return handle.progress_write(key, stored, ttl_s, on_loop)
 
     async def get_progress(self, task_id: str) -> ReportedProgress | None:
         """Return the latest progress, or None."""
@@ -303,14 +317,6 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
         if self.prefix_str is None or not isinstance(task_id, str):
             return task_id
         return f"{self.prefix_str}:{task_id}"
-
-    async def _record(self, result: TaskiqResult[_ReturnType]) -> dict[str, Any]:
-        if self.serializer is not None:
-            return await asyncio.to_thread(serialize_outcome, result, self.serializer)
-        try:
-            return encode_outcome(result, parts_max=_INLINE_PARTS_MAX, enc_hook=self._enc_hook)
-        except BudgetExceededError:
-            return await asyncio.to_thread(encode_outcome, result, enc_hook=self._enc_hook)
 
 
 async def _wait_ready(store: AsyncStore, key: str, wait: Wait) -> bool:
