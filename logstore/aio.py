@@ -1,11 +1,10 @@
 """The asynchronous store: the methods of :class:`~logstore.store.Store` for event loops.
 
 Rules: disk access never runs on an event loop.  Reads of data in memory are answered on the loop,
-unless that would keep a write waiting for the GIL.  Each store has one thread for writes and one
-for all other reads.  Both run batches of jobs: requests that a loop makes during a batch form its
-next batch, with one hand-over in each direction.  There is no timer.  A commit that has begun is
-always completed.  If its caller is cancelled, the outcome of the write is unknown; other callers
-are not affected.
+without suspending.  Each store has one thread for writes and one for all other reads.  Both run
+batches of jobs: requests that a loop makes during a batch form its next batch, with one hand-over
+in each direction.  There is no timer.  A commit that has begun is always completed.  If its caller
+is cancelled, the outcome of the write is unknown; other callers are not affected.
 """
 
 from __future__ import annotations
@@ -25,7 +24,6 @@ from logstore._codec.weight import SMALL_BYTES, BudgetExceededError
 from logstore._engine import threads
 from logstore._engine.frames import Entry
 from logstore._engine.notify import Change, Subscription
-from logstore._engine.overlay import Overlay
 from logstore._engine.systemerrors import raisable
 from logstore._engine.taskstatus import is_live_progress, is_live_result
 from logstore._engine.writes import Flush, Write
@@ -236,7 +234,11 @@ class AsyncStore:
     # -- reads --------------------------------------------------------------------------------
 
     async def get_result(self, task_id: str) -> Any:
-        """Return the value of a task's result."""
+        """Return the value of a task's result.
+
+        One that is in memory is returned without suspending, so do not poll in a tight loop: use
+        :meth:`wait_result`.
+        """
         key = task_key(task_id)
         entry = self._in_memory(key)
         if entry is None or not is_live_result(entry, now_us()):
@@ -257,7 +259,7 @@ class AsyncStore:
         """Return a task's progress, or None if it was never set or has expired."""
         store = self._store
         key = task_key(task_id)
-        view = self._view()
+        view = self._handle.current_view()
         if view is not None and key in view.progress:
             entry = view.progress[key]
             if entry is None or not is_live_progress(entry, now_us()):
@@ -274,13 +276,8 @@ class AsyncStore:
         store = self._store
         return await self._read(lambda: store.status(task_id))
 
-    def _view(self) -> Overlay | None:
-        """Return the data that the loop may read itself; None: ask the reader thread."""
-        view = self._handle.current_view()
-        return None if view is None or self._writer.is_kept_waiting() else view
-
     def _in_memory(self, key: bytes) -> Entry | None:
-        view = self._view()
+        view = self._handle.current_view()
         return None if view is None else view.results.get(key)
 
     def wait_result(

@@ -17,14 +17,12 @@ import logstore
 from logstore import AsyncStore, TaskProgress
 from logstore._codec.weight import PARTS_MAX, SMALL_BYTES
 from logstore._engine import maintenance, notify
-from logstore._engine.commitqueue import CommitQueue
-from logstore._engine.frames import Entry
 from logstore._engine.notify import Notifier, Subscription
 from logstore._engine.reading import BaseEngine
 from logstore._engine.table import Table
 from logstore._engine.writes import Write
 from logstore._handle import Handle
-from logstore._loops import handover, waiters
+from logstore._loops import waiters
 from tests.support.fileformat import editing
 from tests.support.forked import run_in_fork
 
@@ -734,43 +732,15 @@ def test_a_value_is_encoded_on_the_loop_only_if_that_is_short_work(
     run(body)
 
 
-@pytest.mark.parametrize("late", [True, False])
-def test_what_is_in_memory_is_read_by_the_thread_while_a_write_is_late(
-    late: bool, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(handover, "SWITCH_S", 0 if late else LONG_S)
-    by_thread: list[bytes] = []
-    found = AsyncStore._found
-
-    def counted(store: AsyncStore, key: bytes) -> asyncio.Future[Entry]:
-        by_thread.append(key)
-        return found(store, key)
-
-    monkeypatch.setattr(AsyncStore, "_found", counted)
-    begun, go_on = threading.Event(), threading.Event()
-    commit = CommitQueue.run
-
-    def wait_and_commit(queue: CommitQueue, writes: list[Write]) -> None:
-        begun.set()
-        assert go_on.wait(LONG_S)
-        commit(queue, writes)
-
+def test_what_is_in_memory_is_read_without_suspending(run: Run) -> None:
     async def body(store: AsyncStore) -> None:
         await store.set_result("a", 1)
-        monkeypatch.setattr(CommitQueue, "run", wait_and_commit)
-        writing = asyncio.ensure_future(store.set_result("a", 2))
-        await becomes(begun.is_set)
-        assert await store.get_result("a") == 1
-        monkeypatch.setattr(handover, "SWITCH_S", LONG_S)  # until the next time but one
-        assert await store.get_result("a") == 1
-        assert await store.get_result("a") == 1
-        assert len(by_thread) == (2 if late else 0)
-        go_on.set()
-        await writing
-        await becomes(lambda: not store._writer.is_kept_waiting())
-        by_thread.clear()
-        assert await store.get_result("a") == 2
-        assert not by_thread
+        await store.set_progress("a", TaskProgress(0.5))
+        reads: list[Coroutine[Any, Any, Any]] = [store.get_result("a"), store.get_progress("a")]
+        for read, expected in zip(reads, (1, TaskProgress(0.5)), strict=True):
+            with pytest.raises(StopIteration) as end:
+                read.send(None)
+            assert end.value.value == expected
 
     run(body)
 

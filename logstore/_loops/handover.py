@@ -27,7 +27,6 @@ from logstore._engine import affinity, threads
 from logstore._engine.systemerrors import raisable
 from logstore.errors import StoreClosedError
 
-SWITCH_S = 0.005  # Python's own interval of switching threads (sys.getswitchinterval)
 PATIENCE_S, PATIENCE_S_MAX = 0.05, 0.5  # how long a loop may be silent before it is called again
 
 Outcome = tuple["asyncio.Future[Any]", Any, "BaseException | None"]  # future, value, error
@@ -87,14 +86,13 @@ class _Lane(Inbox, Generic[J]):
     The next caller of :meth:`Worker.ask` then puts a token there.
     """
 
-    __slots__ = ("due", "jobs", "parked", "worker")
+    __slots__ = ("jobs", "parked", "worker")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, worker: Worker[J]) -> None:
         super().__init__(loop)
         self.worker = worker
         self.jobs: deque[J] = deque()
         self.parked = True
-        self.due = 0.0  # when the current batch counts as late
 
     def open(self) -> None:
         """Resolve the futures, then let the thread continue.
@@ -104,7 +102,7 @@ class _Lane(Inbox, Generic[J]):
         super().open()
         loop = self.loop()
         if loop is not None:
-            self.worker.prepare(self)
+            self.worker.prepare()
             loop.call_soon(self.worker.tokens.put, self)
 
 
@@ -158,7 +156,7 @@ class Worker(Generic[J]):
         """
         lane = self._lane_of(loop)
         if lane.parked:
-            self.prepare(lane)
+            self.prepare()
         try:
             lane.jobs.append(job)
         finally:
@@ -176,25 +174,8 @@ class Worker(Generic[J]):
         bell.lane = self._lane_of(loop)
         return loop.call_at(when, self.tokens.put, bell)
 
-    def is_kept_waiting(self) -> bool:
-        """Return whether the loop that asked last should sleep, to let the thread get the GIL.
-
-        A loop that never sleeps releases the GIL only while it polls for events.  That is too
-        short for a thread to wake up, and it also keeps Python from forcing a switch.  So this is
-        true once per :data:`SWITCH_S` while a batch of that loop is running.
-        """
-        lane = self._latest
-        if lane is None or lane.parked:
-            return False
-        now = monotonic()
-        if now < lane.due:
-            return False
-        lane.due = now + SWITCH_S
-        return True
-
-    def prepare(self, lane: _Lane[J]) -> None:
+    def prepare(self) -> None:
         """Prepare the worker thread for a batch; call this on the loop's thread."""
-        lane.due = monotonic() + SWITCH_S
         if not self._serving.locked() and not self._stopped:
             threads.start(self._serve, self._name, self._name)
         if self._near and self._thread is not None and not self._stopped:
