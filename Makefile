@@ -7,7 +7,7 @@ BENCH_STAMP := $(VENV)/.bench-installed
 # Where the bench makes its stores: a directory on a real disk.
 DIR ?= .
 
-.PHONY: all fmt check test quick dist demo bench bench-full bench-smoke bench-compare mutants mutants-sample crash crash-long fuzz clean
+.PHONY: all fmt check test quick dist demo bench bench-full bench-smoke bench-compare mutants mutants-sample crash crash-long model fuzz clean
 
 # Check and test: what a contributor runs.
 all: check test
@@ -77,6 +77,11 @@ crash: $(STAMP)
 # The same at length: over 200,000 crash states, 1,000 kills, 1,000,000 operations (an hour).
 crash-long: $(STAMP)
 	$(BIN)/python -m fuzz.campaigns --long
+
+# The log's protocol between processes: a model of it, explored exhaustively (two minutes; with
+# LONG=1 more faults at once, half an hour and 8 GB).
+model: $(STAMP)
+	$(BIN)/python -m fuzz.model $(if $(LONG),--long)
 
 # All fuzzers, SECONDS of each, seeded by the commit (minutes).
 SECONDS ?= 30

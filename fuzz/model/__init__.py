@@ -1,0 +1,1 @@
+"""A model of the protocol between processes, and its exhaustive search."""

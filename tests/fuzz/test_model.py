@@ -1,0 +1,30 @@
+"""The model of the log's protocol: small configurations hold, and each listed fault is found."""
+
+from __future__ import annotations
+
+import pytest
+
+from fuzz.model.__main__ import find
+from fuzz.model.configs import TINY
+from fuzz.model.mutants import MUTANTS, Mutant, mutated
+from fuzz.model.protocol import Config, Protocol
+from fuzz.model.search import explore
+
+
+@pytest.mark.parametrize("config", TINY, ids=lambda config: config.name)
+def test_the_protocol_keeps_its_guarantees_in(config: Config) -> None:
+    result = explore(Protocol, config, trace=True)
+    assert result.violation is None, "\n".join(result.trace)
+    assert result.states > 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.what)
+def test_the_search_finds(mutant: Mutant) -> None:
+    assert find(mutated(mutant)) is not None
+
+
+def test_a_violation_is_shown_as_the_steps_that_lead_to_it() -> None:
+    result = explore(mutated(MUTANTS[0]), TINY[0], trace=True)
+    assert result.trace[-1] == result.violation
+    assert "look_needs" in result.trace[-2]  # the step that publishes
