@@ -1,52 +1,28 @@
 """Opening a backend by URL: ``logstore:///var/lib/app.db?keep_results=false``.
 
-Rules: each scheme is a row of :data:`SCHEMES`; a row has a name and a parser for each option.
-Everything is checked, and errors list the known schemes or options.  A new backend is a new row.  A
-path after ``//`` is absolute; without ``//`` (``logstore:app.db``) it is relative.
+Rules: each scheme is a row of :data:`SCHEMES`.  Its options are the arguments of the backend's
+class, and their types are the annotations.  Everything is checked, and errors list the known
+schemes or options.  A new backend is a new row.  A path after ``//`` is absolute; without ``//``
+(``logstore:app.db``) it is relative.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from inspect import signature
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 from urllib.parse import parse_qsl, unquote, urlsplit
+
+from pydantic import PlainValidator, TypeAdapter, ValidationError
+from typing_extensions import get_type_hints
 
 from logstore.taskiq.errors import BackendURLError
 
 if TYPE_CHECKING:
     from logstore.taskiq.abstract import AsyncResultBackend
-
-Parser = Callable[[str], Any]
-
-
-def _boolean(text: str) -> bool:
-    value = _BOOLEANS.get(text.lower())
-    if value is None:
-        raise ValueError(f"expected true or false, found {text!r}")
-    return value
-
-
-_BOOLEANS = {
-    "true": True,
-    "1": True,
-    "yes": True,
-    "on": True,
-    "false": False,
-    "0": False,
-    "no": False,
-    "off": False,
-}
-
-
-def _choice(*choices: str) -> Parser:
-    def parse(text: str) -> str:
-        if text not in choices:
-            raise ValueError(f"expected one of {', '.join(choices)}, found {text!r}")
-        return text
-
-    return parse
 
 
 def _exceptions(text: str) -> Any:
@@ -65,7 +41,7 @@ _SERIALIZERS = {
 def _serializer(text: str) -> Any:
     name = _SERIALIZERS.get(text)
     if name is None:
-        raise ValueError(f"expected one of {', '.join(_SERIALIZERS)}, found {text!r}")
+        raise ValueError(f"expected one of {', '.join(_SERIALIZERS)}")
     return getattr(import_module("taskiq.serializers"), name)()
 
 
@@ -78,8 +54,17 @@ def _function(text: str) -> Any:
         except Exception as error:  # the code of the module may raise anything
             raise ValueError(f"{module} cannot be imported: {error}") from error
     if not callable(function):
-        raise ValueError(f"expected a function as module:name, found {text!r}")
+        raise ValueError("expected a function as module:name")
     return function
+
+
+CONVERTERS: dict[str, Callable[[str], Any]] = {
+    "serializer": _serializer,
+    "exceptions": _exceptions,
+    "enc_hook": _function,
+    "dec_hook": _function,
+}
+"""The options whose types have no text that pydantic knows."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +77,29 @@ class Scheme:
     path_argument: str | None = None
     """The argument for the path of the URL; None if no path is allowed."""
     path_needed: bool = False
-    options: Mapping[str, Parser] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    """Arguments that are no options of URLs."""
+
+    @cached_property
+    def kind(self) -> Any:
+        """The class of the backend."""
+        module, _, name = self.backend.partition(":")
+        return getattr(import_module(module), name)
+
+    @cached_property
+    def options(self) -> dict[str, TypeAdapter[Any]]:
+        """The parsers of the options."""
+        hints = get_type_hints(self.kind.__init__)
+        types: dict[str, Any] = {}
+        for name, parameter in signature(self.kind).parameters.items():
+            if parameter.kind is parameter.VAR_KEYWORD:  # of the options in a TypedDict
+                types |= get_type_hints(get_args(hints[name])[0])
+            else:
+                types[name] = hints[name]
+        for name in types.keys() & CONVERTERS:
+            types[name] = Annotated[Any, PlainValidator(CONVERTERS[name])]
+        others = (self.path_argument, *self.left_out)
+        return {name: TypeAdapter(type_) for name, type_ in types.items() if name not in others}
 
 
 SCHEMES: dict[str, Scheme] = {
@@ -100,40 +107,19 @@ SCHEMES: dict[str, Scheme] = {
     "memory": Scheme(
         "logstore.taskiq.results.inmemory:InmemoryResultBackend",
         "memory://?max_stored_results=500",
-        options={"max_stored_results": int},
     ),
     "file": Scheme(
         "logstore.taskiq.results.file:FileResultBackend",
         "file:///var/lib/app/results",
         path_argument="storage_dir",
-        options={"exceptions": _exceptions},
     ),
     "logstore": Scheme(
         "logstore.taskiq.results.logstore:LogStoreResultBackend",
         "logstore:///var/lib/app.db?keep_results=false",
         path_argument="path",
         path_needed=True,
-        options={
-            "keep_results": _boolean,
-            "result_ex_time": int,
-            "result_px_time": int,
-            "failure_ex_time": int,
-            "progress_ex_time": int,
-            "max_results": int,
-            "serializer": _serializer,
-            "prefix_str": str,
-            "exceptions": _exceptions,
-            "sync": _choice("always", "interval"),
-            "sync_interval_s": float,
-            "compact_at": int,
-            "write_timeout_s": float,
-            "max_bytes": int,
-            "max_value_bytes": int,
-            "accept_log_loss": _boolean,
-            "force": _boolean,
-            "enc_hook": _function,
-            "dec_hook": _function,
-        },
+        # A backend has to write, and its times to live have the names of taskiq-redis.
+        left_out=("mode", "result_ttl_s", "failure_ttl_s", "progress_ttl_s"),
     ),
 }
 
@@ -162,10 +148,8 @@ def open_backend(url: str) -> AsyncResultBackend[Any]:
         raise BackendURLError(f"{url!r} has a fragment; write a # in a path as %23")
     if path and scheme.path_argument is not None:
         arguments[scheme.path_argument] = path
-    module, _, name = scheme.backend.partition(":")
-    backend = getattr(import_module(module), name)
     try:
-        made: AsyncResultBackend[Any] = backend(**arguments)
+        made: AsyncResultBackend[Any] = scheme.kind(**arguments)
     except (TypeError, ValueError) as error:
         raise BackendURLError(f"{url!r}: {error}") from error
     return made
@@ -193,14 +177,19 @@ def _options(url: str, query: str, scheme: Scheme) -> dict[str, Any]:
         raise BackendURLError(f"{url!r}: options are written ?name=value&...: {error}") from error
     arguments: dict[str, Any] = {}
     for name, text in pairs:
-        parse = scheme.options.get(name)
-        if parse is None:
+        adapter = scheme.options.get(name)
+        if adapter is None:
             known = ", ".join(scheme.options) or "none"
             raise BackendURLError(f"{url!r}: there is no option {name!r}; known are: {known}")
         if name in arguments:
             raise BackendURLError(f"{url!r} gives the option {name!r} twice")
         try:
-            arguments[name] = parse(text)
-        except (ValueError, ImportError) as error:
+            arguments[name] = adapter.validate_python(text)
+        except ImportError as error:  # a serializer whose package is not installed
             raise BackendURLError(f"{url!r}: the option {name!r}: {error}") from error
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+            reason = reason.replace("Input should be ", "expected ", 1)
+            message = f"{url!r}: the option {name!r}: {reason}, found {text!r}"
+            raise BackendURLError(message) from error
     return arguments

@@ -12,6 +12,7 @@ import json
 import os
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,7 +29,6 @@ from logstore.taskiq.results import atomic, file, json_file, tagged_json
 from logstore.testing.conformance_cases.runner import ok
 
 CLOCK = {"a": dt.datetime(2024, 1, 1)}
-MEMORY = "memory://?max_stored_results=1"
 
 
 class UnforeseenError(Exception):
@@ -93,7 +93,7 @@ def raising(error: BaseException) -> Callable[..., NoReturn]:
         (os, "unlink", lambda path: atomic.remove_file(path / "a")),
         (url, "urlsplit", lambda _: url.open_backend("dummy://")),
         (url, "parse_qsl", lambda _: url.open_backend("dummy://")),
-        (InmemoryResultBackend, "__init__", lambda _: url.open_backend(MEMORY)),
+        (InmemoryResultBackend, "__init__", lambda _: url.open_backend("memory:")),
         (logstore.taskiq, "import_module", lambda _: logstore.taskiq.open_backend),
     ],
 )  # fmt: skip
@@ -113,11 +113,11 @@ def test_an_error_that_a_handler_is_not_for_passes_it(
 
 
 def test_an_error_that_a_parser_is_not_known_for_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    options = {"max_stored_results": raising(UnforeseenError())}
-    scheme = url.Scheme(url.SCHEMES["memory"].backend, "", options=options)
-    monkeypatch.setitem(url.SCHEMES, "memory", scheme)
+    fail = raising(UnforeseenError())
+    monkeypatch.setitem(url.CONVERTERS, "exceptions", lambda text: fail())
+    monkeypatch.setitem(url.SCHEMES, "file", replace(url.SCHEMES["file"]))
     with pytest.raises(UnforeseenError):
-        url.open_backend(MEMORY)
+        url.open_backend("file:dir?exceptions=inert")
 
 
 def test_an_unforeseen_error_of_a_value_in_a_file_passes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,16 +1,13 @@
 from __future__ import annotations
 
-import inspect
 import operator
 import os
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 from taskiq import serializers
 
-import logstore
 from logstore.taskiq import (
     BackendURLError,
     DummyResultBackend,
@@ -60,16 +57,18 @@ def test_the_example_of_a_scheme_opens(name: str) -> None:
     assert type(open_backend(SCHEMES[name].example)).__name__ in SCHEMES[name].backend
 
 
-@pytest.mark.parametrize("name", SCHEMES)
-def test_the_options_are_arguments_of_the_backend(name: str) -> None:
-    module, _, backend = SCHEMES[name].backend.partition(":")
-    arguments = set(inspect.signature(getattr(import_module(module), backend)).parameters)
-    if "store_options" in arguments:
-        # Times to live have taskiq-redis's names here, and a backend has to write.
-        arguments |= set(inspect.signature(logstore.open).parameters)
-        arguments -= {"store_options", "mode", "result_ttl_s", "failure_ttl_s", "progress_ttl_s"}
-    path = {SCHEMES[name].path_argument} - {None}
-    assert set(SCHEMES[name].options) | path == arguments
+def test_the_options_are_those_of_the_backend_and_of_the_store() -> None:
+    assert {name: list(scheme.options) for name, scheme in SCHEMES.items()} == {
+        "dummy": [],
+        "memory": ["max_stored_results"],
+        "file": ["exceptions"],
+        "logstore": [
+            *("keep_results", "result_ex_time", "result_px_time", "failure_ex_time"),
+            *("progress_ex_time", "serializer", "prefix_str", "exceptions"),
+            *("sync", "sync_interval_s", "compact_at", "write_timeout_s", "max_results"),
+            *("max_bytes", "max_value_bytes", "accept_log_loss", "force", "enc_hook", "dec_hook"),
+        ],
+    }
 
 
 @pytest.mark.parametrize(
@@ -81,25 +80,33 @@ def test_the_options_are_arguments_of_the_backend(name: str) -> None:
         ("LOGSTORE:///a.db?nothing=1", "no option 'nothing'; known are: keep_results, "),
         ("dummy://?x=1", "no option 'x'; known are: none"),
         ("memory://?max_stored_results=0", "max_stored_results"),
-        ("memory://?max_stored_results=many", "'max_stored_results': invalid literal"),
+        ("memory://?max_stored_results=many", "'max_stored_results': expected a valid integer"),
+        ("memory://?max_stored_results=many", "as an integer, found 'many'"),
+        ("memory://?max_stored_results=1.5", "expected a valid integer"),
         ("memory://?max_stored_results=1&max_stored_results=2", "twice"),
         ("memory://?max_stored_results", "?name=value"),
         ("memory:///path", "has a path"),
         ("logstore://", "has no path"),
         ("logstore://app.db", "names a host, 'app.db'; a path needs three slashes"),
-        ("logstore:///a.db?keep_results=maybe", "expected true or false, found 'maybe'"),
+        ("logstore:///a.db?keep_results=maybe", "'keep_results': expected a valid boolean"),
+        ("logstore:///a.db?keep_results=maybe", ", found 'maybe'"),
+        ("logstore:///a.db?result_ex_time=soon", "'result_ex_time': expected a valid number"),
+        ("logstore:///a.db?max_results=none", "expected a valid integer"),
         ("logstore:///a.db?result_ex_time=0", "more than zero"),
         ("logstore:///a.db?result_ex_time=1&result_px_time=1", "not both"),
-        ("logstore:///a.db?sync=never", "expected one of always, interval, found 'never'"),
+        ("logstore:///a.db?sync=never", "'sync': expected 'always' or 'interval', found 'never'"),
         ("logstore:///a.db?serializer=yaml", "expected one of json, orjson"),
+        ("logstore:///a.db?serializer=yaml", ", found 'yaml'"),
         ("logstore:///a.db#x", "fragment"),
         ("logstore:///a.db?enc_hook=os.path", "expected a function as module:name"),
-        ("logstore:///a.db?enc_hook=os.path:nothing", "expected a function as module:name"),
+        ("logstore:///a.db?enc_hook=os.path:nothing", "as module:name, found 'os.path:nothing'"),
         ("logstore:///a.db?enc_hook=os.path:sep", "expected a function as module:name"),
         ("logstore:///a.db?dec_hook=no_such_module:x", "No module named 'no_such_module'"),
         ("logstore:///a%00.db", "a zero byte"),
         ("logstore:///", "has no path"),
-        ("logstore:///a.db?max_value_bytes=", "'max_value_bytes': invalid literal"),
+        ("logstore:///a.db?max_value_bytes=", "'max_value_bytes': expected a valid integer"),
+        ("logstore:///a.db?mode=r", "no option 'mode'"),
+        ("logstore:///a.db?path=b.db", "no option 'path'"),
         ("memory://host", "names a host, 'host'"),
         ("file://[", "not a URL"),
         (None, "names no known backend"),
@@ -156,9 +163,10 @@ def test_a_serializer_whose_package_is_not_installed_says_so(
         ("exceptions", "faithful", "faithful"),
         ("exceptions", "inert", "inert"),
         ("exceptions", "builtins,,app.errors", ["builtins", "app.errors"]),
-        *((name, "7", 7) for name in ("result_ex_time", "result_px_time", "failure_ex_time")),
-        *((name, "7", 7) for name in ("progress_ex_time", "max_results", "compact_at")),
-        *((name, "7", 7) for name in ("max_bytes", "max_value_bytes")),
+        *((name, "7.5", 7.5) for name in ("result_ex_time", "result_px_time", "failure_ex_time")),
+        ("progress_ex_time", "7.5", 7.5),
+        *((name, "7", 7) for name in ("max_results", "compact_at", "max_bytes", "max_value_bytes")),
+        ("prefix_str", "7", "7"),
         *((name, "0.5", 0.5) for name in ("sync_interval_s", "write_timeout_s")),
         *((name, "on", True) for name in ("accept_log_loss", "force")),
         ("sync", "always", "always"),
@@ -166,7 +174,7 @@ def test_a_serializer_whose_package_is_not_installed_says_so(
     ],
 )
 def test_an_option_becomes_a_value_of_its_type(option: str, text: str, value: Any) -> None:
-    found = SCHEMES["logstore"].options[option](text)
+    found = SCHEMES["logstore"].options[option].validate_python(text)
     assert (found, type(found)) == (value, type(value))
 
 

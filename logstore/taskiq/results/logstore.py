@@ -19,6 +19,9 @@ import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from taskiq.abc.serializer import TaskiqSerializer
+from typing_extensions import Unpack
+
 import logstore
 from logstore import errors as store_errors
 from logstore._codec.hooks import EncHook, check_hook
@@ -46,10 +49,8 @@ from logstore.taskiq.results.expiry import Expiry
 from logstore.taskiq.results.waiting import Wait, current_wait
 
 if TYPE_CHECKING:
-    from taskiq.abc.serializer import TaskiqSerializer
     from taskiq.depends.progress_tracker import TaskProgress as TaskiqProgress
     from taskiq.result import TaskiqResult
-    from typing_extensions import Unpack
 
     from logstore._engine.writes import Write
     from logstore._handle import Handle
