@@ -768,7 +768,7 @@ def test_closing_twice_does_nothing(store: logstore.Store) -> None:
 def test_a_missing_log_is_refused_and_says_what_is_lost(crashed: Path, mode: str) -> None:
     log_of(crashed).unlink()
     before = crashed.read_bytes()
-    with pytest.raises(logstore.MissingLogError, match="acked since the last compaction"):
+    with pytest.raises(logstore.MissingLogError, match="writes since the last compaction"):
         logstore.open(crashed, mode=mode)  # type: ignore[arg-type]
     assert crashed.read_bytes() == before
 

@@ -64,8 +64,8 @@ MUTANTS = [
     Mutant(
         "the name of a vacuumed table is not synced",
         "_engine/vacuum.py",
-        "    durability.sync_directory(os.path.dirname(path))\n    # The lock file",
-        "    # The lock file",
+        "    durability.sync_directory(os.path.dirname(path))\n    # The present lock file",
+        "    # The present lock file",
         DURABLE,
     ),
     Mutant(
@@ -221,8 +221,8 @@ MUTANTS = [
     Mutant(
         "a large record leaves an older one in the overlay",
         "_engine/engine.py",
-        "self.fold()  # else readers",
-        "pass  # else readers",
+        "self.fold()  # otherwise readers",
+        "pass  # otherwise readers",
         G + "g4_no_older_record_hides_a_large_one",
     ),
     Mutant(

@@ -1,12 +1,13 @@
-"""Which processors a thread may run on.
+"""CPU affinity: which processors a thread may run on.
 
-Reads from the table through a thread that is bound to its caller's processor are 2.3 times as fast,
-one at a time (16,400 against 6,900 a second), and 1.1 to 1.6 times with 8 and 64 at a time; writes
-through one lose 20 %, so only readers are bound.  Measured on an idle machine with two processors,
-three interleaved rounds.
+Python's threads share one lock, so a second processor gains them nothing, and waking one takes
+longer than a short job.  Reads from the table through a thread that is bound to its caller's
+processor are 2.3 times as fast, one at a time (16,400 against 6,900 a second), and 1.1 to 1.6 times
+with 8 and 64 at a time; writes through one lose 20 %, so only readers are bound.  Measured on an
+idle machine with two processors, three interleaved rounds.
 
-Rules: does nothing where processors cannot be asked for or chosen.  A thread inherits the affinity
-of the thread that starts it.
+Rules: nothing happens where the system does not report or set affinity.  A thread inherits the
+affinity of the thread that starts it.
 """
 
 from __future__ import annotations
@@ -23,19 +24,14 @@ except (AttributeError, OSError):  # not a system with glibc or musl
 
 
 class Companion:
-    """Bind a thread to the processor of the thread that gives it work and waits for it.
-
-    Python's threads share one lock, so a second processor gains them nothing, and waking it takes
-    longer than a short job: a third of the time of a read, measured on an idle machine.  Does
-    nothing where processors cannot be asked for or chosen.
-    """
+    """Bind a thread to the processor of the thread that gives it work and waits for it."""
 
     def __init__(self) -> None:
         self._processor = -1
         self._usable = _sched_getcpu is not None and hasattr(os, "sched_setaffinity")
 
     def bind(self, thread: threading.Thread) -> None:
-        """Let ``thread`` run where the caller runs."""
+        """Let ``thread`` run on the processor of the caller."""
         if not self._usable:
             return
         assert _sched_getcpu is not None
@@ -53,20 +49,20 @@ class Companion:
                 run_on(_before.get(thread.native_id), thread.native_id)
 
 
-# Where a thread could run before it was bound by a companion.
+# The affinity of each thread before a companion bound it, by thread id.
 _before: dict[int, set[int]] = {}
 
 
 def unbound() -> set[int] | None:
-    """Where the calling thread could run before a companion bound it; None if none did."""
+    """Return the calling thread's affinity before a companion bound it; None if none did."""
     return _before.get(threading.get_native_id())
 
 
 def run_on(processors: set[int] | None, thread_id: int = 0) -> None:
-    """Let a thread, the calling one for 0, run on these processors; None changes nothing.
+    """Set the affinity of a thread, of the calling one for 0; None changes nothing.
 
     A new thread calls this with what :func:`unbound` returned in the thread that started it,
-    because threads inherit CPU affinity.  Does nothing where processors cannot be chosen.
+    because threads inherit CPU affinity.
     """
     if processors is not None:
         try:

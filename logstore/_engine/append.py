@@ -1,7 +1,7 @@
-"""Putting frames behind those in the log: the only code that appends to it.
+"""Appending frames to the log: the only code that does.
 
 Rules: called under the writer lock.  Frames are written and flushed here, and published by the
-caller, which then clears the WRITING word.  WRITING is set while the log's tail is not to be
+caller, which then clears ``writing``.  That field is set while the end of the log is not to be
 trusted; an error leaves it set, and nothing more is appended before a recovery.
 """
 
@@ -22,8 +22,8 @@ def append(
 ) -> int | None:
     """Write the frames of some entries, and with ``sync`` flush the log.
 
-    Returns the offset behind them; None if there is nothing to do.  Raises OSError; nothing is
-    published then, and LOG_FAILED is set if it is unknown what has reached the disk.
+    Returns the offset after them; None if there is nothing to do.  Raises OSError; nothing is
+    published then, and ``log_failed`` is set if it is unknown what has reached the disk.
     """
     state, synced = header.state, header.synced
     epoch, start = split(state)
@@ -31,8 +31,8 @@ def append(
         raise WriteError(
             errno.EIO,
             f"{log.path.removesuffix('-log')}-shm: damaged: it says that the log is synced up to "
-            f"{synced}, and published up to {start}; close the store everywhere, and it is made "
-            f"again",
+            f"{synced}, and published up to {start}; close the store in all processes, and it is "
+            f"rebuilt",
         )
     if not entries and (not sync or synced >= start):
         return None

@@ -1,8 +1,8 @@
 """Verifying a store.
 
-Rules: a check changes nothing.  That of an open store verifies a private copy of the table, so that
-it pins no page, however long it takes, and no reader waits for it.  Every record has its index keys
-and every index key its record: that is shown by looking up the former and comparing the counts.
+Rules: a check changes nothing.  In an open store it verifies a private copy of the table, so that
+it keeps no pages from being used again, and no reader waits for it.  Every record has its index
+keys and every index key its record: each key is looked up, then the counts are compared.
 """
 
 from __future__ import annotations
@@ -32,12 +32,7 @@ from logstore._engine.table import (
     Table,
     Txn,
 )
-from logstore.errors import (
-    CorruptionError,
-    CorruptRecordError,
-    LogstoreError,
-    StoreBusyError,
-)
+from logstore.errors import CorruptionError, CorruptRecordError, LogstoreError, StoreBusyError
 from logstore.types import CheckReport
 
 PROBLEMS_MAX = 1000
@@ -47,8 +42,8 @@ _RETRY_S = 0.01
 def check(engine: BaseEngine) -> CheckReport:
     """Verify the log's frames and the table's records and indexes.
 
-    Of an open store that needs space on the disk for what is in the table.  Raises DiskFullError
-    if there is none, WriteError, and StoreBusyError if compactions that could not wait kept coming.
+    For an open store that needs disk space for a copy of the table.  Raises DiskFullError,
+    WriteError, and StoreBusyError if compactions overtook the copy three times.
     """
     problems: list[str] = []
     log_frames = 0
@@ -120,7 +115,7 @@ def _copy_and_check(engine: Engine, problems: list[str]) -> tuple[int, int, int]
         if files.is_at(fd, temporary):
             files.remove(temporary)
         files.close(fd)
-    copy.path = engine.path  # for what is said of it
+    copy.path = engine.path  # for messages
     try:
         return _check_whole(copy, problems)
     finally:
@@ -165,7 +160,7 @@ def _check_table(table: Table, txn: Txn, problems: list[str]) -> tuple[int, int,
 
 
 def _check_running(table: Table, txn: Txn, key: bytes, mark: Mark, problems: list[str]) -> bool:
-    """Whether the progress of a task has to be among that of the tasks that run."""
+    """Return whether the progress of a task has to be in the index of running tasks."""
     if not mark.progress_us:
         return False
     if mark.result_us:
@@ -189,7 +184,7 @@ def _check_record(
     expected: dict[bytes, int],
     problems: list[str],
 ) -> int:
-    """One record; the bytes of data in it."""
+    """Check one record; return its bytes of data."""
     try:
         record = table.record_in(txn, name, time_us, key)
     except CorruptRecordError as exc:
@@ -207,7 +202,7 @@ def _check_record(
 
 
 def overlay_difference(engine: BaseEngine, view: Overlay) -> tuple[int, int]:
-    """How many results and progress records the log adds to the table's, or takes from them."""
+    """Return how many results and progress records the log adds to the table's, or removes."""
     in_log = {key: entry.kind == RESULT for key, entry in list(view.results.items())}
     running = {key: entry is not None for key, entry in list(view.progress.items())}
     keys = list(in_log.keys() | running.keys())

@@ -1,4 +1,4 @@
-"""Making a closed store of a copied table: for a backup, and for what would be lost otherwise.
+"""Making a closed store from a copied table, for a backup or a rescue.
 
 Rules: the copy is complete, marked as closed, and on the disk before it gets its name; it never
 overwrites a file.
@@ -16,11 +16,11 @@ from logstore._engine.table import Table
 
 
 def write_closed(destination: str, like: int, fill: Callable[[int], object], log: Overlay) -> None:
-    """Put a closed store at a path where nothing is.
+    """Put a closed store at a path where no file is.
 
-    ``fill`` copies a table into an empty file, given as a descriptor; ``log`` is folded into it, if
-    the table had not been.  The file gets the owner and mode of the open file ``like``.  Raises
-    FileExistsError, OSError, lmdb.Error or a LogstoreError; no file is left then.
+    ``fill`` copies a table into an empty file, given as a descriptor; ``log`` is folded into it,
+    unless the table has it already.  The file gets the owner and mode of the open file ``like``.
+    Raises FileExistsError, OSError, lmdb.Error or a LogstoreError; no file is left then.
     """
     temporary = f"{destination}-partial-{os.urandom(4).hex()}"
     fd = files.open_file(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, like=like)
@@ -37,7 +37,7 @@ def write_closed(destination: str, like: int, fill: Callable[[int], object], log
 
 
 def write_new(destination: str, like: Table, log: Overlay) -> None:
-    """As :func:`write_closed`, with nothing but ``log`` in it."""
+    """As :func:`write_closed`, for a store that has ``log`` only."""
     temporary = f"{destination}-empty-{os.urandom(4).hex()}"
 
     def fill(fd: int) -> None:

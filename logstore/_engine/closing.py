@@ -1,36 +1,31 @@
 """Closing a store for this process; the last process leaves one file.
 
 Rules: under the writer lock, the process asks for both presence locks exclusively.  If it gets
-them it folds the log, marks the table as clean and removes the side files.  Otherwise it flushes.
-What was acked is on the disk before a lock is given back.
+both, it folds the log, marks the table as clean and removes the side files.  Otherwise it flushes.
+What was acknowledged is on the disk before a lock is released.
 """
 
 from __future__ import annotations
-
-import lmdb
 
 from logstore._engine import files, identity, locks
 from logstore._engine.engine import Engine
 from logstore._engine.presence import close_presence, remove_leftovers, wait_for_table
 from logstore._engine.systemerrors import raise_write_error
-from logstore.errors import (
-    OpenError,
-    StoreReplacedError,
-)
+from logstore.errors import StoreReplacedError
 
 
 def close_engine(engine: Engine) -> None:
-    """Close a store for this process; the last process out leaves one file.
+    """Close a store for this process; the last process leaves one file.
 
     Raises WriteError if the last compaction failed: the side files then stay, and nothing is
-    lost.  Raises StoreReplacedError if what was acked is not in the file at the path; if it could
-    not be put in safety, the store stays open.
+    lost.  Raises StoreReplacedError if acknowledged data is not in the file at the path; if it
+    could not be rescued, the store stays open.
     """
     path = engine.path
 
     def leave() -> bool:
         identity.verify(engine)
-        # Conversion may drop our shared lock if others hold theirs; we are leaving anyway.
+        # A failed conversion may lose the shared lock, which is not needed any more.
         alone = (
             locks.try_lock(engine.presence_fd)
             and files.is_at(engine.presence_fd, path + "-shm")
@@ -53,8 +48,6 @@ def close_engine(engine: Engine) -> None:
     except BaseException as exc:
         engine.stop()
         _release(engine)
-        if not isinstance(exc, OSError | lmdb.Error | OpenError):
-            raise
         raise_write_error(path, exc)
     try:
         engine.release()
@@ -63,7 +56,7 @@ def close_engine(engine: Engine) -> None:
             remove_leftovers(path)
             files.remove(path + "-shm")
     except OSError:
-        pass  # the table is complete and marked so: the next process that opens it removes the rest
+        pass  # the table is complete and clean: the next process that opens it removes the rest
     finally:
         close_presence(engine.presence_fd)
 
@@ -78,7 +71,7 @@ def _release(engine: Engine) -> None:
 def _close_replaced(engine: Engine, error: StoreReplacedError) -> None:
     replaced = engine.header.replaced
     if not replaced:
-        raise error  # it could not be put in safety: this process has the last copy
+        raise error  # it could not be rescued: this process has the last copy
     engine.stop()
     _release(engine)
     if replaced == identity.ELSEWHERE:

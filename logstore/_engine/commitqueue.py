@@ -2,14 +2,14 @@
 
 Rules: a thread queues its batch, and commits if it gets the lead, which is a lock.  The leader
 takes the whole queue, commits it as one group, wakes the followers, gives the lead back, and then
-wakes the first batch that has been queued meanwhile.  There is no timer in front of a commit: a
-lone writer commits on its own thread at once, and groups form while the disk is busy.  A batch
-that has been taken is carried to its end whatever happens to its caller.
+wakes the first batch that was queued during the commit.  No timer delays a commit: a lone writer
+commits on its own thread at once, and groups form while the disk is busy.  A batch that has been
+taken is committed whatever happens to its caller.
 
 Nothing here depends on a thread reaching the end of its work, because a signal handler may raise
-at any point of it.  The lead is given back by one call of C; each batch says for itself whether it
-has been taken and whether it is done; and a follower that was not woken looks again after a
-moment.  A commit within another one of the same thread, as of a handler that writes, is refused.
+at any point of it.  The lead is given back by one call of C; each batch has its own flags for
+"taken" and "done"; and a follower that was not woken looks again after a moment.  A commit within
+another one of the same thread, as in a handler that writes, is refused.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class _Batch:
 
     def __init__(self, writes: Sequence[Write]) -> None:
         self.writes = writes
-        self.wake: threading.Lock | None = None  # a follower's: held until there is news
+        self.wake: threading.Lock | None = None  # a follower's: held until it is woken
         self.taken = False  # a leader has it: its writes may have been committed
         self.done = False  # each of its writes has an outcome or an error
 
 
 def nested_error() -> WriteError:
-    """The error for a call from a signal handler or finalizer within a call of the same thread."""
+    """Return the error for a call of a handler or finalizer within a call of its thread."""
     return WriteError(
         errno.EDEADLK,
         "the store was called within another call of the same thread, by a signal handler or a "
@@ -59,15 +59,15 @@ class CommitQueue:
         self._queue: deque[_Batch] = deque()
 
     def is_led_here(self) -> bool:
-        """Whether the calling thread is committing."""
+        """Return whether the calling thread is committing."""
         return self._lead._is_owned()  # type: ignore[attr-defined, no-any-return]
 
     def run(self, writes: Sequence[Write]) -> None:
         """Commit the writes in their order and return when each has an outcome or an error.
 
-        Raises WriteTimeoutError if that takes longer than the time-out; their outcome is then
-        unknown, as it is after a KeyboardInterrupt.  Raises WriteError within another call of the
-        same thread: nothing is written then.
+        Raises WriteTimeoutError if that takes longer than the time-out; the outcome is then
+        unknown, as after a KeyboardInterrupt.  Raises WriteError, with nothing written, within
+        another call of the same thread.
         """
         if self.is_led_here():
             raise nested_error()
@@ -140,7 +140,7 @@ class CommitQueue:
                 _acknowledge(group)
 
     def _wake_next(self) -> None:
-        """Wake the first in the queue, which then leads or looks again."""
+        """Wake the first batch in the queue, whose thread then leads or looks again."""
         for batch in list(self._queue)[:1]:
             _wake(batch)
 

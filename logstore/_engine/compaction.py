@@ -1,9 +1,9 @@
 """Compaction: folding the newest record per task into the table, in one transaction.
 
-Rules: called under the writer lock (or on a table that nobody else has yet, by a vacuum).  Marks
-and indexes are kept in step with the records in the same transaction, which also carries the new
-epoch: either the old table and the old epoch's frames are complete, or the new table is.  Folding
-the same entries twice changes nothing.  Damage in what is replaced does not stop a compaction.
+Rules: called under the writer lock, or by a vacuum on a copy that no other process has open.  Marks
+and indexes change in the same transaction as the records, and so does the epoch: either the old
+table and the old epoch's frames are complete, or the new table is.  Folding the same entries twice
+changes nothing.  Damage in records that are replaced does not stop a compaction.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from logstore.errors import CorruptRecordError
 
 GONE_KEPT_US = 24 * 3600 * 1_000_000
 GONE_COUNT_MAX = 100_000
-# How much of what has expired, is over a limit or is to be forgotten a compaction takes away: this
-# many records of each, and twice as many as it folds, and more while this time has not passed.
+# How many expired, evicted and forgotten records a compaction removes: at least so many of each,
+# twice as many as it folds, and more until so much time has passed.
 PURGE_MIN = 200
 PURGE_S = 0.02
 
@@ -61,8 +61,7 @@ class Fold:
     def apply(self, results: Mapping[bytes, Entry], progress: Mapping[bytes, Entry | None]) -> None:
         """Put or delete the newest record of each key.
 
-        Marks go in the order of their keys, records in the order of their times: each is how
-        its tree is cheapest to fill.
+        Marks go in by key, records by time, so that each tree is filled in its own order.
         """
         for key in sorted(progress):
             if progress[key] is None:
@@ -82,24 +81,24 @@ class Fold:
     def finish(
         self, retention: Retention, *, now_us: int, epoch: int, incarnation: int, clean: bool
     ) -> None:
-        """Drop what has expired or is over the limits, and write the meta record."""
+        """Remove what has expired or is over the limits, and write the meta record."""
         until_s = time.perf_counter() + PURGE_S
         gone = self._gone
         self._purge_expired(now_us, self._budget(until_s))
         self._evict(retention, self._budget(until_s))
-        # As many at least as have come, so that they do not become more and more.
+        # At least as many as were added, so that their number does not grow.
         self._forget_gone(now_us - GONE_KEPT_US, self._budget(until_s, max(0, self._gone - gone)))
         self.write_meta(epoch, incarnation, clean)
 
     def _budget(self, until_s: float, count: int = 0) -> Iterator[None]:
-        """Once for each record that may be taken away."""
+        """Yield once for each record that may be removed."""
         for _ in range(count + max(PURGE_MIN, 2 * self._folded)):
             yield
         while time.perf_counter() < until_s:
             yield
 
     def write_meta(self, epoch: int, incarnation: int, clean: bool) -> None:
-        """Write the meta record alone."""
+        """Write the meta record only."""
         meta = self._meta._replace(
             epoch=epoch, incarnation=incarnation, clean=clean, data_bytes=max(self._data_bytes, 0)
         )
@@ -120,7 +119,7 @@ class Fold:
             self._txn.delete(key, db=self._db[DB_IDS])
 
     def _mark_results(self, results: Mapping[bytes, Entry]) -> None:
-        """Mark or remove the results; ids that are new to the table go in together."""
+        """Mark or remove the results; ids that are new to the table are put in one call."""
         keys = sorted(results)
         ids = self._db[DB_IDS]
         with self._txn.cursor(db=ids) as cursor:
@@ -148,7 +147,7 @@ class Fold:
         self._set_mark(key, mark)
 
     def _mark_progress(self, key: bytes, entry: Entry, result: Entry | None) -> None:
-        """Mark progress; ``result`` is what comes with it for the task and is not in yet."""
+        """Mark progress; ``result`` is what is folded with it and has no record yet, or None."""
         mark = self._mark(key)
         if mark.progress_us:
             self._drop_record(DB_PROGRESS, mark.progress_us)
@@ -160,9 +159,9 @@ class Fold:
         self._set_mark(key, mark)
 
     def _set_running(self, mark: Mark, result: Entry | None) -> None:
-        """Keep the progress of a mark with that of the tasks that run, or take it away.
+        """Put the progress of a mark into the index of running tasks, or remove it from there.
 
-        They are those without a result, and those that will have none when it has expired.
+        A task runs if it has no result, or will have none when the result has expired.
         """
         if not mark.progress_us:
             return
@@ -181,14 +180,14 @@ class Fold:
             self._set_mark(key, mark._replace(progress_us=0))
 
     def _remove(self, key: bytes, entry: Entry) -> None:
-        """Take away result and progress; remember the id as ``entry`` says.
+        """Remove result and progress, and put ``entry`` in their place.
 
-        Also one that had no result: who follows the changes may have seen its progress.
+        Also for a task without a result: a watcher may have seen its progress.
         """
         mark = self._mark(key)
         progress_us = mark.progress_us
         if entry.kind == EXPIRED and progress_us > entry.expires_us:
-            # The task runs again under its old id: its progress is newer than what expired.
+            # The task runs again under its old id: its progress is newer than the expired result.
             self._txn.put(TIME.pack(progress_us), b"", db=self._db[DB_RUNNING])
         elif progress_us:
             self._clear_progress(key)
@@ -205,7 +204,7 @@ class Fold:
     # -- one record -------------------------------------------------------------------------
 
     def _put_records(self, name: bytes, entries: Sequence[tuple[int, bytes, Entry]]) -> None:
-        """Put records, given with their times and in the order of these."""
+        """Put records, which are given with their times and in the order of the times."""
         raws = [
             (TIME.pack(time_us), records.encode_record(self._seed, key, entry))
             for time_us, key, entry in entries
@@ -213,7 +212,7 @@ class Fold:
         with self._txn.cursor(db=self._db[name]) as cursor:
             consumed, appended = cursor.putmulti(raws, append=True)
             if appended < consumed:
-                cursor.putmulti(raws)  # not all the newest: folded before, or expired
+                cursor.putmulti(raws)  # some are not the newest: folded before, or expired
         if name != DB_GONE:
             expiries = [
                 (EXPIRY.pack(entry.expires_us, entry.kind, time_us), b"")
@@ -268,7 +267,7 @@ class Fold:
                 self._clear_progress(key)
 
     def _expire(self, key: bytes, end_us: int) -> None:
-        """Take a result away; progress up to ``end_us``, in record time, goes with it."""
+        """Remove a result, and its progress up to ``end_us`` in record time."""
         self.last_time_us += 1
         self._remove(key, Entry(EXPIRED, HAD_RESULT, self.last_time_us, end_us, b""))
 
@@ -303,7 +302,7 @@ class Fold:
             return time_us
 
     def _key_of(self, name: bytes, time_us: int) -> bytes | None:
-        """Whose record it is, None if it is damaged or gone."""
+        """Return the task id of a record, None if the record is damaged or missing."""
         raw = self._txn.get(TIME.pack(time_us), b"", db=self._db[name])
         try:
             return records.decode_record(
@@ -314,7 +313,7 @@ class Fold:
 
 
 def is_over(retention: Retention, results: int, data_bytes: int) -> bool:
-    """Whether there are results that have to go."""
+    """Return whether results have to be evicted."""
     results_max, bytes_max = retention
     return results > 0 and (
         (results_max is not None and results > results_max)
@@ -323,7 +322,7 @@ def is_over(retention: Retention, results: int, data_bytes: int) -> bool:
 
 
 def is_due(table: Table, txn: Txn, retention: Retention, now_us: int) -> bool:
-    """Whether a compaction would take something away."""
+    """Return whether a compaction would remove something."""
     results, gone = (txn.stat(table.db[name])["entries"] for name in (DB_RESULTS, DB_GONE))
     if is_over(retention, results, table.read_meta_in(txn).data_bytes) or gone > GONE_COUNT_MAX:
         return True
@@ -345,11 +344,11 @@ def fold_into(
     incarnation: int,
     clean: bool = False,
 ) -> int:
-    """Fold entries into a table and give it an epoch; on the disk when this returns.
+    """Fold entries into a table and set its epoch; on the disk when this returns.
 
-    ``retention`` None folds alone and takes nothing away.  Returns the time of the newest record.
-    The map is grown when it is full.  Raises lmdb.Error or OSError; after an error the table
-    holds either the state before or the state after.
+    With ``retention`` None nothing is removed.  Returns the time of the newest record.  The map is
+    grown when it is full.  Raises lmdb.Error or OSError; after an error the table has either the
+    state before or the state after.
     """
     batches = list(batches)
     table.reader_check()

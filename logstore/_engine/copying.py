@@ -1,9 +1,9 @@
-"""Copies of the table beside writers: what a vacuum, a backup and a check have in common.
+"""Copies of the table beside writers: the common part of a vacuum, a backup and a check.
 
-Rules: while a copy gets on, compactions are put off, so that its snapshot holds; it says so from
-step to step, and never waits for a lock that others need.  A process that is stopped in the middle
-of a copy puts compactions off for HOLD_NS, and until the log has reached COPY_LOG_FACTOR times its
-limit, at most.  When it goes on it finds its copy void, if it is, and begins again.
+Rules: while a copy advances, compactions are put off, so that its snapshot stays valid.  The copy
+renews that at each step, and never waits for a lock that others need.  If its process is stopped,
+compactions are put off for HOLD_NS, or until the log has COPY_LOG_FACTOR times its limit.  When the
+process continues and finds the copy void, it begins again.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ ATTEMPTS = 3
 
 
 def make_copy(engine: Engine, what: Copy, attempt: Callable[[], T]) -> T:
-    """Do what copies the table, again if it was overtaken; one at a time in a process.
+    """Call ``attempt``, again if the copy was overtaken; one copy at a time in a process.
 
-    Raises StoreBusyError if it always was, and what ``attempt`` raises.
+    Raises StoreBusyError after three times, and what ``attempt`` raises.
     """
     for _ in range(ATTEMPTS):
         try:
@@ -42,7 +42,7 @@ def make_copy(engine: Engine, what: Copy, attempt: Callable[[], T]) -> T:
 
 
 def is_taken(engine: Engine, by: Copy, path: str) -> bool:
-    """Whether a process that gets on with its copy has made the file at ``path``."""
+    """Return whether the file at ``path`` belongs to a process whose copy advances."""
     if not engine.is_held(by):
         return False
     try:
@@ -58,7 +58,7 @@ def is_taken(engine: Engine, by: Copy, path: str) -> bool:
 
 
 def take(engine: Engine, path: str) -> int:
-    """The descriptor of a new, empty file that is taken, in place of what another process left."""
+    """Make an empty, locked file in place of one that is left over; return its descriptor."""
     files.remove(path)
     fd = files.open_file(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, like=engine.table.fd)
     locks.try_lock(fd)
@@ -66,13 +66,13 @@ def take(engine: Engine, path: str) -> int:
 
 
 def open_copy(fd: int, path: str, *, readonly: bool = False) -> Table:
-    """Open a copy that has been made.  Raises OvertakenError if its place has been taken."""
+    """Open a finished copy.  Raises OvertakenError if another file is at its path."""
     try:
         table = Table(path, readonly=readonly, lock=False)
     except (LogstoreError, OSError):
         if files.is_at(fd, path):
             raise
-        raise OvertakenError(f"{path}: taken away by another process") from None
+        raise OvertakenError(f"{path}: removed by another process") from None
     if table.identity != files.identity(fd):
         table.close()
         raise OvertakenError(f"{path}: replaced by another process")
@@ -82,17 +82,17 @@ def open_copy(fd: int, path: str, *, readonly: bool = False) -> Table:
 def copy_table(
     engine: Engine, by: Copy, fd: int, pulse: Callable[[int], None] = lambda written: None
 ) -> None:
-    """Copy the table, as of a moment during the call, to an empty file, with compactions put off.
+    """Copy the table, as of a moment during the call, to an empty file, which is not synced.
 
-    They still are when this returns.  ``by`` is its kind.  ``pulse`` is called at
-    each step with the number of bytes written so far.  The file is not synced.  Raises
-    OvertakenError, StoreClosedError, CorruptTableError and OSError.
+    Compactions are put off, and still are when this returns.  ``pulse`` is called at each step
+    with the number of bytes written so far.  Raises OvertakenError, StoreClosedError,
+    CorruptTableError and OSError.
     """
 
-    def get_on(written: int) -> None:
+    def step(written: int) -> None:
         shelter.check()
-        pulse(written)  # if it finds the copy void, it is another one that gets on
+        pulse(written)  # first: if it finds the copy void, compactions are not put off further
         engine.hold_compactions(by)
 
     engine.hold_compactions(by)
-    engine.from_table(lambda table: table.copy_to(fd, get_on))
+    engine.from_table(lambda table: table.copy_to(fd, step))

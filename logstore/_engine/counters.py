@@ -1,7 +1,7 @@
-"""What one process has done to a store since it opened it, for ``stats()``.
+"""Counts of what this process has done to a store since it opened it, for ``stats()``.
 
 Rules: counters are changed under the writer lock, or by the one thread that opens the store, and
-read without a lock: a reader may see one event counted and its neighbour not yet.
+read without a lock: a reader may see one counter of an event changed and another not yet.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Counters:
         self.vacuums = 0
 
     def count_group(self, writes: int) -> None:
-        """A group has been published."""
+        """Count a group that has been published."""
         self.commits += 1
         self.writes += writes
         if writes > self.group_size_max:
@@ -40,12 +40,12 @@ class Counters:
             del sizes[:GROUP_SIZES_KEPT]
 
     def group_size_mean(self) -> float:
-        """Of the last groups; 0 if there were none."""
+        """Return the mean size of the last groups; 0 if there were none."""
         sizes = self._group_sizes[-GROUP_SIZES_KEPT:]
         return sum(sizes) / len(sizes) if sizes else 0.0
 
     def count_compaction(self, pause_s: float) -> None:
-        """The log has been folded into the table."""
+        """Count a compaction and its pause."""
         self.compactions += 1
         self.flushes += 2
         self.compaction_pause_total_s += pause_s

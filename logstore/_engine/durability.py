@@ -1,4 +1,4 @@
-"""Getting bytes, sizes and names to the disk.
+"""Writing bytes, sizes and names to the disk.
 
 Rules: nothing is durable before one of the ``sync`` functions has returned.  After an error of one
 of them the page cache proves nothing: the caller must not trust what it reads back.
@@ -11,7 +11,7 @@ import fcntl
 import os
 import sys
 
-# What a system call ends with that a sandbox forbids, or that the file system does not have.
+# The errors of a system call that a sandbox forbids, or that the file system does not have.
 _REFUSED = frozenset(
     (errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.EINVAL, errno.ENODEV)
 )
@@ -39,7 +39,7 @@ def sync_directory(path: str) -> None:
 
 
 def pwrite_all(fd: int, data: bytes | memoryview, offset: int) -> None:
-    """Write all of ``data`` at ``offset``, going on after a short write."""
+    """Write all of ``data`` at ``offset``, also after a short write."""
     written = os.pwrite(fd, data, offset)
     if written != len(data):
         view = memoryview(data)
@@ -53,13 +53,13 @@ def pwrite_all(fd: int, data: bytes | memoryview, offset: int) -> None:
 def allocate(fd: int, size: int) -> None:
     """Give a file all its blocks, so that writing it through a mapping cannot fail.
 
-    Raises OSError (ENOSPC, EDQUOT).  No byte that is in the file is written, not even with what
-    it holds: another process may be changing it.  Where blocks cannot be asked for, zeros are
-    written behind the file's end; blocks that are missing before it stay so.
+    Raises OSError (ENOSPC, EDQUOT).  No byte of the file is written, not even with its own value,
+    because another process may be changing it.  Where the system cannot allocate blocks, zeros are
+    written after the end of the file; holes before it remain.
     """
     info = os.fstat(fd)
     if info.st_size >= size and info.st_blocks * 512 >= size:
-        return  # and no library emulates what the system lacks by writing into it
+        return  # before the C library can emulate the call by writing into the file
     if not info.st_size:
         _write_in_place(fd)
     try:
@@ -73,12 +73,12 @@ def allocate(fd: int, size: int) -> None:
 
 
 def _write_in_place(fd: int) -> None:
-    """Have an empty file changed in its own blocks by a file system that copies on write.
+    """Turn off copy-on-write for an empty file, where the file system has it.
 
-    Else a change needs new blocks, and through a mapping a full disk ends the process.
+    Otherwise a change needs new blocks, and through a mapping a full disk kills the process.
     """
     try:
         flags = int.from_bytes(fcntl.ioctl(fd, _GET_FLAGS, bytes(8))[:4], sys.byteorder)
         fcntl.ioctl(fd, _SET_FLAGS, (flags | _NO_COPY_ON_WRITE).to_bytes(8, sys.byteorder))
-    except OSError:  # most file systems have no such thing and need none
+    except OSError:  # most file systems do not copy on write
         pass

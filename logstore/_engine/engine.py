@@ -1,13 +1,13 @@
-"""The engine: one per store file and process; ties log, table, shared header and overlay together.
+"""The engine: one per store file and process; connects log, table, shared header and overlay.
 
-Rules, in the order of the locks: ``commit_lock`` (one thread), the writer lock (one process), the
-view lock (one thread, for microseconds), the table's gate (one thread, for one short read).  Reads
-take the last two only, so they wait for no writer.
-A process that finds the WRITING word set under the writer lock recovers first: it folds what had
-been published into the table and begins a new epoch, so that the tail of an interrupted append is
-never appended to.  An error that leaves open what has reached the disk leaves WRITING set.
-What a signal handler may interrupt is in :mod:`logstore._engine.shelter`: here the append runs in
-the caller's thread, everything that replaces a file, a map or an epoch is sheltered.
+Rules: locks are taken in this order: ``commit_lock`` (one thread), the writer lock (one process),
+the view lock (one thread, for microseconds), the table's gate (one thread, for one short read).
+Reads take the last two only, so they do not wait for writers.
+The states of a store are in :mod:`logstore._engine.header`.  A process that gets the writer lock in
+the state *interrupted* or *failed* recovers first: it folds what was published into the table and
+begins a new epoch, so that nothing is ever appended to the tail of an interrupted append.
+Signal handlers (:mod:`logstore._engine.shelter`): the append runs in the caller's thread;
+everything that replaces a file, a map or an epoch is sheltered.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from logstore._engine.log import FIRST_OFFSET, Log, new_log_id
 from logstore._engine.options import Options, arena_bytes
 from logstore._engine.overlay import Overlay
 from logstore._engine.reading import BaseEngine, LogState
-from logstore._engine.shelter import acquire, is_interrupt, sheltered
+from logstore._engine.shelter import acquire, sheltered
 from logstore._engine.systemerrors import raise_write_error
 from logstore._engine.table import Table
 from logstore._engine.writerlock import WriterLock
@@ -52,8 +52,8 @@ from logstore.errors import (
 T = TypeVar("T")
 CommitGroup = Callable[["Engine", list[Write], Callable[[], None]], None]
 
-COPY_LOG_FACTOR = 64  # while a copy gets on, the log may grow to this many times its limit
-HOLD_NS = 10 * 10**9  # a copy that takes longer from one step to the next does not get on
+COPY_LOG_FACTOR = 64  # while a copy advances, the log may grow to this many times its limit
+HOLD_NS = 10 * 10**9  # a copy whose step takes longer does not advance
 
 
 class Engine(BaseEngine):
@@ -75,22 +75,22 @@ class Engine(BaseEngine):
         self.presence_fd = presence_fd
         self.log = log
         self.overlay = Overlay(header.epoch)
-        self.commit_lock = threading.RLock()  # held by the one thread that may write
+        self.commit_lock = threading.RLock()  # held by the thread that may write
         self._retired: list[Table] = []
-        self.lost_files: list[str] = []  # those that this process has found replaced
+        self.lost_files: list[str] = []  # which this process has found removed or replaced
         self.view_lock = threading.RLock()
-        self.copy_lock = threading.Lock()  # held while there is a copy of the table
-        self._held_until_ns = 0  # what this process last wrote to put compactions off
+        self.copy_lock = threading.Lock()  # held while a copy of the table is made
+        self._held_until_ns = 0  # the time that this process last set to put compactions off
         self._writer_lock = WriterLock(header)
         self.commit_queue = CommitQueue(partial(commit_group, self), options.write_timeout_s)
 
     # -- the view ---------------------------------------------------------------------------
 
     def view(self) -> Overlay:
-        """An overlay that holds everything published before this call.
+        """Return an overlay that has everything published before this call.
 
         Raises CorruptLogError if the published part of the log is damaged, StoreReplacedError if
-        the files are not those at the path any more.
+        the files at the path were removed or replaced.
         """
         overlay = self.overlay
         if overlay.state == self.header.state:
@@ -98,12 +98,12 @@ class Engine(BaseEngine):
         return self._refresh()
 
     def current_view(self) -> Overlay | None:
-        """The overlay if it is complete as it is, without touching the disk; else None."""
+        """Return the overlay if it is complete, without reading from the disk; otherwise None."""
         overlay = self.overlay
         return overlay if overlay.state == self.header.state else None
 
     def _refresh(self) -> Overlay:
-        """Catch the overlay up with the log, after other processes' writes."""
+        """Catch up with what other processes have written to the log."""
         if self.view_lock._is_owned():  # type: ignore[attr-defined]
             raise nested_error()
         while True:
@@ -126,10 +126,10 @@ class Engine(BaseEngine):
                     return self.overlay
                 is_unpublished = header.incarnation != self.incarnation and header.writing
             if is_unpublished:
-                self.exclusively(lambda: None)  # a vacuum may have died behind its rename
+                self.exclusively(lambda: None)  # a vacuum may have died after its rename
 
     def _catch_up(self, state: int) -> bool:
-        """Bring the overlay to ``state``; False if the epoch moved meanwhile.  View lock held."""
+        """Bring the overlay to ``state``; return False if the epoch changes.  View lock held."""
         epoch, committed = split(state)
         overlay = self.overlay
         if overlay.epoch != epoch:
@@ -144,14 +144,14 @@ class Engine(BaseEngine):
                 raise CorruptLogError(
                     f"{self.log.path}: expected a whole frame of epoch {epoch} at offset {end}, "
                     f"found none, although everything up to {committed} was published; "
-                    f"check(salvage=True) recovers the frames behind it"
+                    f"check(salvage=True) recovers the frames after it"
                 )
             overlay.apply([(frame.key, frame.entry) for frame in found], committed)
         self.overlay = overlay
         return True
 
     def from_table(self, read: Callable[[Table], T]) -> T:
-        """Run a read on the table, again if the table was replaced or its map resized."""
+        """Run a read on the table, again if the table is replaced or its map resized."""
         while True:
             table = self.table
             try:
@@ -163,7 +163,7 @@ class Engine(BaseEngine):
             except StoreClosedError:
                 if self.closed:
                     raise self.closed_error() from None
-                with self.view_lock:  # else another thread is just going over to a new table
+                with self.view_lock:  # otherwise another thread is just opening a new table
                     if table is self.table:
                         # A failed compaction could not open it again.
                         self._open_sheltered(table.ensure_open)
@@ -172,21 +172,19 @@ class Engine(BaseEngine):
         try:
             sheltered(open_it)
         except Exception as exc:
-            if isinstance(exc, OSError | lmdb.Error | OpenError) and not is_interrupt(exc):
-                raise_write_error(self.path, exc)
-            raise
+            raise_write_error(self.path, exc)
 
     # -- the writer lock --------------------------------------------------------------------
 
     def exclusively(
         self, work: Callable[[], T], *, recover: bool = True, timeout_s: float | None = None
     ) -> T:
-        """Run ``work`` holding ``commit_lock`` and the writer lock, recovered and caught up.
+        """Run ``work`` with ``commit_lock`` and the writer lock, recovered and caught up.
 
-        With ``recover`` False the log is not looked at, for it may be damaged.  Raises
+        With ``recover`` False the log is not read, because it may be damaged.  Raises
         WriteTimeoutError after ``timeout_s`` (the store's ``write_timeout_s``), StoreClosedError,
-        StoreReplacedError, what a recovery meets, and what ``work`` raises.  Both locks are given
-        back whatever raises, a signal handler at any moment included.
+        StoreReplacedError, and the errors of a recovery and of ``work``.  Both locks are released
+        whatever raises, also a signal handler at any moment.
         """
         lock = self.commit_lock
         if lock._is_owned():  # type: ignore[attr-defined]
@@ -216,9 +214,7 @@ class Engine(BaseEngine):
                     raise self._timeout_error(timeout_s)
                 self._prepare(recover=recover)
             except Exception as exc:
-                if isinstance(exc, OSError | lmdb.Error | OpenError) and not is_interrupt(exc):
-                    raise_write_error(self.path, exc)
-                raise
+                raise_write_error(self.path, exc)
             value = work()
             writer_lock.about_to_release()
             return value
@@ -230,7 +226,7 @@ class Engine(BaseEngine):
                 self.header.announce()
 
     def refuse_nested(self) -> None:
-        """Raise WriteError if the thread is inside a call of this store, as a signal handler is."""
+        """Raise WriteError within another call of the same thread, as in a signal handler."""
         if (
             self.commit_lock._is_owned()  # type: ignore[attr-defined]
             or self.view_lock._is_owned()  # type: ignore[attr-defined]
@@ -245,7 +241,7 @@ class Engine(BaseEngine):
         if header.replaced:
             raise identity.replaced_error(self)
         if header.incarnation != self.incarnation or self.table.readonly:
-            with self.view_lock:  # LMDB must not open a file twice, and readers follow it too
+            with self.view_lock:  # LMDB must not open a file twice, and readers open it too
                 sheltered(self._reopen_table)
         if not recover:
             return
@@ -261,16 +257,16 @@ class Engine(BaseEngine):
             return sheltered(self._reopen_log)
 
     def _reopen_log(self) -> Log:
-        """Take over the log that another process has put in the place of a failed one."""
+        """Open the log that another process has put in the place of a failed one."""
         old, self.log = self.log, Log.open(self.log.path, self.log.uuid)
         old.close()
         return self.log
 
     def _follow_table(self) -> None:
-        """Take over, for reading, the file that a vacuum has put in the table's place.
+        """Open, for reading, the file that a vacuum has put in the table's place.
 
-        The vacuum publishes last, so a file that is found while its incarnation is the published
-        one is complete.  If another vacuum comes meanwhile, the caller tries again.
+        The vacuum publishes last, so a file whose incarnation is published is complete.  If
+        another vacuum comes in between, the caller tries again.
         """
         incarnation = self.header.incarnation
         self._leave_old_tables()
@@ -285,14 +281,14 @@ class Engine(BaseEngine):
             self.incarnation = table.meta.incarnation
 
     def _reopen_table(self) -> None:
-        """Take over, for writing, the file that is the table now."""
+        """Open, for writing, the file that is the table now."""
         header = self.header
         at_path = files.identity(self.path)
         if at_path is None or at_path[1] != header.table_inode:
             if not identity.is_vacuumed(self):
                 raise identity.replaced_error(self)
             # A vacuum died between its rename and its publication: the lock file may still be
-            # the old table's, whose readers' slots say nothing of the new file.
+            # the old table's, and has no readers of the new file.
             durability.sync_directory(os.path.dirname(self.path))
             table = Table(self.path, new_lock=True)
         elif at_path == self.table.identity:
@@ -306,33 +302,33 @@ class Engine(BaseEngine):
         identity.publish_table(self.header, table)
 
     def _leave_old_tables(self) -> None:
-        """Close LMDB's handles of old tables; under the view lock.
+        """Close LMDB's handles of old tables; view lock held.
 
-        LMDB opens a file once in a process, and an old table may have been opened just when a
-        vacuum made the new table's lock file.
+        LMDB opens a file once in a process, and an old table may have been opened when a vacuum
+        had just made the new table's lock file.
         """
         for table in (self.table, *self._retired):
             table.leave()
 
     def replace_table(self, table: Table) -> None:
-        """Go over to another file; the old one is closed later, without the writer lock.
+        """Switch to another file; the old one is closed later, without the writer lock.
 
-        Closing a vacuumed file for the last time frees its blocks, which takes a while.
+        Closing a replaced file for the last time frees its blocks, which takes a while.
         """
         self._retired.append(self.table)
         self.table = table
 
     def verify_files(self) -> None:
-        """Put right, or in safety, what others have done to the files; under the writer lock.
+        """Replace the log if it was removed; writer lock held.
 
-        Raises StoreReplacedError.
+        Raises StoreReplacedError if another file was removed or replaced.
         """
         identity.verify(self)
         if self.header.log_failed:
             self.recover()
 
     def close_retired(self) -> None:
-        """Close the tables that have been replaced; a reader still in one tries again."""
+        """Close the tables that have been replaced; readers in them try again."""
         while self._retired:
             self._retired.pop().close()
 
@@ -383,21 +379,21 @@ class Engine(BaseEngine):
         """Put a large record into the table at once; on the disk when this returns."""
         overlay = self.overlay
         if key in (overlay.progress if entry.kind == PROGRESS else overlay.results):
-            self.fold()  # else readers would find the older record in the overlay, now and then
+            self.fold()  # otherwise readers could find the older record in the overlay
             header = self.header
             header.last_time_us += 1
-            entry = entry._replace(time_us=header.last_time_us)  # it has come behind what expired
+            entry = entry._replace(time_us=header.last_time_us)  # after what the fold expired
         self.fold(extra=({}, {key: entry}) if entry.kind == PROGRESS else ({key: entry}, {}))
 
     def expiry_due(self) -> bool:
-        """Whether a compaction would take away what has expired or is over a limit."""
+        """Return whether a compaction would remove what has expired or is over a limit."""
         now_us, retention = clock.now_us(), self.options.retention
         return self.from_table(
             lambda table: table.read(lambda txn: is_due(table, txn, retention, now_us))
         )
 
     def compact_if_due(self) -> None:
-        """After a commit that has been acked: errors stay here, the next writer recovers."""
+        """Compact after an acknowledged commit: errors are counted, the next writer recovers."""
         if self.copy_defers(0):
             return
         try:
@@ -407,10 +403,9 @@ class Engine(BaseEngine):
             self.counters.last_compaction_error = str(exc)
 
     def hold_compactions(self, by: Copy) -> None:
-        """Put compactions off for a copy of the table that gets on; again within HOLD_NS.
+        """Put compactions off for HOLD_NS, for a copy of the table, which repeats the call.
 
-        ``by`` is the kind of the copy.  A copy that is stopped or dead does not call
-        it again, and the others go on.  Raises StoreClosedError.
+        A copy that is stopped or dead does not, and compactions go on.  Raises StoreClosedError.
         """
         self._held_until_ns = time.monotonic_ns() + HOLD_NS
         if self.closed:
@@ -423,7 +418,7 @@ class Engine(BaseEngine):
             self.header.hold_until(by, 0)
 
     def is_held(self, by: Copy | None = None) -> bool:
-        """Whether a copy of this kind, or of any, gets on in this process or another."""
+        """Return whether a copy of this kind, or of any, advances in any process."""
         now_ns = time.monotonic_ns()
         return any(
             0 < self.header.held_until_ns(each) - now_ns <= HOLD_NS
@@ -431,10 +426,9 @@ class Engine(BaseEngine):
         )
 
     def copy_defers(self, coming_bytes: int) -> bool:
-        """Whether nothing is folded now because a copy gets on and the log may still grow.
+        """Return whether to put a compaction off: a copy advances and the log may still grow.
 
-        When it may not, the copies have lost: from then on, until they get on again, all is as if
-        they were not there.
+        If the log may not grow, the copies are overtaken: they do not count until they go on.
         """
         end = self.header.committed + coming_bytes
         if not self.is_held():
@@ -446,11 +440,11 @@ class Engine(BaseEngine):
         return False
 
     def fold(self, *, extra: Batch | None = None, clean: bool = False) -> None:
-        """Fold the overlay, and ``extra`` behind it, and begin a new epoch.
+        """Fold the overlay, then ``extra``, and begin a new epoch; writer lock held, caught up.
 
-        ``clean`` marks the table as closed cleanly, for a process that is alone and leaves.  Under
-        the writer lock, caught up.  An error leaves WRITING set.  Raises StoreReplacedError if the
-        files are not those at the path any more: what they hold has been put in safety then.
+        ``clean`` marks the table as closed cleanly, for a process that is alone and closes.  An
+        error leaves ``writing`` set.  Raises StoreReplacedError if the files at the path were
+        removed or replaced; their data has been rescued then.
         """
         sheltered(lambda: self._fold(extra, clean))
 
@@ -459,7 +453,7 @@ class Engine(BaseEngine):
         self.fold_unverified(extra=extra, clean=clean)
 
     def fold_unverified(self, *, extra: Batch | None = None, clean: bool = False) -> None:
-        """As :meth:`fold`, into the table that this process has open, wherever it is."""
+        """Fold as :meth:`fold` does, into the open table, without a look at the path."""
         started = time.perf_counter()
         header = self.header
         header.writing = 1
@@ -469,7 +463,7 @@ class Engine(BaseEngine):
         if epoch > frames.EPOCH_MAX:
             raise WriteError(errno.EOVERFLOW, f"{self.path}: no epochs are left")
         batches: list[Batch] = []
-        if meta.epoch <= view.epoch:  # else somebody folded it and died before saying so
+        if meta.epoch <= view.epoch:  # otherwise a process folded it and died before publishing
             batches.append((view.results, view.progress))
         if extra is not None:
             batches.append(extra)
@@ -493,7 +487,7 @@ class Engine(BaseEngine):
             self._replace_log()
 
     def begin_epoch(self, epoch: int) -> None:
-        """Publish that the table holds everything and the log starts over; writer lock held."""
+        """Publish that the table has everything and the log begins again; writer lock held."""
         header = self.header
         header.table_txn = self.table.last_transaction()
         with self.view_lock:
@@ -503,38 +497,38 @@ class Engine(BaseEngine):
         header.writing = 0
 
     def must_recover(self) -> bool:
-        """Whether a write has been cut short or has failed; under the writer lock."""
+        """Return whether a write was interrupted or has failed; writer lock held."""
         header = self.header
         return bool(header.writing or header.log_failed)
 
     def recover(self) -> None:
-        """After a death or failure within a write: keep what was published, nothing else."""
+        """Recover from an interrupted or failed write: keep what was published, nothing else."""
         identity.verify(self)
         if files.identity(self.path) != self.table.identity:
             with self.view_lock:
-                self._reopen_table()  # a vacuum died behind its rename
+                self._reopen_table()  # a vacuum died after its rename
         elif not self.table.is_open:
             self.table.reopen()
         self.fold_unverified()
         self.counters.recoveries += 1
 
     def recover_quietly(self) -> None:
-        """Try at once to :meth:`recover`; if it fails, the next writer tries again."""
+        """Try to :meth:`recover` at once; if it fails, the next writer tries again."""
         try:
             sheltered(self.recover)
         except (OSError, lmdb.Error, LogstoreError) as exc:
             self.counters.last_compaction_error = str(exc)
 
     def _replace_log(self) -> None:
-        """Begin a new file, after a failed write or when the old one has been removed.
+        """Begin a new log file, after a failed write or when the old one was removed.
 
-        What the page cache holds of the old file is no evidence.
+        The page cache does not show what of the old file is on the disk.
         """
         header = self.header
         header.writing = 1
         log_id = new_log_id()
         if not identity.has_log(self) and identity.is_worth_keeping(self.log.path, self.log.uuid):
-            files.keep_aside(self.log.path, "replaced")  # what lies there is not ours to remove
+            files.keep_aside(self.log.path, "replaced")  # that file is not ours to remove
         new = Log.create(
             self.log.path, self.log.uuid, log_id, arena_bytes(self.options), like=self.path
         )
@@ -562,26 +556,26 @@ class Engine(BaseEngine):
         return LogState(*split(self.header.state), self.header.synced)
 
     def log_file_bytes(self) -> int:
-        """Size of the log's file."""
+        """Return the size of the log file."""
         return self.log.size
 
     def read_log(self) -> bytes:
-        """The published part of the log, from the disk."""
+        """Read the published part of the log from the disk."""
         return self.log.read(FIRST_OFFSET, self.log_state().committed)
 
-    # -- ending -----------------------------------------------------------------------------
+    # -- closing ----------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Put what has been published but not synced on the disk; writer lock held."""
+        """Sync what has been published; writer lock held."""
         self.append([], sync=True)
 
     def stop(self) -> None:
-        """Let no operation begin any more, nor go on to look at the shared header."""
+        """Refuse all further operations, also those that are about to read the shared header."""
         with self.view_lock:
             self.closed = True
 
     def release(self) -> None:
-        """Close all handles but the presence lock's.  No thread may be inside the engine."""
+        """Close all files but that of the presence lock.  No thread may be inside the engine."""
         with ExitStack() as stack:  # each is closed, whatever happens to the others
             stack.callback(self.header.close)
             stack.callback(self.log.close)
@@ -591,9 +585,9 @@ class Engine(BaseEngine):
     # -- fork -------------------------------------------------------------------------------
 
     def after_fork_in_child(self) -> None:
-        """Drop what was inherited: closed, never unlocked, for the locks are the parent's too."""
+        """Drop inherited handles: closed, not unlocked, because the parent has the same locks."""
         self.closed = self.forked = True
-        self.log.fd = -1  # closed with all others
+        self.log.fd = -1  # files.py closes it with all others
         self.header.close()
 
     def _timeout_error(self, timeout_s: float) -> WriteTimeoutError:

@@ -1,10 +1,10 @@
 """Opening and closing the store's files.
 
-Rules: every descriptor of the package is opened and closed here.  No symbolic link is followed
-and nothing is opened that is not a regular file, so that a name beside a store never leads to
-somebody else's file.  A new file gets the owner, group and mode of the store's, as far as the
-process may set them.  In a forked child every descriptor is closed, never unlocked: the locks
-belong to the open file, which is the parent's too.
+Rules: every descriptor of the package is opened and closed here.  Only regular files are opened,
+and symbolic links are not followed, so that a name beside a store never leads to a file of another
+program.  A new file gets the owner, group and mode of the store, as far as the process may set
+them.  In a forked child every descriptor is closed, not unlocked: the locks belong to the open
+file, which the parent has too.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ _open: set[int] = set()
 
 
 def open_file(path: str, flags: int, *, like: str | int | None = None) -> int:
-    """A descriptor of a regular file; ``like`` is the file, or descriptor,
-    whose owner and mode a new one gets.
+    """Open a regular file; a new one gets the owner and mode of the file ``like``.
 
-    Raises OSError, ELOOP for a symbolic link, and NotAStoreError for what is not a regular file.
+    Raises OSError, with ELOOP for a symbolic link, and NotAStoreError for any other kind of file.
     """
     flags |= os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # it may be a FIFO
     fd, is_new = _open_or_create(path, flags)
@@ -53,7 +52,7 @@ def _open_or_create(path: str, flags: int) -> tuple[int, bool]:
         try:
             return os.open(path, flags & ~os.O_CREAT), False
         except FileNotFoundError:
-            continue  # it has just been removed
+            continue  # removed in between
 
 
 def adopt_owner(fd: int, like: str | int) -> None:
@@ -61,7 +60,7 @@ def adopt_owner(fd: int, like: str | int) -> None:
     try:
         wanted = os.stat(like)
     except OSError:
-        return  # there is none yet
+        return  # there is no such file yet
     found = os.fstat(fd)
     owner = wanted.st_uid if wanted.st_uid != found.st_uid else -1
     group = wanted.st_gid if wanted.st_gid != found.st_gid else -1
@@ -78,20 +77,20 @@ def adopt_owner(fd: int, like: str | int) -> None:
 
 
 def duplicate(fd: int) -> int:
-    """Another descriptor of an open file."""
+    """Return another descriptor of an open file."""
     copy = os.dup(fd)
     _open.add(copy)
     return copy
 
 
 def close(fd: int) -> None:
-    """Close a descriptor of this module; this gives its locks back."""
+    """Close a descriptor of this module, which releases its locks."""
     _open.discard(fd)
     os.close(fd)
 
 
 def identity(path_or_fd: str | int) -> tuple[int, int] | None:
-    """Device and inode of a file, None if there is none at that path."""
+    """Return device and inode of a file, None if there is no file at that path."""
     try:
         found = os.stat(path_or_fd, follow_symlinks=isinstance(path_or_fd, int))
     except FileNotFoundError:
@@ -100,7 +99,7 @@ def identity(path_or_fd: str | int) -> tuple[int, int] | None:
 
 
 def current_path(fd: int) -> str | None:
-    """Where an open file is now, None if it has no name any more or that cannot be told."""
+    """Return the path of an open file, None if it has none any more or it is unknown."""
     try:
         if os.fstat(fd).st_nlink:
             return os.readlink(f"/proc/self/fd/{fd}")
@@ -110,19 +109,19 @@ def current_path(fd: int) -> str | None:
 
 
 def keep_aside(path: str, why: str) -> str:
-    """Give a file a second name under which it stays, on the disk; that name."""
+    """Give a file a second name, durably, under which it is kept; return that name."""
     kept = f"{path}.{why}-{time.strftime('%Y%m%dT%H%M%S')}-{os.getpid()}"
     try:
         os.link(path, kept)
     except FileExistsError:
-        if not os.path.samefile(path, kept):  # else it was kept a moment ago
+        if not os.path.samefile(path, kept):  # otherwise it was kept a moment ago
             raise
     durability.sync_directory(os.path.dirname(path))
     return kept
 
 
 def close_inherited() -> None:
-    """In a forked child: close what the parent has opened."""
+    """Close, in a forked child, what the parent has opened."""
     for fd in _open:
         os.close(fd)
     _open.clear()
@@ -133,7 +132,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def remove(path: str) -> None:
-    """Unlink a file that may be there."""
+    """Remove a file if there is one."""
     try:
         os.unlink(path)
     except FileNotFoundError:

@@ -1,9 +1,9 @@
 """The log's bytes: its header page and its frames.  See FORMAT.md, "The log".
 
-Rules: pure functions on bytes; nothing here touches a file.  Bytes are never believed: a length
-is checked against its bounds before it is used, and nothing is returned whose checksum does not
-match, nor any that says what no writer writes.  The checksum is seeded with the store's UUID, so
-that frames of another store never match.
+Rules: pure functions on bytes; nothing here opens a file.  Bytes are not trusted: a length is
+checked against its bounds before it is used, and a frame is returned only if its checksum matches
+and a writer could have written it.  The checksum is seeded with the UUID of the store, so that
+frames of another store never match.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 FORMAT_VERSION = 1
 MAGIC = b"LOGSTORE"
 
-HEADER_BYTES = 4096  # page 0 of the log; frames begin behind it
+HEADER_BYTES = 4096  # page 0 of the log; the frames follow
 LOG_HEADER = struct.Struct("<8sII16sQI")  # magic, version, reserved, uuid, log id, crc32
 FRAME = struct.Struct("<IIIIBBHQQ")
 # crc32, length, epoch, synced-through, kind, flags, key length, time, expiry
@@ -34,16 +34,16 @@ EPOCH_MAX = 0xFFFFFFFF
 RESULT = 1
 PROGRESS = 2
 DELETED = 3
-EXPIRED = 4  # only in the table: what a result that has expired or was evicted leaves behind
+EXPIRED = 4  # only in the table: a result that expired or was evicted
 
 # Flags of a record.
 FAILED = 1  # the result is an error
-HAD_RESULT = 2  # a deletion took away a result, not just progress
+HAD_RESULT = 2  # a deletion removed a result, not only progress
 FLAGS_MAX = FAILED | HAD_RESULT
 
 
 class Entry(NamedTuple):
-    """One record without its key: what the overlay holds and the table stores."""
+    """One record without its key, as in the overlay and in the table."""
 
     kind: int
     flags: int
@@ -63,7 +63,7 @@ class Frame(NamedTuple):
 
 
 def checksum_seed(uuid: bytes) -> int:
-    """The start value of every checksum of the store with this UUID."""
+    """Return the start value of all checksums of the store with this UUID."""
     return zlib.crc32(uuid)
 
 
@@ -71,13 +71,13 @@ def checksum_seed(uuid: bytes) -> int:
 
 
 def encode_log_header(uuid: bytes, log_id: int) -> bytes:
-    """Page 0 of a log: 4096 bytes."""
+    """Encode page 0 of a log: 4096 bytes."""
     body = LOG_HEADER.pack(MAGIC, FORMAT_VERSION, 0, uuid, log_id, 0)[:-4]
     return (body + struct.pack("<I", zlib.crc32(body))).ljust(HEADER_BYTES, b"\0")
 
 
 class LogHeader(NamedTuple):
-    """What page 0 says."""
+    """The fields of page 0."""
 
     version: int
     uuid: bytes
@@ -85,7 +85,7 @@ class LogHeader(NamedTuple):
 
 
 def decode_log_header(page: bytes) -> LogHeader | None:
-    """Page 0 as read, or None if it is damaged or not a log's."""
+    """Decode page 0; return None if it is damaged or not of a log."""
     if len(page) < LOG_HEADER.size:
         return None
     magic, version, _, uuid, log_id, crc = LOG_HEADER.unpack_from(page)
@@ -98,7 +98,7 @@ def decode_log_header(page: bytes) -> LogHeader | None:
 
 
 def encode_frame(seed: int, epoch: int, synced_through: int, key: bytes, entry: Entry) -> bytes:
-    """The bytes of one frame."""
+    """Encode one frame."""
     kind, flags, time_us, expires_us, payload = entry
     body = b"".join(
         (
@@ -120,7 +120,7 @@ def encode_frame(seed: int, epoch: int, synced_through: int, key: bytes, entry: 
 
 
 def decode_frame(data: bytes, at: int, base: int, seed: int, epoch: int) -> Frame | None:
-    """The frame of ``epoch`` at index ``at`` of ``data``, or None if there is no whole one.
+    """Decode the frame of ``epoch`` at index ``at`` of ``data``; None if there is no whole one.
 
     ``base`` is the log offset of ``data[0]``.
     """
@@ -138,7 +138,7 @@ def decode_frame(data: bytes, at: int, base: int, seed: int, epoch: int) -> Fram
         or flags > FLAGS_MAX
         or not 0 < time_us <= TIME_MAX
         or expires_us > TIME_MAX
-        or synced > base + at  # nothing behind a frame was synced before it
+        or synced > base + at  # what comes after a frame was not synced before it
     ):
         return None
     if zlib.crc32(memoryview(data)[at + 4 : end], seed) != crc:
@@ -154,7 +154,7 @@ def decode_frame(data: bytes, at: int, base: int, seed: int, epoch: int) -> Fram
 
 
 def is_text(key: bytes) -> bool:
-    """Whether a key is UTF-8."""
+    """Return whether a key is UTF-8."""
     if not key.isascii():
         try:
             key.decode()
@@ -164,15 +164,15 @@ def is_text(key: bytes) -> bool:
 
 
 def decode_epoch(data: bytes, at: int) -> int:
-    """The epoch that a frame at index ``at`` claims, whole or not; 0 where there is none."""
+    """Return the epoch in the head of a frame at index ``at``, whole or not; 0 at the end."""
     return STAMP.unpack_from(data, at + 4)[1] if at + FRAME.size <= len(data) else 0
 
 
 def newest_epoch(data: bytes, base: int, seed: int) -> int:
-    """The epoch of the newest whole frame in a log whose frames begin with ``data[0]``, or 0.
+    """Return the epoch of the newest whole frame in a log that begins with ``data[0]``, or 0.
 
-    Each epoch overwrites the one before it from the beginning, so its first frame is the newest;
-    only if that is torn is it looked for frames of the epoch that it claims, and the one before.
+    Each epoch overwrites the one before it from the beginning, so the first frame is of the newest.
+    If it is torn, later frames of its epoch are looked for, then those of the epoch before.
     """
     claimed = decode_epoch(data, 0)
     for epoch in (claimed, claimed - 1):
@@ -182,7 +182,7 @@ def newest_epoch(data: bytes, base: int, seed: int) -> int:
 
 
 def scan(data: bytes, base: int, seed: int, epoch: int) -> tuple[list[Frame], int]:
-    """All whole frames from ``data[0]`` on, and the offset at which they end."""
+    """Return all whole frames from ``data[0]`` on, and the offset at which they end."""
     frames: list[Frame] = []
     at = 0
     while (frame := decode_frame(data, at, base, seed, epoch)) is not None:
@@ -192,12 +192,12 @@ def scan(data: bytes, base: int, seed: int, epoch: int) -> tuple[list[Frame], in
 
 
 def find_frames(data: bytes, start: int, base: int, seed: int, epoch: int) -> Iterator[Frame]:
-    """Every whole frame of ``epoch`` at or behind index ``start``, wherever it begins.
+    """Yield every whole frame of ``epoch`` at or after index ``start``, wherever it begins.
 
-    For looking past damage: the bytes between two frames found are skipped.
+    This finds frames after damage: the bytes between two frames are skipped.
     """
     needle = struct.pack("<I", epoch)
-    in_frame = 8  # crc32 and length stand before the epoch
+    in_frame = 8  # crc32 and length come before the epoch
     at = start
     while (hit := data.find(needle, at + in_frame)) >= 0:
         candidate = hit - in_frame
@@ -210,10 +210,10 @@ def find_frames(data: bytes, start: int, base: int, seed: int, epoch: int) -> It
 
 
 def damage_below_sync(data: bytes, stop: int, base: int, seed: int, epoch: int) -> Frame | None:
-    """A later frame that proves the bytes at index ``stop`` had been synced, or None.
+    """Return a later frame that proves that the bytes at index ``stop`` had been synced, or None.
 
-    None means that what stands there is the tail of an interrupted append: nothing behind it
-    was ever acked as durable.
+    With None, the bytes there are the tail of an interrupted append: nothing from there on was
+    ever acknowledged as durable.
     """
     for frame in find_frames(data, stop, base, seed, epoch):
         if frame.synced_through > base + stop:

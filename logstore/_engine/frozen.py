@@ -1,9 +1,9 @@
 """Reading a store that no process has open, without writing a byte.
 
 Rules: no lock is taken and no file is made, so the medium may be read-only; the log is scanned
-into the overlay as recovery would.  What LMDB reads without its lock file is only good while
-nobody writes, so around each read the files are looked at: if they have changed, a typed error
-comes instead of the value.
+into the overlay as in a recovery.  Without its lock file, LMDB reads correctly only while no
+process writes, so the files are compared before and after each read: if they have changed, an error
+is raised.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from logstore._engine.log import FIRST_OFFSET, Log
 from logstore._engine.options import Options
 from logstore._engine.overlay import Overlay
 from logstore._engine.reading import BaseEngine, LogState
-from logstore._engine.recovery import log_counts, recover_frames
+from logstore._engine.recovery import is_log_needed, recover_frames
 from logstore._engine.table import Table
 from logstore.errors import NotAStoreError, StoreBusyError
 
@@ -27,9 +27,9 @@ T = TypeVar("T")
 
 
 def is_in_use(path: str) -> bool:
-    """Whether some process has the store open.  Raises OSError if that cannot be found out.
+    """Return whether a process has the store open.  Raises OSError if that cannot be found out.
 
-    It says no where a file may not be read: then nor may those that it is asked for.
+    False if a side file may not be read: the caller cannot read the store then either.
     """
     return _is_locked(path + "-shm") or _is_locked(path)
 
@@ -50,7 +50,7 @@ def _is_locked(path: str) -> bool:
 
 
 class FrozenEngine(BaseEngine):
-    """An engine for files at rest or left by a crash: it only reads."""
+    """An engine that only reads, for a store that was closed or left by a crash."""
 
     def __init__(self, path: str, options: Options) -> None:
         self._files = (path, path + "-shm")
@@ -60,7 +60,7 @@ class FrozenEngine(BaseEngine):
         self._overlay = Overlay(meta.epoch)
         self._log_bytes = 0
         try:
-            if log_counts(path, meta):
+            if is_log_needed(path, meta):
                 self._scan_log()
         except BaseException:
             self.table.close()
@@ -76,18 +76,18 @@ class FrozenEngine(BaseEngine):
             log.close()
 
     def view(self) -> Overlay:
-        """What the log holds; it does not change.  Raises StoreBusyError if the files have."""
+        """Return the content of the log.  Raises StoreBusyError if the files have changed."""
         if self.closed:
             raise self.closed_error()
         self._check_unchanged()
         return self._overlay
 
     def current_view(self) -> Overlay | None:
-        """None: looking at the files is not for an event loop."""
+        """Return None: an event loop must not look at the files."""
         return None
 
     def from_table(self, read: Callable[[Table], T]) -> T:
-        """Run a read on the table, if nobody has opened the store meanwhile."""
+        """Run a read on the table.  Raises StoreBusyError if the files have changed."""
         if self.closed:
             raise self.closed_error()
         try:
@@ -104,11 +104,11 @@ class FrozenEngine(BaseEngine):
         return LogState(self._overlay.epoch, end, end)
 
     def log_file_bytes(self) -> int:
-        """Size of the log's file, 0 if there is none."""
+        """Return the size of the log file, 0 if there is none."""
         return self._log_bytes
 
     def read_log(self) -> bytes:
-        """The part of the log that counts."""
+        """Read the valid part of the log."""
         if self.table.meta.clean:
             return b""
         with open(self.path + "-log", "rb") as file:

@@ -10,7 +10,7 @@ import time
 
 from logstore._engine.libc import call
 
-# What the system call ends with where a sandbox forbids it.
+# The errors of the system call where a sandbox forbids it.
 _FORBIDDEN = frozenset((errno.ENOSYS, errno.EPERM, errno.EACCES))
 
 _FUTEX_WAIT, _FUTEX_WAKE = 0, 1
@@ -32,7 +32,7 @@ class SharedWord:
     """A 32-bit word of a shared mapping on which processes can sleep and be woken.
 
     Uses a futex where the system call is known and allowed; elsewhere :meth:`wait` polls every
-    2 ms and :meth:`wake` does nothing.  The word keeps the mapping.
+    2 ms and :meth:`wake` does nothing.  The word keeps the mapping alive.
     """
 
     def __init__(self, mapping: mmap.mmap, offset: int) -> None:
@@ -55,7 +55,7 @@ class SharedWord:
         self._word.value = value
 
     def add_one(self) -> None:
-        """Count up, from the largest number to 0."""
+        """Count up; the largest number is followed by 0."""
         self._word.value += 1  # ctypes keeps the lowest 32 bits
 
     def wait(self, seen: int, timeout_s: float) -> None:
@@ -85,7 +85,7 @@ class SharedWord:
             time.sleep(min(_POLL_S, left))
 
     def wake(self) -> None:
-        """Wake every process that sleeps on the word."""
+        """Wake all processes that sleep on the word."""
         if self._syscall is not None:
             call(
                 self._syscall,

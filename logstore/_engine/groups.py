@@ -1,8 +1,8 @@
-"""Committing a group of writes: what is logged for each of them, and what each caller gets.
+"""Committing a group of writes: what is logged for each write, and what each caller gets.
 
 Rules: called by the thread that leads, which takes the writer lock here.  A large write goes into
-the table by itself, the others into the log together.  Each write meets the store as the writes
-before it in the group leave it.
+the table alone, the others into the log together.  Each write sees the store as the writes before
+it in the group leave it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ Keyed = tuple[bytes, Entry]
 
 
 def commit_group(engine: Engine, group: list[Write], ack: Callable[[], None]) -> None:
-    """Commit what has been gathered; every write gets its outcome or its error.
+    """Commit a group; every write gets its outcome or its error.
 
-    ``ack`` is called as soon as these stand; a compaction that is due comes after it.
+    ``ack`` is called as soon as these are set; a compaction that is due comes after it.
     """
 
     def commit() -> None:
@@ -63,12 +63,12 @@ def _commit_segment(engine: Engine, writes: list[Write]) -> None:
 
 
 def _resolve(engine: Engine, writes: list[Write]) -> list[Keyed]:
-    """The entries to log, with their times; a write whose condition fails has its error."""
+    """Return the entries to log, with their times; set the errors of failed conditions."""
     header = engine.header
     now_us = clock.now_us()
     time_us = max(now_us, header.last_time_us)
     resolved: list[Keyed] = []
-    pending: _Pending | None = None  # made for the first write that asks
+    pending: _Pending | None = None  # made for the first write with a condition
     for write in writes:
         entry: Entry | None = write.entry
         if type(write) is not Write:
@@ -99,7 +99,7 @@ def _goes_to_table(engine: Engine, writes: list[Write], entry: Entry) -> bool:
 
 
 class _Pending(Lookup):
-    """The store as the next write of a group finds it."""
+    """The store as the next write of a group sees it."""
 
     def __init__(self, engine: Engine, resolved: list[Keyed]) -> None:
         self._engine = engine
@@ -127,7 +127,7 @@ class _Pending(Lookup):
 
 
 def _segments(group: list[Write]) -> Iterable[list[Write]]:
-    """Split a group so that each large write stands alone, in the group's order."""
+    """Split a group, in its order, so that each large write is alone."""
     return (group,) if len(group) == 1 else _split(group)
 
 

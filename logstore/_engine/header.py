@@ -20,7 +20,7 @@ The states of a store, and what leads from one to the next:
     writing 1    the process is killed, or an error leaves    as they were               interrupted
                  open what is on the disk
     idle         identity.py: another file was removed or     replaced 1 or 2,           replaced
-                 replaced; all data is in safety              state all ones
+                 replaced; all data has been saved           state all ones
     idle         closing.py: the last process has folded      ready 0                    void
 
 Each step is one of the holder of the writer lock.  So a process that gets the lock and finds
@@ -36,7 +36,7 @@ offset together, so that one store publishes both.  Nothing in the header surviv
 that is alone with the store rebuilds it.
 
 A thread may still be in a call while another closes the store: the fields of a closed header are
-zeros, or what such a thread has written, and no other process sees them.
+zeros, or values that such a thread has set, and no other process sees them.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class SharedHeader:
         self.wanted = futex.SharedWord(memory, 4 * WANTED)
 
     def close(self) -> None:
-        """Let go of the file; the fields are zeros from now on."""
+        """Unmap the file; the fields are zeros from now on."""
         self._page.detach()
 
     def begin_rebuild(self) -> None:

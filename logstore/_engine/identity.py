@@ -1,17 +1,16 @@
-"""The identity of an open store's files, and what happens when it is lost.
+"""The identity of an open store's files, and what happens when files are removed or replaced.
 
-Someone may remove, rename or replace any file of a store that is open.  Rules:
+Other programs may remove, rename or replace any file of an open store.  Rules:
 
 - Once a second, and before a fold, the rename of a vacuum and the removal of side files, a process
-  compares the inodes at the paths with those that it has open.
-- A log that is gone is replaced by a new one, after its frames have been folded from memory.  A
-  file that lies in its place is kept under another name.
-- If the table, the shared header or LMDB's lock file is another one, or the table's contents are
-  (a copy onto the same file), all processes of the store stop acking.
-  What is only in files without a name is copied to a whole store of its own,
-  ``app.db-rescued-*``; a table that still has a name gets everything folded into it.  From then
-  on every call raises StoreReplacedError, which says where the data is.
-- The presence locks are given back then, so that the path can be opened again at once.
+  compares the inodes at the paths with those of its open files.
+- A log that was removed is replaced by a new one, after its frames have been folded from memory.
+  A file in its place is kept under another name.
+- If the table, the shared header or LMDB's lock file was removed or replaced, or the table was
+  overwritten by a copy, all processes of the store stop writing.  If the table has no name any
+  more, its data is copied to a whole store, ``app.db-rescued-*``; otherwise everything is folded
+  into it.  From then on every call raises StoreReplacedError, which says where the data is.
+- The presence locks are released then, so that the path can be opened again at once.
 
 Everything here runs under the writer lock, and is sheltered from signal handlers.
 """
@@ -38,12 +37,12 @@ from logstore.errors import (
     TruncatedFileError,
 )
 
-# Values of the word REPLACED.
-AT_PATH = 1  # all that was acked is in the table at the store's path
+# Values of ``replaced``.
+AT_PATH = 1  # all acknowledged data is in the table at the store's path
 ELSEWHERE = 2  # it is in a file of another name
 
-# What opening another program's file meets.  Other errors, as of a process without descriptors,
-# say nothing about the file.
+# The errors of opening a file of another program.  Other errors, as of a process without
+# descriptors, say nothing about the file.
 _NOT_OURS = (
     FileNotFoundError,
     NotAStoreError,
@@ -52,11 +51,11 @@ _NOT_OURS = (
     CorruptTableError,
 )
 
-_VOID_STATE = (1 << 64) - 1  # no overlay has this state, so every read looks at REPLACED
+_VOID_STATE = (1 << 64) - 1  # no overlay has this state, so every read checks ``replaced``
 
 
 class OpenFiles(Protocol):
-    """What is needed here of an engine: the files that it has open."""
+    """The part of an engine that is used here: its open files."""
 
     path: str
     presence_fd: int
@@ -67,13 +66,13 @@ class OpenFiles(Protocol):
     lost_files: list[str]
 
     def fold_unverified(self, *, clean: bool = False) -> None:
-        """Fold the overlay into the table, wherever that is now."""
+        """Fold the overlay into the table, wherever that file is now."""
 
 
 def verify(engine: OpenFiles) -> None:
-    """See that the files at the paths are those of this store; under the writer lock.
+    """Check that the files at the paths are those of this store; writer lock held.
 
-    Sets LOG_FAILED if only the log is not.  Raises StoreReplacedError otherwise.
+    Sets ``log_failed`` if only the log is not.  Raises StoreReplacedError if another file is not.
     """
     if not has_log(engine):
         engine.header.log_failed = 1
@@ -83,17 +82,17 @@ def verify(engine: OpenFiles) -> None:
 
 
 def is_suspect(engine: OpenFiles) -> bool:
-    """Whether it has to be looked at under the writer lock; also true just after a vacuum."""
+    """Return whether to check under the writer lock; also true just after a vacuum."""
     return not has_log(engine) or bool(_lost(engine, successor=False))
 
 
 def has_log(engine: OpenFiles) -> bool:
-    """Whether the log at its path is the one that this process has open."""
+    """Return whether the log at its path is the one that this process has open."""
     return files.identity(engine.log.path) == engine.log.identity
 
 
 def is_worth_keeping(log_path: str, uuid: bytes) -> bool:
-    """Whether a file in the place of the log holds anything: a new log of this store does not."""
+    """Return whether a file in the place of the log is more than a new log of this store."""
     if not os.path.lexists(log_path):
         return False
     try:
@@ -107,7 +106,7 @@ def is_worth_keeping(log_path: str, uuid: bytes) -> bool:
 
 
 def _lost(engine: OpenFiles, *, successor: bool = True) -> list[str]:
-    """The files, except for the log, that are not at their paths any more."""
+    """Return the files, except for the log, that are not at their paths any more."""
     path, table = engine.path, engine.table
     lost = []
     if files.identity(path + "-shm") != files.identity(engine.presence_fd):
@@ -123,9 +122,9 @@ def _lost(engine: OpenFiles, *, successor: bool = True) -> list[str]:
 
 
 def is_overwritten(engine: OpenFiles) -> bool:
-    """Whether the table's file is the same and its contents are not, as after a plain copy.
+    """Return whether the table has other contents in the same file, as after ``cp``.
 
-    A compaction that has been cut short may have committed without saying so.
+    An interrupted compaction may have committed a transaction that is not published.
     """
     header = engine.header
     found, expected = engine.table.last_transaction(), header.table_txn
@@ -133,18 +132,18 @@ def is_overwritten(engine: OpenFiles) -> bool:
 
 
 def publish_table(header: SharedHeader, table: Table) -> None:
-    """Make the header name a table; writer lock held, or alone."""
+    """Publish which file is the table; writer lock held, or alone."""
     header.table_txn = table.last_transaction()
     header.table_inode = table.inode
-    header.incarnation = table.meta.incarnation  # last: the other processes go by it
+    header.incarnation = table.meta.incarnation  # last: the other processes wait for it
 
 
 def open_published(path: str, header: SharedHeader) -> Table | None:
-    """Open the table that the header names, for reading; None if another one is at the path.
+    """Open the published table for reading; return None if another one is at the path.
 
-    Between the rename of a vacuum and its publication the new table lies beside the old one's lock
-    file, which leads LMDB to a snapshot of the old incarnation.  So the inode counts as well, and
-    both must be what they were before the table was opened.  Raises as :class:`Table` does.
+    Between the rename of a vacuum and its publication, the new table is beside the old one's lock
+    file, with which LMDB reads a snapshot of the old incarnation.  So the inode is compared too,
+    and both before and after the table is opened.  Raises as :class:`Table` does.
     """
     published = (header.incarnation, header.table_inode, header.uuid)
     table = Table(path, readonly=True)
@@ -156,7 +155,7 @@ def open_published(path: str, header: SharedHeader) -> Table | None:
 
 
 def is_vacuumed(engine: OpenFiles) -> bool:
-    """Whether a vacuum has put the file there and died before it could publish it."""
+    """Return whether the file is from a vacuum that died before it could publish it."""
     if os.path.islink(engine.path):
         return False
     try:
@@ -164,7 +163,7 @@ def is_vacuumed(engine: OpenFiles) -> bool:
     except _NOT_OURS:
         return False
     try:
-        # By its descriptor: beside the path is a lock file that this process has open already.
+        # By its descriptor: this process has the lock file beside the path open already.
         found = Table(f"/proc/self/fd/{fd}", readonly=True, lock=False)
         found.close()
     except _NOT_OURS:
@@ -176,7 +175,7 @@ def is_vacuumed(engine: OpenFiles) -> bool:
 
 
 def _abandon(engine: OpenFiles, lost: list[str]) -> NoReturn:
-    """Put everything acked in safety, stop all processes of the store, and say so."""
+    """Save all acknowledged data, stop all processes of the store, and raise the error."""
     header = engine.header
     engine.lost_files = lost
     named = None if is_overwritten(engine) else files.current_path(engine.table.fd)
@@ -197,14 +196,14 @@ def _abandon(engine: OpenFiles, lost: list[str]) -> NoReturn:
 
 
 def _rescue(engine: OpenFiles) -> None:
-    """Make a store of what has no name any more.  Raises StoreReplacedError if it fails.
+    """Make a store from the open files.  Raises StoreReplacedError if it fails.
 
-    It is whole, but for a table that has been overwritten: then it has what is in the log only.
+    If the table was overwritten, the new store has the content of the log only.
     """
     overwritten = is_overwritten(engine)
     destination = _rescued_path(engine)
     if os.path.lexists(destination):
-        return  # made before, by a process that could not say so
+        return  # made before, by a process that could not publish it
     try:
         if overwritten:
             write_new(destination, engine.table, engine.overlay)
@@ -212,9 +211,9 @@ def _rescue(engine: OpenFiles) -> None:
             write_closed(destination, engine.table.fd, engine.table.copy_to, engine.overlay)
     except (OSError, LogstoreError, lmdb.Error) as exc:
         raise StoreReplacedError(
-            f"{engine.path}: removed or replaced while in use; what was acked since is in this "
-            f"process only, and could not be written to {destination} ({exc}); make that possible, "
-            f"and it is tried again"
+            f"{engine.path}: removed or replaced while in use; its data is in this process only, "
+            f"and could not be written to {destination} ({exc}); make that possible, and it is "
+            f"tried again"
         ) from exc
 
 
@@ -223,22 +222,22 @@ def _rescued_path(engine: OpenFiles) -> str:
 
 
 def let_go(engine: OpenFiles) -> None:
-    """Give the presence locks back, so that the path can be opened again."""
+    """Release the presence locks, so that the path can be opened again."""
     locks.unlock(engine.presence_fd)
     if engine.table.fd >= 0:
         locks.unlock(engine.table.fd)
 
 
 def replaced_error(engine: OpenFiles) -> StoreReplacedError:
-    """The error of every call on a store whose files are not those at the path."""
+    """Return the error of every call on a store whose files were removed or replaced."""
     let_go(engine)
     what = " and ".join(engine.lost_files) or f"a file of {engine.path}"
     rescued = _rescued_path(engine)
     where = rescued if os.path.lexists(rescued) else files.current_path(engine.table.fd)
-    held = "what was acked since the last compaction" if is_overwritten(engine) else "all acked"
+    held = "what was written since the last compaction" if is_overwritten(engine) else "all data"
     error = StoreReplacedError(
         f"{what}: removed or replaced while the store was in use; {held} is in "
-        f"{where or 'no file that can be named'}; close this store and open it again"
+        f"{where or 'an unknown file'}; close this store and open it again"
     )
     error.rescued = where
     return error

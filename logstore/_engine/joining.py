@@ -1,7 +1,7 @@
 """Opening a store beside other processes, without waiting for any of them.
 
-Rules: the header is believed only if the log and the table at the paths are those that it names.
-The table is opened for reading; the first write opens it again, under the writer lock.
+Rules: the header is trusted only if the log and the table at the paths are the published ones.  The
+table is opened for reading; the first write opens it again, under the writer lock.
 """
 
 from __future__ import annotations
@@ -19,18 +19,13 @@ from logstore._engine.lmdbfile import make_lock_file
 from logstore._engine.log import Log
 from logstore._engine.options import Options
 from logstore._engine.table import HeldAloneError, Table
-from logstore.errors import (
-    MissingLogError,
-)
+from logstore.errors import MissingLogError
 
 T = TypeVar("T")
 
 
 def join(path: str, fd: int, options: Options) -> Engine | None:
-    """Open the store beside others, without waiting for any of them; None to try again.
-
-    The table is opened for reading: the first write opens it again, under the writer lock.
-    """
+    """Open the store beside others; return None if the caller has to try again."""
     if os.fstat(fd).st_size == 0:
         return None
     header = SharedHeader(fd)
@@ -52,9 +47,9 @@ def join(path: str, fd: int, options: Options) -> Engine | None:
 
 
 def _open_published(path: str, header: SharedHeader) -> Table | None:
-    """The table at the path, for reading; None if it is not the one that the header names.
+    """Open the table for reading; return None if it is not the published one.
 
-    Without its lock file it is not opened either: another one would not be that of the others.
+    Nor is it opened without its lock file: LMDB would make a new one, and the others have the old.
     """
     if _inode(path) != header.table_inode or not os.path.lexists(path + "-lock"):
         return None
@@ -67,10 +62,10 @@ def _inode(path: str) -> int:
 
 
 def _publish_vacuumed(path: str, header: SharedHeader, log: Log) -> None:
-    """Publish the table that a vacuum has renamed before it died, unless a process is at work.
+    """Publish the table of a vacuum that died after its rename, unless a process is writing.
 
-    The table is looked at without the lock file, which may be gone, or the old table's, and would
-    lead to an older snapshot.
+    The table is opened without the lock file, which may be missing or may be the old table's,
+    with which LMDB would read an older snapshot.
     """
     if not header.writing or not log.try_lock():
         return
@@ -97,7 +92,7 @@ def _publish_vacuumed(path: str, header: SharedHeader, log: Log) -> None:
 
 
 def _if_there(open_it: Callable[[], T]) -> T | None:
-    """What is opened, None if the file is just being replaced or taken away."""
+    """Return what is opened, None if the file is just being replaced or removed."""
     try:
         return open_it()
     except (MissingLogError, FileNotFoundError, HeldAloneError):

@@ -1,8 +1,8 @@
-"""Listing tasks by time, out of the overlay and the table's index together.
+"""Listing tasks by time, from the overlay and the table together.
 
-Rules: one overlay is taken at the start and hides the table's records of its keys, so that a
-compaction meanwhile neither doubles nor loses a task.  The index is read in short batches, and a
-few of many finished tasks are found without a look at the rest.
+Rules: a listing uses one overlay from its start, which hides the table's records of the same tasks,
+so that a concurrent compaction neither duplicates nor loses a task.  The table is read in short
+batches, in the order of the list, so that a limit is reached without reading the rest.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def list_tasks(
     limit: int | None,
     dec_hook: DecHook | None = None,
 ) -> Iterator[TaskInfo]:
-    """The tasks of one status, or finished and running ones, by time."""
+    """Yield the tasks of one status, or those that are ready or running, by time."""
     listing = _Listing(engine, newest_first, limit)
     streams: list[Iterator[Record]] = []
     rest: Iterable[Record] = ()
@@ -51,7 +51,7 @@ def list_tasks(
 
 
 class _Listing:
-    """One listing's view: the overlay as it was, and the time that decides what has expired."""
+    """The view of one listing: the overlay, and the time that decides what has expired."""
 
     def __init__(self, engine: BaseEngine, newest_first: bool, limit: int | None) -> None:
         view = engine.view()
@@ -61,12 +61,12 @@ class _Listing:
         self._now_us = now_us()
         self._results = dict(view.results)
         self._progress = dict(view.progress)
-        self._start_us = 0  # everything in the table was older than that, or was it
-        self._listed: set[bytes] = set()  # the expired results that were still in the table
-        self._changed = list(view.changed)  # behind the others, so that it has all that they have
+        self._start_us = 0  # the newest record in the table at the start
+        self._listed: set[bytes] = set()  # the expired results listed from the table
+        self._changed = list(view.changed)  # last, so that it has all that the others have
 
     def finished(self) -> list[Iterator[Record]]:
-        """Tasks with a result."""
+        """Return streams of the tasks with a result."""
         in_log = (
             _record(key, entry)
             for key, entry in (reversed if self._newest_first else iter)(self._changed)
@@ -80,7 +80,7 @@ class _Listing:
         return [in_log, in_table]
 
     def running(self) -> list[Iterator[Record]]:
-        """Tasks with progress and no result."""
+        """Return streams of the tasks with progress and no result."""
         in_log = [
             _record(key, entry)
             for key, entry in self._progress.items()
@@ -94,7 +94,7 @@ class _Listing:
         return [self._ordered(in_log), in_table]
 
     def deleted(self) -> list[Iterator[Record]]:
-        """Tasks whose result was deleted."""
+        """Return streams of the tasks whose result was deleted."""
         in_log = [
             _record(key, entry)
             for key, entry in self._results.items()
@@ -108,7 +108,7 @@ class _Listing:
         return [self._gone(stream) for stream in (self._ordered(in_log), self._hidden(in_table))]
 
     def expired(self) -> list[Iterator[Record]]:
-        """Tasks whose result has expired: those of which it is still there, and the others."""
+        """Return streams of the tasks whose result has expired, removed yet or not."""
         self._start_us = self._engine.from_table(Table.newest_time_us)
         in_log = [
             _expired(_record(key, entry))
@@ -128,9 +128,9 @@ class _Listing:
         return [self._gone(stream) for stream in streams]
 
     def taken_away(self) -> Iterator[Record]:
-        """Expired results that compactions took away meanwhile, before they were listed.
+        """Yield expired results that compactions removed before they were listed.
 
-        That gave them new times, which the lists may have passed.
+        They got new times, which the lists may have passed.
         """
         found: list[Record] = []
         for record in self._engine.listing(DB_GONE, kind=EXPIRED):
@@ -152,11 +152,11 @@ class _Listing:
         return (record for record in records if record.key not in self._results)
 
     def _gone(self, records: Iterator[Record]) -> Iterator[Record]:
-        """Those that are not running again."""
-        return filter(self._rests, records)
+        """Leave out the tasks that are running again."""
+        return filter(self._is_over, records)
 
     def _expired_in_table(self) -> Iterator[Record]:
-        """Results in the table that have expired and are still there, in batches of short reads."""
+        """Yield the expired results that are still in the table, in batches of short reads."""
         after: bytes | None = None
         size = LISTING_KEYS if self._limit is None else max(self._limit, 1)
         while True:
@@ -173,7 +173,7 @@ class _Listing:
                 return
 
     def _is_running(self, key: bytes, progress: Entry) -> bool:
-        """Whether a task runs; one whose result is damaged is left out, as in every list."""
+        """Return whether a task runs; False if its result is damaged, as in every list."""
         if not is_live_progress(progress, self._now_us):
             return False
         try:
@@ -181,8 +181,8 @@ class _Listing:
         except CorruptRecordError:
             return False
 
-    def _rests(self, gone: Record) -> bool:
-        """Whether a task whose result has gone is not running again."""
+    def _is_over(self, gone: Record) -> bool:
+        """Return whether a task whose result was removed is not running again."""
         progress = self._engine.find_progress(gone.key)
         return not is_running(gone.entry, progress, self._now_us)
 
@@ -211,7 +211,7 @@ def _record(key: bytes, entry: Entry) -> Record:
 
 
 def _expired(record: Record) -> Record:
-    """What a compaction will leave of a result that has expired."""
+    """Return the record that a compaction will leave of an expired result."""
     entry = record.entry
     gone = Entry(EXPIRED, HAD_RESULT, entry.expires_us, end_us(entry), b"")
     return _record(record.key, gone)
@@ -239,5 +239,5 @@ def _info(dec_hook: DecHook | None, record: Record) -> TaskInfo:
 
 
 def utc(time_us: int) -> datetime:
-    """Microseconds since 1970 as an aware datetime."""
+    """Return microseconds since 1970 as an aware datetime."""
     return datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(microseconds=time_us)

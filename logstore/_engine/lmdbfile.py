@@ -1,7 +1,7 @@
 """Opening an LMDB file safely, and LMDB's errors as the package's own.
 
-Rules: a file is looked at before LMDB is let near it, so that no file, however damaged, crashes
-the process; looking only reads.  Every message names the file and what was found.
+Rules: a file is inspected before LMDB opens it, so that no damaged file crashes the process; the
+inspection only reads.  Every message names the file and what was found.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ DATA_FORMAT = 0  # py-lmdb's lib_version for LMDB 0.9 files
 
 
 class MapResizedError(LogstoreError):
-    """Another process has grown the map: take the writer lock and adopt its size."""
+    """Another process has grown the map; this one has to adopt its size."""
 
 
 def inspect_file(path: str) -> None:
-    """Refuse a file that LMDB could not open or on which it would crash.
+    """Refuse a file that LMDB could not open or that would crash it.
 
     Raises NotAStoreError, FormatVersionError, TruncatedFileError, CorruptTableError,
     StorePermissionError or another OpenError.
@@ -53,7 +53,7 @@ def inspect_file(path: str) -> None:
         try:
             return _look_at(path)
         except (CorruptTableError, FormatVersionError, TruncatedFileError):
-            continue  # a live writer may just be changing what was looked at
+            continue  # a writer may just be changing these pages
     return _look_at(path)
 
 
@@ -78,10 +78,10 @@ def _look_at(path: str) -> None:
         if problem is not None:
             raise CorruptTableError(f"{path}: damaged: {problem}; restore a backup")
         expected = (page.last_page + 1) * page.page_bytes
-        size = os.fstat(fd).st_size  # taken last: pages are written before what speaks of them
+        size = os.fstat(fd).st_size  # last: LMDB writes new pages before the header that has them
         if size < expected and not _is_whole(path):
             raise TruncatedFileError(
-                f"{path}: {size} bytes, but its header speaks of {expected}; restore a backup"
+                f"{path}: {size} bytes, but {expected} by its header; restore a backup"
             )
     except OSError as exc:
         raise_open_error(path, exc)
@@ -90,7 +90,7 @@ def _look_at(path: str) -> None:
 
 
 def _meta_pages(path: str, fd: int) -> tuple[MetaPage, MetaPage]:
-    """Both meta pages, read as close together as possible."""
+    """Read both meta pages, as close together as possible."""
     first = os.pread(fd, metapages.META_BYTES, 0)
     size = os.fstat(fd).st_size
     if len(first) >= metapages.MAGIC_AT + 4 and not _has_magic(first):
@@ -129,7 +129,7 @@ def _has_magic(raw: bytes) -> bool:
 
 
 def _is_whole(path: str) -> bool:
-    """Whether all pages in use are there: LMDB may not have written the free ones at the end."""
+    """Return whether all used pages are there: free pages at the end may never be written."""
     from lmdb.verify import verify  # slow and rarely needed
 
     try:
@@ -158,7 +158,7 @@ def verify_pages(path: str) -> None:
 
 
 def open_environment(path: str, *, readonly: bool, lock: bool, create: bool) -> lmdb.Environment:
-    """An LMDB handle, in as large a map as there is room for.
+    """Open an LMDB handle, with as large a map as there is room for.
 
     Raises an :class:`OpenError` or CorruptTableError.
     """
@@ -178,7 +178,7 @@ def open_environment(path: str, *, readonly: bool, lock: bool, create: bool) -> 
                 lib_version=DATA_FORMAT,
             )
         except lmdb.Error as exc:
-            # The second is what too little memory that may be locked makes of a map.
+            # EAGAIN: the map does not fit into the memory that may be locked.
             if system_code(exc) not in (errno.ENOMEM, errno.EAGAIN):
                 raise translate(exc, path) from exc
             failed = exc
@@ -191,19 +191,19 @@ def open_environment(path: str, *, readonly: bool, lock: bool, create: bool) -> 
 
 
 def least_map_bytes(path: str) -> int:
-    """How much has to be mapped of a file that is there, or will be made."""
+    """Return how much of a file has to be mapped, whether or not it exists yet."""
     try:
         size = os.stat(path).st_size
-    except OSError:  # it is made, or opening it meets the same error
+    except OSError:  # it will be made, or opening it raises the same error
         size = 0
     return max(MAP_BYTES_MIN, -(-size // MAP_UNIT) * MAP_UNIT)
 
 
 def map_sizes(least: int) -> Iterator[int]:
-    """The sizes to try for a map: the whole, then smaller ones, at last the least that will do.
+    """Yield the sizes to try for a map: the largest first, and at last the least size.
 
-    Where the address space is limited a map takes no more than a quarter of what is left of it,
-    so that a process can have several stores and still do something else.
+    Where the address space is limited, a map takes at most a quarter of the rest, so that a
+    process can have several stores and other maps.
     """
     left = system.address_space_left()
     size = MAP_BYTES
@@ -217,8 +217,8 @@ def map_sizes(least: int) -> Iterator[int]:
 def grow_map(env: lmdb.Environment, path: str) -> None:
     """Enlarge a map that is full.  No transaction may be open.
 
-    Raises ResourceLimitError if there is no room: the map then stays as it is, unless that is
-    found out too late, and the handle is lost.
+    Raises ResourceLimitError if there is no room; the map then usually stays as it is, but the
+    handle may be lost.
     """
     _enlarge(env, path, env.info()["map_size"] + MAP_UNIT)
 
@@ -241,7 +241,7 @@ def _enlarge(env: lmdb.Environment, path: str, least: int) -> None:
 
 
 def no_address_space(path: str, least: int) -> ResourceLimitError:
-    """The error for a map that does not fit."""
+    """Return the error for a map that does not fit."""
     left = system.address_space_left()
     limit = "" if left is None else f"; ulimit -v leaves this process {left}"
     error = ResourceLimitError(
@@ -253,9 +253,9 @@ def no_address_space(path: str, least: int) -> ResourceLimitError:
 
 
 def make_lock_file(path: str) -> None:
-    """Make a new lock file for LMDB, with all its blocks: LMDB maps it and would crash without.
+    """Make a new lock file for LMDB, with all its blocks: without them LMDB could crash.
 
-    Only while nobody has it open.  Raises OSError if there is no space.
+    Only while no process has it open.  Raises OSError if there is no space.
     """
     lock_path = path + "-lock"
     files.remove(lock_path)
@@ -270,13 +270,13 @@ def make_lock_file(path: str) -> None:
 
 
 def refuse_link(path: str) -> None:
-    """Raise NotAStoreError for a symbolic link, which may lead to another program's file."""
+    """Raise NotAStoreError for a symbolic link: it may lead to a file of another program."""
     if os.path.islink(path):
         raise NotAStoreError(f"{path}: a symbolic link, expected a file of the store; remove it")
 
 
 def translate(exc: lmdb.Error, path: str) -> LogstoreError:
-    """LMDB's error as one of ours."""
+    """Return the package's error for an error of LMDB."""
     if isinstance(exc, lmdb.MapResizedError):
         return MapResizedError(f"{path}: {exc}")
     if isinstance(exc, lmdb.ReadersFullError):

@@ -1,6 +1,6 @@
 """Locks on whole files.
 
-Rules: a lock (``flock``) belongs to the open file, not to the process.  The kernel frees it when
+Rules: a lock (``flock``) belongs to the open file, not to the process.  The kernel releases it when
 the last descriptor of the open file is closed, so also when its process dies.
 """
 
@@ -15,7 +15,7 @@ LOCK_UN = fcntl.LOCK_UN
 
 
 def try_lock(fd: int, *, shared: bool = False) -> bool:
-    """Take or convert the lock on an open file without waiting; False if others hold it."""
+    """Take or convert the lock on an open file; return False at once if others hold it."""
     try:
         fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as exc:
@@ -26,5 +26,5 @@ def try_lock(fd: int, *, shared: bool = False) -> bool:
 
 
 def unlock(fd: int) -> None:
-    """Give the lock back."""
+    """Release the lock."""
     fcntl.flock(fd, fcntl.LOCK_UN)

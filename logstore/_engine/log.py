@@ -1,9 +1,9 @@
 """The write-ahead log's file: the one module that opens, writes, reads and syncs it.
 
 Rules: every write is made by the holder of the writer lock, which is an exclusive ``flock`` on
-this file.  The file is an arena: it grows in zero-filled steps and never shrinks, so that in the
-steady state a commit changes no file size and ``fdatasync`` needs no journal commit.  A new log
-is complete and on the disk before it is renamed into place.
+this file.  The file grows in zero-filled steps and never shrinks, so that a commit usually does not
+change its size and ``fdatasync`` needs no commit of the file system's journal.  A new log is
+complete and on the disk before it is renamed into place.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ GROW_BYTES = 1 << 18
 
 
 class Log:
-    """An open log file.  Not thread-safe: the engine's locks stand in front of it."""
+    """An open log file.  Not thread-safe: its callers hold the locks of the engine."""
 
     def __init__(self, path: str, fd: int, header: frames.LogHeader, size: int) -> None:
         self.path = path
@@ -66,7 +66,7 @@ class Log:
         except FileNotFoundError:
             raise MissingLogError(
                 f"{path}: the store was not closed cleanly and its log is missing, so writes "
-                f"acked since the last compaction are lost; put the file back, or open with "
+                f"since the last compaction are lost; put the file back, or open with "
                 f"accept_log_loss=True to go on without them"
             ) from None
         except OSError as exc:
@@ -87,7 +87,7 @@ class Log:
             raise
 
     def reserve(self, end: int) -> None:
-        """Make the arena reach ``end``.  Raises OSError (ENOSPC, EDQUOT); nothing is lost then."""
+        """Make the file reach ``end``.  Raises OSError (ENOSPC, EDQUOT); nothing is lost then."""
         if end <= self.size:
             return
         self.size = os.fstat(self.fd).st_size
@@ -97,7 +97,7 @@ class Log:
             self.size = grown
 
     def write(self, data: bytes, offset: int) -> None:
-        """Append a group's frames: they reach the operating system, not yet the disk."""
+        """Write the frames of a group: to the operating system, not yet to the disk."""
         durability.pwrite_all(self.fd, data, offset)
 
     def sync(self) -> None:
@@ -105,7 +105,7 @@ class Log:
         durability.sync_data(self.fd)
 
     def read(self, start: int, end: int) -> bytes:
-        """The bytes from ``start`` up to ``end``, or up to the end of the file."""
+        """Read from ``start`` up to ``end``, or up to the end of the file."""
         parts = []
         while start < end:
             part = os.pread(self.fd, min(end - start, 1 << 24), start)
@@ -116,7 +116,7 @@ class Log:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def read_all(self) -> bytes:
-        """Everything behind page 0."""
+        """Read everything after page 0."""
         return self.read(FIRST_OFFSET, os.fstat(self.fd).st_size)
 
     def try_lock(self) -> bool:
@@ -124,18 +124,18 @@ class Log:
         return locks.try_lock(self.fd)
 
     def unlock(self) -> None:
-        """Give the writer lock back."""
+        """Release the writer lock."""
         locks.unlock(self.fd)
 
     def close(self) -> None:
-        """Close the file; this gives the writer lock back if it was held."""
+        """Close the file, which releases the writer lock if it is held."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             files.close(fd)
 
 
 def read_whole(path: str) -> bytes:
-    """The contents of a log, whatever they are.  Raises an :class:`OpenError` or OSError."""
+    """Read a log without a check.  Raises an :class:`OpenError` or OSError."""
     try:
         fd = files.open_file(path, os.O_RDONLY)
     except OSError as exc:
@@ -161,7 +161,7 @@ def check_header(path: str, header: frames.LogHeader, uuid: bytes) -> None:
 
 
 def new_log_id() -> int:
-    """A random number that tells a log from the one before it."""
+    """Return a random number, by which a log differs from the one before it."""
     return int.from_bytes(os.urandom(8), "little") >> 1 | 1
 
 

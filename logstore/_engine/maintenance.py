@@ -1,13 +1,12 @@
-"""The background thread of an open store: bounded loss of progress, and tidying up when idle.
+"""The background thread of an open store: it syncs progress, compacts, purges and vacuums.
 
-Rules: one daemon thread per engine.  Every ``sync_interval_s`` it puts on the disk what no commit
-has flushed, also for processes that have died meanwhile.  Once a second it looks whether the files
-at the paths are still those of the store.  When nothing has been published for a second it
-compacts, so that a store at rest is one small file and an empty log, and takes away what has
-expired, in steps as short as a compaction.  It vacuums a file that is more than half free.  It
-stays out of the way of writers that make progress, waits for a lock only briefly, keeps none while
-it waits, and an error of its own never ends it: the next commit meets the same error.  It ends when
-the store is closed, or its files were replaced.
+Rules: one daemon thread per engine.  Every ``sync_interval_s`` it syncs what no commit has synced,
+also what processes have written that died.  Once a second it checks whether the files at the paths
+are still those of the store.  When nothing has been published for a second it compacts, so that an
+idle store is one small file and an empty log, and purges expired records, in steps as short as a
+compaction.  It vacuums a file that is more than half free.  It waits for a lock only briefly, and
+holds none while it waits.  An error does not end the thread: the next commit raises the same one.
+It ends when the store is closed, or its files were replaced.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from logstore._engine.systemerrors import start_thread
 from logstore._engine.threads import Signal
 
 IDLE_S = 1.0
-STILL_S = 0.1  # a write that is not done in that time may be a dead process's
+STILL_S = 0.1  # a write that takes longer may be a dead process's
 LOCK_S = 1.0  # how long it waits for a lock, which bounds how long closing waits for the thread
-FILES_S = 1.0  # how often the files' identity is looked at
-PAUSE_IDLE, PAUSE_BUSY = 1, 20  # between two steps of tidying up, in lengths of a step
-CHECK_S = 5.0  # how often it is looked whether records have expired or a vacuum is due
+FILES_S = 1.0  # how often the identity of the files is checked
+PAUSE_IDLE, PAUSE_BUSY = 1, 20  # between two steps of purging, in lengths of a step
+CHECK_S = 5.0  # how often to check for expired records and a vacuum that is due
 
 
 class Maintenance:
@@ -36,7 +35,7 @@ class Maintenance:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._ended = False
-        self._wake = Signal()  # an Event needs memory to be set, and may keep its lock without
+        self._wake = Signal()  # an Event needs memory to be set, or keeps its lock
         self._processors = affinity.unbound()
         self._thread = threading.Thread(target=self._run, name="logstore-maintenance", daemon=True)
         start_thread(engine.path, self._thread)
@@ -60,7 +59,7 @@ class Maintenance:
         self._last_state, self._since = header.state, time.monotonic()
         self._checked = self._looked = self._since
         self._epoch = split(self._last_state)[0]
-        self._pause_s = 0.0  # before more is taken away, if there is more
+        self._pause_s = 0.0  # before the next step of purging, 0 if nothing is left
         while True:
             try:
                 if self._wait(self._pause_s or min(engine.options.sync_interval_s, IDLE_S)):
@@ -70,11 +69,11 @@ class Maintenance:
                     break
                 self._tick(engine, time.monotonic())
             except Exception as exc:
-                # The next writer meets it as well; the thread goes on for the others.
+                # The next writer gets it as well; the thread goes on with the other tasks.
                 engine.counters.last_compaction_error = str(exc)
 
     def _tick(self, engine: Engine, now: float) -> None:
-        """Do the most urgent of what is due."""
+        """Do the most urgent task that is due."""
         engine.close_retired()
         header = engine.header
         state = header.state
@@ -85,7 +84,7 @@ class Maintenance:
             if identity.is_suspect(engine):
                 engine.exclusively(engine.verify_files, timeout_s=self._lock_s())
         if header.log_failed or (header.writing and now - self._since >= STILL_S):
-            # A peer died or failed in a write: taking the lock recovers.
+            # A process died or failed in a write: taking the lock recovers.
             engine.exclusively(lambda: None, timeout_s=self._lock_s())
             return
         idle = now - self._since >= IDLE_S
@@ -96,16 +95,16 @@ class Maintenance:
         self._tidy_up(engine, now, idle)
 
     def _tidy_up(self, engine: Engine, now: float, idle: bool) -> None:
-        """Take away what has expired, flush, or vacuum."""
+        """Purge, flush, or vacuum."""
         header = engine.header
         looks = self._pause_s > 0 or now - self._checked >= CHECK_S
         self._pause_s = 0.0
         if looks:
             self._checked = now
-            # Else there have been compactions, which take away as much, perhaps by another process
-            # that does the same: one is enough.
+            # In another epoch there have been compactions, which purge as much, perhaps by another
+            # process that does the same: one is enough.
             if header.epoch == self._epoch:
-                self._pause_s = self._take_away(PAUSE_IDLE if idle else PAUSE_BUSY)
+                self._pause_s = self._purge(PAUSE_IDLE if idle else PAUSE_BUSY)
                 if idle:
                     self._last_state = header.state
             self._epoch = header.epoch
@@ -114,11 +113,11 @@ class Maintenance:
         elif looks and not self._pause_s and vacuum.is_due(engine):
             vacuum.vacuum(engine)
 
-    def _take_away(self, pause: float) -> float:
-        """Take away a part of what has expired or is over a limit.
+    def _purge(self, pause: float) -> float:
+        """Remove a part of what has expired or is over a limit.
 
-        Returns how long to leave the lock to others before the next part, as a multiple of what
-        this one has taken; 0 if nothing is left.
+        Returns how long to leave the lock to others before the next step, as a multiple of the
+        duration of this one; 0 if nothing is left.
         """
         engine = self._engine
         if engine.copy_defers(0) or not engine.expiry_due():

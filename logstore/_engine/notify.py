@@ -1,14 +1,14 @@
-"""Push notification: who waits for results or watches tasks, and who tells them.
+"""Push notification of waiters for results and of watchers.
 
-Rules: one daemon thread per engine, started by the first waiter and parked while there is none.
-It sleeps on the shared header's sequence word, which every publication of any process changes, so
-nobody polls.  Waiting for a result is level-triggered: whatever was missed, the state itself is
-asked again.  Watchers get every result and deletion; of progress they may get only the newest.
+Rules: one daemon thread per engine, started by the first subscription and parked while there is
+none.  It sleeps on the sequence word of the shared header, which every publication of any process
+changes, so nothing polls.  Waiting for a result is level-triggered: waiters read the state itself,
+so a lost notification is harmless.  Watchers get every result and deletion; of progress they may
+get only the newest.
 
-A subscription lasts as long as its subscriber keeps it, and until that says that it has left: the
-notifier does not keep it, so that none is left behind wherever an exception has cut its subscriber
-short.  What is told may be lost on the way for the same reason, and so is made up for after half a
-second.
+The notifier has only a weak reference to a subscription.  So none remains if an exception
+interrupts its subscriber, wherever that happens.  A notification may be lost for the same reason:
+subscribers recheck every half second.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from logstore._engine.header import SharedHeader
 from logstore._engine.overlay import Overlay
 from logstore._engine.reading import BaseEngine
 
-TIMEOUT_S = 0.5  # how long a sleep lasts at most: bounds what a lost wake-up costs
+TIMEOUT_S = 0.5  # the longest sleep: it bounds the cost of a lost wake-up
 
 Change = tuple[bytes, Entry]
 
 
 class Subscription:
-    """Who is told of the changes of some keys, or of all (None).
+    """A subscription to the changes of some keys, or of all (None).
 
     A frozenset of keys is looked up by key; another container is asked at each change and may grow
     and shrink while it is subscribed, so one subscription can serve many waiters.  The methods are
     called on the notifier's thread, and must not block.  A subscriber sets ``ended`` before it
-    unsubscribes, in case that is cut short.
+    unsubscribes, in case unsubscribing is interrupted.
     """
 
     __slots__ = ("__weakref__", "ended", "keys", "since_us")
@@ -45,18 +45,18 @@ class Subscription:
     def __init__(self, keys: Container[bytes] | None) -> None:
         self.keys = keys
         self.ended = False
-        self.since_us = 0  # only what is newer is told
+        self.since_us = 0  # only newer changes are passed on
 
     def notify(self, changes: list[Change] | None) -> None:
-        """Take changed keys and entries, in the order of their times; None: look at the state."""
+        """Take changed keys and entries, in the order of their times; None: read the state."""
         raise NotImplementedError
 
     def recheck(self) -> None:
-        """Make up for what may have been lost since :meth:`notify`; called now and then."""
+        """Make up for a lost call of :meth:`notify`; called every half second or so."""
 
 
 class _Reference(weakref.ref[Subscription]):
-    """What the notifier has of a subscription, and the keys under which it has it."""
+    """The notifier's reference to a subscription, and the keys under which it is found."""
 
     __slots__ = ("keys",)
 
@@ -75,34 +75,34 @@ class _Reference(weakref.ref[Subscription]):
 
 
 class _Position(NamedTuple):
-    """How far changes have been told."""
+    """How far changes have been passed on."""
 
     overlay: Overlay
-    seen: int  # of the overlay's changes
+    seen: int  # how many of the overlay's changes
     time_us: int  # of the last change before it
 
 
 class Notifier:
-    """The thread that sleeps on publications and tells the subscribers."""
+    """The thread that sleeps until a publication and notifies the subscribers."""
 
     def __init__(self, engine: BaseEngine, header: SharedHeader | None) -> None:
-        """``header`` None: nothing ever changes, waiters only meet their time-outs."""
+        """Make a notifier; without a ``header`` nothing changes, and waits only time out."""
         self._engine = engine
         self._header = header
         self._lock = threading.Lock()
         self._by_key: dict[bytes, list[_Reference]] = {}
         self._to_all: list[_Reference] = []
-        self._collected: deque[weakref.ref[Subscription]] = deque()  # their subscribers have gone
-        self._position: _Position | None = None  # None while nobody subscribes
+        self._collected: deque[weakref.ref[Subscription]] = deque()  # whose subscriptions are gone
+        self._position: _Position | None = None  # None while there are no subscriptions
         self._serving = threading.Lock()  # held by the thread while it runs
         self._thread: threading.Thread | None = None
         self._wanted = threads.Signal()
         self._stopped = False
 
     def subscribe(self, subscription: Subscription) -> None:
-        """Begin to tell.  Check the state after this returns: what was before is not told.
+        """Begin to notify.  Read the state after this returns: earlier changes are not passed on.
 
-        May read from the disk.  Has no effect if it is told already.
+        May read from the disk.  Has no effect if it is subscribed already.
         """
         with self._lock:
             if self._has(subscription):
@@ -130,7 +130,7 @@ class Notifier:
         return any(reference in self._by_key.get(key, ()) for key in keys)
 
     def _newest_position(self) -> _Position:
-        """Behind everything published before this call."""
+        """Return the position after everything published before this call."""
         while True:
             overlay = self._engine.view()
             index = len(overlay.changed)
@@ -141,17 +141,17 @@ class Notifier:
                 return _Position(overlay, 0, time_us)
 
     def unsubscribe(self, subscription: Subscription) -> None:
-        """Tell no more; no effect if it is not told."""
+        """End notifications; without effect if it is not subscribed."""
         if self._engine.forked:
-            return  # the thread is not there, and the lock may be held for ever
+            return  # there is no thread in a forked child, and the lock may be held forever
         keys = subscription.keys
         with self._lock:
             self._forget(weakref.ref(subscription), keys if isinstance(keys, frozenset) else None)
 
     def _forget(self, reference: weakref.ref[Subscription], keys: frozenset[bytes] | None) -> None:
-        """Take a subscription away; a reference equals another one of the same, while it lives.
+        """Remove a subscription; references to the same live subscription are equal.
 
-        Whatever moment this is cut short at, no list stays that is empty.
+        Wherever this is interrupted, no empty list remains.
         """
         if keys is None:
             self._to_all = [other for other in self._to_all if other != reference]
@@ -177,7 +177,7 @@ class Notifier:
                 pass
 
     def notify_all(self) -> None:
-        """Have every waiter look at the state for itself."""
+        """Have every subscriber read the state."""
         for subscription in self._subscribers():
             _call(subscription.notify, None)
 
@@ -193,7 +193,7 @@ class Notifier:
 
     def _serve(self) -> None:
         if not self._serving.acquire(blocking=False):
-            return  # two were started at once
+            return  # two threads were started at the same time
         try:
             self._thread = threading.current_thread()
             self._work()
@@ -212,7 +212,7 @@ class Notifier:
                 try:
                     self._notify_changes()
                 except Exception:
-                    # Whoever waits meets the same error when it looks for itself.
+                    # Waiters get the same error when they read the state.
                     self.notify_all()
                 if monotonic() - looked_at >= TIMEOUT_S:
                     self._recheck()
@@ -222,7 +222,7 @@ class Notifier:
                 elif not self._stopped:
                     self._header.wait_for_publication(seen, TIMEOUT_S)
             except Exception:
-                self._wanted.wait(TIMEOUT_S)  # out of memory, say: later there may be some
+                self._wanted.wait(TIMEOUT_S)  # such as a lack of memory, which may be temporary
 
     def _recheck(self) -> None:
         for subscription in self._subscribers():
@@ -232,7 +232,7 @@ class Notifier:
                 _call(subscription.recheck)
 
     def _is_wanted(self) -> bool:
-        """Whether there are subscribers, without those that have gone."""
+        """Return whether there are subscriptions; forget those that were collected."""
         with self._lock:
             while self._collected:
                 reference = self._collected.popleft()
@@ -260,11 +260,12 @@ class Notifier:
         self._dispatch(new)
 
     def _across_epochs(self, before: _Position) -> tuple[Overlay, int, list[Change]]:
-        """The rest of the old epoch, what came between and is in the table only, the new epoch.
+        """Return the new overlay, how many of its changes count, and all changes up to there.
 
-        Also the new epoch's overlay, and how much of it that is.  Times grow with the log, so each
-        change is told once.  What the table has of the new epoch already is left to the overlay,
-        which has all of it, not only the newest of each task.
+        They are the rest of the old epoch, changes that are in the table only, and those of the
+        new epoch.  Times only grow, so each change is passed on once.  Changes that are in both
+        the table and the new overlay come from the overlay, which has more than the newest of
+        each task.
         """
         while True:
             overlay = self._engine.view()
@@ -310,7 +311,7 @@ def _notify(subscription: Subscription, changes: list[Change]) -> None:
 
 
 def _call(call: Callable[..., None], *args: object) -> None:
-    """Call a subscriber; an error of one is not the others' business."""
+    """Call a subscriber; log its error, so that the others are still called."""
     try:
         call(*args)
     except Exception:

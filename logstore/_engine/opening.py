@@ -1,8 +1,8 @@
 """Opening a store: alone, with a recovery, or beside others.
 
-Rules: the header is void from the moment a process alone begins until it has ended well, so a death
-in between leaves it void.  A failed opening leaves the files as they were.  Everything here runs
-sheltered from signal handlers.
+Rules: a process alone makes the header void first and valid last, so if it dies in between, the
+header stays void.  A failed opening leaves the files as they were.  Everything here runs sheltered
+from signal handlers.
 """
 
 from __future__ import annotations
@@ -30,11 +30,7 @@ from logstore._engine.presence import (
 from logstore._engine.recovery import LeavingError, recover_alone
 from logstore._engine.systemerrors import raise_open_error
 from logstore._engine.table import Table
-from logstore.errors import (
-    NetworkFilesystemError,
-    OpenError,
-    StoreBusyError,
-)
+from logstore.errors import NetworkFilesystemError, OpenError, StoreBusyError
 
 _RETRY_S = 0.001
 
@@ -45,7 +41,7 @@ def open_engine(
     """Open a store for this process, alone or beside others.
 
     Raises an :class:`OpenError`, CorruptLogError or CorruptTableError; the files are then as they
-    were, but for side files that hold nothing.
+    were, except for empty side files.
     """
     check_place(path, force=force, create=create)
     deadline = time.monotonic() + options.write_timeout_s
@@ -70,7 +66,7 @@ def open_engine(
 
 
 def check_place(path: str, *, force: bool, create: bool) -> None:
-    """Refuse a path at which no store can be, before anything is touched."""
+    """Refuse a path at which no store can be, before anything is changed."""
     check_directory(path, create=create)
     if os.path.lexists(path):
         inspect_file(path)
@@ -80,12 +76,12 @@ def check_place(path: str, *, force: bool, create: bool) -> None:
     if kind in system.NETWORK_FILESYSTEMS and not force:
         raise NetworkFilesystemError(
             f"{path}: on a network file system ({kind}), where locks and shared memory do not "
-            f"hold; use a local disk, or force=True if only one process ever opens the store"
+            f"work; use a local disk, or force=True if only one process ever opens the store"
         )
 
 
 def _try_open(path: str, fd: int, options: Options, *, accept_log_loss: bool) -> Engine | None:
-    """One attempt; None if the files changed meanwhile and it must be made again."""
+    """Make one attempt; return None if the files changed and the caller has to try again."""
     if locks.try_lock(fd):
         if not files.is_at(fd, path + "-shm"):
             return None
@@ -102,7 +98,7 @@ def _try_open(path: str, fd: int, options: Options, *, accept_log_loss: bool) ->
 def _open_alone(path: str, fd: int, options: Options, *, accept_log_loss: bool) -> Engine | None:
     table_fd = open_table_alone(path)
     if table_fd is None:
-        remove_header(path)  # processes have the store open whose own header was removed
+        remove_header(path)  # processes whose header was removed have the store open
         return None
     try:
         header = SharedHeader(fd)
@@ -130,7 +126,7 @@ def _open_alone(path: str, fd: int, options: Options, *, accept_log_loss: bool) 
             header.last_time_us = last_time_us
             header.publish(epoch, FIRST_OFFSET)
             header.end_rebuild(table.meta.uuid)
-            # A conversion gives the lock up for a moment: another process may have been alone.
+            # A conversion releases the lock for a moment: another process may have been alone.
             if (
                 locks.try_lock(table_fd, shared=True)
                 and locks.try_lock(fd, shared=True)

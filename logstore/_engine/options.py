@@ -1,4 +1,4 @@
-"""What all handles of one engine share; the options of the first opening count."""
+"""The options of an engine, which all its handles share: those of the first opening."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Options(NamedTuple):
     retention: Retention = Retention()
 
 
-LARGE_BYTES = 1 << 18  # a record above this goes to the table at once, not through the log
+LARGE_BYTES = 1 << 18  # a larger record goes directly into the table
 
 
 def arena_bytes(options: Options) -> int:
-    """How large a new log is: its limit and room for the group that crosses it."""
+    """Return the size of a new log: its limit, and room for the group that reaches it."""
     return HEADER_BYTES + options.compact_at + LARGE_BYTES

@@ -1,14 +1,14 @@
 """Copying the pages of a table that is in use, without a transaction that would pin them.
 
 Rules: nothing here opens LMDB, takes a lock or holds a reader's slot, so a process that is stopped
-in the middle of a copy keeps no page from being used again.  A copy finds out for itself whether
-its snapshot still holds, and judges no byte before it has: LMDB takes no page into a transaction
-that the one before it has freed.  So the second transaction behind a snapshot spares its pages
-too, and commits by writing its meta page over the snapshot's.  While that one is unchanged,
-everything read before is the snapshot's.
+in the middle of a copy does not keep pages from being used again.  After each read a copy finds out
+whether its snapshot is still valid, before it interprets a byte.  A transaction of LMDB does not
+use pages that the transaction before it has freed.  So even the second transaction after a snapshot
+leaves its pages as they are, and when it commits, it writes its meta page over the snapshot's.
+While that meta page is unchanged, everything that has been read belongs to the snapshot.
 
-A copy has the pages in use in their order, without those between them; the numbers of pages in
-them are changed to match.  What is read is the data format of LMDB 0.9 as far as a store uses it:
+A copy has the used pages in their order, without the free pages between them; the page numbers
+inside them are changed to match.  The data format is that of LMDB 0.9 as far as a store uses it:
 named databases without duplicate keys.  Anything else is damage, which raises CorruptTableError.
 """
 
@@ -18,79 +18,32 @@ import os
 import struct
 from array import array
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
-from logstore._engine import durability
+from logstore._engine import durability, metapages
+from logstore._engine.metapages import BRANCH, LEAF, META_PAGES, NO_PAGE, OVERFLOW, MetaPage, Tree
 from logstore.errors import CorruptTableError, LogstoreError
 
 SLICE_BYTES = 1 << 20  # how much is read, and written, at once
 
 _HEAD = struct.Struct("<QHHHH")  # of a page: number, pad, flags, lower and upper bound
 _NODE = struct.Struct("<HHHH")  # low and high half of a size, flags, key length
-_META_HEAD = struct.Struct("<IIQQ")  # magic, version, address, map size
-_DATABASE = struct.Struct("<IHHQQQQQ")  # pad, flags, depth, three counts of pages, entries, root
-_META_TAIL = struct.Struct("<QQ")  # last page, transaction number
 _NUMBER = struct.Struct("<Q")
-assert (_HEAD.size, _NODE.size, _META_HEAD.size, _DATABASE.size) == (16, 8, 24, 48)
+assert (_HEAD.size, _NODE.size) == (16, 8)
 
-_META_BYTES = _META_HEAD.size + 2 * _DATABASE.size + _META_TAIL.size
-_META_PAGES = 2
-_MAGIC, _VERSION = 0xBEEFC0DE, 1
-_BRANCH, _LEAF, _OVERFLOW, _META = 1, 2, 4, 8  # a page's flags
 _BIG, _SUBDATABASE = 1, 2  # a node's flags: its data is in overflow pages, is a database
-_ROOT_AT = _DATABASE.size - _NUMBER.size
-_NO_PAGE = (1 << 64) - 1
-_SLACK_PAGES = 1 << 20  # how many pages at the end may be free and never have been written
-
-_Database = tuple[int, int, int, int, int, int, int, int]
+_ROOT_AT = metapages.TREE.size - _NUMBER.size
+_SLACK_PAGES = 1 << 20  # how many free pages at the end may never have been written
 
 
 class OvertakenError(LogstoreError):
-    """The table has been written to since a copy began: what was copied is void."""
-
-
-class _Meta(NamedTuple):
-    """What a meta page says."""
-
-    magic: int
-    version: int
-    map_bytes: int
-    free: _Database
-    main: _Database
-    last_page: int
-    transaction: int
-
-    @property
-    def page_bytes(self) -> int:
-        """The size of a page."""
-        return self.free[0]
-
-
-def _decode_meta(data: bytes) -> _Meta:
-    magic, version, _, map_bytes = _META_HEAD.unpack_from(data, _HEAD.size)
-    at = _HEAD.size + _META_HEAD.size
-    free = _DATABASE.unpack_from(data, at)
-    main = _DATABASE.unpack_from(data, at + _DATABASE.size)
-    tail = _META_TAIL.unpack_from(data, at + 2 * _DATABASE.size)
-    return _Meta(magic, version, map_bytes, free, main, *tail)
-
-
-def _encode_meta(number: int, meta: _Meta) -> bytes:
-    data = (
-        _HEAD.pack(number, 0, _META, 0, 0)
-        + _META_HEAD.pack(meta.magic, meta.version, 0, meta.map_bytes)
-        + _DATABASE.pack(*meta.free)
-        + _DATABASE.pack(*meta.main)
-        + _META_TAIL.pack(meta.last_page, meta.transaction)
-    )
-    return data.ljust(meta.page_bytes, b"\0")
+    """The table has been written to since a copy began, so the copy is void."""
 
 
 class Snapshot:
     """The pages of an open table file as one transaction left them."""
 
     def __init__(self, fd: int, path: str, transaction: int) -> None:
-        """Begin with the newest transaction, which the caller has learned from LMDB.
+        """Start at the newest transaction, whose number the caller has from LMDB.
 
         Raises OvertakenError if it is no longer the newest, CorruptTableError.
         """
@@ -104,26 +57,26 @@ class Snapshot:
         self._meta_at = (transaction & 1) * self.page_bytes
         self.meta = self._read_meta(self._meta_at)
         # The next transaction writes the other meta page.  Until it has, no other begins, so
-        # nobody was writing this one while it was read.
+        # this page was not being written while it was read.
         other = self._read_meta(self.page_bytes - self._meta_at)
-        if self.meta.transaction != transaction or other.transaction > transaction:
+        if self.meta.txn_id != transaction or other.txn_id > transaction:
             raise OvertakenError(f"{path}: written to while its header was read")
-        if (self.meta.magic, self.meta.version) != (_MAGIC, _VERSION):
+        if (self.meta.magic, self.meta.version) != (metapages.MAGIC, metapages.VERSION):
             raise self.damage("no header of the known format")
         if self.meta.page_bytes != self.page_bytes:
             raise self.damage(f"page sizes of {self.page_bytes} and {self.meta.page_bytes}")
         file_pages = os.fstat(fd).st_size // self.page_bytes
-        if not _META_PAGES <= self.meta.last_page + 1 <= 2 * file_pages + _SLACK_PAGES:
+        if not META_PAGES <= self.meta.last_page + 1 <= 2 * file_pages + _SLACK_PAGES:
             raise self.damage(f"a last page of {self.meta.last_page} in {file_pages}")
 
-    def _read_meta(self, at: int) -> _Meta:
-        data = os.pread(self._fd, _HEAD.size + _META_BYTES, at)
-        if len(data) < _HEAD.size + _META_BYTES:
+    def _read_meta(self, at: int) -> MetaPage:
+        data = os.pread(self._fd, metapages.META_BYTES, at)
+        if len(data) < metapages.META_BYTES:
             raise self.damage("no whole header")
-        return _decode_meta(data)
+        return metapages.decode(data)
 
     def read(self, first: int, count: int) -> bytearray:
-        """Some pages.  Raises OvertakenError if they may no longer be the snapshot's."""
+        """Read some pages.  Raises OvertakenError if they may no longer be the snapshot's."""
         data = bytearray(count * self.page_bytes)
         size = os.preadv(self._fd, [data], first * self.page_bytes)
         self.check()
@@ -132,26 +85,26 @@ class Snapshot:
         return data
 
     def check(self) -> None:
-        """Raise OvertakenError unless everything that was read is the snapshot's."""
-        at = self._meta_at + _HEAD.size + _META_BYTES - _NUMBER.size
+        """Raise OvertakenError unless all that was read belongs to the snapshot."""
+        at = self._meta_at + metapages.META_BYTES - _NUMBER.size
         if os.pread(self._fd, _NUMBER.size, at) != self._transaction:
             raise OvertakenError(f"{self.path}: written to while it was copied")
 
     def damage(self, what: str) -> CorruptTableError:
-        """The error for bytes that LMDB does not write."""
+        """Return the error for bytes that LMDB does not write."""
         return CorruptTableError(
             f"{self.path}: damaged: {what}; restore a backup, or copy what can be read with "
             f"tasks() and get_result()"
         )
 
     def marks_of_free_pages(self) -> bytearray:
-        """A byte for each page: 1 for those a copy leaves out, 0 for those in use.
+        """Return a byte for each page: 1 for pages that a copy leaves out, 0 for pages in use.
 
-        Left out are the meta pages, the free pages, and those of the list of free pages.
+        Left out are the meta pages, the free pages, and the pages of the list of free pages.
         """
         marks = bytearray(self.meta.last_page + 1)
-        marks[:_META_PAGES] = b"\1" * _META_PAGES
-        left = [self.meta.free[-1]] if self.meta.free[-1] != _NO_PAGE else []
+        marks[:META_PAGES] = b"\1" * META_PAGES
+        left = [] if self.meta.free.is_empty else [self.meta.free.root]
         while left:
             page = left.pop()
             try:
@@ -161,16 +114,16 @@ class Snapshot:
         return marks
 
     def _mark_listed(self, page: int, marks: bytearray) -> list[int]:
-        """Mark one page of the list's tree and what is listed in it; its children."""
+        """Mark one page of the list's tree and the pages listed in it; return its children."""
         _mark(marks, page, page + 1)
         data = self.read(page, 1)
         number, _, flags, lower, _ = _HEAD.unpack_from(data)
-        if number != page or flags not in (_BRANCH, _LEAF):
+        if number != page or flags not in (BRANCH, LEAF):
             raise ValueError(f"number {number}, flags {flags:#x}")
         children: list[int] = []
         for at in struct.unpack_from(f"<{_count(lower)}H", data, _HEAD.size):
             low, high, top, key_bytes = _NODE.unpack_from(data, at)
-            if flags == _BRANCH:
+            if flags == BRANCH:
                 children.append(low | high << 16 | top << 32)
                 continue
             size, begin = low | high << 16, at + _NODE.size + key_bytes
@@ -192,32 +145,32 @@ class Snapshot:
 
 
 def _count(lower: int) -> int:
-    """How many nodes a page has."""
+    """Return how many nodes a page has."""
     return (lower - _HEAD.size) >> 1
 
 
 def _mark(marks: bytearray, begin: int, end: int) -> None:
     if end > len(marks) or any(marks[begin:end]):
-        raise ValueError(f"page {begin} is used twice or is behind the last one")
+        raise ValueError(f"page {begin} is used twice or is after the last one")
     marks[begin:end] = b"\1" * (end - begin)
 
 
 def copy_pages(
     fd: int, path: str, transaction: int, target_fd: int, pulse: Callable[[int], None]
 ) -> None:
-    """Copy the pages in use of an open table file to an empty file; it is not synced.
+    """Copy the used pages of an open table file to an empty file, which is not synced.
 
     ``transaction`` is the number of the newest transaction; ``path`` is for messages.  ``pulse``
-    is called again and again with the number of bytes written so far; what it raises ends the
-    copy.  Raises OvertakenError if the table was written to so often meanwhile that the copy is
-    void, CorruptTableError, and OSError if the target cannot be written.
+    is called after each step with the number of bytes written so far; an exception of it ends the
+    copy.  Raises OvertakenError if the table was written to so often that the copy is void,
+    CorruptTableError, and OSError if the target cannot be written.
     """
     snapshot = Snapshot(fd, path, transaction)
     _Copy(snapshot, target_fd).run(pulse)
 
 
 class _Copy:
-    """One copy: the new number of each page, and what is left of a run of overflow pages."""
+    """One copy: the new number of each page, and the rest of a run of overflow pages."""
 
     def __init__(self, snapshot: Snapshot, target_fd: int) -> None:
         self._snapshot = snapshot
@@ -225,7 +178,7 @@ class _Copy:
         marks = snapshot.marks_of_free_pages()
         self._runs = list(_runs(marks))
         self._numbers = array("Q", bytes(8 * len(marks)))  # 0 for a page that is not copied
-        self._end = _META_PAGES
+        self._end = META_PAGES
         for first, end in self._runs:
             new = range(self._end, self._end + end - first)
             self._numbers[first:end] = array("Q", new)
@@ -233,7 +186,7 @@ class _Copy:
         self._overflow_left = 0  # pages of a value whose first page has been seen
 
     def run(self, pulse: Callable[[int], None]) -> None:
-        """Copy everything, the meta pages last."""
+        """Copy all pages, the meta pages last."""
         snapshot, page_bytes = self._snapshot, self._snapshot.page_bytes
         step = max(SLICE_BYTES // page_bytes, 1)
         for run_first, run_end in self._runs:
@@ -247,30 +200,30 @@ class _Copy:
             if self._overflow_left:
                 raise snapshot.damage(f"page {run_end} is free and part of a value")
         for number, meta in enumerate(self._metas()):
-            durability.pwrite_all(self._target_fd, _encode_meta(number, meta), number * page_bytes)
+            page = metapages.encode(number, meta)
+            durability.pwrite_all(self._target_fd, page, number * page_bytes)
 
-    def _metas(self) -> tuple[_Meta, _Meta]:
-        """Those of an empty file, and of one transaction that has put everything into it."""
+    def _metas(self) -> tuple[MetaPage, MetaPage]:
+        """Return the meta pages of an empty file, and of one transaction that filled it."""
         old = self._snapshot.meta
-        free = (*old.free[:2], 0, 0, 0, 0, 0, _NO_PAGE)
         empty = old._replace(
-            free=free,
-            main=(0, 0, 0, 0, 0, 0, 0, _NO_PAGE),
-            last_page=_META_PAGES - 1,
-            transaction=0,
+            free=Tree(*old.free[:2], 0, 0, 0, 0, 0, NO_PAGE),
+            main=Tree(0, 0, 0, 0, 0, 0, 0, NO_PAGE),
+            last_page=META_PAGES - 1,
+            txn_id=0,
         )
-        root = old.main[-1]
-        main = (*old.main[:-1], root if root == _NO_PAGE else self._new_number(root))
-        return empty, empty._replace(main=main, last_page=self._end - 1, transaction=1)
+        root = NO_PAGE if old.main.is_empty else self._new_number(old.main.root)
+        main = old.main._replace(root=root)
+        return empty, empty._replace(main=main, last_page=self._end - 1, txn_id=1)
 
     def _new_number(self, old: int) -> int:
         new = self._numbers[old] if old < len(self._numbers) else 0
         if not new:
-            raise self._snapshot.damage(f"page {old} is in use, but free or behind the last one")
+            raise self._snapshot.damage(f"page {old} is in use, but free or after the last one")
         return new
 
     def _renumber(self, data: bytearray, first: int, count: int) -> None:
-        """Change the numbers of pages in some pages."""
+        """Change the page numbers inside some pages."""
         page, end = first + self._overflow_left, first + count
         while page < end:
             at = (page - first) * self._snapshot.page_bytes
@@ -279,15 +232,15 @@ class _Copy:
                 if number != page:
                     raise ValueError(f"it says that it is page {number}")
                 _NUMBER.pack_into(data, at, self._numbers[page])
-                if flags == _LEAF:
+                if flags == LEAF:
                     self._renumber_leaf(data, at, _count(lower))
-                elif flags == _BRANCH:
+                elif flags == BRANCH:
                     self._renumber_branch(data, at, _count(lower))
-                elif flags != _OVERFLOW or not lower | upper:
+                elif flags != OVERFLOW or not lower | upper:
                     raise ValueError(f"flags {flags:#x}")
             except (struct.error, IndexError, ValueError) as exc:
                 raise self._snapshot.damage(f"page {page} ({exc})") from exc
-            page += lower | upper << 16 if flags == _OVERFLOW else 1
+            page += lower | upper << 16 if flags == OVERFLOW else 1
         self._overflow_left = page - end
 
     def _renumber_leaf(self, data: bytearray, at: int, count: int) -> None:
@@ -302,7 +255,7 @@ class _Copy:
             elif flags != _BIG:
                 raise ValueError(f"a node with flags {flags:#x}")
             old = _NUMBER.unpack_from(data, pointer)[0]
-            if old != _NO_PAGE or flags == _BIG:
+            if old != NO_PAGE or flags == _BIG:
                 _NUMBER.pack_into(data, pointer, self._new_number(old))
 
     def _renumber_branch(self, data: bytearray, at: int, count: int) -> None:
@@ -313,7 +266,7 @@ class _Copy:
 
 
 def _runs(marks: bytearray) -> Iterator[tuple[int, int]]:
-    """The first page of each run of pages in use, and the first one behind it."""
+    """Yield the first page of each run of used pages, and the first page after it."""
     end = 0
     while (first := marks.find(0, end)) >= 0:
         end = marks.find(1, first)

@@ -1,7 +1,7 @@
-"""Where a store can be: its directory and its name, looked at before anything is made.
+"""Where a store can be: checks of its directory and name, before a file is made.
 
-Rules: nothing is written.  What the system says of a path is passed on as it is: that something
-may not be looked at, or is out of reach, does not mean that it is not there.
+Rules: nothing is written.  An error of the system about a path is passed on: a file that cannot be
+reached may exist.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import stat
 from logstore._engine.systemerrors import raise_open_error
 from logstore.errors import OpenError
 
-SIDE_NAME_BYTES = 40  # how much longer the names of the files beside a store are, at most
+SIDE_NAME_BYTES = 40  # how much longer the names of side files are, at most
 NAME_BYTES_MAX = 255  # where the file system does not say
 
 
 def check_directory(path: str, *, create: bool) -> None:
-    """Refuse a path in whose directory no store of that name can be.
+    """Refuse a path whose directory cannot have a store of that name.
 
     Raises :class:`~logstore.errors.OpenError`.
     """
@@ -32,7 +32,7 @@ def check_directory(path: str, *, create: bool) -> None:
                     f"{path}: the name has {len(os.fsencode(name))} bytes, at most {longest} are "
                     f"possible here, because there will be files beside it with longer names"
                 )
-            # It has to be opened to be synced, which takes more than making files in it does.
+            # Syncing a directory needs read permission, which making files in it does not.
             os.close(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     except FileNotFoundError as exc:
         raise OpenError(f"{directory}: no such directory; create it first") from exc

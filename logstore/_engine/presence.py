@@ -1,9 +1,9 @@
 """Which process is alone with a store: the presence locks.
 
-Rules: a store that is open holds two shared locks, on its ``-shm`` file and on the table itself.  A
-process that gets both exclusively is alone: only then is the header rebuilt, the log scanned, the
-side files removed.  So a removed side file lets no process believe that it is alone.  A lock counts
-only if the file it is on is still the one at its path.
+Rules: a process that has a store open holds two shared locks, on its ``-shm`` file and on the
+table.  A process that gets both exclusively is alone: only then is the header rebuilt, the log
+scanned, the side files removed.  Two, so that after the removal of one file no process wrongly
+takes itself for alone.  A lock counts only if its file is still the one at the path.
 """
 
 from __future__ import annotations
@@ -17,16 +17,14 @@ from logstore._engine import durability, files, frames, locks
 from logstore._engine.log import read_whole
 from logstore._engine.systemerrors import raise_open_error
 from logstore._engine.table import Table
-from logstore.errors import (
-    CorruptTableError,
-    StoreBusyError,
-)
+from logstore.errors import CorruptTableError, StoreBusyError
 
 _RETRY_S = 0.001
 _LEAVING_S = 1.0
 
 
 def open_presence(path: str) -> int:
+    """Open the ``-shm`` file, which is made if there is none."""
     try:
         return files.open_file(path + "-shm", os.O_RDWR | os.O_CREAT, like=path)
     except OSError as exc:
@@ -34,9 +32,9 @@ def open_presence(path: str) -> int:
 
 
 def open_table_alone(path: str) -> int | None:
-    """The table's file, exclusively locked; None if a process has it open.
+    """Open the table's file, exclusively locked; return None if a process has it open.
 
-    It is created if there is none.  The caller has the other half of the presence lock.
+    It is created if there is none.  The caller has the other presence lock.
     """
     if not os.path.lexists(path):
         _create(path)
@@ -52,7 +50,7 @@ def open_table_alone(path: str) -> int | None:
 
 
 def _create(path: str) -> None:
-    """A new, empty table; refused where the log of a lost one lies."""
+    """Create an empty table, unless there is a log, whose table is missing then."""
     log_path = path + "-log"
     if os.path.lexists(log_path):
         header = frames.decode_log_header(read_whole(log_path)[: frames.HEADER_BYTES])
@@ -67,9 +65,9 @@ def _create(path: str) -> None:
 
 @contextmanager
 def hold_alone(path: str) -> Iterator[None]:
-    """Keep every other process out of a store that is at rest.  Raises StoreBusyError.
+    """Keep all other processes out of a store that is at rest.  Raises StoreBusyError.
 
-    Leaves no file that was not there before.
+    Leaves no new file.
     """
     had_header = os.path.lexists(path + "-shm")
     fd = open_presence(path)
@@ -93,7 +91,7 @@ def hold_alone(path: str) -> Iterator[None]:
 
 
 def wait_for_table(fd: int) -> bool:
-    """Take the other half of the presence lock, which a process on its way out may still hold."""
+    """Lock the table exclusively, for which a closing process is waited for, up to a second."""
     deadline = time.monotonic() + _LEAVING_S
     while not locks.try_lock(fd):
         if time.monotonic() > deadline:
@@ -109,11 +107,12 @@ def remove_header(path: str) -> None:
 
 
 def remove_leftovers(path: str) -> None:
-    """Remove what processes that died may have left; only for a process that is alone."""
+    """Remove the files that dead processes may have left; only for a process that is alone."""
     for suffix in ("-lock", "-new", "-new-lock", "-vacuum", "-vacuum-lock", "-check", "-log-new"):
         files.remove(path + suffix)
 
 
 def close_presence(fd: int) -> None:
-    locks.unlock(fd)  # a child that is just being forked may still have the descriptor
+    """Release the presence lock on the ``-shm`` file, and close it."""
+    locks.unlock(fd)  # a child that is just being forked may have the descriptor
     files.close(fd)

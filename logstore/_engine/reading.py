@@ -1,8 +1,8 @@
-"""The reading half of an engine: the overlay first, the table for what it does not have.
+"""The reading half of an engine: the overlay first, then the table.
 
-Rules: a read asks for the view, looks into its overlay, and only on a miss into the table.  In
-that order a concurrent compaction is harmless: the table has the same values before the epoch
-moves.  What the table returns is a copy; nothing of a transaction outlives the call.
+Rules: a read takes the view, looks into its overlay, and only on a miss into the table.  In that
+order a concurrent compaction is harmless: the table has the same values before the epoch changes.
+The table returns copies; nothing of a transaction outlives the call.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class LogState(NamedTuple):
 
 
 class BaseEngine(ABC):
-    """What a live engine and one that reads files at rest have in common."""
+    """The common part of the engine and of the one for files at rest."""
 
     def __init__(self, path: str, options: Options, table: Table, counters: Counters) -> None:
         self.path = path
@@ -47,15 +47,15 @@ class BaseEngine(ABC):
 
     @abstractmethod
     def view(self) -> Overlay:
-        """An overlay that holds everything published before this call."""
+        """Return an overlay that has everything published before this call."""
 
     @abstractmethod
     def current_view(self) -> Overlay | None:
-        """The overlay if it is complete as it is, without touching the disk; else None."""
+        """Return the overlay if it is complete, without reading from the disk; otherwise None."""
 
     @abstractmethod
     def from_table(self, read: Callable[[Table], T]) -> T:
-        """Run a read on the table that is current."""
+        """Run a read on the current table."""
 
     @abstractmethod
     def log_state(self) -> LogState:
@@ -63,36 +63,36 @@ class BaseEngine(ABC):
 
     @abstractmethod
     def log_file_bytes(self) -> int:
-        """Size of the log's file, 0 if there is none."""
+        """Return the size of the log file, 0 if there is none."""
 
     @abstractmethod
     def read_log(self) -> bytes:
-        """The published part of the log, from the disk."""
+        """Read the published part of the log from the disk."""
 
     @abstractmethod
     def release(self) -> None:
-        """Close all handles.  Nobody may be inside."""
+        """Close all files.  No thread may be inside the engine."""
 
     @abstractmethod
     def after_fork_in_child(self) -> None:
-        """Drop what was inherited: closed, never unlocked, for the locks are the parent's too."""
+        """Drop inherited handles: closed, not unlocked, because the parent has the same locks."""
 
     def refuse_nested(self) -> None:
-        """Raise WriteError if the thread is inside a call of this store, as a signal handler is."""
+        """Raise WriteError within another call of the same thread, as in a signal handler."""
         if self.table.is_read_here():
             raise nested_error()
 
     # -- one task ---------------------------------------------------------------------------
 
     def find_result(self, key: bytes) -> Entry | None:
-        """The newest record of a result: RESULT, expired or not, DELETED, EXPIRED; or None."""
+        """Return a task's newest RESULT (expired or not), DELETED or EXPIRED record, or None."""
         entry = self.view().results.get(key)
         if entry is None:
             entry = self.from_table(lambda table: table.get_result(key))
         return entry
 
     def find_trace(self, key: bytes) -> Entry | None:
-        """As :meth:`find_result`, but past a deletion that took away progress only."""
+        """As :meth:`find_result`, but ignore a deletion that removed progress only."""
         entry = self.find_result(key)
         if entry is not None and entry.kind == DELETED and not entry.flags & HAD_RESULT:
             in_table = self.from_table(lambda table: table.get_result(key))
@@ -101,7 +101,7 @@ class BaseEngine(ABC):
         return entry
 
     def find_traces(self, keys: list[bytes]) -> list[Entry | CorruptRecordError | None]:
-        """As :meth:`find_trace` for each key, with one look at the table for all."""
+        """As :meth:`find_trace` for each key, with one read of the table for all."""
         results = self.view().results
         found: list[Entry | CorruptRecordError | None] = [results.get(key) for key in keys]
         absent = [n for n, entry in enumerate(found) if entry is None]
@@ -119,7 +119,7 @@ class BaseEngine(ABC):
         return found
 
     def find_progress(self, key: bytes) -> Entry | None:
-        """The newest progress record, expired or not; or None."""
+        """Return the newest progress record, expired or not; or None."""
         progress = self.view().progress
         if key in progress:
             return progress[key]
@@ -136,10 +136,10 @@ class BaseEngine(ABC):
         alive_us: int = 0,
         kind: int = 0,
     ) -> Iterator[Record]:
-        """The records of one of the table's databases by time, in batches of short reads.
+        """Yield the records of one of the table's databases by time, in batches of short reads.
 
-        ``first`` is how many are probably wanted: more than that are not read at once.  The rest
-        is as for :meth:`Table.listing`.
+        ``first`` is how many are probably needed, and bounds the first batch.  The other arguments
+        are those of :meth:`Table.listing`.
         """
         after_us: int | None = None
         size = LISTING_KEYS if first is None else min(max(first, 1), LISTING_KEYS)
@@ -162,5 +162,5 @@ class BaseEngine(ABC):
     # -- facts ------------------------------------------------------------------------------
 
     def closed_error(self) -> StoreClosedError:
-        """The error for any call on a closed store."""
+        """Return the error for a call on a closed store."""
         return StoreClosedError(f"{self.path}: the store is closed")

@@ -1,9 +1,9 @@
 """The table's records, marks and index keys to and from bytes.  See FORMAT.md, "The table".
 
-Rules: pure functions on bytes.  Records are kept in the order of their times, which only grow, so
-that new ones are appended; a mark per task id says under which times its records are.  A record's
-checksum covers its time and its task id, a mark's its task id, so that a record or mark in the
-wrong place is damage too.  So is one that says what no writer writes, whatever its checksum.
+Rules: pure functions on bytes.  Records are ordered by their times, which only grow, so that new
+records are appended; a mark per task id has the times of its records.  The checksum of a record
+covers its time and its task id, that of a mark its task id, so that a record or mark in the wrong
+place is found as damage.  So are values that no writer writes, whatever the checksum.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from logstore.errors import CorruptRecordError, CorruptTableError
 
 RECORD = struct.Struct("<IBBHQ")  # crc32, kind, flags, key length, expiry; then key, payload
 RECORD_BODY = struct.Struct("<BBHQ")
-MARK = struct.Struct("<IB")  # crc32, state; then the times that the state speaks of
+MARK = struct.Struct("<IB")  # crc32, state; then the times that belong to the state
 META = struct.Struct("<II16sQQQB7xI")
 # format version, LMDB data format, uuid, epoch, incarnation, data bytes, clean, crc32
 assert RECORD.size == 16
@@ -49,7 +49,7 @@ _KIND_AND_EXPIRY = struct.Struct("<4xB3xQ").unpack_from
 _RESULT_MARK = struct.Struct(">BQ")
 _KINDS = frozenset((RESULT, PROGRESS, DELETED, EXPIRED))
 
-# The times that stand in a mark, by its state.
+# The times in a mark, by its state.
 _TIMES = {
     state: struct.Struct(f">{state.bit_count()}Q")
     for state in (
@@ -63,15 +63,15 @@ _TIMES = {
 
 
 class Record(NamedTuple):
-    """A record as it stands in the table."""
+    """A record of the table."""
 
     key: bytes
     entry: Entry
-    size: int  # of the payload, which a listing leaves out
+    size: int  # of the payload, which listings leave out
 
 
 class Mark(NamedTuple):
-    """Under which times the records of a task id are; 0 for none."""
+    """The times of the records of a task id; 0 for none."""
 
     result_us: int = 0
     gone_us: int = 0
@@ -79,7 +79,7 @@ class Mark(NamedTuple):
 
 
 def encode_record(seed: int, key: bytes, entry: Entry) -> bytes:
-    """The value that stands in the table under the entry's time."""
+    """Encode the value that the table has under the entry's time."""
     kind, flags, time_us, expires_us, payload = entry
     body = b"".join((RECORD_BODY.pack(kind, flags, len(key), expires_us), key, payload))
     crc = zlib.crc32(TIME.pack(time_us), zlib.crc32(body, seed))
@@ -89,7 +89,7 @@ def encode_record(seed: int, key: bytes, entry: Entry) -> bytes:
 def decode_record(
     seed: int, time_us: int, raw: bytes | memoryview, path: str, *, with_payload: bool = True
 ) -> Record:
-    """The record in a value.  Raises CorruptRecordError if it is damaged."""
+    """Decode the record in a value.  Raises CorruptRecordError if it is damaged."""
     if len(raw) < RECORD.size:
         raise _damaged(path, time_us, f"at least {RECORD.size} bytes", f"{len(raw)}")
     crc, kind, flags, key_length, expires_us = RECORD.unpack_from(raw)
@@ -116,9 +116,9 @@ def decode_record(
 
 
 def is_left_out(raw: bytes | memoryview, alive_us: int, kind: int) -> bool:
-    """Whether a record's head, unverified, says that it has expired or is of another kind.
+    """Return whether a record has expired or is of another kind, by its unverified head.
 
-    For passing over many records quickly.  A ``kind`` of 0 is any.
+    This skips many records quickly.  A ``kind`` of 0 is any.
     """
     if len(raw) < RECORD.size:
         return False
@@ -134,7 +134,7 @@ def _damaged(path: str, time_us: int, expected: str, found: str) -> CorruptRecor
 
 
 def encode_mark(seed: int, key: bytes, mark: tuple[int, int, int]) -> bytes:
-    """The value that stands in the table under a task id."""
+    """Encode the value that the table has under a task id."""
     result_us, gone_us, progress_us = mark
     if gone_us or progress_us:
         state = HAS_RESULT * bool(result_us) | HAS_GONE * bool(gone_us)
@@ -146,7 +146,7 @@ def encode_mark(seed: int, key: bytes, mark: tuple[int, int, int]) -> bytes:
 
 
 def decode_mark(seed: int, key: bytes, raw: bytes, path: str) -> Mark:
-    """The mark in a value.  Raises CorruptRecordError if it is damaged."""
+    """Decode the mark in a value.  Raises CorruptRecordError if it is damaged."""
     body = raw[4:]
     found = zlib.crc32(key, zlib.crc32(body, seed))
     expected = int.from_bytes(raw[:4], "little")
@@ -183,7 +183,7 @@ def _damaged_mark(path: str, key: bytes, expected: str, found: str) -> CorruptRe
 
 
 class Meta(NamedTuple):
-    """What the table says of the store."""
+    """The meta record of the table."""
 
     version: int
     data_format: int  # of LMDB
@@ -191,17 +191,17 @@ class Meta(NamedTuple):
     epoch: int
     incarnation: int
     data_bytes: int  # keys and payloads of results and progress
-    clean: bool  # closed cleanly: the log, if there is one, says nothing
+    clean: bool  # closed cleanly: a log beside it has nothing new
 
 
 def encode_meta(meta: Meta) -> bytes:
-    """The meta record's bytes."""
+    """Encode the meta record."""
     body = META.pack(*meta, 0)[:-4]
     return body + zlib.crc32(body).to_bytes(4, "little")
 
 
 def decode_meta(raw: bytes, path: str) -> Meta:
-    """The meta record.  Raises CorruptTableError if it is damaged."""
+    """Decode the meta record.  Raises CorruptTableError if it is damaged."""
     if len(raw) != META.size or zlib.crc32(raw[:-4]) != int.from_bytes(raw[-4:], "little"):
         raise CorruptTableError(f"{path}: the table's header is damaged; restore a backup")
     version, data_format, uuid, epoch, incarnation, data_bytes, clean, _ = META.unpack(raw)

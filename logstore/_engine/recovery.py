@@ -1,8 +1,8 @@
-"""Recovery of a store that no process has open: which log counts, and what of it.
+"""Recovery of a store that no process has open: folding its log into its table.
 
 Rules: called by a process that is alone with the store.  Nothing is changed before it is certain
 that the log belongs to the table and that no synced frame of it is damaged.  A log that is not
-needed but may be the last copy of something is kept under another name.
+needed, but may have the last copy of some data, is kept under another name.
 """
 
 from __future__ import annotations
@@ -17,34 +17,31 @@ from logstore._engine.options import Options, arena_bytes
 from logstore._engine.overlay import Overlay
 from logstore._engine.records import Meta
 from logstore._engine.table import Table
-from logstore.errors import (
-    CorruptLogError,
-    StaleTableError,
-)
+from logstore.errors import CorruptLogError, StaleTableError
 
 
 class LeavingError(Exception):
-    """Another process is just leaving: begin again."""
+    """Another process is just closing the store: try again."""
 
 
 def recover_alone(
     path: str, table: Table, options: Options, counters: Counters, *, accept_log_loss: bool
 ) -> tuple[Log, int, int]:
-    """Bring table and log into step: an empty log, its new epoch and the newest time."""
+    """Fold the log into the table; return an empty log, its epoch, and the newest time."""
     meta = table.meta
     overlay = Overlay(meta.epoch)
     log_path = path + "-log"
     without_log = _set_log_aside(path, meta, accept_log_loss=accept_log_loss)
-    needs_log = not without_log and log_counts(path, meta)
+    needs_log = not without_log and is_log_needed(path, meta)
     if not needs_log:
         log = _new_log(path, meta.uuid, options)
     else:
-        # A vacuum may have died after its rename, a log's replacement after its own.
+        # A vacuum, or a replacement of the log, may have died after its rename.
         durability.sync_directory(os.path.dirname(path))
         log = Log.open(log_path, meta.uuid)
     try:
         if not log.try_lock():
-            raise LeavingError  # a process on its way out still holds the writer lock
+            raise LeavingError  # a closing process still holds the writer lock
         log.unlock()
         if needs_log:
             recover_frames(log, meta, overlay, counters)
@@ -70,8 +67,8 @@ def _new_log(path: str, uuid: bytes, options: Options) -> Log:
     return log
 
 
-def log_counts(path: str, meta: Meta) -> bool:
-    """Whether the table needs the log beside it.
+def is_log_needed(path: str, meta: Meta) -> bool:
+    """Return whether the table needs the log beside it.
 
     Raises StaleTableError if the log has frames of a later epoch: the table is an older copy.
     """
@@ -86,9 +83,9 @@ def refuse_older(path: str, meta: Meta) -> None:
     if newest > meta.epoch - meta.clean:
         raise StaleTableError(
             f"{path}: a table of epoch {meta.epoch}, but {path}-log has writes of epoch "
-            f"{newest}: this is an older copy of the table; put the one back that belongs to "
+            f"{newest}: this is an older copy of the table; put back the table that belongs to "
             f"the log, or open with accept_log_loss=True to go on without the log, which is "
-            f"kept under another name then"
+            f"then kept under another name"
         )
 
 
@@ -98,9 +95,9 @@ def _newest_epoch(path: str, meta: Meta) -> int:
 
 
 def _set_log_aside(path: str, meta: Meta, *, accept_log_loss: bool) -> bool:
-    """Keep a log that the table does not need, but that may be the last copy of something.
+    """Keep a log that the table does not need, but that may have the last copy of some data.
 
-    Returns whether the table is to go on without a log.
+    Returns whether to go on without a log.
     """
     log_path = path + "-log"
     if not os.path.lexists(log_path):
@@ -114,10 +111,10 @@ def _set_log_aside(path: str, meta: Meta, *, accept_log_loss: bool) -> bool:
 
 
 def recover_frames(log: Log, meta: Meta, overlay: Overlay, counters: Counters) -> None:
-    """Scan a dead store's log into an overlay.
+    """Scan the log of a store that was not closed into an overlay.
 
-    Raises CorruptLogError if frames that had been synced are damaged; the tail of an
-    interrupted append is dropped.
+    Raises CorruptLogError if frames that had been synced are damaged; the tail of an interrupted
+    append is dropped.
     """
     data = log.read_all()
     seed = frames.checksum_seed(meta.uuid)

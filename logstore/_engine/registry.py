@@ -1,11 +1,11 @@
-"""One engine per store file and process, and what becomes of it across a fork.
+"""One engine per store file and process, shared by its handles, and replaced after a fork.
 
-Rules: LMDB must not be opened twice in a process, so a second ``open`` of a file shares the
-engine of the first, counted.  Each file has a lock of its own for opening and closing, so that a
-store in trouble stops no other.  A handle is released once, however often and wherever that is cut
-short: either nothing has happened or it is marked so.  In a forked child the inherited handles are
-dropped and each store opens again on its first use.  Stores that are still open when the
-interpreter ends are closed.  What is called here by a store is sheltered from signal handlers.
+Rules: LMDB must not open a file twice in a process, so a second ``open`` shares the engine of the
+first, with a count of handles.  Each file has its own lock for opening and closing, so that stores
+do not block each other.  A handle is released once: if a release is interrupted, either nothing has
+happened or the handle is marked as released.  In a forked child the inherited handles are dropped,
+and each store opens again on its first use.  Stores that are still open when the interpreter ends
+are closed.  Callers shelter these calls from signal handlers.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Shared:
 
 
 class Lease:
-    """One user's part of an engine that others of the process may use as well."""
+    """One handle's part of an engine that other handles of the process may share."""
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
@@ -56,15 +56,15 @@ class Lease:
         self.released = False
 
     def release(self) -> None:
-        """Give the handle back; the last one closes the engine.  Again, it does nothing.
+        """Release the handle; the last one closes the engine.  A second call does nothing.
 
-        Raises WriteError once that is done, StoreReplacedError whether or not it is (``released``
-        tells), and StoreBusyError as :func:`acquire` does, or what interrupts the wait for the
-        file's place, with nothing done.
+        Raises WriteError after the release, StoreReplacedError before or after it (see
+        ``released``), and StoreBusyError as :func:`acquire` does, or an interrupt of the wait for
+        the slot, before it.
         """
         shared = self._shared
         if shared.engine.forked:
-            self.released = True  # the engine is the parent's to close
+            self.released = True  # the parent closes the engine
             return
         slot = _enter(shared.key, shared.engine.options.write_timeout_s)
         try:
@@ -77,7 +77,7 @@ class Lease:
             try:
                 shared.close()
             finally:
-                if shared.engine.closed:  # else the handle is still needed
+                if shared.engine.closed:  # otherwise the handle is still needed
                     self.released = True
                     shared.handles = 0
                     slot.shared = None
@@ -87,33 +87,32 @@ class Lease:
             shared.notifier.notify_all()  # waiters find that their handle is closed
 
     def abandon(self) -> None:
-        """Release it soon, in a thread; for a finalizer, which may run within any other call."""
+        """Release it soon, in a thread; for a finalizer, which may run within any call."""
         if not (self.released or self.engine.closed):
             _thread.start_new_thread(self._start_releasing, ())
 
     def _start_releasing(self) -> None:
-        # In a thread that Python's threading module knows, started where it cannot be within one
-        # of that module's own calls.
+        # A Thread of the threading module, started outside of any call of that module.
         threading.Thread(target=self.release, name="logstore-release", daemon=True).start()
 
 
 class _Slot:
-    """The place of one file: held while it is being opened or closed."""
+    """The slot of one file, whose lock is held while the file is being opened or closed."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.users = 0  # threads that hold or want the lock
+        self.users = 0  # threads that hold the lock or wait for it
         self.shared: Shared | None = None
 
 
-_FROZEN = "\0r"  # behind the path in the key of an engine that only reads files at rest
+_FROZEN = "\0r"  # after the path in the key of an engine that only reads files at rest
 
-_lock = threading.Lock()  # of the dictionary, never held while anything is opened or closed
+_lock = threading.Lock()  # of the dictionary; not held while a file is opened or closed
 _slots: dict[str, _Slot] = {}
 
 
 def acquire(path: str, open_engine: Callable[[], Engine], timeout_s: float) -> Lease:
-    """The engine of the file at a real path, opened if this process has not yet.
+    """Return a lease of the engine of the file at a real path, which is opened if needed.
 
     Raises StoreBusyError if another thread has been opening or closing it for ``timeout_s``.
     """
@@ -127,7 +126,7 @@ def acquire(path: str, open_engine: Callable[[], Engine], timeout_s: float) -> L
 
 
 def acquire_frozen(path: str, open_engine: Callable[[], BaseEngine], timeout_s: float) -> Lease:
-    """The engine that reads the file at a real path while no process writes it."""
+    """Return a lease of the engine that reads a file while no process writes it."""
     return _acquire(path + _FROZEN, open_engine, timeout_s)
 
 
@@ -142,7 +141,7 @@ def _acquire(key: str, open_engine: Callable[[], BaseEngine], timeout_s: float) 
         engine = open_engine()
         try:
             shared = Shared(key, engine)
-        except BaseException:  # no thread can be started, no memory is left
+        except BaseException:  # such as no thread, or no memory
             _close(engine)
             raise
         try:
@@ -202,7 +201,7 @@ def _close_all() -> None:
             try:
                 Lease(shared).release()
             except Exception:
-                # The interpreter ends: what was acked is in the log and is recovered on opening.
+                # The interpreter ends: the log has what was acknowledged; opening recovers it.
                 continue
 
 

@@ -1,11 +1,11 @@
-"""One page of a file, mapped so that it can be taken away from under the threads that use it.
+"""One page of a file, mapped so that it can be replaced while threads use it.
 
-A thread may still be inside a call while another closes the store.  The views of the page stay
-valid then: :meth:`SharedPage.detach` puts zeros in the place of the file's page, in one system
-call, so that nothing keeps the file open or its file system busy.  Python's own mapping of a file
-cannot do that: it keeps a descriptor, and its views become invalid when it is closed.
+A thread may still be inside a call while another closes the store.  Views of the page stay valid:
+:meth:`SharedPage.detach` maps zeros in the place of the file's page, in one system call, so that
+nothing keeps the file open or its file system busy.  Python's mmap of a file cannot do that: it
+keeps a descriptor, and its views become invalid when it is closed.
 
-Rules: the address space belongs to an anonymous mapping of Python's; the file's page, and later the
+Rules: the address space belongs to an anonymous mmap of Python; the page of the file, and later the
 zeros, are mapped over it.  Linux only.
 """
 
@@ -27,7 +27,7 @@ _LIBC.mmap.argtypes = (
 
 
 class SharedPage:
-    """A page of memory; ``memory`` is what views are made of."""
+    """A page of memory; views are made of ``memory``."""
 
     def __init__(self, fd: int, size: int) -> None:
         """Map the first ``size`` bytes of an open file, shared.  Raises OSError."""
@@ -37,7 +37,7 @@ class SharedPage:
         self._map(mmap.MAP_SHARED, fd)
 
     def detach(self) -> None:
-        """Let go of the file; the views are of zeros now, which no other process sees."""
+        """Unmap the file; the views now show zeros, private to this process."""
         self._map(mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1)
 
     def _map(self, flags: int, fd: int) -> None:

@@ -1,18 +1,18 @@
-"""Work that no signal handler can cut short.
+"""Work that no signal handler can interrupt.
 
 CPython runs a signal's Python handler in the main thread, between two instructions: at the entry
-of a function, after a call has returned, at a jump backwards.  An exception raised there leaves
-the interrupted code at a place where nothing in Python can be prepared for it: a context manager
-of Python's own is entered and left by calls too, and a descriptor that has just been opened has
-no name yet.  So there are two rules for what runs in the main thread:
+of a function, after a call has returned, at a jump backwards.  No code in Python can be prepared
+for an exception at each of these places: a context manager written in Python is entered and left by
+calls too, and a descriptor that has just been opened is not in a variable yet.  So there are two
+rules for the main thread:
 
 - Short and frequent work (a write, a read) holds locks by ``with`` on a lock of C, or releases
   them in a ``finally`` whose first instruction is one call of C: no handler can run before it.
 - All other work (opening, closing, compacting, replacing files) goes through :func:`sheltered`.
-  It runs in another thread, where no handler ever runs, and the main thread waits for its end.
-  An exception that a handler raises meanwhile is kept and raised then.
+  It runs in another thread, where no handler runs, while the main thread waits for its end.  An
+  exception that a handler raises during the wait is raised after it.
 
-Waits within sheltered work call :func:`check`, so that an interrupt ends them early.
+Waits within sheltered work call :func:`check`, so that an exception of a handler ends them early.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from logstore.errors import LogstoreError
 T = TypeVar("T")
 
 START_S = 5.0  # how long a thread may take to begin
-SLICE_S = 0.05  # how often a wait within sheltered work looks whether it was interrupted
+SLICE_S = 0.05  # how often a wait within sheltered work checks for an interrupt
 
 
 class InterruptedWaitError(BaseException):
-    """The caller of sheltered work was interrupted; only ever seen by that work."""
+    """The caller of sheltered work was interrupted; raised only within that work."""
 
 
 class _Job:
@@ -42,7 +42,7 @@ class _Job:
 
     def __init__(self, work: Callable[[], Any]) -> None:
         self._work = work
-        self.claim = threading.RLock()  # of the helper once it runs, or of an interrupted caller
+        self.claim = threading.RLock()  # of the thread once it runs, or of an interrupted caller
         self.done = _thread.allocate_lock()
         self.done.acquire()
         self.ended = False
@@ -51,13 +51,14 @@ class _Job:
         self.error: BaseException | None = None
 
     def start(self) -> None:
-        """Run in a thread that Python's threading module knows, started where none interrupts."""
+        """Run in a Thread of the threading module; called where no handler interrupts."""
         try:
             threading.Thread(target=self.run, name="logstore-sheltered", daemon=True).start()
-        except BaseException:  # no other can be started
+        except BaseException:  # no other thread can be started
             self.run()
 
     def run(self) -> None:
+        """Do the work, unless the caller was interrupted before it began."""
         if not self.claim.acquire(blocking=False):
             return  # the caller was interrupted before anything had begun
         try:
@@ -77,15 +78,15 @@ _current = _Current()
 
 
 def is_exposed() -> bool:
-    """Whether the calling thread is the one in which signal handlers run."""
+    """Return whether the calling thread is the one in which signal handlers run."""
     return threading.main_thread().ident == _thread.get_ident()
 
 
 def sheltered(work: Callable[[], T], discard: Callable[[T], object] | None = None) -> T:
     """Do ``work`` where no signal handler interrupts it, and return its value or raise its error.
 
-    If a handler raises meanwhile, that exception is raised once the work has ended; what the work
-    has returned goes to ``discard``.  In any thread but the main one this is a plain call.
+    If a handler raises, that exception is raised once the work has ended; the value of the work is
+    passed to ``discard``.  In any thread but the main one this is a plain call.
     """
     if not is_exposed():
         return work()
@@ -100,7 +101,7 @@ def sheltered(work: Callable[[], T], discard: Callable[[T], object] | None = Non
                 started = True
                 _thread.start_new_thread(job.start, ())
             if not job.done.acquire(timeout=START_S) and job.claim.acquire(blocking=False):
-                return work()  # the thread has died before it could begin, for want of memory
+                return work()  # the thread died before it could begin, without memory
         except BaseException as exc:
             interrupt = exc
             job.interrupted = True
@@ -110,9 +111,9 @@ def sheltered(work: Callable[[], T], discard: Callable[[T], object] | None = Non
                 raise job.error
             return job.value  # type: ignore[no-any-return]
         finally:
-            job.error = None  # else it would keep itself, and all that its frames hold
+            job.error = None  # otherwise a cycle would keep all objects of its frames
     if not job.ended and _is_of_start(interrupt):
-        return work()  # no thread can be started, for want of memory or at the interpreter's end
+        return work()  # no thread can be started, without memory or at exit
     if discard is not None and job.ended and job.error is None:
         value = job.value
         sheltered(lambda: discard(value))
@@ -123,7 +124,7 @@ def sheltered(work: Callable[[], T], discard: Callable[[T], object] | None = Non
 
 
 def _is_of_start(exc: BaseException) -> bool:
-    """Whether an exception is that of starting a thread, and not a handler's."""
+    """Return whether an exception is from starting a thread, not from a handler."""
     trace = exc.__traceback__
     return isinstance(exc, RuntimeError) and trace is not None and trace.tb_next is None
 
@@ -152,10 +153,10 @@ def acquire(lock: Any, timeout_s: float) -> bool:
 
 
 def is_interrupt(exc: BaseException) -> bool:
-    """Whether an exception may come from a signal handler rather than from our own code.
+    """Return whether an exception may come from a signal handler and not from our own code.
 
-    Handlers may raise any exception, often TimeoutError: the operating system's own errors are
-    told from it by their ``errno``.
+    Handlers may raise any exception, often TimeoutError.  Errors of the operating system differ
+    from it by their ``errno``.
     """
     if isinstance(exc, LogstoreError | lmdb.Error | MemoryError):
         return False

@@ -1,7 +1,7 @@
-"""What the operating system is asked for: the boot, file systems, limits.
+"""Queries to the operating system: the boot, file systems, limits.
 
-Rules: nothing is changed.  Where the system does not say, there is no limit.  Linux's ``/proc`` is
-read; where it is not there, each function has a default.
+Rules: nothing is changed.  A limit that the system does not report does not exist.  Without Linux's
+``/proc``, each function has a default.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NETWORK_FILESYSTEMS = frozenset(
 
 @functools.cache
 def boot_id() -> bytes:
-    """16 bytes that change with every boot of the machine; zeros where it cannot be told.
+    """Return 16 bytes that change with every boot of the machine; zeros if unknown.
 
     Raises OSError if no descriptor is left: processes must not disagree about the boot.
     """
@@ -40,7 +40,7 @@ def boot_id() -> bytes:
 
 
 def filesystem_type(path: str) -> str:
-    """The type of the file system that holds ``path`` ("ext4", "nfs4"), "" if unknown.
+    """Return the type of the file system of ``path`` ("ext4", "nfs4"), "" if unknown.
 
     Raises OSError if no descriptor is left.
     """
@@ -58,7 +58,7 @@ def filesystem_type(path: str) -> str:
 
 
 def _read_text(path: str, default: str) -> str:
-    """What a file of the system says; the default where it is not there or not to be read."""
+    """Read a file of the system; return the default if it is missing or not readable."""
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             return file.read().strip()
@@ -69,7 +69,7 @@ def _read_text(path: str, default: str) -> str:
 
 
 def address_space_left() -> int | None:
-    """How many bytes this process may still map (``ulimit -v``); None where that is not limited."""
+    """Return how many bytes this process may still map (``ulimit -v``); None for no limit."""
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     if limit == resource.RLIM_INFINITY:
         return None
@@ -82,17 +82,17 @@ def address_space_left() -> int | None:
 
 
 def can_reserve(size: int) -> bool:
-    """Whether so much address space is free now."""
+    """Return whether so much address space is free now."""
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     try:
-        mmap.mmap(-1, size, flags=flags, prot=0).close()  # not to be read or written: no memory
+        mmap.mmap(-1, size, flags=flags, prot=0).close()  # without access it takes no memory
     except (OSError, OverflowError):
         return False
     return True
 
 
 def file_bytes_left(path: str) -> int:
-    """By how much a file may grow (``ulimit -f``)."""
+    """Return by how much a file may grow (``ulimit -f``)."""
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     if limit == resource.RLIM_INFINITY:
         return sys.maxsize
@@ -103,11 +103,11 @@ def file_bytes_left(path: str) -> int:
 
 
 def space_error(directory: str, size: int) -> int:
-    """ENOSPC or EDQUOT if a file of that size cannot be made in a directory; else 0.
+    """Return ENOSPC or EDQUOT if a file of that size cannot be made in a directory, else 0.
 
-    Makes one without a name: free space alone says nothing of quotas.
+    Makes a file without a name, because the free space does not show quotas.
     """
-    import tempfile  # rarely needed, and not quickly imported
+    import tempfile  # rarely needed, and slow to import
 
     try:
         with tempfile.TemporaryFile(dir=directory, buffering=0) as file:

@@ -1,9 +1,9 @@
-"""What the operating system and LMDB say when a call fails, as the package's own errors.
+"""Errors of the operating system and of LMDB, as the package's own errors.
 
-Rules: an error of the package passes unchanged, and so does one that is not the system's.  One
-table says for each code of the system of what kind it is and what the reader can do; the class
-follows from the kind and from what was being done, opening or writing.  LMDB's errors carry the
-same codes.  A full disk or quota is told apart from all other failures, because it can be mended.
+Rules: errors of the package pass unchanged, and so do all others that are not the system's.  One
+table has the kind of each error code, and what the user can do; the class follows from the kind and
+from the call, opening or writing.  LMDB's errors have the same codes.  A full disk or quota has a
+class of its own, because the user can repair it.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ _CAUSES = {
     errno.EISDIR: _Cause(_OTHER, "a directory is where a file of the store should be"),
     errno.ENOENT: _Cause(_OTHER, "create the directory first, or look at the links in the path"),
     errno.EIO: _Cause(_OTHER, "the disk failed; look at the system's log"),
-    errno.ENOLCK: _Cause(_OTHER, "the file system gives no locks"),
-    errno.ESTALE: _Cause(_OTHER, "the file system has been taken away; mount it again"),
+    errno.ENOLCK: _Cause(_OTHER, "the file system has no locks"),
+    errno.ESTALE: _Cause(_OTHER, "the file system was unmounted; mount it again"),
     errno.ENODEV: _Cause(_OTHER, _UNSUPPORTED),
     errno.EINVAL: _Cause(_OTHER, _UNSUPPORTED),
     errno.ENOSYS: _Cause(_OTHER, _UNSUPPORTED),
@@ -92,13 +92,13 @@ _OPEN_ERRORS: dict[str, type[OpenError | DiskFullError]] = {
 
 
 def system_code(exc: BaseException) -> int:
-    """The operating system's code in an error of its own or of LMDB's, 0 if there is none."""
+    """Return the system's code in an error of the system or of LMDB, 0 if there is none."""
     code = getattr(exc, "errno", None) or getattr(exc, "code", None)
     return code if isinstance(code, int) and code > 0 else 0
 
 
 def open_error(path: str, exc: OSError | lmdb.Error) -> LogstoreError:
-    """The error to raise for one met while opening or reading ``path``."""
+    """Return the error to raise for an error of opening or reading ``path``."""
     code, reason = _code_and_reason(path, exc)
     kind, advice = _CAUSES.get(code, _UNKNOWN)
     message = f"{path}: cannot be opened ({reason}): {advice}"
@@ -111,7 +111,7 @@ def open_error(path: str, exc: OSError | lmdb.Error) -> LogstoreError:
 
 
 def write_error(path: str, exc: BaseException) -> BaseException:
-    """The error to raise for one met while writing the store at ``path``."""
+    """Return the error to raise for an error of writing the store at ``path``."""
     if isinstance(exc, OpenError):  # a file that had to be opened again
         code = system_code(exc) or errno.EIO
         return WriteError(code, f"{path}: writing failed: {exc}")
@@ -127,13 +127,13 @@ def write_error(path: str, exc: BaseException) -> BaseException:
         )
     return WriteError(
         code or errno.EIO,
-        f"{path}: writing failed ({reason}): {advice}; the write was not acked, and nothing that "
-        f"was acked is lost",
+        f"{path}: writing failed ({reason}): {advice}; this write was not acknowledged, and "
+        f"nothing that was acknowledged is lost",
     )
 
 
 def _is_systems(exc: BaseException) -> TypeGuard[OSError | lmdb.Error]:
-    """Whether an error is of the operating system or of LMDB, and not yet one of the package."""
+    """Return whether an error is of the system or of LMDB, and not one of the package."""
     return (
         isinstance(exc, OSError | lmdb.Error)
         and not isinstance(exc, LogstoreError)
@@ -142,7 +142,7 @@ def _is_systems(exc: BaseException) -> TypeGuard[OSError | lmdb.Error]:
 
 
 def _code_and_reason(path: str, exc: OSError | lmdb.Error) -> tuple[int, str]:
-    """The code of an error, and what the system says of it."""
+    """Return the code of an error, and the system's text for it."""
     code = system_code(exc)
     if isinstance(exc, OSError):
         return code, exc.strerror or str(exc)
@@ -150,21 +150,21 @@ def _code_and_reason(path: str, exc: OSError | lmdb.Error) -> tuple[int, str]:
         found = space_problem(path)
         if found:
             return found, os.strerror(found)
-    return code, str(exc).removeprefix(f"{path}: ")  # LMDB names the file, too
+    return code, str(exc).removeprefix(f"{path}: ")  # LMDB names the file too
 
 
 def raise_open_error(path: str, exc: BaseException) -> NoReturn:
-    """Raise the error of :func:`open_error`, caused by ``exc`` unless it is that itself."""
+    """Raise ``exc``, or the error of :func:`open_error` with ``exc`` as its cause."""
     if _is_systems(exc):
         raise open_error(path, exc) from exc
     raise exc
 
 
 def raise_write_error(path: str, exc: BaseException) -> NoReturn:
-    """Raise the error of :func:`write_error`, caused by ``exc`` unless it is that itself."""
+    """Raise ``exc``, or the error of :func:`write_error` with ``exc`` as its cause."""
     error = write_error(path, exc)
     if error is exc:
-        raise exc  # never from itself: that is a circle, which keeps all that its frames hold
+        raise exc  # not from itself: that cycle would keep all objects of its frames
     raise error from exc
 
 
@@ -179,7 +179,7 @@ def start_thread(where: str, thread: threading.Thread) -> None:
 
 
 def raisable(error: BaseException) -> BaseException:
-    """A copy of an error that a whole group shares, so that each caller has its own traceback."""
+    """Copy an error that a whole group shares, so that each caller has its own traceback."""
     try:
         mine = copy.copy(error)
     except Exception:
@@ -192,7 +192,7 @@ def raisable(error: BaseException) -> BaseException:
 
 
 class NoSpaceError(lmdb.DiskError):
-    """LMDB met a full disk, by the evidence, though it says something else."""
+    """LMDB failed on a full disk, although its error says something else."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
@@ -200,10 +200,10 @@ class NoSpaceError(lmdb.DiskError):
 
 
 def blame_space(path: str, exc: lmdb.Error, wanted_bytes: int) -> None:
-    """Raise NoSpaceError if there was no room for what was to be written to the file ``path``.
+    """Raise NoSpaceError if there was no room for a write to the file ``path``.
 
-    LMDB calls a short write an input/output error.  Ask at once: what was short may be there
-    again by the time the error is reported.
+    LMDB calls a short write an input/output error.  Call this at once, before the space may be
+    free again.
     """
     found = space_problem(path, wanted_bytes) if system_code(exc) == errno.EIO else 0
     if found:
@@ -211,7 +211,7 @@ def blame_space(path: str, exc: lmdb.Error, wanted_bytes: int) -> None:
 
 
 def space_problem(path: str, wanted_bytes: int = 0) -> int:
-    """ENOSPC, EDQUOT or EFBIG if there is no room for so much and a little more, else 0."""
+    """Return ENOSPC, EDQUOT or EFBIG if so much and a little more does not fit, else 0."""
     size = wanted_bytes + SPARE_BYTES
     if system.file_bytes_left(path) < size:
         return errno.EFBIG

@@ -1,10 +1,10 @@
 """The table: the LMDB file that the log is compacted into.  See FORMAT.md, "The table".
 
-Rules: a write transaction is begun only under the writer lock and ended on the thread that began
-it.  All reads of one process go through ``_gate``, hold it for one short transaction, and copy
-what they return, so that a fork, a resize and a close find no transaction open.  Nothing here
-ever opens the ``-lock`` file: a plain open and close of it would drop LMDB's locks.  An open table
-of a store holds a shared lock on its file, which is half of the presence lock.
+Rules: a write transaction begins only under the writer lock and ends on the thread that began it.
+All reads of one process go through ``_gate``, hold it for one short transaction, and return copies,
+so that no transaction is open during a fork, a resize or a close.  Nothing here opens the ``-lock``
+file: to open and close it would drop LMDB's locks.  An open table of a store holds a shared lock on
+its file, one of the two presence locks.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ Txn: TypeAlias = "lmdb.Transaction[Any]"
 
 _META_KEY = b"header"
 
-# How much is looked up in one transaction at most, but for the last record.
+# The most that is looked up in one transaction; the last record may exceed BATCH_BYTES.
 BATCH_KEYS = 64
 BATCH_BYTES = 1 << 20
-LOOKED_AT_MAX = 2048  # records, in a listing; most of those that are left out take a microsecond
+LOOKED_AT_MAX = 2048  # records in a listing; most that are left out take a microsecond
 LISTING_KEYS = 256  # the same for records without their payloads
 
 DB_IDS = b"ids"  # task id -> mark
@@ -60,7 +60,7 @@ DATABASES = (DB_IDS, DB_RESULTS, DB_PROGRESS, DB_GONE, DB_RUNNING, DB_EXPIRIES)
 
 
 class TableCounts(NamedTuple):
-    """Sizes of the table, from its own bookkeeping."""
+    """Sizes of the table, from its own counts."""
 
     results: int
     progress: int
@@ -90,9 +90,9 @@ class Table:
     ) -> None:
         """Open an existing file, after checking that opening it is safe.
 
-        ``lock`` is for the file of a store, which others may use too: its presence is shown by a
-        lock on the descriptor ``fd``, which is taken over if this returns, or on an own one.
-        ``new_lock`` makes LMDB's lock file, for a caller who knows that no other process has this
+        ``lock`` is for the file of a store, which other processes may use: the table holds a
+        shared lock on the descriptor ``fd``, which it owns if this returns, or on its own one.
+        ``new_lock`` makes LMDB's lock file, for a caller that knows that no other process has this
         table file open.  Raises an :class:`OpenError` or CorruptTableError that names the file
         and what was found, StoreBusyError if a process is alone with the file, or OSError.
         """
@@ -125,7 +125,7 @@ class Table:
 
     @classmethod
     def create(cls, path: str, uuid: bytes) -> None:
-        """Make an empty table, marked clean, and put it at ``path``, durably and whole.
+        """Make an empty table, marked clean, and put it at ``path``, complete and durable.
 
         The caller syncs the directory.  Raises OSError or an :class:`OpenError`.
         """
@@ -152,8 +152,8 @@ class Table:
         with environments:
             env = open_environment(self.path, readonly=self.readonly, lock=self._lock, create=False)
             try:
-                # Each handle is opened in an empty transaction of its own: those opened in a read
-                # transaction would go with it.  Only a writable table needs the writer lock then.
+                # Each handle is opened in an empty transaction of its own: a handle from a read
+                # transaction ends with it.  Only a writable table needs the writer lock for that.
                 self._meta_db = self._open_database(env, b"meta")
                 self.db = {name: self._open_database(env, name) for name in DATABASES}
                 with env.begin() as txn:
@@ -177,7 +177,7 @@ class Table:
             ) from exc
 
     def reopen(self, *, readonly: bool = False) -> None:
-        """Open the same file again; readers wait.  After an error they get one as well."""
+        """Open the same file again; readers wait.  After an error they get an error too."""
         with self._writing, self._gate:
             self._close_environment()
             self.readonly = readonly
@@ -194,7 +194,7 @@ class Table:
         return self._env is not None
 
     def is_read_here(self) -> bool:
-        """Whether the calling thread is inside a read."""
+        """Return whether the calling thread is inside a read."""
         return self._gate._is_owned()  # type: ignore[attr-defined, no-any-return]
 
     @property
@@ -205,7 +205,7 @@ class Table:
         return self._env
 
     def close(self) -> None:
-        """Close the file; readers that come later get StoreClosedError.
+        """Close the file; later readers get StoreClosedError.
 
         Closing a file that has been replaced frees its blocks, which takes a while.
         """
@@ -222,8 +222,8 @@ class Table:
             self._close_environment()
 
     def _close_environment(self) -> None:
-        # LMDB's registry of open files goes by inode: while ``fd`` is open, no other file can get
-        # this inode before the registry has forgotten it.
+        # LMDB's registry of open files uses inodes: while ``fd`` is open, no other file can get
+        # this inode before the registry has removed it.
         if self._env is not None:
             with environments:
                 self._env.close()
@@ -232,9 +232,9 @@ class Table:
     # -- reading ----------------------------------------------------------------------------
 
     def read(self, visit: Callable[[Txn], T]) -> T:
-        """Run ``visit`` in a read transaction; no other of this process is open meanwhile.
+        """Run ``visit`` in a read transaction, the only one of this process.
 
-        Values are memoryviews of the map: copy what is to outlive the call.
+        Values are memoryviews of the map: copy what has to outlive the call.
         """
         with self._gate:
             try:
@@ -256,12 +256,12 @@ class Table:
             return self.env.begin(buffers=True)
 
     def get_result(self, key: bytes) -> Entry | None:
-        """The newest record of a task's result: RESULT, expired or not, DELETED or EXPIRED."""
-        return self._get(key, progress=False)
+        """Return a task's newest record of kind RESULT (expired or not), DELETED or EXPIRED."""
+        return self.read(lambda txn: self._get_in(txn, key, progress=False))
 
     def get_progress(self, key: bytes) -> Entry | None:
-        """The stored progress of a task, expired or not."""
-        return self._get(key, progress=True)
+        """Return the stored progress of a task, expired or not."""
+        return self.read(lambda txn: self._get_in(txn, key, progress=True))
 
     def get_results(self, keys: list[bytes]) -> list[Entry | CorruptRecordError | None]:
         """As :meth:`get_result` for each key, with few transactions, all of them short."""
@@ -271,7 +271,7 @@ class Table:
             size = 0
             for key in keys[len(found) :][:BATCH_KEYS]:
                 try:
-                    entry = self._get_in(txn, key, False)
+                    entry = self._get_in(txn, key, progress=False)
                 except CorruptRecordError as exc:
                     found.append(exc)
                     continue
@@ -284,18 +284,7 @@ class Table:
             self.read(some)
         return found
 
-    def _get(self, key: bytes, *, progress: bool) -> Entry | None:
-        with self._gate:
-            try:
-                txn = self._begin_read()
-                try:
-                    return self._get_in(txn, key, progress)
-                finally:
-                    txn.abort()
-            except lmdb.Error as exc:
-                raise translate(exc, self.path) from exc
-
-    def _get_in(self, txn: Txn, key: bytes, progress: bool) -> Entry | None:
+    def _get_in(self, txn: Txn, key: bytes, *, progress: bool) -> Entry | None:
         mark = self.mark_in(txn, key)
         if mark is None:
             return None
@@ -303,16 +292,16 @@ class Table:
         return self.record_in(txn, name, time_us, key).entry if time_us else None
 
     def marks(self, keys: list[bytes]) -> list[Mark]:
-        """The marks of some tasks, empty for those that are not there; in one transaction."""
+        """Return the marks of some tasks, empty for unknown tasks, in one transaction."""
         return self.read(lambda txn: [self.mark_in(txn, key) or Mark() for key in keys])
 
     def mark_in(self, txn: Txn, key: bytes) -> Mark | None:
-        """A task's mark as a transaction sees it."""
+        """Return a task's mark as a transaction sees it."""
         raw = txn.get(key, db=self.db[DB_IDS])
         return None if raw is None else records.decode_mark(self.seed, key, bytes(raw), self.path)
 
     def record_in(self, txn: Txn, name: bytes, time_us: int, key: bytes) -> Record:
-        """The record that a task's mark speaks of.  Raises CorruptRecordError."""
+        """Return the record to which a task's mark points.  Raises CorruptRecordError."""
         raw = txn.get(TIME.pack(time_us), db=self.db[name])
         if raw is None:
             raise CorruptRecordError(
@@ -325,12 +314,12 @@ class Table:
             raise CorruptRecordError(f"{exc} (task {key!r})") from None
         if record.key != key:
             raise CorruptRecordError(
-                f"{self.path}: the mark of task {key!r} leads to a record of {record.key!r}"
+                f"{self.path}: the mark of task {key!r} points to a record of {record.key!r}"
             )
         return record
 
     def head_in(self, txn: Txn, name: bytes, time_us: int) -> Entry | None:
-        """What the head of a record says, unverified; None if there is none."""
+        """Return the unverified head of a record; None if there is none."""
         raw = txn.get(TIME.pack(time_us), b"", db=self.db[name])
         if len(raw) < records.RECORD.size:
             return None
@@ -347,11 +336,11 @@ class Table:
         alive_us: int = 0,
         kind: int = 0,
     ) -> tuple[list[Record], int | None]:
-        """Some records of a database by time, behind ``after_us``, and where to go on; None: end.
+        """Return some records of a database by time, after ``after_us``, and where to go on.
 
-        The payload of a result is left out.  Of DB_RUNNING the records of the progress.  Left out
-        are damaged records, which a check names, those that have expired at ``alive_us``, and
-        those of another ``kind`` than that, if one is given.
+        That is None at the end.  For DB_RUNNING the records are those of the progress.  Payloads of
+        results are left out, and so are damaged records, which a check names, records that have
+        expired at ``alive_us``, and records of another ``kind``, if one is given.
         """
         found: list[Record] = []
         records_of = DB_PROGRESS if name == DB_RUNNING else name
@@ -383,7 +372,7 @@ class Table:
         return found, self.read(some)
 
     def _listed(self, txn: Txn, name: bytes, time_us: int) -> Record | None:
-        """A record without a result's payload; None if it is damaged or nobody's."""
+        """Return a record without a result's payload; None if it is damaged or has no mark."""
         raw = txn.get(TIME.pack(time_us), b"", db=self.db[name])
         try:
             record = records.decode_record(
@@ -395,17 +384,14 @@ class Table:
         return record if mark is not None and time_us in mark else None
 
     def changes_since(self, time_us: int) -> list[tuple[bytes, Entry]]:
-        """Keys and entries, without results' payloads, of what is newer than a time.
+        """Return keys and entries, without results' payloads, of all that is newer than a time.
 
-        Behind the end of a result there is progress of the same time if the task runs again: its
-        progress is older than the compaction that has taken the expired result away.
+        If a task runs again, the end of its result is followed by progress of the same time: its
+        own progress is older than the compaction that removed the expired result.
         """
         found: list[tuple[bytes, Entry]] = []
-        for name in (
-            DB_RESULTS,
-            DB_GONE,
-            DB_PROGRESS,
-        ):  # a result that goes meanwhile is found in both
+        # DB_GONE after DB_RESULTS: a result that is removed in between is found in both.
+        for name in (DB_RESULTS, DB_GONE, DB_PROGRESS):
             after_us: int | None = time_us
             while after_us is not None:
                 some, after_us = self.listing(
@@ -417,7 +403,7 @@ class Table:
         return found
 
     def _running_again(self, gone: list[Record]) -> list[tuple[bytes, Entry]]:
-        """The progress that was there before the end of a result was noted."""
+        """Return progress for tasks that ran again before the end of a result was recorded."""
         marks = self.marks([record.key for record in gone])
         return [
             (record.key, Entry(PROGRESS, 0, record.entry.time_us, 0, b""))
@@ -428,10 +414,9 @@ class Table:
     def expired_results(
         self, now_us: int, *, newest_first: bool, after: bytes | None, limit: int
     ) -> tuple[list[Record], bytes | None]:
-        """Some results that have expired and that no compaction has taken away yet.
+        """Return some expired results that no compaction has removed yet, and where to go on.
 
-        By the time at which they expired, behind the expiry key ``after``; where to go on, None
-        at the end.
+        They are in the order of their expiry, after the expiry key ``after``.  None is the end.
         """
         found: list[Record] = []
 
@@ -460,7 +445,7 @@ class Table:
         return found, self.read(expired)
 
     def newest_time_us(self) -> int:
-        """The time of the newest record, 0 for an empty table; past keys that are damaged."""
+        """Return the time of the newest record, 0 for an empty table; ignore damaged keys."""
         times = [0]
 
         def newest(txn: Txn) -> None:
@@ -476,7 +461,7 @@ class Table:
         return max(times)
 
     def counts(self) -> TableCounts:
-        """Sizes, in a few microseconds."""
+        """Return sizes, in a few microseconds."""
 
         def look(txn: Txn) -> tuple[Any, ...]:
             stats = {name: txn.stat(db) for name, db in self.db.items()}
@@ -485,7 +470,7 @@ class Table:
 
         stats, others, info, meta = self.read(look)
         try:
-            with self._gate:  # behind the transaction, which would be among them
+            with self._gate:  # after the transaction, which would be one of them
                 readers = self.env.readers()
         except lmdb.Error as exc:
             raise translate(exc, self.path) from exc
@@ -505,11 +490,11 @@ class Table:
         )
 
     def read_meta(self) -> Meta:
-        """The meta record as it is on the disk now."""
+        """Return the current meta record."""
         return self.read(self.read_meta_in)
 
     def read_meta_in(self, txn: Txn) -> Meta:
-        """The meta record as a transaction sees it."""
+        """Return the meta record as a transaction sees it."""
         raw = txn.get(_META_KEY, db=self._meta_db)
         if raw is None:
             raise NotAStoreError(f"{self.path}: an LMDB file, but it has no logstore header")
@@ -522,9 +507,9 @@ class Table:
         return meta
 
     def last_transaction(self) -> int:
-        """The number of the newest transaction in the file, -1 if it is no table any more.
+        """Return the number of the newest transaction in the file, -1 if it is no table any more.
 
-        Read from the file and not from the map, which another program may have cut short.
+        Read from the file and not from the map, because another program may have truncated it.
         """
         first = os.pread(self.fd, metapages.META_BYTES, 0)
         if len(first) < metapages.META_BYTES:
@@ -552,7 +537,7 @@ class Table:
             except struct.error as exc:
                 raise self._damaged_index(exc) from exc
             finally:
-                txn.abort()  # nothing once it is committed
+                txn.abort()  # without effect after the commit
 
     def _damaged_index(self, exc: struct.error) -> CorruptTableError:
         return CorruptTableError(
@@ -565,38 +550,38 @@ class Table:
         txn.put(_META_KEY, records.encode_meta(meta), db=self._meta_db)
 
     def grow_map(self) -> None:
-        """Enlarge a map that is full; under the writer lock, with no transaction open.
+        """Enlarge a map that is full; writer lock held, no transaction open.
 
         Raises ResourceLimitError if there is no room for a larger one.
         """
         self._resize_map(grow_map)
 
     def adopt_map_size(self) -> None:
-        """Enlarge the map as far as another process has grown the file; as :meth:`grow_map`."""
+        """Enlarge the map to the file that another process has grown; as :meth:`grow_map`."""
         self._resize_map(adopt_map)
 
     def _resize_map(self, resize: Callable[[lmdb.Environment, str], None]) -> None:
         with self._writing, self._gate:
             try:
                 resize(self.env, self.path)
-            except lmdb.Error as exc:  # the old map is gone, and the new one does not fit
+            except lmdb.Error as exc:  # the old map is lost, and the new one does not fit
                 self._close_environment()
                 raise translate(exc, self.path) from exc
 
     def reader_check(self) -> int:
-        """Free the slots of dead readers; how many there were."""
+        """Free the slots of dead readers; return their number."""
         with self._gate:
             return self.env.reader_check()
 
     def copy_to(self, fd: int, pulse: Callable[[int], None] = lambda written: None) -> None:
-        """Copy the newest snapshot without its free pages to an empty file; it is not synced.
+        """Copy the newest snapshot without its free pages to an empty file, which is not synced.
 
-        No transaction is open meanwhile: see pages.py, also for ``pulse``.  Raises OvertakenError,
-        CorruptTableError, StoreClosedError and OSError.
+        No transaction is open during the copy: see pages.py, also for ``pulse``.  Raises
+        OvertakenError, CorruptTableError, StoreClosedError and OSError.
         """
         with self._gate:
             transaction = self.read(lambda txn: txn.id())
-            mine = files.duplicate(self.fd)  # the table may be closed meanwhile
+            mine = files.duplicate(self.fd)  # the table may be closed during the copy
         try:
             copy_pages(mine, self.path, transaction, fd, pulse)
         finally:
@@ -604,7 +589,7 @@ class Table:
 
 
 def _place_behind(cursor: Any, after: bytes | None, newest_first: bool) -> bool:
-    """Move a cursor to the next key behind ``after``, which need not be there."""
+    """Move a cursor to the next key after ``after``, which need not exist."""
     if after is None:
         return bool(cursor.last() if newest_first else cursor.first())
     found = cursor.set_range(after)
@@ -614,7 +599,7 @@ def _place_behind(cursor: Any, after: bytes | None, newest_first: bool) -> bool:
 
 
 def _place(mark: Mark, progress: bool) -> tuple[bytes, int]:
-    """Where the record is that a reader wants."""
+    """Return the database and time of the record that a reader needs."""
     if progress:
         return DB_PROGRESS, mark.progress_us
     if mark.result_us:
@@ -623,15 +608,15 @@ def _place(mark: Mark, progress: bool) -> tuple[bytes, int]:
 
 
 def _oldest_reader(printed: str) -> int | None:
-    """The lowest transaction number in LMDB's printed reader table."""
+    """Return the lowest transaction number in LMDB's printed reader table."""
     numbers = [line.split()[-1] for line in printed.splitlines()[1:] if line.strip()]
     return min((int(number) for number in numbers if number.isdigit()), default=None)
 
 
 # -- fork --------------------------------------------------------------------------------------
 
-# One environment at a time is opened or closed, because LMDB's registry of those that are open in
-# this process goes by inode, and a file system gives the inode of a removed file to the next one.
+# One environment at a time is opened or closed, because LMDB's registry of the open ones uses
+# inodes, and a file system gives the inode of a removed file to the next file.
 environments = threading.Lock()
 
 _tables: weakref.WeakSet[Table] = weakref.WeakSet()
@@ -639,16 +624,16 @@ _held: list[Table] = []
 
 
 def _before_fork() -> None:
-    """Wait until no thread is inside LMDB: a child could never close what it has open there.
+    """Wait until no thread is inside LMDB: a child could not close what is open there.
 
-    Reads take microseconds and writes as long as a compaction; none of them waits for a process.
+    Reads take microseconds and writes as long as a compaction; none waits for another process.
     """
     while True:
         for table in [table for table in _tables if table not in _held]:
             table._writing.acquire()
             table._gate.acquire()
             _held.append(table)
-        # Behind the tables' locks, as where a table is closed.
+        # After the tables' locks, as where a table is closed.
         environments.acquire()
         if all(table in _held for table in _tables):
             return
@@ -664,10 +649,10 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    """Close the inherited handles: this process has to open the files for itself."""
+    """Close the inherited handles: a forked child has to open the files again."""
     for table in _held:
         table._gate, table._writing = threading.RLock(), threading.Lock()
-        table.fd = -1  # closed with all others
+        table.fd = -1  # files.py closes it with all others
         env, table._env = table._env, None
         if env is not None:
             env.close()

@@ -1,8 +1,8 @@
-"""What the newest records of a task say of it.
+"""The status of a task, from its newest records.
 
-Rules: pure functions; ``now_us`` is wall time (see clock.py).  An entry of a result is RESULT,
-expired or not, DELETED, or EXPIRED; one that is DELETED without HAD_RESULT took away progress
-only, and says nothing of a result.
+Rules: pure functions; ``now_us`` is wall time (see clock.py).  The entry of a result is RESULT,
+expired or not, DELETED, or EXPIRED.  A DELETED entry without HAD_RESULT removed progress only; the
+task had no result.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from logstore.errors import ResultDeletedError, ResultExpiredError, ResultIsMiss
 
 
 def is_live_result(entry: Entry | None, now_us: int) -> bool:
-    """Whether there is a result that readers may see."""
+    """Return whether there is a result that readers may see."""
     return (
         entry is not None
         and entry.kind == RESULT
@@ -22,19 +22,19 @@ def is_live_result(entry: Entry | None, now_us: int) -> bool:
 
 
 def is_live_progress(entry: Entry | None, now_us: int) -> bool:
-    """Whether there is progress that readers may see."""
+    """Return whether there is progress that readers may see."""
     return entry is not None and (not entry.expires_us or entry.expires_us > now_us)
 
 
 def is_known(entry: Entry | None) -> bool:
-    """Whether there is or was a result."""
+    """Return whether there is or was a result."""
     return entry is not None and (entry.kind != DELETED or bool(entry.flags & HAD_RESULT))
 
 
 def is_running(result: Entry | None, progress: Entry | None, now_us: int) -> bool:
-    """Whether there is progress and no result that it led to.
+    """Return whether a task has progress and no newer result.
 
-    Progress newer than the end of a result says that the task runs again under its old id.
+    If its progress is newer than the end of a result, the task runs again under its old id.
     """
     if progress is None or not is_live_progress(progress, now_us) or is_live_result(result, now_us):
         return False
@@ -44,7 +44,7 @@ def is_running(result: Entry | None, progress: Entry | None, now_us: int) -> boo
 
 
 def missing_result(key: bytes, entry: Entry | None) -> Exception:
-    """The error that says why there is no live result."""
+    """Return the error that says why there is no live result."""
     task_id = key.decode("utf-8", "replace")
     if entry is None or not is_known(entry):
         return ResultIsMissingError(f"no result is stored for task {task_id!r}")

@@ -1,8 +1,8 @@
-"""Threads of the package's own, and what a thread of the application waits on for them.
+"""The package's own threads, and a signal for the threads that wait for them.
 
 Rules: a thread is started under shelter, because ``Thread.start`` waits for an Event, and a signal
-handler that raises during that would leave the Event's lock held: the new thread waits for the same
-lock.  Who needs to know whether a thread runs has it hold a lock of C's while it does.
+handler that raises during that would leave the Event's lock held, for which the new thread waits.
+A thread holds a lock of C while it runs, if other threads need to know whether it does.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from logstore._engine.systemerrors import start_thread
 
 
 def start(run: Callable[[], object], name: str, where: str) -> None:
-    """Run a function in a daemon thread, on the processors that the caller was given.
+    """Run a function in a daemon thread, with the caller's affinity before it was bound.
 
     Raises ResourceLimitError, which begins with ``where``, if no thread can be started.
     """
@@ -33,10 +33,10 @@ def start(run: Callable[[], object], name: str, where: str) -> None:
 
 
 class Signal:
-    """An Event for one waiter, which its wait resets.
+    """An Event for one waiter, which a wait resets.
 
-    Made of a lock of C, because a signal handler that raises in ``Event.wait`` or ``Event.set``
-    may leave the Event's lock held, and whoever sets it next would wait for ever.
+    It is a lock of C, because a signal handler that raises in ``Event.wait`` or ``Event.set`` may
+    leave the Event's lock held, and the next call of ``set`` would wait forever.
     """
 
     __slots__ = ("_unset",)

@@ -1,10 +1,10 @@
 """Vacuum and backup: copying the table without its free pages, beside running writers.
 
-Rules: the copy is made with compactions put off and no lock held; what is in the log is folded
-into the copy.  A backup has what was in it at its start, and changes nothing in the store.  A
-vacuum folds in rounds, the last one, of what is left, under the writer lock.  Its file is renamed
-over the table only when it is complete and on the disk, and published before the lock is given
-back.  Until then the old file is the table.
+Rules: the copy is made with compactions put off and no lock held; then the log is folded into the
+copy.  A backup folds the log as of its start, and changes nothing in the store.  A vacuum folds in
+rounds, the last one under the writer lock.  Its file is renamed over the table only when it is
+complete and on the disk, and published before the lock is released.  Until then the old file is the
+table.
 """
 
 from __future__ import annotations
@@ -16,13 +16,7 @@ import lmdb
 from logstore._engine import durability, files, identity, locks
 from logstore._engine.closedcopy import write_closed
 from logstore._engine.compaction import fold_into
-from logstore._engine.copying import (
-    copy_table,
-    is_taken,
-    make_copy,
-    open_copy,
-    take,
-)
+from logstore._engine.copying import copy_table, is_taken, make_copy, open_copy, take
 from logstore._engine.engine import Engine
 from logstore._engine.log import FIRST_OFFSET
 from logstore._engine.overlay import Overlay
@@ -33,13 +27,13 @@ from logstore.errors import OpenError, StoreBusyError
 from logstore.types import VacuumReport
 
 ROUNDS_MAX = 8
-LAST_ROUND_KEYS = 100  # how many changed keys may be left for the round under the lock
-SYNC_BYTES = 32 << 20  # how much of a copy is flushed at once: other flushes wait for it
+LAST_ROUND_KEYS = 100  # how many changes may remain for the round under the lock
+SYNC_BYTES = 32 << 20  # how much of a copy is synced at once: other syncs wait for it
 AUTO_FILE_BYTES = 16 << 20
 
 
 def is_due(engine: Engine) -> bool:
-    """Whether more than half of a file over 16 MiB is free, and no thread is copying it."""
+    """Return whether more than half of a file over 16 MiB is free, and no copy is made."""
     counts = engine.table.counts()
     return (
         counts.file_bytes > AUTO_FILE_BYTES
@@ -51,9 +45,9 @@ def is_due(engine: Engine) -> bool:
 def vacuum(engine: Engine) -> VacuumReport:
     """Rewrite the table without its free pages.
 
-    Writers wait only for the last short round.  Raises StoreBusyError if another process is at a
-    vacuum or compactions that could not wait kept coming, WriteError if the disk is full; the
-    store is then as it was.
+    Writers wait only for the last short round.  Raises StoreBusyError if another process runs a
+    vacuum or compactions overtook the copy three times, WriteError if the disk is full; the store
+    is then as it was.
     """
     before = os.stat(engine.path).st_size
     try:
@@ -76,16 +70,16 @@ def _attempt(engine: Engine) -> None:
         _copy_and_exchange(engine, temporary, fd)
     finally:
         engine.let_compactions_go_on("vacuum")
-        if files.is_at(fd, temporary):  # else it is the table, or another vacuum's is there
+        if files.is_at(fd, temporary):  # not if it is the table, or if another vacuum removed it
             files.remove(temporary)
         files.close(fd)
 
 
 def _begin(engine: Engine, temporary: str) -> int:
-    """The descriptor of the file for the copy; writer lock held."""
+    """Return the descriptor of the file for the copy; writer lock held."""
     if is_taken(engine, "vacuum", temporary):
         raise StoreBusyError(f"{engine.path}: another vacuum is running")
-    if not engine.is_held():  # else another copy would begin again
+    if not engine.is_held():  # otherwise another copy would be overtaken
         engine.fold()  # so that the copy begins with an empty log
     engine.hold_compactions("vacuum")
     return take(engine, temporary)
@@ -115,7 +109,7 @@ def _copy_and_exchange(engine: Engine, temporary: str, fd: int) -> None:
 
 
 def _check(engine: Engine, epoch: int) -> None:
-    """Raise OvertakenError if there has been a compaction, StoreClosedError."""
+    """Raise OvertakenError after a compaction, or StoreClosedError."""
     if engine.closed:
         raise engine.closed_error()
     if engine.log_state().epoch != epoch:
@@ -123,7 +117,7 @@ def _check(engine: Engine, epoch: int) -> None:
 
 
 def _fold_rounds(engine: Engine, copy: Table) -> int:
-    """Fold what has been published into the copy until little is left; how many changes."""
+    """Fold published changes into the copy until few are left; return how many."""
     folded = 0
     for _ in range(ROUNDS_MAX):
         view = engine.view()
@@ -154,7 +148,7 @@ def _fold_changes(
 
 
 def _finish(engine: Engine, copy: Table, fd: int, folded: int) -> None:
-    """The last round and the exchange; writer lock held."""
+    """Do the last round and the exchange; writer lock held."""
     header = engine.header
     path = engine.path
     view = engine.view()
@@ -162,19 +156,19 @@ def _finish(engine: Engine, copy: Table, fd: int, folded: int) -> None:
     if (
         view.epoch != copy.meta.epoch
         or not files.is_at(fd, path + "-vacuum")
-        or header.log_failed  # which a compaction has to put right
+        or header.log_failed  # a fold has to replace the log
     ):
         raise OvertakenError(f"{engine.path}: compacted during a vacuum")
     epoch, incarnation = view.epoch + 1, engine.incarnation + 1
     header.writing = 1
     _fold_changes(copy, view, folded, len(view.changed), epoch, incarnation)
     copy.close()
-    locks.try_lock(fd, shared=True)  # this process is present in the new file before it is there
+    locks.try_lock(fd, shared=True)  # this process has the presence lock of the new file first
     os.rename(path + "-vacuum", path)
     durability.sync_directory(os.path.dirname(path))
-    # The lock file that is there belongs to the old table, which others still have open.
+    # The present lock file belongs to the old table, which other processes have open.
     table = Table(path, new_lock=True)
-    with engine.view_lock:  # else a reader would go over to the file as well
+    with engine.view_lock:  # otherwise a reader would open the file as well
         engine.replace_table(table)
         engine.incarnation = incarnation
         identity.publish_table(engine.header, table)
@@ -184,9 +178,9 @@ def _finish(engine: Engine, copy: Table, fd: int, folded: int) -> None:
 def backup(engine: Engine, destination: str) -> None:
     """Copy the store, as of a moment during the call, to a new file, durably.
 
-    The copy is a closed store of its own.  Raises FileExistsError if something is there already,
-    WriteError or DiskFullError if it cannot be written, StoreBusyError if compactions that could
-    not wait kept coming.
+    The copy is a closed store.  Raises FileExistsError if there is a file already, WriteError or
+    DiskFullError if it cannot be written, StoreBusyError if compactions overtook the copy three
+    times.
     """
     if os.path.lexists(destination):
         raise FileExistsError(f"{destination}: already there; a backup never overwrites")

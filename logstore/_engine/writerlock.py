@@ -1,10 +1,10 @@
 """The writer lock: an exclusive ``flock`` on the log, with deadlines and fairness.
 
-Rules: the kernel gives the lock back when its holder dies.  A waiter sleeps on a word of the
-shared header, which every release changes, and looks again after 10 ms at the latest.  The last
-holder lets a waiting process go first, once, for as long as it held the lock itself: that process
-may have to be woken on a busy machine, and who misses its turn waits for another whole flush.  The
-lock counts only on the log that the header names: one that has been replaced is opened again.
+Rules: the kernel releases the lock when its holder dies.  A waiter sleeps on a word of the shared
+header, which every release changes, and tries again after at most 10 ms.  The last holder lets a
+waiting process go first, once, for as long as it held the lock itself: on a busy machine that
+process may wake up slowly, and if it misses its turn, it waits for another whole flush.  The lock
+counts only on the log that the header names: a log that was replaced is opened again.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class WriterLock:
         self._held_s = 0.0  # the last time
 
     def acquire(self, log: Log, deadline: float, reopen: Callable[[], Log]) -> bool:
-        """Take the lock of the current log; False at the deadline (``time.monotonic()``).
+        """Take the lock of the current log; return False at the deadline (``time.monotonic()``).
 
-        ``reopen`` opens the log that has taken the place of ``log``.
+        ``reopen`` opens the log that has replaced ``log``.
         """
         header, member = self._header, self._member
         if header.wanted.value:
@@ -68,15 +68,15 @@ class WriterLock:
             patience_s = min(max(FAIRNESS_S_MIN, self._held_s), FAIRNESS_S_MAX)
             header.wanted.wait(wanted, max(0.0, min(patience_s, deadline - time.monotonic())))
             if header.wanted.value == wanted:
-                header.wanted.value = 0  # it may be dead: do not wait for it again
+                header.wanted.value = 0  # it may be dead: no other wait for it
 
     def about_to_release(self) -> None:
-        """Note who held the lock and how long; call it while the lock is still held."""
+        """Record who held the lock and how long; call this while the lock is held."""
         self._header.last_holder = self._member
         self._held_s = time.monotonic() - self._taken_at
 
     def released(self) -> None:
-        """Wake a process that waits for the lock; call it when the lock has been given back."""
+        """Wake a process that waits for the lock; call this when the lock has been released."""
         header = self._header
         header.releases.add_one()
         if header.wanted.value:

@@ -1,7 +1,7 @@
-"""The kinds of writes: what each puts into the log, and what became of it.
+"""The kinds of writes: what each puts into the log, and its outcome.
 
-Rules: a write with a condition sees the store as the writes before it in its group leave it.  Its
-outcome and its error are set by the thread that commits the group, before its caller goes on.
+Rules: a write with a condition sees the store as the writes before it in its group leave it.  The
+thread that commits the group sets outcome and error, before the caller goes on.
 """
 
 from __future__ import annotations
@@ -10,38 +10,38 @@ from logstore._engine.frames import DELETED, HAD_RESULT, Entry
 from logstore._engine.taskstatus import is_known, is_live_result, missing_result
 from logstore.errors import CorruptRecordError, WriteTimeoutError
 
-REFUSED = object()  # the outcome of a write whose condition did not hold: its error is final
+REFUSED = object()  # the outcome of a write whose condition failed: its error is final
 _INTERRUPTED = WriteTimeoutError("the commit was interrupted; the write's outcome is unknown")
 
 
 class Lookup:
-    """What a conditional write may ask of the store, as of its place in the group."""
+    """The state of the store for a write with a condition, as of its place in the group."""
 
     def result(self, key: bytes) -> Entry | None:
-        """The newest record of the result: RESULT, DELETED or EXPIRED, or None."""
+        """Return the newest record of the result: RESULT, DELETED or EXPIRED, or None."""
         raise NotImplementedError
 
     def has_progress(self, key: bytes) -> bool:
-        """Whether there is progress to clear."""
+        """Return whether there is progress to clear."""
         raise NotImplementedError
 
 
 class Write:
-    """One write: what it puts into the log, and afterwards what became of it."""
+    """One write: its entry, and after the commit its outcome."""
 
     __slots__ = ("entry", "error", "key", "outcome", "sync")
 
     def __init__(self, key: bytes, entry: Entry, *, sync: bool) -> None:
         self.key = key
         self.entry = entry
-        self.sync = sync  # whether the group must be flushed before this is acked
+        self.sync = sync  # whether the group must be flushed before this is acknowledged
         self.outcome: object = None
         self.error: BaseException | None = _INTERRUPTED  # None once it is committed
 
     def resolve(self, lookup: Lookup, now_us: int) -> Entry | None:
-        """The entry to log, or None if there is nothing to write; may set the outcome.
+        """Return the entry to log, or None if there is nothing to write; may set the outcome.
 
-        Asked of subclasses only: a plain write logs its entry.
+        Called for subclasses only: a plain write logs its entry.
         """
         return self.entry
 
@@ -57,7 +57,7 @@ class Delete(Write):
             live, known = is_live_result(current, now_us), is_known(current)
             cleared = live or lookup.has_progress(self.key)
         except CorruptRecordError:
-            live = known = cleared = True  # deleting is how to get rid of damage
+            live = known = cleared = True  # a deletion removes damage
         self.outcome = live
         return self.entry._replace(flags=HAD_RESULT if known else 0) if cleared else None
 
@@ -78,7 +78,7 @@ class Pop(Write):
 
 
 class Flush(Write):
-    """Force everything acked so far to the disk."""
+    """Sync everything acknowledged so far."""
 
     __slots__ = ()
 

@@ -112,7 +112,7 @@ def test_a_mark_that_leads_to_anothers_record_is_found(filled: Path) -> None:
         assert other is not None
         mark = records.decode_mark(seed, b"result-2", other, "")
         txn.put(b"result-4", records.encode_mark(seed, b"result-4", Mark(mark.result_us)))
-    assert "the mark of task b'result-4' leads to a record of b'result-2'" in problems(filled)
+    assert "the mark of task b'result-4' points to a record of b'result-2'" in problems(filled)
 
 
 def test_a_wrong_count_of_bytes_in_the_header_is_found(filled: Path) -> None:

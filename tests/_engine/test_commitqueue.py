@@ -393,7 +393,7 @@ def test_what_comes_behind_a_failed_part_of_a_group_is_committed_after_a_recover
         store._handle.result_write("a", bytes(400_000)),
         store._handle.result_write("b", 2),
     )
-    with pytest.raises(logstore.WriteError, match="not acked"):
+    with pytest.raises(logstore.WriteError, match="not acknowledged"):
         store._handle.commit([large, small])
     assert isinstance(large.error, logstore.WriteError)
     assert small.error is None
@@ -464,7 +464,7 @@ def test_a_failed_write_or_flush_fails_the_group_and_shows_nothing_of_it(
 
     monkeypatch.setattr(durability, call, fail)
     writes = [store._handle.result_write(name, 1) for name in ("a", "b")]
-    with pytest.raises(logstore.WriteError, match="not acked"):
+    with pytest.raises(logstore.WriteError, match="not acknowledged"):
         store._handle.commit(writes)
     monkeypatch.undo()
     assert all(isinstance(write.error, logstore.WriteError) for write in writes)

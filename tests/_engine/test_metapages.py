@@ -158,7 +158,7 @@ def test_what_the_pages_cannot_say_together_is_named(path: Path) -> None:
     ):
         changed = newer._replace(main=tree)
         pages = (changed, second) if newer is first else (first, changed)
-        assert "tells of a tree" in problem(*pages), tree
+        assert "has a tree" in problem(*pages), tree
 
 
 def test_a_root_that_is_not_on_its_page_is_named(path: Path) -> None:

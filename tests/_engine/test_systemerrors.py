@@ -72,7 +72,7 @@ def test_what_the_system_says_while_opening_is_told_with_what_to_do(
     assert str(error).startswith(f"{path}: cannot be opened (")
     assert os.strerror(code) in str(error)
     assert advice in str(error)
-    assert "acked" not in str(error)
+    assert "acknowledged" not in str(error)
     if isinstance(error, OSError):
         assert error.errno == code
 
@@ -86,7 +86,7 @@ def test_what_the_system_says_while_writing_is_told_with_what_to_do(
     assert type(error) is logstore.WriteError
     assert error.errno == code
     assert advice in str(error)
-    assert "was not acked" in str(error)
+    assert "was not acknowledged" in str(error)
 
 
 def test_a_limit_met_while_a_file_is_opened_again_keeps_its_code_in_a_write(path: Path) -> None:

@@ -214,7 +214,7 @@ def test_recovery_fails(victims: Victims, fault: str) -> None:
         assert failed.status == 0, failed
         for _, kind, message in failed.errors:
             assert kind == FAULTS[fault].expected_of_opening, message
-            assert "acked" not in message
+            assert "acknowledged" not in message
         allowed = Allowed()
         allowed.take(crashed.journal)
         verify(path, allowed)
