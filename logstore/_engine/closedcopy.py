@@ -58,9 +58,6 @@ def _fold_and_close(path: str, log: Overlay) -> None:
         fold_into(
             copy,
             [(log.results, log.progress)] if is_missing else [],
-            None,
-            now_us=0,
-            last_time_us=0,
             epoch=copy.meta.epoch,  # a log with frames of that epoch is newer than the copy
             incarnation=copy.meta.incarnation,
             clean=True,

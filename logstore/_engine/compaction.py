@@ -61,7 +61,7 @@ class Fold:
     def apply(self, results: Mapping[bytes, Entry], progress: Mapping[bytes, Entry | None]) -> None:
         """Put or delete the newest record of each key.
 
-        Marks go in by key, records by time, so that each tree is filled in its own order.
+        Marks go in by key, records by time: in the order of their trees, which is cheapest.
         """
         for key in sorted(progress):
             if progress[key] is None:
@@ -336,10 +336,10 @@ def is_due(table: Table, txn: Txn, retention: Retention, now_us: int) -> bool:
 def fold_into(
     table: Table,
     batches: Iterable[Batch],
-    retention: Retention | None,
+    retention: Retention | None = None,
     *,
-    now_us: int,
-    last_time_us: int,
+    now_us: int = 0,
+    last_time_us: int = 0,
     epoch: int,
     incarnation: int,
     clean: bool = False,

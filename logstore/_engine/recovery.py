@@ -34,7 +34,7 @@ def recover_alone(
     without_log = _set_log_aside(path, meta, accept_log_loss=accept_log_loss)
     needs_log = not without_log and is_log_needed(path, meta)
     if not needs_log:
-        log = _new_log(path, meta.uuid, options)
+        log = Log.create(log_path, meta.uuid, new_log_id(), arena_bytes(options), like=path)
     else:
         # A vacuum, or a replacement of the log, may have died after its rename.
         durability.sync_directory(os.path.dirname(path))
@@ -59,12 +59,6 @@ def recover_alone(
         log.close()
         raise
     return log, epoch, last_time_us
-
-
-def _new_log(path: str, uuid: bytes, options: Options) -> Log:
-    log = Log.create(path + "-log", uuid, new_log_id(), arena_bytes(options), like=path)
-    log.unlock()
-    return log
 
 
 def is_log_needed(path: str, meta: Meta) -> bool:

@@ -205,17 +205,8 @@ def _close_all() -> None:
                 continue
 
 
-def _before_fork() -> None:
-    _lock.acquire()
-
-
-def _after_fork_in_parent() -> None:
-    _lock.release()
-
-
 def _after_fork_in_child() -> None:
-    global _lock
-    _lock = threading.Lock()
+    _lock.release()
     for slot in _slots.values():
         if slot.shared is not None:
             slot.shared.engine.after_fork_in_child()
@@ -225,7 +216,7 @@ def _after_fork_in_child() -> None:
 atexit.register(_close_all)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=_before_fork,
-        after_in_parent=_after_fork_in_parent,
+        before=_lock.acquire,
+        after_in_parent=_lock.release,
         after_in_child=_after_fork_in_child,
     )

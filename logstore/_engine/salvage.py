@@ -89,9 +89,7 @@ def _salvage_beside(path: str, table: Table) -> Salvaged:
     fold_into(
         table,
         [(overlay.results, overlay.progress)],
-        None,
         now_us=clock.now_us(),
-        last_time_us=0,
         epoch=epoch + 1,
         incarnation=table.meta.incarnation,
         clean=True,

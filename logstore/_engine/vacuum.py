@@ -136,15 +136,7 @@ def _fold_changes(
     keys = dict(view.changed[start:end])
     results = {key: view.results[key] for key in keys if key in view.results}
     progress = {key: view.progress[key] for key in keys if key in view.progress}
-    fold_into(
-        copy,
-        [(results, progress)],
-        None,
-        now_us=0,
-        last_time_us=0,
-        epoch=epoch,
-        incarnation=incarnation,
-    )
+    fold_into(copy, [(results, progress)], epoch=epoch, incarnation=incarnation)
 
 
 def _finish(engine: Engine, copy: Table, fd: int, folded: int) -> None:

@@ -191,7 +191,7 @@ def test_what_a_child_inherits_is_closed_and_its_locks_are_not_given_back(
         inherited = [engine.presence_fd, engine.log.fd]
         parents = [os.dup(fd) for fd in inherited]
         assert locks.try_lock(parents[1])
-    registry._before_fork()
+    registry._lock.acquire()
     table_module._before_fork()
     for hook in (
         files.close_inherited,
