@@ -6,8 +6,10 @@ purpose is opened with ``logstore.open``, not with the fixture that verifies it 
 
 from __future__ import annotations
 
+import io
 import os
 import random
+import re
 import shutil
 import sqlite3
 import struct
@@ -18,16 +20,17 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lmdb
 import pytest
 
 import logstore
 from logstore import TaskProgress
-from logstore._engine import durability, frames, metapages, records, system
-from logstore._engine.log import FIRST_OFFSET
+from tests.support import boundary, fileformat
+from tests.support.fileformat import FIRST_OFFSET, Frame, frames_in, log_of, meta_of
 from tests.support.forked import run_in_fork
+from tests.support.inside import in_one_group
 
 if TYPE_CHECKING:
     from tests.support.peers import Peer
@@ -116,19 +119,9 @@ def test_reading_a_store_that_is_not_there_creates_nothing(path: Path) -> None:
 # -- another format version ------------------------------------------------------------------
 
 
-def rewrite_header(path: Path, change: Callable[[records.Meta], records.Meta]) -> None:
-    env = lmdb.open(str(path), subdir=False, lock=False, max_dbs=16, lib_version=0)
-    meta_db = env.open_db(b"meta", create=False)
-    with env.begin(write=True, db=meta_db) as txn:
-        raw = txn.get(b"header")
-        assert raw is not None
-        txn.put(b"header", records.encode_meta(change(records.decode_meta(raw, str(path)))))
-    env.close()
-
-
 def test_a_table_of_a_later_format_is_refused_and_untouched(path: Path) -> None:
     fill(path)
-    rewrite_header(path, lambda meta: meta._replace(version=2))
+    fileformat.put_meta(path, meta_of(path)._replace(version=2))
     expect_refused(path, logstore.FormatVersionError, r"format 2\.0, this version .* reads 1\.0")
 
 
@@ -143,26 +136,18 @@ def test_a_table_in_another_lmdb_data_format_is_refused_and_untouched(path: Path
 
 def test_a_table_with_a_damaged_header_is_refused_and_untouched(path: Path) -> None:
     fill(path)
-    env = lmdb.open(str(path), subdir=False, lock=False, max_dbs=16, lib_version=0)
-    with env.begin(write=True, db=env.open_db(b"meta", create=False)) as txn:
-        txn.put(b"header", b"nonsense")
-    env.close()
+    fileformat.put(path, b"meta", b"header", b"nonsense")
     expect_refused(path, logstore.CorruptTableError, "the table's header is damaged")
 
 
 def test_a_log_of_a_later_format_is_refused_and_untouched(
-    store: logstore.Store,
-    crash_copy: Callable[[logstore.Store], Path],
-    monkeypatch: pytest.MonkeyPatch,
+    store: logstore.Store, crash_copy: Callable[[logstore.Store], Path]
 ) -> None:
     store.set_result("a", 1)
     path = crash_copy(store)
-    log = path.with_name("app.db-log")
+    log = log_of(path)
     data = log.read_bytes()
-    uuid = meta_of(path).uuid
-    monkeypatch.setattr(frames, "FORMAT_VERSION", 2)
-    page = frames.encode_log_header(uuid, 1)
-    monkeypatch.undo()
+    page = fileformat.log_header(meta_of(path).uuid, version=2)
     log.write_bytes(page + data[len(page) :])
     for mode in ("rw", "r"):
         with pytest.raises(logstore.FormatVersionError, match="log format 2, this version reads 1"):
@@ -177,7 +162,7 @@ def test_a_log_of_a_later_format_is_refused_and_untouched(
 
 def test_a_table_of_a_later_format_is_not_salvaged(crashed: Path) -> None:
     os.unlink(f"{crashed}-shm")
-    rewrite_header(crashed, lambda meta: meta._replace(version=2))
+    fileformat.put_meta(crashed, meta_of(crashed)._replace(version=2))
     before = {name: crashed.with_name(name).read_bytes() for name in names_in(crashed.parent)}
     with pytest.raises(logstore.FormatVersionError, match=r"format 2\.0, this version"):
         logstore.check(crashed, salvage=True)
@@ -242,23 +227,6 @@ def test_a_table_whose_free_pages_at_the_end_were_never_written_is_whole(path: P
 # -- the log's tail, torn by a crash ---------------------------------------------------------
 
 
-def log_of(path: Path) -> Path:
-    return path.with_name(path.name + "-log")
-
-
-def meta_of(path: Path) -> records.Meta:
-    with closing(lmdb.open(str(path), subdir=False, lock=False, max_dbs=16, lib_version=0)) as env:
-        meta_db = env.open_db(b"meta", create=False)
-        with env.begin(db=meta_db) as txn:
-            return records.decode_meta(txn.get(b"header") or b"", str(path))
-
-
-def frames_in(path: Path) -> list[frames.Frame]:
-    meta = meta_of(path)
-    data = log_of(path).read_bytes()[FIRST_OFFSET:]
-    return frames.scan(data, FIRST_OFFSET, frames.checksum_seed(meta.uuid), meta.epoch)[0]
-
-
 def overwrite(path: Path, offset: int, data: bytes) -> None:
     with path.open("r+b") as file:
         file.seek(offset)
@@ -311,7 +279,7 @@ def test_a_torn_tail_is_read_past_with_mode_r_without_writing(crashed: Path) -> 
 # -- the log damaged below what had been synced ----------------------------------------------
 
 
-def damage_frame(path: Path, index: int) -> frames.Frame:
+def damage_frame(path: Path, index: int) -> Frame:
     frame = frames_in(path)[index]
     byte = log_of(path).read_bytes()[frame.end - 1]
     overwrite(log_of(path), frame.end - 1, bytes((byte ^ 1,)))
@@ -366,10 +334,8 @@ def test_salvage_with_a_damaged_page_0_recovers_all_frames(crashed: Path) -> Non
 def test_salvage_beside_a_damaged_table_touches_nothing(crashed: Path, below: bool) -> None:
     """LMDB, let near it, might end the process."""
     damage_frame(crashed, 1)
-    data = crashed.read_bytes()
-    meta = metapages.newest((metapages.decode(data), metapages.decode(data[4096:])))
-    roots = {tree.root for tree in (meta.main, meta.free)} if below else set()
-    for page in range(2, len(data) // 4096):
+    roots = fileformat.tree_roots(crashed) if below else set()
+    for page in range(2, crashed.stat().st_size // 4096):
         if page not in roots:
             overwrite(crashed, page * 4096, b"\xff" * 4096)
     before = {name: crashed.with_name(name).read_bytes() for name in names_in(crashed.parent)}
@@ -384,11 +350,12 @@ def test_a_salvage_that_cannot_be_written_says_so_and_can_be_tried_again(
 ) -> None:
     damage_frame(crashed, 1)
 
-    def failing(path: str) -> None:
-        raise OSError(5, "Input/output error")
+    def fsync(fd: int) -> None:
+        if boundary.is_directory(fd):
+            raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patched:
-        patched.setattr(durability, "sync_directory", failing)
+        patched.setattr(os, "fsync", fsync)
         with pytest.raises(logstore.WriteError, match=r"app\.db: writing failed"):
             logstore.check(crashed, salvage=True)
     assert logstore.check(crashed, salvage=True).salvaged_frames == 4
@@ -396,13 +363,8 @@ def test_a_salvage_that_cannot_be_written_says_so_and_can_be_tried_again(
 
 def test_salvage_takes_no_frame_of_another_store(crashed: Path) -> None:
     damage_frame(crashed, 1)
-    foreign = frames.encode_frame(
-        frames.checksum_seed(b"another store..."),
-        meta_of(crashed).epoch,
-        FIRST_OFFSET,
-        b"foreign",
-        frames.Entry(frames.RESULT, 0, 1, 0, b"\0"),
-    )
+    epoch = meta_of(crashed).epoch
+    foreign = fileformat.frame(b"another store...", epoch, b"foreign", b"\0")
     overwrite(log_of(crashed), log_of(crashed).stat().st_size - 1000, foreign)
     assert logstore.check(crashed, salvage=True).salvaged_frames == 4
 
@@ -473,15 +435,11 @@ def test_a_flipped_bit_in_a_record_is_an_error_for_that_id_only(path: Path) -> N
 
 def record_place(path: Path, task_id: str) -> int:
     """Where in the file the record of a task's result begins."""
-    with closing(lmdb.open(str(path), subdir=False, lock=False, max_dbs=16, lib_version=0)) as env:
-        results = env.open_db(b"results", create=False)
-        with env.begin(db=results) as txn, txn.cursor() as cursor:
-            for _, raw in cursor.iternext():
-                if task_id.encode() in raw:
-                    data = path.read_bytes()
-                    assert data.count(raw) == 1
-                    return data.index(raw)
-    raise AssertionError(task_id)
+    time_us = fileformat.result_time(path, task_id.encode())
+    raw = fileformat.get(path, b"results", fileformat.time_key(time_us))
+    data = path.read_bytes()
+    assert data.count(raw) == 1
+    return data.index(raw)
 
 
 @pytest.mark.parametrize("at", range(0, 40, 3))
@@ -521,20 +479,15 @@ def test_a_write_in_one_group_with_a_damaged_record_is_not_refused_for_it(path: 
         store.set_result("damaged", "a recognizable value")
     flip_bit_in_file(path, b"a recognizable value")
     with logstore.open(path) as store:
-        good, bad = store._handle.result_write("good", 1), store._handle.pop_write("damaged")
-        with pytest.raises(logstore.CorruptRecordError):
-            store._handle.commit([bad, good])
-        assert good.error is None
+        bad, good = in_one_group(store, ("pop", "damaged"), ("result", "good", 1))
+        assert isinstance(bad, logstore.CorruptRecordError)
+        assert good is None
         assert store.get_result("good") == 1
 
 
 def mark_place(path: Path, task_id: str) -> int:
     """Where in the file the mark of a task begins."""
-    with closing(lmdb.open(str(path), subdir=False, lock=False, max_dbs=16, lib_version=0)) as env:
-        ids = env.open_db(b"ids", create=False)
-        with env.begin(db=ids) as txn:
-            raw = txn.get(task_id.encode())
-            assert raw is not None
+    raw = fileformat.get(path, b"ids", task_id.encode())
     data = path.read_bytes()
     assert data.count(raw) == 1
     return data.index(raw)
@@ -985,7 +938,15 @@ def test_a_network_file_system_is_refused_unless_forced(
     path: Path, kind: str, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(path, 1)
-    monkeypatch.setattr(system, "filesystem_type", lambda path: kind)
+    mounts = re.sub(r" - \S+ ", f" - {kind} ", Path("/proc/self/mountinfo").read_text())
+    real = open
+
+    def mounted(file: object, *arguments: Any, **options: Any) -> Any:
+        if file == "/proc/self/mountinfo":
+            return io.StringIO(mounts)
+        return real(file, *arguments, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr("builtins.open", mounted)
     with pytest.raises(logstore.NetworkFilesystemError, match=rf"\({kind}\).*force=True"):
         logstore.open(path, mode=mode)  # type: ignore[arg-type]
     with logstore.open(path, mode=mode, force=True) as store:  # type: ignore[arg-type]
@@ -1053,10 +1014,8 @@ def test_a_writer_lock_held_too_long_is_a_time_out_that_says_the_outcome_is_unkn
     store = open_store(write_timeout_s=0.2)
     store.set_result("before", 1)
     peer = start_peer()
-    peer.run(
-        f"import fcntl\nlog = open({store.path + '-log'!r}, 'r+b')\nfcntl.flock(log, fcntl.LOCK_EX)"
-    )
-    peer.stop()
+    peer.open(store.path)
+    peer.stop_with_the_writer_lock()
     with pytest.raises(logstore.WriteTimeoutError, match="outcome of this write is unknown") as c:
         store.set_result("during", 1)
     assert isinstance(c.value, TimeoutError)
@@ -1076,8 +1035,7 @@ def test_a_stopped_writer_stops_writes_and_nothing_else(
     """Neither reads nor an opening nor another store nor a fork waits for it."""
     peer = start_peer(path)
     peer.run("store.set_result('before', 1)")
-    peer.begin("store._handle.engine.exclusively(lambda: signal.raise_signal(signal.SIGSTOP))")
-    os.waitid(os.P_PID, peer.pid, os.WSTOPPED | os.WNOWAIT)
+    peer.stop_with_the_writer_lock()
     store = logstore.open(path, write_timeout_s=100)
     assert store.get_result("before") == 1
     waiting: list[threading.Thread] = []
@@ -1088,8 +1046,7 @@ def test_a_stopped_writer_stops_writes_and_nothing_else(
             other.set_result("a", 1)
         assert run_in_fork(lambda: None) == 0
     assert all(thread.is_alive() for thread in waiting)
-    peer.resume()
-    peer.end()
+    peer.resume_and_unlock()
     for thread in waiting:
         thread.join()
     peer.run("store.close()")
@@ -1103,13 +1060,11 @@ def test_closing_beside_a_stopped_writer_ends_with_one_time_out(
     peer.run("store.set_result('before', 1)")
     store = logstore.open(path, write_timeout_s=0.2)
     store.set_result("a", 1)
-    peer.begin("store._handle.engine.exclusively(lambda: signal.raise_signal(signal.SIGSTOP))")
-    os.waitid(os.P_PID, peer.pid, os.WSTOPPED | os.WNOWAIT)
+    peer.stop_with_the_writer_lock()
     with pytest.raises(logstore.WriteTimeoutError):
         store.close()
     store.close()
-    peer.resume()
-    peer.end()
+    peer.resume_and_unlock()
     peer.run("store.close()")
     with logstore.open(path) as store:
         assert (store.get_result("before"), store.get_result("a")) == (1, 1)
@@ -1123,13 +1078,11 @@ def test_a_read_behind_a_peers_vacuum_does_not_wait_for_a_stopped_writer(
         peer = start_peer(path)
         peer.run("store.vacuum()")
         peer.run("store.set_result('b', 2)")
-        peer.begin("store._handle.engine.exclusively(lambda: signal.raise_signal(signal.SIGSTOP))")
-        os.waitid(os.P_PID, peer.pid, os.WSTOPPED | os.WNOWAIT)
+        peer.stop_with_the_writer_lock()
         assert [store.get_result(key) for key in "ab"] == [1, 2]
         with pytest.raises(logstore.WriteTimeoutError):
             store.set_result("c", 3)
-        peer.resume()
-        peer.end()
+        peer.resume_and_unlock()
         peer.run("store.close()")
         store.set_result("c", 3)
         assert [store.get_result(key) for key in "abc"] == [1, 2, 3]

@@ -82,9 +82,19 @@ class Peer:
         os.kill(self.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
 
+    def stop_with_the_writer_lock(self) -> None:
+        """Stop it as if in a write of its ``store``, until :meth:`resume_and_unlock`."""
+        self.run("lock = open(store.path + '-log'); fcntl.flock(lock, fcntl.LOCK_EX)")
+        self.stop()
+
     def resume(self) -> None:
         """Let it go on."""
         os.kill(self.pid, signal.SIGCONT)
+
+    def resume_and_unlock(self) -> None:
+        """Let it go on and give the writer lock back."""
+        self.resume()
+        self.run("lock = None")
 
     def kill(self) -> None:
         """End it with SIGKILL."""
