@@ -6,18 +6,17 @@ them would fail later, with an error that no caller expects.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 import logstore
-from logstore._engine import frames, records
-from logstore._engine.frames import HEADER_BYTES, RESULT, TIME_MAX, Entry
-from logstore._engine.records import TIME, Mark
-from logstore._handle import Mode
-from tests.support.fileformat import editing
+from tests.support import fileformat
+from tests.support.fileformat import FIRST_OFFSET, STATE, SYNCED, TIME_MAX, frames_in, meta_of
+
+Mode = Literal["rw", "r"]
 
 LAST_US = 1_700_000_000_000_000
 FORGED = {
@@ -29,13 +28,6 @@ FORGED = {
     "an expiry beyond the last": (b"forged", LAST_US, TIME_MAX + 1),
     "the largest expiry": (b"forged", LAST_US, 2**64 - 1),
 }
-
-
-def meta_of(path: Path) -> records.Meta:
-    with editing(path, b"meta") as txn:
-        raw = txn.get(b"header")
-        assert raw is not None
-        return records.decode_meta(raw, str(path))
 
 
 def use_every_listing(store: logstore.Store) -> list[str]:
@@ -54,12 +46,13 @@ def test_a_forged_frame_is_a_torn_tail(
     store.set_result("whole", 1)
     path = crash_copy(store)
     meta = meta_of(path)
-    entry = Entry(RESULT, 0, time_us, expires_us, b"\x01")
-    end = HEADER_BYTES + store.stats().log_bytes
-    seed = frames.checksum_seed(meta.uuid)
+    forged_frame = fileformat.frame(
+        meta.uuid, meta.epoch, key, b"\x01", time_us=time_us, expires_us=expires_us
+    )
     with Path(f"{path}-log").open("r+b") as log:
-        log.seek(end)
-        log.write(frames.encode_frame(seed, meta.epoch, HEADER_BYTES, key, entry))
+        log.seek(frames_in(path)[-1].end)
+        log.write(forged_frame)
+    assert [frame.key for frame in frames_in(path)] == [b"whole", key]  # its checksum is right
     with logstore.open(path, mode=mode) as opened:
         assert use_every_listing(opened) == ["whole"]
         assert opened.stats().torn_tails == 1
@@ -75,15 +68,9 @@ def test_a_forged_record_is_damage_of_its_task_alone(path: Path, forged: str) ->
     with logstore.open(path) as store:
         store.set_result("forged", 1)
         store.set_result("whole", 2)
-    seed = frames.checksum_seed(meta_of(path).uuid)
-    with editing(path, b"ids") as txn:
-        raw = txn.get(b"forged")
-        assert raw is not None
-        time_us = records.decode_mark(seed, b"forged", raw, "").result_us
-    with editing(path, b"results") as txn:
-        payload = bytes(len(b"forged") - len(key) + 1)  # as many bytes of data as before
-        entry = Entry(RESULT, 0, time_us, expires_us, payload)
-        txn.put(TIME.pack(time_us), records.encode_record(seed, key, entry))
+    payload = bytes(len(b"forged") - len(key) + 1)  # as many bytes of data as before
+    time_us = fileformat.result_time(path, b"forged")
+    fileformat.put_result(path, key, payload, time_us, expires_us=expires_us)
     for mode in ("r", "rw"):
         with logstore.open(path, mode=mode) as store:
             with pytest.raises(logstore.CorruptRecordError, match=r"app\.db: the record of time"):
@@ -102,9 +89,7 @@ def test_a_forged_mark_is_damage_of_its_task_alone(path: Path, time_us: int) -> 
     with logstore.open(path) as store:
         store.set_result("forged", 1)
         store.set_result("whole", 2)
-    seed = frames.checksum_seed(meta_of(path).uuid)
-    with editing(path, b"ids") as txn:
-        txn.put(b"forged", records.encode_mark(seed, b"forged", Mark(time_us)))
+    fileformat.put_mark(path, b"forged", time_us)
     with logstore.open(path) as store:
         with pytest.raises(logstore.CorruptRecordError, match="the mark of task b'forged'"):
             store.get_result("forged")
@@ -121,8 +106,7 @@ def test_a_damaged_time_in_an_index_does_not_end_all_writing(
     """Times only grow: behind one that is taken for the newest there would be none left."""
     with logstore.open(path) as store:
         store.set_result("whole", 1)
-    with editing(path, database) as txn:
-        txn.put(TIME.pack(time_us), b"damaged")
+    fileformat.put(path, database, fileformat.time_key(time_us), b"damaged")
     with logstore.open(path) as store:
         store.set_result("next", 2)
         store.compact()
@@ -137,12 +121,8 @@ def test_behind_the_last_time_writing_is_refused_and_reading_goes_on(path: Path)
     """What a reader would not take is not written."""
     with logstore.open(path) as store:
         store.set_result("a", 1)
-    seed = frames.checksum_seed(meta_of(path).uuid)
-    entry = Entry(RESULT, 0, TIME_MAX, 0, b"\x02")
-    with editing(path, b"results") as txn:
-        txn.put(TIME.pack(TIME_MAX), records.encode_record(seed, b"last", entry))
-    with editing(path, b"ids") as txn:
-        txn.put(b"last", records.encode_mark(seed, b"last", Mark(TIME_MAX)))
+    fileformat.put_result(path, b"last", b"\x02", TIME_MAX)
+    fileformat.put_mark(path, b"last", TIME_MAX)
     with logstore.open(path) as store:
         with pytest.raises(logstore.WriteError, match="no times are left"):
             store.set_result("b", 3)
@@ -157,24 +137,18 @@ def test_a_shared_header_that_contradicts_itself_is_an_error_and_nothing_is_writ
 ) -> None:
     """A frame that is written after it would be one that no reader takes, or page 0."""
     store = logstore.open(path, sync_interval_s=1e6)
-    header = store._handle.writable_engine.header
-    epoch = header.epoch
-    if word == "synced":
-        header.synced = 1 << 40
-    else:
-        header.publish(epoch, 4095)
-    before = Path(f"{path}-log").read_bytes()
-    with pytest.raises(logstore.WriteError, match=r"app\.db-shm: damaged: .* synced up to \d+"):
-        store.set_result("a", 1)
-    assert Path(f"{path}-log").read_bytes() == before
-    header.synced = HEADER_BYTES
-    header.publish(epoch, HEADER_BYTES)
+    with fileformat.header_words(path) as words:
+        epoch = words[STATE] >> 32
+        if word == "synced":
+            words[SYNCED] = 1 << 40
+        else:
+            words[STATE] = epoch << 32 | FIRST_OFFSET - 1
+        before = Path(f"{path}-log").read_bytes()
+        with pytest.raises(logstore.WriteError, match=r"db-shm: damaged: .* synced up to \d+"):
+            store.set_result("a", 1)
+        assert Path(f"{path}-log").read_bytes() == before
+        words[SYNCED] = FIRST_OFFSET
+        words[STATE] = epoch << 32 | FIRST_OFFSET
     store.set_result("a", 2)
     assert store.get_result("a") == 2
     store.close()
-
-
-def test_the_checksums_of_forged_files_are_right() -> None:
-    """Else the tests above would show nothing."""
-    frame = frames.encode_frame(7, 1, HEADER_BYTES, b"\xd9", Entry(RESULT, 0, 1, 0, b""))
-    assert zlib.crc32(frame[4:], 7).to_bytes(4, "little") == frame[:4]
