@@ -21,13 +21,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import lmdb
 import pytest
 
 import logstore
-from logstore._codec.values import decode_value
-from logstore._engine import durability, frames
-from logstore._engine.table import Table
-from logstore.progress import decode_progress
+from tests.support import boundary, fileformat
+from tests.support.bystanders import sleeps, until
+from tests.support.fileformat import frames_in, meta_of
 from tests.support.peers import ROOT
 
 STEADY = 500
@@ -163,18 +163,20 @@ def test_g1_a_takeover_syncs_the_name_that_a_dead_vacuum_left(
         store = logstore.open(path, sync_interval_s=1e6)
     elif who == "a joiner":
         start_peer(path, sync_interval_s=1e6)
-    victim.run("from logstore._engine import durability")
-    victim.begin("durability.sync_directory = lambda path: os.kill(os.getpid(), 9)\nstore.vacuum()")
+    victim.begin(
+        "os.fsync = lambda fd: boundary.is_directory(fd) and os.kill(os.getpid(), 9)\n"
+        "store.vacuum()"
+    )
     with pytest.raises(EOFError):
         victim.end()
     synced: list[str] = []
-    real = durability.sync_directory
+    real = os.fsync
 
-    def sync_directory(path: str) -> None:
-        synced.append(path)
-        real(path)
+    def fsync(fd: int) -> None:
+        synced.append(boundary.path_of(fd))
+        real(fd)
 
-    monkeypatch.setattr(durability, "sync_directory", sync_directory)
+    monkeypatch.setattr(os, "fsync", fsync)
     if who == "a live peer that ends":
         store.close()
     if not who.startswith("a live peer") or store.closed:
@@ -204,8 +206,8 @@ def test_g2_progress_costs_no_flush(
 ) -> None:
     store = open_store(sync_interval_s=1e6)
     flushes: list[int] = []
-    monkeypatch.setattr(durability, "sync_data", flushes.append)
-    monkeypatch.setattr(durability, "sync_file", flushes.append)
+    monkeypatch.setattr(os, "fdatasync", flushes.append)
+    monkeypatch.setattr(os, "fsync", flushes.append)
     for number in range(50):
         store.set_progress(f"t{number % 5}", logstore.TaskProgress(current=number))
     assert flushes == []
@@ -218,13 +220,13 @@ def test_g2_progress_is_flushed_within_the_interval(
     store = open_store(sync_interval_s=0.05)
     store.set_result("a", 1)
     flushed = threading.Event()
-    real = durability.sync_data
+    real = os.fdatasync
 
-    def sync_data(fd: int) -> None:
+    def fdatasync(fd: int) -> None:
         real(fd)
         flushed.set()
 
-    monkeypatch.setattr(durability, "sync_data", sync_data)
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
     store.set_progress("t", logstore.TaskProgress())
     assert flushed.wait(100)
     store.sync()
@@ -244,18 +246,15 @@ def test_g3_nobody_sees_a_result_before_its_flush(
     writer = start_peer(store.path)
     reader = start_peer(store.path)
     writer.run(
-        "from logstore._engine import durability\n"
-        "real = durability.sync_data\n"
-        "def sync_data(fd):\n"
+        "real = os.fdatasync\n"
+        "def fdatasync(fd):\n"
         f"    open({str(begun)!r}, 'w').close()\n"
         f"    open({str(go_on)!r}).read()\n"
-        "    durability.sync_data = real\n"
+        "    os.fdatasync = real\n"
         "    real(fd)\n"
-        "durability.sync_data = sync_data"
+        "os.fdatasync = fdatasync"
     )
-    writer.begin(
-        "store._handle.commit([store._handle.result_write(k, 'new') for k in ('old', 'new')])"
-    )
+    writer.begin("inside.in_one_group(store, ('result', 'old', 'new'), ('result', 'new', 'new'))")
     begun.read_text()
     for _ in range(20):
         assert store.get_result("old") == "old"
@@ -270,17 +269,12 @@ def test_g3_nobody_sees_a_result_before_its_flush(
 
 
 def test_g3_nothing_shows_when_the_flush_fails(
-    store: logstore.Store, start_peer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    store: logstore.Store, start_peer: Callable[..., Any]
 ) -> None:
     reader = start_peer(store.path)
     store.set_result("old", "old")
-
-    def failing(fd: int) -> None:
-        monkeypatch.undo()
-        raise OSError(5, "Input/output error")
-
     log = os.stat(f"{store.path}-log").st_ino
-    monkeypatch.setattr(durability, "sync_data", failing)
+    boundary.fail_next("fdatasync")
     with pytest.raises(logstore.WriteError):
         store.set_result("new", "new")
     for number in range(2):
@@ -321,34 +315,6 @@ def test_g4_a_read_sees_the_write_acked_before_it(
         assert progress.current == number
 
 
-def test_g4_no_older_record_hides_a_large_one(
-    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Large records are seen in the table before the log's new epoch is published."""
-    store.set_result("t", "small")
-    store.set_progress("t", logstore.TaskProgress(current=1))
-    engine = store._handle.writable_engine
-    seen: list[tuple[Any, Any]] = []
-    real = type(engine).begin_epoch
-
-    def begin_epoch(self: Any, epoch: int) -> None:
-        progress = store.get_progress("t")
-        assert progress is not None
-        seen.append((store.get_result("t"), progress.current))
-        in_table = engine.table.get_result(b"t"), engine.table.get_progress(b"t")
-        assert in_table == (engine.find_result(b"t"), engine.find_progress(b"t"))
-        real(self, epoch)
-
-    monkeypatch.setattr(type(engine), "begin_epoch", begin_epoch)
-    store.set_result("t", "large" * 60_000)
-    store.set_progress("t", logstore.TaskProgress(current=2))
-    store.set_progress("t", logstore.TaskProgress(current=3, meta={"large": bytes(300_000)}))
-    monkeypatch.undo()
-    large = "large" * 60_000
-    assert seen == [("small", 1), (large, 1), (large, 2), (large, 3)]
-    assert store.get_result("t") == large
-
-
 # -- G5: all or nothing --------------------------------------------------------------------------
 
 
@@ -356,9 +322,8 @@ def test_g5_a_torn_record_is_absent_and_stays_so(
     store: logstore.Store, crash_copy: Callable[[logstore.Store], Path]
 ) -> None:
     store.set_result("whole", 1)
-    start = frames.HEADER_BYTES + store.stats().log_bytes
     store.set_result("torn", "x" * 50)
-    end = frames.HEADER_BYTES + store.stats().log_bytes
+    start, end, _ = frames_in(crash_copy(store))[-1]
     for cut in range(start, end, 7):
         path = crash_copy(store)
         with Path(f"{path}-log").open("r+b") as log:
@@ -380,12 +345,9 @@ def test_g5_nothing_behind_a_dead_writers_frames_comes_to_life(
     """The next frame is as long as the first unacked one: the second would stand right behind."""
     store.set_result("whole", 1)
     peer = start_peer(store.path)
-    peer.run(
-        "from logstore._engine import durability\n"
-        "durability.sync_data = lambda fd: os.kill(os.getpid(), 9)"
-    )
     peer.begin(
-        "store._handle.commit([store._handle.result_write(k, 'dead') for k in ('d1', 'd2')])"
+        "os.fdatasync = lambda fd: os.kill(os.getpid(), 9)\n"
+        "inside.in_one_group(store, ('result', 'd1', 'dead'), ('result', 'd2', 'dead'))"
     )
     with pytest.raises(EOFError):
         peer.end()
@@ -536,24 +498,22 @@ def test_g7_callers_that_wait_share_a_flush(
     """63 threads come while the first one's flush is under way: one more flush for all of them."""
     first_flush, everybody_waits = threading.Event(), threading.Event()
     flushes: list[int] = []
-    real = durability.sync_data
+    real = os.fdatasync
 
-    def sync_data(fd: int) -> None:
+    def fdatasync(fd: int) -> None:
         flushes.append(fd)
         if len(flushes) == 1:
             first_flush.set()
             assert everybody_waits.wait(100)
         real(fd)
 
-    monkeypatch.setattr(durability, "sync_data", sync_data)
-    queue = store._handle.writable_engine.commit_queue
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
     threads = [threading.Thread(target=store.set_result, args=(f"t{n}", n)) for n in range(64)]
     threads[0].start()
     assert first_flush.wait(100)
     for thread in threads[1:]:
         thread.start()
-    while len(queue._queue) < 63:
-        pass
+        assert until(lambda thread=thread: sleeps(thread))  # type: ignore[misc]
     everybody_waits.set()
     for thread in threads:
         thread.join()
@@ -574,16 +534,16 @@ def test_g8_the_loop_goes_on_while_a_flush_is_slow(
 
 async def go_on_while_a_flush_is_slow(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, go_on = threading.Event(), threading.Event()
-    real = durability.sync_data
+    real = os.fdatasync
 
-    def sync_data(fd: int) -> None:
+    def fdatasync(fd: int) -> None:
         begun.set()
         assert go_on.wait(100)
         real(fd)
 
     async with logstore.open_async(path) as store:
         await store.set_result("a", 1)
-        monkeypatch.setattr(durability, "sync_data", sync_data)
+        monkeypatch.setattr(os, "fdatasync", fdatasync)
         write = asyncio.ensure_future(store.set_result("b", 2))
         await asyncio.to_thread(begun.wait, 100)
         for _ in range(1000):
@@ -614,10 +574,12 @@ def test_g8_no_verb_touches_a_file_on_the_loop(path: Path, monkeypatch: pytest.M
     with monkeypatch.context() as patched:
         for name in ("pread", "pwrite", "fdatasync", "fsync", "open", "stat", "rename", "unlink"):
             patched.setattr(os, name, guarded(name, getattr(os, name)))
-        for name in ("_begin_read", "write"):
-            patched.setattr(Table, name, guarded(name, getattr(Table, name)))
+        begins = {write: guarded(f"a transaction, write={write}", bool) for write in (True, False)}
+        opened = boundary.transactions_seen_by(lambda write: begins[write]())
+        patched.setattr(lmdb, "open", opened)
         asyncio.run(use_every_verb(path))
-    assert {"pwrite", "fdatasync", "fsync", "open", "_begin_read", "write"} <= elsewhere
+    assert {"pwrite", "fdatasync", "fsync", "open"} <= elsewhere
+    assert {"a transaction, write=True", "a transaction, write=False"} <= elsewhere
     assert on_the_loop == []
 
 
@@ -671,18 +633,13 @@ def test_g9_what_a_dead_peer_left_goes_too(
     path: Path, start_peer: Callable[..., Any], death: str
 ) -> None:
     code = {
-        "-vacuum": "durability.sync_file = lambda fd: os.kill(os.getpid(), 9)\nstore.vacuum()",
-        "-log-new": (
-            "def failing(fd):\n    raise OSError(5, 'Input/output error')\n"
-            "durability.sync_data = failing\n"
-            "durability.sync_file = lambda fd: os.kill(os.getpid(), 9)\n"
-            "store.set_result('b', 2)"
-        ),
+        "-vacuum": "store.vacuum()",
+        "-log-new": "boundary.fail_next('fdatasync')\nstore.set_result('b', 2)",
     }[death]
     store = logstore.open(path)
     store.set_result("a", 1)
     peer = start_peer(path)
-    peer.begin("from logstore._engine import durability\n" + code)
+    peer.begin("os.fsync = lambda fd: os.kill(os.getpid(), 9)\n" + code)
     with pytest.raises(EOFError):
         peer.end()
     assert os.path.exists(f"{path}{death}")
@@ -708,34 +665,28 @@ def test_g9_what_a_dead_peer_left_goes_too(
         pytest.param(b"\x80\x04K\x01.", id="pickle"),
     ],
 )
-@pytest.mark.parametrize("decode", [decode_value, decode_progress])
+@pytest.mark.parametrize("kind", [fileformat.RESULT, fileformat.PROGRESS])
 def test_g10_hostile_bytes_are_refused_in_bounded_memory(
-    data: bytes, decode: Callable[[bytes], object]
+    store: logstore.Store,
+    crash_copy: Callable[[logstore.Store], Path],
+    data: bytes,
+    kind: int,
 ) -> None:
-    tracemalloc.start()
-    try:
-        with pytest.raises(logstore.DecodeError):
-            decode(data)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    path = crash_copy(store)
+    meta = meta_of(path)
+    with Path(f"{path}-log").open("r+b") as log:
+        log.seek(fileformat.FIRST_OFFSET)
+        log.write(fileformat.frame(meta.uuid, meta.epoch, b"hostile", data, kind=kind))
+    with logstore.open(path) as opened:
+        read = opened.get_result if kind == fileformat.RESULT else opened.get_progress
+        tracemalloc.start()
+        try:
+            with pytest.raises(logstore.DecodeError):
+                read("hostile")
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
     assert peak < 1 << 20
-
-
-def test_g10_a_length_is_not_believed() -> None:
-    """A frame that claims to be four gigabytes long, at the end of a small log."""
-    entry = frames.Entry(frames.RESULT, 0, 1, 0, b"payload")
-    frame = bytearray(frames.encode_frame(7, 1, 4096, b"key", entry))
-    assert frames.decode_frame(bytes(frame), 0, 4096, 7, 1) is not None
-    struct.pack_into("<I", frame, 4, 0xFFFFFFF0)
-    tracemalloc.start()
-    try:
-        assert frames.decode_frame(bytes(frame), 0, 4096, 7, 1) is None
-        assert frames.scan(bytes(frame), 4096, 7, 1) == ([], 4096)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert peak < 1 << 16
 
 
 def test_g10_nothing_that_would_run_code_can_be_stored(store: logstore.Store) -> None:

@@ -223,7 +223,7 @@ MUTANTS = [
         "_engine/engine.py",
         "self.fold()  # otherwise readers",
         "pass  # otherwise readers",
-        G + "g4_no_older_record_hides_a_large_one",
+        "_engine/test_compaction.py::test_no_older_record_hides_a_large_one",
     ),
     Mutant(
         "a cleared progress is not folded",

@@ -747,6 +747,17 @@ def test_the_weight_of_a_value_says_how_to_encode_it(value: Any, weight: str) ->
             encode_value(value, on_loop=True)
 
 
+def test_weighing_leaves_a_class_that_has_no_hash_to_the_encoder() -> None:
+    class Meta(type):
+        __hash__ = None  # type: ignore[assignment]
+
+    class Odd(metaclass=Meta):
+        pass
+
+    for value in (Odd(), [Odd()], {"k": Odd()}):
+        assert weigh(value) == "unknown"
+
+
 def nested(depth: int) -> list[Any]:
     value: list[Any] = []
     for _ in range(depth):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lmdb
 import pytest
@@ -548,3 +548,31 @@ def test_a_failed_compaction_is_counted_and_writing_goes_on(
     assert store.stats().recoveries == 1
     assert [info.task_id for info in store.tasks()] == ["after", *acked]
     assert engine.counters.compaction_errors == 1
+
+
+def test_no_older_record_hides_a_large_one(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large records are seen in the table before the log's new epoch is published."""
+    store.set_result("t", "small")
+    store.set_progress("t", logstore.TaskProgress(current=1))
+    engine = live(store)
+    seen: list[tuple[Any, Any]] = []
+    real = type(engine).begin_epoch
+
+    def begin_epoch(self: Any, epoch: int) -> None:
+        progress = store.get_progress("t")
+        assert progress is not None
+        seen.append((store.get_result("t"), progress.current))
+        in_table = engine.table.get_result(b"t"), engine.table.get_progress(b"t")
+        assert in_table == (engine.find_result(b"t"), engine.find_progress(b"t"))
+        real(self, epoch)
+
+    monkeypatch.setattr(type(engine), "begin_epoch", begin_epoch)
+    store.set_result("t", "large" * 60_000)
+    store.set_progress("t", logstore.TaskProgress(current=2))
+    store.set_progress("t", logstore.TaskProgress(current=3, meta={"large": bytes(300_000)}))
+    monkeypatch.undo()
+    large = "large" * 60_000
+    assert seen == [("small", 1), (large, 1), (large, 2), (large, 3)]
+    assert store.get_result("t") == large

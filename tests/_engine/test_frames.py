@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 import zlib
 
 import pytest
@@ -215,3 +216,19 @@ def test_checksum_covers_the_whole_frame_behind_it() -> None:
     data = encode((b"a", some_entry()))
     (crc,) = struct.unpack_from("<I", data)
     assert crc == zlib.crc32(data[4:], zlib.crc32(UUID))
+
+
+def test_a_length_is_not_believed() -> None:
+    """A frame that claims to be four gigabytes long, at the end of a small log."""
+    entry = frames.Entry(frames.RESULT, 0, 1, 0, b"payload")
+    frame = bytearray(frames.encode_frame(7, 1, 4096, b"key", entry))
+    assert frames.decode_frame(bytes(frame), 0, 4096, 7, 1) is not None
+    struct.pack_into("<I", frame, 4, 0xFFFFFFF0)
+    tracemalloc.start()
+    try:
+        assert frames.decode_frame(bytes(frame), 0, 4096, 7, 1) is None
+        assert frames.scan(bytes(frame), 4096, 7, 1) == ([], 4096)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 16

@@ -385,3 +385,19 @@ def test_a_companion_stays_where_it_is_if_it_cannot_be_moved(
     companion.bind(idler)
     affinity.run_on(affinity.unbound())
     assert idler.processors() == before
+
+
+def test_processes_agree_about_the_boot_also_if_one_had_no_descriptor_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    known = system.boot_id()
+    system.boot_id.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", refuse)
+        for look in (system.boot_id, lambda: system.filesystem_type("/")):
+            with pytest.raises(OSError, match="Too many"):
+                look()
+    assert system.boot_id() == known
