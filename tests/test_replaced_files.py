@@ -5,7 +5,7 @@ Every write that was acked is in the file at the path afterwards, or an error sa
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 import shutil
 import stat
@@ -13,16 +13,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 import logstore
-from logstore._engine import maintenance
-from logstore._engine.table import Table
-from tests.support.forked import run_in_fork
+from tests.support import boundary
+from tests.support.inside import files_looked_at_every
 
 if TYPE_CHECKING:
     from tests.support.peers import Peer
@@ -31,10 +30,10 @@ WAIT_S = 100.0
 
 
 @pytest.fixture(autouse=True)
-def watched_closely(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The files are looked at often in this process."""
-    monkeypatch.setattr(maintenance, "IDLE_S", 0.02)
-    monkeypatch.setattr(maintenance, "FILES_S", 0.02)
+def watched_closely() -> Iterator[None]:
+    """Look at the files often in this process."""
+    with files_looked_at_every(0.02):
+        yield
 
 
 def write_until_refused(store: logstore.Store) -> tuple[list[str], logstore.StoreReplacedError]:
@@ -276,11 +275,12 @@ def test_a_rescue_that_finds_no_space_is_tried_again(
     store.set_result("a", 1)
     os.unlink(path)
 
-    def refuse(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+    def refuse(fd: int, data: bytes, offset: int) -> int:
+        assert "-rescued-" in boundary.path_of(fd)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patched:
-        patched.setattr(Table, "copy_to", refuse)
+        patched.setattr(os, "pwrite", refuse)
         for _ in range(2):
             with pytest.raises(logstore.StoreReplacedError, match="could not be written"):
                 store.close()
@@ -293,15 +293,14 @@ def test_a_rescue_that_finds_no_space_is_tried_again(
 def test_a_rescue_that_found_no_space_is_tried_again_when_the_interpreter_ends(path: Path) -> None:
     code = (
         "import logstore, os, sys\n"
-        "from logstore._engine.table import Table\n"
         "store = logstore.open(sys.argv[1], sync_interval_s=1e6)\n"
         "store.set_result('a', 1)\n"
         "os.unlink(sys.argv[1])\n"
-        "real = Table.copy_to\n"
+        "real = os.pwrite\n"
         "def refuse(*_): raise OSError(28, 'No space left on device')\n"
-        "Table.copy_to = refuse\n"
+        "os.pwrite = refuse\n"
         "try: store.close()\n"
-        "except logstore.StoreReplacedError: Table.copy_to = real\n"
+        "except logstore.StoreReplacedError: os.pwrite = real\n"
     )
     subprocess.run([sys.executable, "-c", code, str(path)], check=True)
     (rescued,) = path.parent.glob("app.db-rescued-*")
@@ -413,52 +412,6 @@ def test_roots_maintenance_leaves_a_users_store_the_users(path: Path) -> None:
 # -- tables that have been replaced by a vacuum ----------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_fork_while_a_replaced_table_is_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A child cannot close what another thread of the parent has a transaction in.
-
-    It would keep the old file's space taken.
-    """
-
-    def in_child() -> None:
-        assert store.get_result("a") == 1
-        names = []
-        for fd in os.listdir("/proc/self/fd"):
-            with contextlib.suppress(FileNotFoundError):  # that of the listing itself
-                names.append(os.readlink(f"/proc/self/fd/{fd}"))
-        assert f"{path}" in names
-        assert f"{path} (deleted)" not in names
-
-    with logstore.open(path) as store:
-        store.set_result("a", 1)
-        store.compact()
-        engine = store._handle.writable_engine
-        old = engine.table
-        monkeypatch.setattr(engine, "close_retired", lambda: None)
-        store.vacuum()
-        assert engine.table is not old
-        reading, go_on = threading.Event(), threading.Event()
-
-        def read(_: object) -> None:
-            reading.set()
-            go_on.wait(WAIT_S)
-
-        thread = threading.Thread(target=lambda: old.read(read))
-        thread.start()
-        assert reading.wait(WAIT_S)
-        forked: list[int] = []
-        forking = threading.Thread(target=lambda: forked.append(run_in_fork(in_child)))
-        forking.start()
-        forking.join(0.1)
-        waits = forking.is_alive()
-        go_on.set()
-        thread.join()
-        forking.join()
-        monkeypatch.undo()
-        assert waits
-        assert forked == [0]
-
-
 def test_an_inode_used_again_is_not_taken_for_an_open_table(path: Path) -> None:
     """The file system gives the inode of a removed file to the next one, at once."""
     stop = threading.Event()
@@ -482,24 +435,3 @@ def test_an_inode_used_again_is_not_taken_for_an_open_table(path: Path) -> None:
     thread.join()
     store.close()
     assert errors == []
-
-
-def test_closing_a_replaced_table_keeps_its_inode_until_lmdb_has_forgotten_it(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with logstore.open(path) as store:
-        table = store._handle.writable_engine.table
-        monkeypatch.setattr(store._handle.writable_engine, "close_retired", lambda: None)
-        links: list[int] = []
-        real = table.env.close
-
-        class Spy:
-            def close(self) -> None:
-                real()
-                links.append(os.fstat(table.fd).st_ino)
-
-        inode = table.inode
-        store.vacuum()
-        monkeypatch.setattr(table, "_env", Spy())
-        table.close()
-        assert links == [inode]

@@ -211,7 +211,8 @@ MUTANTS = [
         "            self._close_environment()\n            fd, self.fd = self.fd, -1\n",
         "            if self.fd >= 0:\n                files.close(self.fd)\n"
         "            fd = self.fd = -1\n            self._close_environment()\n",
-        REPLACED + "closing_a_replaced_table_keeps_its_inode_until_lmdb_has_forgotten_it",
+        "_engine/test_vacuum.py::"
+        "test_closing_a_replaced_table_keeps_its_inode_until_lmdb_has_forgotten_it",
     ),
     Mutant(
         "an environment is closed while others are opened",

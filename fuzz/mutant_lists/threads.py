@@ -284,6 +284,6 @@ MUTANTS = [
         "        self._retired.append(self.table)\n",
         "        from logstore._engine.table import _tables\n\n"
         "        _tables.discard(self.table)\n        self._retired.append(self.table)\n",
-        REPLACED + "a_fork_while_a_replaced_table_is_read",
+        "_engine/test_vacuum.py::test_a_fork_while_a_replaced_table_is_read",
     ),
 ]

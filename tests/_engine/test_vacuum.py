@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -16,25 +17,13 @@ from logstore import TaskProgress
 from logstore._engine import copying, files, vacuum
 from logstore._engine.engine import HOLD_NS
 from logstore._engine.table import Table
+from tests.support.boundary import when_copied
+from tests.support.forked import run_in_fork
 from tests.support.inside import live
 
 if TYPE_CHECKING:
     from tests.support.peers import Peer, PeerError
     from tests.support.stores import Stores
-
-
-def during_copy(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
-    """Run something once, while a vacuum or backup copies."""
-    real = Table.copy_to
-    done: list[int] = []
-
-    def copy_to(table: Table, fd: int, pulse: Callable[[int], None]) -> None:
-        real(table, fd, pulse)
-        if not done:
-            done.append(1)
-            action()
-
-    monkeypatch.setattr(Table, "copy_to", copy_to)
 
 
 def test_what_is_written_while_a_vacuum_copies_is_in_the_new_file(
@@ -53,7 +42,7 @@ def test_what_is_written_while_a_vacuum_copies_is_in_the_new_file(
         store.delete_result("cleared")
         store.set_progress("running", TaskProgress(0.5))
 
-    during_copy(monkeypatch, write)
+    when_copied(monkeypatch, write)
     store.vacuum()
     assert store.get_result("kept") == 1
     assert store.get_result("changed") == 2
@@ -77,7 +66,7 @@ def test_compactions_are_put_off_while_a_vacuum_copies(
         before.append(store.stats().compactions)
         assert store.stats().log_bytes > 60_000
 
-    during_copy(monkeypatch, write)
+    when_copied(monkeypatch, write)
     store.vacuum()
     assert before[0] == before[1]
     assert len(list(store.tasks())) == 60
@@ -176,7 +165,7 @@ def test_a_second_vacuum_beside_one_that_copies_is_refused(
         except Exception as exc:
             refused.append(cast("PeerError", exc))
 
-    during_copy(monkeypatch, again)
+    when_copied(monkeypatch, again)
     store.vacuum()
     assert [(error.kind, "another vacuum is running" in str(error)) for error in refused] == [
         ("StoreBusyError", True)
@@ -199,7 +188,7 @@ def test_a_vacuum_overtaken_by_large_results_tries_again(
     store: logstore.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("logstore._engine.engine.COPY_LOG_FACTOR", 0)
-    during_copy(monkeypatch, lambda: store.set_result("large", bytes(1 << 19)))
+    when_copied(monkeypatch, lambda: store.set_result("large", bytes(1 << 19)))
     store.vacuum()
     assert store.get_result("large") == bytes(1 << 19)
     assert store.stats().vacuums == 1
@@ -231,7 +220,7 @@ def test_a_vacuum_that_fails_leaves_the_store_as_it_was(
     def fail() -> None:
         raise OSError(28, "No space left on device")
 
-    during_copy(monkeypatch, fail)
+    when_copied(monkeypatch, fail)
     with pytest.raises(logstore.DiskFullError):
         store.vacuum()
     monkeypatch.undo()
@@ -484,7 +473,7 @@ def test_a_backup_that_fails_leaves_nothing(
     def fail() -> None:
         raise OSError(28, "No space left on device")
 
-    during_copy(monkeypatch, fail)
+    when_copied(monkeypatch, fail)
     with pytest.raises(OSError, match="No space"):
         store.backup(tmp_path / "copy.db")
     assert not [name for name in os.listdir(tmp_path) if name.startswith("copy")]
@@ -504,3 +493,73 @@ def test_a_file_that_is_mostly_free_is_due_for_a_vacuum(
     assert vacuum.is_due(live(store))
     store.vacuum()
     assert not vacuum.is_due(live(store))
+
+
+# -- tables that have been replaced by a vacuum ----------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_fork_while_a_replaced_table_is_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child cannot close what another thread of the parent has a transaction in.
+
+    It would keep the old file's space taken.
+    """
+
+    def in_child() -> None:
+        assert store.get_result("a") == 1
+        names = []
+        for fd in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(FileNotFoundError):  # that of the listing itself
+                names.append(os.readlink(f"/proc/self/fd/{fd}"))
+        assert f"{path}" in names
+        assert f"{path} (deleted)" not in names
+
+    with logstore.open(path) as store:
+        store.set_result("a", 1)
+        store.compact()
+        engine = live(store)
+        old = engine.table
+        monkeypatch.setattr(engine, "close_retired", lambda: None)
+        store.vacuum()
+        assert engine.table is not old
+        reading, go_on = threading.Event(), threading.Event()
+
+        def read(_: object) -> None:
+            reading.set()
+            go_on.wait(100)
+
+        thread = threading.Thread(target=lambda: old.read(read))
+        thread.start()
+        assert reading.wait(100)
+        forked: list[int] = []
+        forking = threading.Thread(target=lambda: forked.append(run_in_fork(in_child)))
+        forking.start()
+        forking.join(0.1)
+        waits = forking.is_alive()
+        go_on.set()
+        thread.join()
+        forking.join()
+        monkeypatch.undo()
+        assert waits
+        assert forked == [0]
+
+
+def test_closing_a_replaced_table_keeps_its_inode_until_lmdb_has_forgotten_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with logstore.open(path) as store:
+        table = live(store).table
+        monkeypatch.setattr(live(store), "close_retired", lambda: None)
+        links: list[int] = []
+        real = table.env.close
+
+        class Spy:
+            def close(self) -> None:
+                real()
+                links.append(os.fstat(table.fd).st_ino)
+
+        inode = table.inode
+        store.vacuum()
+        monkeypatch.setattr(table, "_env", Spy())
+        table.close()
+        assert links == [inode]

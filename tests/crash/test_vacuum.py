@@ -11,26 +11,10 @@ from typing import Any
 import pytest
 
 import logstore
-from logstore._engine.table import Table
+from tests.support.boundary import path_of, when_copied
 from tests.support.victims import Allowed, Victims, verify
 
 from .test_processes import hammer, take_all
-
-
-def during_the_copy(
-    monkeypatch: pytest.MonkeyPatch, work: Callable[[], None], *, times: int = 1
-) -> None:
-    """Do something while a table is being copied, the first few times."""
-    real = Table.copy_to
-    left = [times]
-
-    def copy_to(table: Table, fd: int, pulse: Callable[[int], None]) -> None:
-        real(table, fd, pulse)
-        if left[0]:
-            left[0] -= 1
-            work()
-
-    monkeypatch.setattr(Table, "copy_to", copy_to)
 
 
 @pytest.mark.parametrize("compacting", [False, True])
@@ -53,7 +37,7 @@ def test_writes_during_the_copy_are_kept(
                 store.compact()
             store.set_result("t8", "newest")
 
-        during_the_copy(monkeypatch, work)
+        when_copied(monkeypatch, work)
         store.vacuum()
         assert store.stats().incarnation == 2
 
@@ -80,7 +64,7 @@ def test_a_vacuum_that_is_always_overtaken_gives_up(
             store.set_result("a", store.get_result("a") + 1)
             store.compact()
 
-        during_the_copy(monkeypatch, work, times=99)
+        when_copied(monkeypatch, work, times=99)
         with pytest.raises(logstore.StoreBusyError, match="overtaken"):
             store.vacuum()
         assert store.get_result("a") == 3
@@ -108,7 +92,7 @@ def test_one_vacuum_at_a_time(
             peer.run(code)
             answers.append(peer.run("answer"))
 
-        during_the_copy(monkeypatch, work)
+        when_copied(monkeypatch, work)
         store.vacuum()
         assert answers == ["StoreBusyError"]
         peer.run(code)
@@ -146,15 +130,13 @@ def test_closing_beside_a_copy_ends_the_copy_and_leaves_one_file(
     store.set_result("a", bytes(500_000))
     store.compact()
     begun, go_on = threading.Event(), threading.Event()
-    real = Table.copy_to
+    real = os.pwrite
 
-    def copy_to(table: Table, fd: int, pulse: Callable[[int], None]) -> None:
-        def wait(written: int) -> None:
+    def pwrite(fd: int, data: bytes, offset: int) -> int:
+        if "backup.db" in path_of(fd):
             begun.set()
             go_on.wait(100)
-            pulse(written)
-
-        real(table, fd, wait)
+        return real(fd, data, offset)
 
     errors: list[BaseException] = []
 
@@ -164,7 +146,7 @@ def test_closing_beside_a_copy_ends_the_copy_and_leaves_one_file(
         except logstore.StoreClosedError as exc:
             errors.append(exc)
 
-    monkeypatch.setattr(Table, "copy_to", copy_to)
+    monkeypatch.setattr(os, "pwrite", pwrite)
     copying = threading.Thread(target=copy)
     copying.start()
     assert begun.wait(100)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import lmdb
+import pytest
 
 # For a peer: its log is replaced after it.
 A_WRITE_WHOSE_FLUSH_FAILS = """
@@ -45,6 +46,25 @@ def fail_next(name: str, code: int = errno.EIO) -> None:
         raise OSError(code, os.strerror(code))
 
     setattr(os, name, failing)
+
+
+def when_copied(
+    monkeypatch: pytest.MonkeyPatch, work: Callable[[], object], *, times: int = 1
+) -> None:
+    """Do something when a copy of the table has its last page, the first few times."""
+    real = os.pwrite
+    left = times
+
+    def pwrite(fd: int, data: bytes, offset: int) -> int:
+        nonlocal left
+        written = real(fd, data, offset)
+        # A copy ends with the second page of LMDB's; the first frame of a log has the same place.
+        if left and offset == 4096 and "-log" not in os.path.basename(path_of(fd)):
+            left -= 1
+            work()
+        return written
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
 
 
 class _Environment:

@@ -1,14 +1,11 @@
-"""FORMAT.md against the code, and the golden files of every format version against the package."""
+"""FORMAT.md against the structs and constants in the code."""
 
 from __future__ import annotations
 
 import re
-import runpy
-import shutil
 import struct
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -19,11 +16,7 @@ from logstore._engine import compaction, frames, header, options, records, table
 from logstore._engine.frames import Entry
 from logstore._engine.listing import utc
 
-if TYPE_CHECKING:
-    from tests.support.stores import Stores
-
 TEXT = Path(logstore.__file__).with_name("FORMAT.md").read_text(encoding="utf-8")
-GOLDEN = Path(__file__).with_name("golden")
 
 # -- reading the document --------------------------------------------------------------------
 
@@ -184,53 +177,3 @@ def test_the_lines_of_the_example_are_the_fields_of_a_frame() -> None:
     noted = [(len(part), note.split(":")[0]) for part, note in example()]
     assert noted[: len(rows)] == [(int(row[1]), row[2]) for row in rows]
     assert [note for _, note in noted[len(rows) :]] == ["key", "payload"]
-
-
-# -- golden files ----------------------------------------------------------------------------
-
-VERSIONS = sorted(path.name for path in GOLDEN.glob("v*"))
-
-
-def test_there_are_golden_files_of_the_current_version() -> None:
-    assert f"v{frames.FORMAT_VERSION}" in VERSIONS
-
-
-@pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("state", ["closed", "crashed"])
-@pytest.mark.parametrize("mode", ["rw", "r"])
-def test_a_golden_store_opens_with_everything_that_was_written(
-    version: str, state: str, mode: str, tmp_path: Path, open_store: Stores
-) -> None:
-    expected = runpy.run_path(str(GOLDEN / "make_golden.py"))
-    shutil.copytree(GOLDEN / version / state, tmp_path, dirs_exist_ok=True)
-    store = logstore.open(tmp_path / "app.db", mode=mode)  # type: ignore[arg-type]
-    for task_id, value in (expected["RESULTS"] | expected["FAILED"]).items():
-        found = store.get_result(task_id)
-        assert (type(found), found) == (type(value), value)
-        if not isinstance(value, frozenset):  # of str, whose order differs from run to run
-            assert repr(found) == repr(value)
-    assert store.get_result(expected["IN_LOG"]) == ("new" if state == "crashed" else "old")
-    failed = [info.task_id for info in store.tasks(status="ready") if info.failed]
-    assert failed == list(expected["FAILED"])
-    assert store.get_progress(expected["RUNNING"]) == expected["PROGRESS"]
-    assert [info.task_id for info in store.tasks(status="running")] == [expected["RUNNING"]]
-    assert store.status(expected["DELETED"]) in ("deleted", "unknown")  # a day later
-    assert store.status(expected["EXPIRED"]) in ("expired", "unknown")
-    report = store.check()
-    assert report.ok, report.problems
-    store.close()
-    if mode == "rw":
-        again = open_store(tmp_path / "app.db")
-        again.set_result("new", 1)
-        assert again.get_result("none") is None
-
-
-def test_the_script_that_makes_golden_files_makes_what_the_tests_expect(
-    tmp_path: Path, no_idle_compaction: None
-) -> None:
-    make = runpy.run_path(str(GOLDEN / "make_golden.py"))["make"]
-    make(tmp_path)
-    made = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("app.db*"))
-    kept = sorted(str(path.relative_to(GOLDEN)) for path in GOLDEN.rglob("app.db*"))
-    current = f"v{frames.FORMAT_VERSION}/"
-    assert made == [name for name in kept if name.startswith(current)]
