@@ -16,9 +16,8 @@ import pytest
 
 import logstore
 from logstore import TaskProgress
-from logstore._engine import compaction, registry
 from tests.support.forked import run_in_fork
-from tests.support.guarded import touched_without
+from tests.support.inside import in_one_group
 
 if TYPE_CHECKING:
     from tests.support.peers import Peer
@@ -56,7 +55,7 @@ def test_two_names_of_one_file_share_one_engine(open_store: Stores, tmp_path: Pa
     other = open_store(tmp_path / "link.db")
     store.set_result("a", 1)
     assert other.get_result("a") == 1
-    assert other._handle.engine is store._handle.engine
+    assert other.stats().writes == 1  # of the engine, whichever handle wrote
 
 
 def test_one_of_two_handles_may_close_first(open_store: Stores) -> None:
@@ -359,19 +358,6 @@ def test_gone_ids_are_forgotten_after_a_day(store: logstore.Store, clock: Clock)
     assert store.stats().gone == 0
 
 
-def test_gone_ids_are_bounded_by_count_oldest_first(
-    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(compaction, "GONE_COUNT_MAX", 5)
-    for i in range(8):
-        store.set_result(f"task-{i}", i)
-        store.delete_result(f"task-{i}")
-    store.compact()
-    assert store.stats().gone == 5
-    assert ids_of(store, status="deleted") == [f"task-{i}" for i in (7, 6, 5, 4, 3)]
-    assert store.status("task-2") == "unknown"
-
-
 def test_times_grow_when_the_clock_is_set_back(open_store: Stores, clock: Clock) -> None:
     store = open_store()
     store.set_result("a", 1)
@@ -521,7 +507,7 @@ def test_stats_count_what_was_done(open_store: Stores) -> None:
 
 
 def test_stats_of_a_group_tell_its_size(store: logstore.Store) -> None:
-    store._handle.commit([store._handle.result_write(f"task-{i}", i) for i in range(7)])
+    in_one_group(store, *(("result", f"task-{i}", i) for i in range(7)))
     stats = store.stats()
     assert (stats.commits, stats.writes, stats.group_size_max) == (1, 7, 7)
     assert stats.group_size_mean == 7
@@ -613,7 +599,7 @@ def test_a_waiter_is_told_when_there_will_be_no_result(open_store: Stores, end: 
     thread = threading.Thread(target=wait)
     thread.start()
     if end == "delete":
-        other._handle.commit([other._handle.result_write("a", 1), other._handle.delete_write("a")])
+        in_one_group(other, ("result", "a", 1), ("delete", "a"))
     else:
         store.close()
         other.close()
@@ -667,13 +653,7 @@ def test_a_watch_tells_each_change_once_in_order(store: logstore.Store) -> None:
 
 def test_changes_of_one_task_in_one_group_are_all_told(store: logstore.Store) -> None:
     with store.watch() as watch:
-        store._handle.commit(
-            [
-                store._handle.result_write("a", 1),
-                store._handle.delete_write("a"),
-                store._handle.result_write("a", 2),
-            ]
-        )
+        in_one_group(store, ("result", "a", 1), ("delete", "a"), ("result", "a", 2))
         store.set_result("end", 1)
         assert collect(watch, "end") == [
             ("a", "result"),
@@ -772,14 +752,6 @@ def test_closing_amid_other_threads_gives_them_results_or_a_typed_error(
     assert wrong == []
 
 
-def test_a_handle_is_closed_under_its_lock(open_store: Stores) -> None:
-    store = open_store()
-    touched = touched_without(store._handle._closing, store, "_handle")
-    store.close()
-    assert "_close touches _handle" not in touched
-    assert store.closed
-
-
 FORK_WARNING = "ignore:This process .* is multi-threaded:DeprecationWarning"
 
 
@@ -795,22 +767,6 @@ def test_a_forked_child_reads_and_writes_beside_its_parent(store: logstore.Store
     assert run_in_fork(child) == 0
     assert store.get_result("child") == 2
     store.set_result("after", 3)
-
-
-@pytest.mark.filterwarnings(FORK_WARNING)
-def test_of_the_threads_of_a_forked_child_one_opens_the_store_anew(store: logstore.Store) -> None:
-    def child() -> None:
-        open_handle = store._handle._open_lease
-
-        def open_once() -> registry.Lease:
-            assert store._handle._closing.locked()
-            return open_handle()
-
-        store._handle._open_lease = open_once
-        assert store.status("a") == "unknown"
-        store.close()
-
-    assert run_in_fork(child) == 0
 
 
 @pytest.mark.filterwarnings(FORK_WARNING)

@@ -576,3 +576,17 @@ def test_no_older_record_hides_a_large_one(
     large = "large" * 60_000
     assert seen == [("small", 1), (large, 1), (large, 2), (large, 3)]
     assert store.get_result("t") == large
+
+
+def test_gone_ids_are_bounded_by_count_oldest_first(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compaction, "GONE_COUNT_MAX", 5)
+    for i in range(8):
+        store.set_result(f"task-{i}", i)
+        store.delete_result(f"task-{i}")
+    store.compact()
+    assert store.stats().gone == 5
+    deleted = [info.task_id for info in store.tasks(status="deleted")]
+    assert deleted == [f"task-{i}" for i in (7, 6, 5, 4, 3)]
+    assert store.status("task-2") == "unknown"

@@ -15,6 +15,8 @@ from logstore import _handle as handle_module
 from logstore._engine import compaction, files, locks, registry
 from logstore._engine import table as table_module
 from logstore._handle import Mode
+from tests.support.forked import run_in_fork
+from tests.support.guarded import touched_without
 from tests.support.inside import live
 
 if TYPE_CHECKING:
@@ -225,3 +227,29 @@ def test_a_reader_at_rest_forks_too(path: Path) -> None:
             os._exit(0 if reader.get_result("a") == 1 else 1)
         assert os.waitpid(pid, 0)[1] == 0
         assert reader.get_result("a") == 1
+
+
+def test_a_handle_is_closed_under_its_lock(open_store: Stores) -> None:
+    store = open_store()
+    handle = store._handle
+    touched = touched_without(handle._closing, handle, "_lease")
+    store.close()
+    assert touched
+    assert "_close touches _lease" not in touched
+    assert store.closed
+
+
+@FORK
+def test_of_the_threads_of_a_forked_child_one_opens_the_store_again(store: logstore.Store) -> None:
+    def child() -> None:
+        open_handle = store._handle._open_lease
+
+        def open_once() -> registry.Lease:
+            assert store._handle._closing.locked()
+            return open_handle()
+
+        store._handle._open_lease = open_once
+        assert store.status("a") == "unknown"
+        store.close()
+
+    assert run_in_fork(child) == 0
