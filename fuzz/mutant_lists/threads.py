@@ -78,7 +78,7 @@ MUTANTS = [
         "_engine/opening.py",
         '        if not files.is_at(fd, path + "-shm"):\n            return None\n',
         "",
-        PROCESSES + "an_opener_that_is_overtaken_begins_again",
+        "_engine/test_opening.py::test_an_opener_that_is_overtaken_begins_again",
     ),
     Mutant(
         "a process that opens alone keeps no presence lock on the header",

@@ -8,12 +8,12 @@ import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
 import logstore
-from logstore._engine import durability, files, joining, locks, opening, recovery
+from logstore._engine import durability, files, joining, locks, opening, presence, recovery
 from logstore._engine import table as table_module
 from logstore._engine.compaction import fold_into
 from logstore._engine.header import SharedHeader
@@ -484,3 +484,54 @@ def test_closing_when_the_side_files_cannot_be_removed_loses_nothing(
         assert again.get_result("a") == 1
         assert again.stats().recovered_frames == 0
     assert names_in(path.parent) == ["app.db"]
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_an_opener_that_is_overtaken_begins_again(
+    path: Path,
+    start_peer: Callable[..., Peer],
+    monkeypatch: pytest.MonkeyPatch,
+    others: int,
+) -> None:
+    """Between opening the presence file and locking it the last process leaves, others come.
+
+    With a presence file that has gone, nothing else is touched.
+    """
+    last = start_peer(path)
+    last.run("store.set_result('a', 1)")
+    newcomer = start_peer()
+    real = presence.open_presence
+    opened: list[int] = []
+
+    def open_presence(path: str) -> int:
+        opened.append(real(path))
+        if len(opened) == 1:
+            last.run("store.close()")
+            if others:
+                newcomer.open(path)
+                newcomer.run("store.set_result('b', 2)")
+        return opened[-1]
+
+    alone: list[int] = []
+    real_alone = opening._open_alone
+
+    def open_alone(path: str, fd: int, *arguments: Any, **options: Any) -> Any:
+        alone.append(os.fstat(fd).st_nlink)
+        return real_alone(path, fd, *arguments, **options)
+
+    monkeypatch.setattr(opening, "open_presence", open_presence)
+    monkeypatch.setattr(opening, "_open_alone", open_alone)
+    with logstore.open(path) as store:
+        assert len(opened) > 1
+        assert 0 not in alone
+        assert os.path.samestat(os.fstat(live(store).presence_fd), os.stat(f"{path}-shm"))
+        store.set_result("c", 3)
+        if others:
+            assert newcomer.run("store.get_result('c')") == 3
+            assert store.get_result("b") == 2
+            newcomer.run("store.close()")
+    assert os.listdir(path.parent) == ["app.db"]
+    with logstore.open(path) as store:
+        assert [store.get_result(key) for key in "ac"] == [1, 3]
+        assert store.status("b") == ("ready" if others else "unknown")
+        assert store.check().ok

@@ -10,14 +10,14 @@ from __future__ import annotations
 import errno
 import os
 import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 import logstore
-from logstore._engine import durability
+from tests.support import boundary
+from tests.support.inside import in_one_group
 from tests.support.victims import (
     COUNT,
     FAIL,
@@ -220,38 +220,25 @@ def test_recovery_fails(victims: Victims, fault: str) -> None:
         verify(path, allowed)
 
 
-def test_a_group_does_not_go_on_with_a_failed_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_group_does_not_go_on_with_a_failed_log(tmp_path: Path) -> None:
     """A flush that succeeds after one that failed says nothing: the pages may be gone."""
-    failing = {"sync_data", "sync_file"}
-
-    def fail_once(name: str) -> Callable[[int], None]:
-        real = getattr(durability, name)
-
-        def sync(fd: int) -> None:
-            if name in failing:
-                failing.remove(name)
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
-            real(fd)
-
-        return sync
-
+    real = {name: getattr(os, name) for name in ("fdatasync", "fsync")}
     path = tmp_path / "app.db"
     with logstore.open(path, sync_interval_s=1e6) as store:
         store.set_result("before", 1)
         log = os.stat(f"{path}-log").st_ino
-        for name in ("sync_data", "sync_file"):
-            monkeypatch.setattr(durability, name, fail_once(name))
-        writes = [
-            store._handle.result_write("first", 1),
-            store._handle.result_write("large", bytes(300_000)),
-            store._handle.result_write("third", 3),
-        ]
-        store._handle.writable_engine.commit_queue.run(writes)
-        assert failing == set()  # the log could not be replaced at once either
-        assert isinstance(writes[0].error, logstore.WriteError)
-        assert [write.error for write in writes[1:]] == [None, None]
+        for name in real:
+            boundary.fail_next(name)
+        first, *others = in_one_group(
+            store,
+            ("result", "first", 1),
+            ("result", "large", bytes(300_000)),
+            ("result", "third", 3),
+        )
+        # The log could not be replaced at once either.
+        assert {name: getattr(os, name) for name in real} == real
+        assert isinstance(first, logstore.WriteError)
+        assert others == [None, None]
         assert os.stat(f"{path}-log").st_ino != log
         assert store.status("first") == "unknown"
         assert store.get_result("third") == 3

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 import logstore
-from logstore._engine import opening, presence
 from tests.support.victims import Allowed, Outcome, Step, Victims, verify
 
 ALARMED = -signal.SIGALRM
@@ -123,60 +122,6 @@ def test_opening_and_closing_in_a_loop(victims: Victims) -> None:
     verify(path, allowed)
 
 
-@pytest.mark.parametrize("others", [0, 1])
-def test_an_opener_that_is_overtaken_begins_again(
-    tmp_path: Path,
-    start_peer: Callable[..., Any],
-    monkeypatch: pytest.MonkeyPatch,
-    others: int,
-) -> None:
-    """Between opening the presence file and locking it the last process leaves, others come.
-
-    With a presence file that has gone, nothing else is touched.
-    """
-    path = tmp_path / "app.db"
-    last = start_peer(path)
-    last.run("store.set_result('a', 1)")
-    newcomer = start_peer()
-    real = presence.open_presence
-    opened: list[int] = []
-
-    def open_presence(path: str) -> int:
-        opened.append(real(path))
-        if len(opened) == 1:
-            last.run("store.close()")
-            if others:
-                newcomer.open(path)
-                newcomer.run("store.set_result('b', 2)")
-        return opened[-1]
-
-    alone: list[int] = []
-    real_alone = opening._open_alone
-
-    def open_alone(path: str, fd: int, *arguments: Any, **options: Any) -> Any:
-        alone.append(os.fstat(fd).st_nlink)
-        return real_alone(path, fd, *arguments, **options)
-
-    monkeypatch.setattr(opening, "open_presence", open_presence)
-    monkeypatch.setattr(opening, "_open_alone", open_alone)
-    with logstore.open(path) as store:
-        assert len(opened) > 1
-        assert 0 not in alone
-        assert os.path.samestat(
-            os.fstat(store._handle.writable_engine.presence_fd), os.stat(f"{path}-shm")
-        )
-        store.set_result("c", 3)
-        if others:
-            assert newcomer.run("store.get_result('c')") == 3
-            assert store.get_result("b") == 2
-            newcomer.run("store.close()")
-    assert os.listdir(tmp_path) == ["app.db"]
-    with logstore.open(path) as store:
-        assert [store.get_result(key) for key in "ac"] == [1, 3]
-        assert store.status("b") == ("ready" if others else "unknown")
-        assert store.check().ok
-
-
 def test_killed_while_opening_and_closing(victims: Victims) -> None:
     path = victims.new_path()
     allowed = Allowed()
@@ -264,10 +209,11 @@ def test_threads_that_use_a_store_while_it_is_closed(tmp_path: Path) -> None:
 
 # -- stopped processes -------------------------------------------------------------------------
 
-STOP_WITH_LOCK = (
-    "engine = store._handle.writable_engine\n"
-    "engine.exclusively(lambda: signal.raise_signal(signal.SIGSTOP))\n"
-)
+STOP_WITH_LOCK = """
+with open(store.path + "-log") as log:
+    fcntl.flock(log, fcntl.LOCK_EX)
+    signal.raise_signal(signal.SIGSTOP)
+"""
 STOP_IN_WRITE = """
 real = os.pwrite
 def stop(fd, data, at):
@@ -277,14 +223,15 @@ def stop(fd, data, at):
 os.pwrite = stop
 store.set_result("stopped", 1)
 """
+SEE_TRANSACTIONS = """
+at_next_write = []
+lmdb.open = boundary.transactions_seen_by(
+    lambda write: write and at_next_write and at_next_write.pop()()
+)
+"""
 STOP_IN_COMPACTION = """
-from logstore._engine import engine as module
-real = module.fold_into
-def stop(*args, **options):
-    signal.raise_signal(signal.SIGSTOP)
-    return real(*args, **options)
-module.fold_into = stop
 store.set_result("stopped", 1)
+at_next_write.append(lambda: signal.raise_signal(signal.SIGSTOP))
 store.compact()
 """
 
@@ -295,7 +242,9 @@ def test_a_stopped_lock_holder(tmp_path: Path, start_peer: Callable[..., Any], c
     with logstore.open(path, write_timeout_s=0.3, sync_interval_s=1e6) as store:
         store.set_result("a", 1)
         store.compact()
-        peer = start_peer(path, sync_interval_s=1e6)
+        peer = start_peer()
+        peer.run(SEE_TRANSACTIONS)
+        peer.open(path, sync_interval_s=1e6)
         peer.begin(code)
         os.waitid(os.P_PID, peer.pid, os.WSTOPPED | os.WNOWAIT)
         for attempt in range(2):
