@@ -1,11 +1,13 @@
 """Which module may import which: no cycles, and each layer only what is below it.
 
-Imports for types alone and imports within functions count, too.
+Imports for types alone and imports within functions count, too.  The core of the tests, which is
+about what a user can do, read and meet, uses public names only.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,3 +110,65 @@ def test_the_graph_sees_every_kind_of_import() -> None:
     assert "_engine.futex" in GRAPH["_engine.header"]  # from logstore._engine import futex
     assert "aio" in GRAPH["__init__"]  # within a function
     assert "__init__" in GRAPH["taskiq.results.logstore"]  # import logstore
+
+
+# -- the tests ---------------------------------------------------------------------------------
+
+TESTS = ROOT / "tests"
+FOLDERS = ("crash", "examples", "golden", "interrupts", "support", "testing")
+CORE = sorted(
+    [*TESTS.glob("*.py"), *(p for name in FOLDERS for p in TESTS.glob(f"{name}/**/*.py"))]
+)
+EXCEPTIONS = {
+    "support/inside.py": "the one module that reaches into the package",
+    "test_aio.py": "many of its tests are about the threads behind the loop",
+    "test_layers.py": "names private modules, and imports none",
+}
+PYTHONS_OWN = {"_exit", "_getframe", "_replace"}
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def private_names(source: str) -> list[str]:
+    """The private names that a test uses, also in code that it gives to another process."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom | ast.Import):
+            module = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names = [*module, *(alias.name for alias in node.names)]
+            parts = [part for name in names for part in name.split(".")]
+            found += [part for part in parts if is_private(part)]
+            found += [part for part in parts if part == "live"]
+        elif isinstance(node, ast.Attribute):
+            own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            if (is_private(node.attr) and not own and node.attr not in PYTHONS_OWN) or (
+                isinstance(node.value, ast.Name)
+                and (node.value.id, node.attr) == ("inside", "live")
+            ):
+                found.append(node.attr)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found += re.findall(r"logstore\._\w+|\._(?:handle|engine|lease)\b", node.value)
+    return found
+
+
+@pytest.mark.parametrize("path", CORE, ids=lambda path: str(path.relative_to(TESTS)))
+def test_the_core_of_the_tests_uses_public_names_only(path: Path) -> None:
+    if str(path.relative_to(TESTS)) not in EXCEPTIONS:
+        assert private_names(path.read_text(encoding="utf-8")) == []
+
+
+def test_a_private_name_is_seen_wherever_a_test_uses_it() -> None:
+    for source in (
+        "from logstore._engine import maintenance",
+        "from logstore import _handle",
+        "import logstore._engine.log",
+        "from tests.support.inside import live",
+        "inside.live(store)",
+        "store._handle.engine",
+        "peer.run('store._handle.engine')",
+        "peer.run('from logstore._engine import log')",
+    ):
+        assert private_names(source), source
+    assert private_names("self._handle = os._exit; import logstore.demo.__main__") == []

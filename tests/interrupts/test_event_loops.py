@@ -25,10 +25,9 @@ from taskiq import AsyncTaskiqTask, TaskiqResult
 from taskiq.exceptions import TaskiqError
 
 import logstore
-from logstore import AsyncStore, Event, TaskProgress, aio
-from logstore._engine import maintenance, notify
-from logstore._loops import waiters
+from logstore import AsyncStore, Event, TaskProgress
 from logstore.taskiq import InmemoryResultBackend, LogStoreResultBackend
+from tests.support import inside
 from tests.support.bystanders import DEADLINE_S, OtherThread
 from tests.support.interrupts import Place, find_places, interrupt
 
@@ -142,11 +141,9 @@ class World:
 
     def assert_clean(self) -> None:
         """Nothing is left of a call."""
-        notifier = self.store.store._handle._lease.notifier
         assert self.loop.until(lambda: not extra_threads()), extra_threads()
-        assert self.loop.until(lambda: not notifier._by_key and not notifier._to_all), "told"
-        for waiting in self.store._waiters.values():
-            assert not waiting.live
+        assert self.loop.until(lambda: not inside.subscriptions(self.store)), "told"
+        assert not inside.waiters_in(self.store)
 
     def close(self) -> None:
         """End it all, in time."""
@@ -189,11 +186,10 @@ def threads() -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick() -> Iterator[None]:
     """What is lost is made up for soon; nothing compacts."""
-    monkeypatch.setattr(maintenance, "IDLE_S", 1e6)
-    monkeypatch.setattr(notify, "TIMEOUT_S", 0.005)
-    monkeypatch.setattr(waiters, "IDLE_S", 0.0)
+    with inside.no_idle_compaction(), inside.quick_to_look_again():
+        yield
 
 
 @pytest.fixture
@@ -256,17 +252,11 @@ async def follow_all(store: AsyncStore, task: str) -> None:
 
 async def follow_some(watch: AsyncGenerator[Event, None], store: AsyncStore, task: str) -> None:
     first = asyncio.ensure_future(watch.__anext__())
-    while not is_followed(store) and not first.done():  # noqa: ASYNC110 - gives no sign
+    while not inside.is_followed(store) and not first.done():  # noqa: ASYNC110 - gives no sign
         await asyncio.sleep(0)
     await store.set_result(task, 1)
     assert (await first).task_id == task
     await watch.aclose()
-
-
-def is_followed(store: AsyncStore) -> bool:
-    notifier = store.store._handle._lease.notifier
-    references = itertools.chain(notifier._to_all, *notifier._by_key.values())
-    return any(isinstance(reference(), aio._Following) for reference in references)
 
 
 async def list_tasks(store: AsyncStore, _task: str) -> None:
@@ -420,23 +410,24 @@ def test_a_call_of_the_backend_interrupted_anywhere_leaves_nothing_behind(
 def test_a_wait_for_a_result_in_memory_interrupted_anywhere_leaves_no_waiter() -> None:
     backend: InmemoryResultBackend[Any] = InmemoryResultBackend()
     loop = Loop()
+    tasks = [""]  # the last is what the call is about
 
     async def wait_for_another() -> None:
-        task = AsyncTaskiqTask("task", backend)
+        task = AsyncTaskiqTask(tasks[-1], backend)
         waiting = asyncio.ensure_future(task.wait_result(check_interval=0.01, timeout=DEADLINE_S))
         await asyncio.sleep(0)
-        await backend.set_result("task", RESULT)
+        await backend.set_result(tasks[-1], RESULT)
         await waiting
 
     def begin() -> Callable[[], object]:
-        backend._results.clear()
+        tasks.append(f"task {len(tasks)}")
         return lambda: loop.run(wait_for_another())
 
     def check_backend(raised: BaseException | None) -> None:
         is_the_interrupt(raised)
-        loop.settle(lambda: asyncio.ensure_future(backend.set_result("task", RESULT)))
-        assert loop.run(backend.get_result("task")).return_value == RESULT.return_value
-        assert not backend._arrivals
+        loop.settle(lambda: asyncio.ensure_future(backend.set_result(tasks[-1], RESULT)))
+        assert loop.run(backend.get_result(tasks[-1])).return_value == RESULT.return_value
+        assert not inside.waiters_in_memory(backend)
 
     interrupt_everywhere(begin, check_backend)
     loop.close()

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
+from logstore import aio
 from logstore._engine import maintenance, notify, pages
 from logstore._engine.engine import Engine
 from logstore._engine.header import SharedHeader
@@ -20,6 +21,7 @@ from logstore._loops import waiters
 
 if TYPE_CHECKING:
     import logstore
+    from logstore.taskiq import InmemoryResultBackend
 
 NEVER_S = 1e6
 
@@ -81,7 +83,22 @@ def between_system_calls(point: Callable[[], object]) -> None:
 
 
 def subscriptions(store: logstore.AsyncStore) -> list[object]:
-    """Return what changes are reported to."""
+    """Return what changes are reported to; None for what has gone and is still listed."""
     notifier = store.store._handle._lease.notifier
     references = [*notifier._to_all, *(r for found in notifier._by_key.values() for r in found)]
     return [reference() for reference in references]
+
+
+def is_followed(store: logstore.AsyncStore) -> bool:
+    """Return whether a watch has begun to follow changes."""
+    return any(isinstance(found, aio._Following) for found in subscriptions(store))
+
+
+def waiters_in(store: logstore.AsyncStore) -> bool:
+    """Return whether a call on a loop waits for a change."""
+    return any(waiting.live for waiting in store._waiters.values())
+
+
+def waiters_in_memory(backend: InmemoryResultBackend[Any]) -> bool:
+    """Return whether a call waits for a result of a backend in memory."""
+    return bool(backend._arrivals)

@@ -14,9 +14,8 @@ import pytest
 
 from logstore._engine import locks, shelter
 from logstore._engine.engine import Engine
-
-from .campaign import run
-from .scenarios import SCENARIOS
+from tests.interrupts.campaign import run
+from tests.interrupts.scenarios import SCENARIOS
 
 
 class _Exclusive:
