@@ -202,7 +202,7 @@ class Driver:
                                 lost.add((label, variant))
                         self._progress.step()
         except BaseException:
-            # Interrupted: a worker may be in the middle of a slice, and nobody waits for it.
+            # Interrupted: a worker may be in the middle of a slice, and no one waits for it.
             for _, child in started.values():
                 child.kill()
             raise

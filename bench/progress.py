@@ -27,7 +27,7 @@ class Progress:
         self._last_headline = ""
 
     def line(self, text: str) -> str:
-        """The bar's line as it stands now."""
+        """The bar's line as it is now."""
         share = min(self._done / self._total, 1.0)
         filled = int(share * BAR_WIDTH)
         elapsed = monotonic() - self._started

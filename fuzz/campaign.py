@@ -123,7 +123,7 @@ def workplace(prefix: str) -> Iterator[Path]:
 
 
 class Findings:
-    """What was found, told at once on standard error and counted for the exit code."""
+    """What was found, written at once to standard error and counted for the exit code."""
 
     def __init__(self, place: Path, *, first: bool = False) -> None:
         self.place = place
@@ -132,7 +132,7 @@ class Findings:
 
     @property
     def enough(self) -> bool:
-        """Whether one was found and nobody wants to know of more."""
+        """Whether one was found and no more are wanted."""
         return self._first and self.count > 0
 
     def tell(self, what: str, *, seed: int, command: str) -> None:

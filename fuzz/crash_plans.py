@@ -80,11 +80,11 @@ PLANS: dict[str, Plan] = {
                          set_up=10),
     "recovery": Plan("opening after a crash", "mixed", ops=34, set_up=30, set_up_ends="exit",
                      again=(12, 3)),
-    "recovery-large": Plan("opening after a crash amid large records", "large", ops=12, set_up=10,
+    "recovery-large": Plan("opening after a crash among large records", "large", ops=12, set_up=10,
                            set_up_ends="exit", again=(3, 2), share=0.25),
-    "recovery-vacuum": Plan("recovering after crashes amid vacuums", "vacuuming", ops=34,
+    "recovery-vacuum": Plan("recovering after crashes in vacuums", "vacuuming", ops=34,
                             set_up=20, options=_SMALL, again=(12, 2)),
-    "recovery-creation": Plan("recovering after crashes amid creation", "mixed", ops=3,
+    "recovery-creation": Plan("recovering after crashes in creation", "mixed", ops=3,
                               again=(12, 3)),
     "recovery-failed-flush": Plan("recovering after a log's replacement", "failing", ops=12,
                                   again=(12, 2)),
@@ -119,7 +119,7 @@ class Run(NamedTuple):
 
 @lru_cache(maxsize=64)
 def _client(kind: str, seed: int, name: str) -> Script:
-    """A script is the same whoever asks, so a process makes it once."""
+    """A script is the same for each caller, so a process makes it once."""
     return Script(kind, seed, name)
 
 

@@ -1,7 +1,7 @@
 """Fuzzer of the log's bytes, as pure functions read them.
 
 Invariants: every frame returned checks, lies inside the bytes and says its own place; ``scan``
-ends where no whole frame of the epoch stands, as a second reader, written from FORMAT.md alone,
+ends where there is no whole frame of the epoch, as a second reader, written from FORMAT.md alone,
 finds it; ``find_frames`` finds at least what ``scan`` does, in order and without overlap; whatever
 is found is written again as the same bytes, and can be listed.  Time is in proportion to the input.
 """

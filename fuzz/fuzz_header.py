@@ -2,7 +2,7 @@
 
 Invariants:
 
-- Of a store that nobody has open, the header says nothing: opening gives the same as without it,
+- Of a store that is not open, the header says nothing: opening gives the same as without it,
   to read and to write, and leaves nothing of it.
 - Beside a live store, a process that finds a header which no process of this boot has finished, one
   of another store, log or table, or one that says that the files were replaced, does not join, and
@@ -191,7 +191,7 @@ class Headers:
 
 
 def dead(path: Path, page: bytes) -> str:
-    """Nobody is there: the header is not looked at."""
+    """No process is there: the header is not looked at."""
     with logstore.open(path, mode="r") as store:
         found = stores.read_everything(store)
         expect(found == base()[3], "reading believes the header")
@@ -228,7 +228,7 @@ def last_transaction(path: Path) -> int:
 
 
 def live(path: Path, page: bytes) -> str:
-    """Somebody seems to be there: whoever comes next joins, or does not."""
+    """A process seems to be there: the next one joins, or does not."""
     expected = may_join(path, page)
     with present(path):
         try:

@@ -7,13 +7,13 @@ Invariants:
   they were.  If a whole frame says that a damaged place had been synced, it does raise.
 - A value is one that was written under its id.
 - A store that was opened passes its check, can be written, closes to one file and opens again.
-- Of a log with forged frames (sealed anew by a mutation, and at odds with the others) only this
+- Of a log with forged frames (sealed again by a mutation, and at odds with the others) only this
   holds: typed errors, no signal, no hang; it can be written, closed and opened again.
 - ``check()`` says so without writing a byte; with ``salvage`` the store can be opened afterwards,
   and holds the newest of every whole frame.  Of a log whose header is whole and of another version
   or store, or that is newer than the table, a salvage touches nothing.
 - A log that is newer than the table raises StaleTableError; without it the table is as it was, and
-  the log stands aside.
+  the log is kept aside.
 """
 
 from __future__ import annotations
@@ -293,7 +293,7 @@ def read_and_write(path: Path, log: bytes, expected: dict[str, Any], genuine: bo
 
 
 def salvage(path: Path, log: bytes, expected: dict[str, Any], genuine: bool) -> None:
-    """After a salvage every whole frame is in the store, and the log stands aside."""
+    """After a salvage every whole frame is in the store, and the log is kept aside."""
     foreign = is_foreign(log)
     try:
         report = logstore.check(path, salvage=True)

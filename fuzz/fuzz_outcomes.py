@@ -80,7 +80,7 @@ def seeds() -> Sequence[bytes]:
 
 
 def seal(rng: random.Random, data: bytearray, corpus: Sequence[bytes]) -> None:
-    """Put a file's checksum right, so that what stands behind it is read."""
+    """Put a file's checksum right, so that what is behind it is read."""
     try:
         document = json.loads(bytes(data[1:]))
         line = json.dumps(

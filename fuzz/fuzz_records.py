@@ -1,4 +1,4 @@
-"""Fuzzer of what stands in the table: records, marks and the header record.
+"""Fuzzer of what is in the table: records, marks and the header record.
 
 Invariants: any bytes are what was written or a CorruptRecordError (of the header: a
 CorruptTableError); what is accepted is written again as the same bytes, so nothing but what an
@@ -52,7 +52,7 @@ def seeds() -> Sequence[bytes]:
 
 
 def seal(rng: random.Random, data: bytearray, corpus: Sequence[bytes]) -> None:
-    """Put the checksum right, so that what stands behind it is read."""
+    """Put the checksum right, so that what is behind it is read."""
     body = bytes(data[5:])
     if data[0] % 3 == _RECORD:
         crc = zlib.crc32(struct.pack(">Q", TIME_US), zlib.crc32(body, SEED))
@@ -117,7 +117,7 @@ def _read_meta(raw: bytes) -> str:
     except CorruptTableError as error:
         return error_label(error)
     body = records.encode_meta(meta)
-    # The padding and the truth of "clean" are not told back.
+    # The padding and the truth of "clean" are not shown.
     expect(body[:48] == raw[:48] and meta.clean == bool(raw[48]), "not what was written")
     return "header"
 

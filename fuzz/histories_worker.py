@@ -129,7 +129,7 @@ class Worker:
                 pass  # another process's is under way
 
     def draw(self, rng: random.Random) -> tuple[Verb, str, str]:
-        """What to do next, with a value that nobody else writes."""
+        """What to do next, with a value that no other worker writes."""
         verb = rng.choices(VERBS, _WEIGHTS)[0]
         about = "progress" if verb.of_progress else "result"
         key = f"{about} {time.monotonic_ns() // SLICE_NS} {rng.randrange(KEYS)}"

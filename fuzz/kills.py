@@ -225,7 +225,7 @@ class Round:
         return {name: (self._kinds[name], self._seed, acked) for name, acked in self._dead.items()}
 
     def _look_alone(self) -> None:
-        """Opens the store with nobody else there, looks, writes, closes, looks again."""
+        """Opens the store with no other process there, looks, writes, closes, looks again."""
 
         def look(talk: Talk) -> None:
             decided = dict(self._decided)
@@ -261,7 +261,7 @@ class Round:
 
 @lru_cache(maxsize=256)
 def script_of(kind: str, seed: int, name: str) -> Script:
-    """A script is the same whoever asks, so a process makes it once."""
+    """A script is the same for each caller, so a process makes it once."""
     return Script(kind, seed, name)
 
 

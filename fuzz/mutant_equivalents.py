@@ -1,7 +1,7 @@
 """Mutants that change nothing that a user or a peer can see, each with the reason.
 
 Rules: an entry names the function and the changed lines before and after, without indentation, so
-that it outlives what is around it.  Whoever changes such a line takes the entry away or writes it
+that it outlives what is around it.  A change of such a line takes the entry away or writes it
 for the new line; ``make test`` tells of an entry that fits nothing.  What only costs time, and what
 tests could see if somebody wrote them, has no place here.
 """

@@ -102,7 +102,7 @@ class Child:
         return self._status
 
     def drain(self) -> list[str]:
-        """Everything that it has said and nobody has read. After its end; closes the pipe."""
+        """Everything that it has written and that was not read. After its end; closes the pipe."""
         found: list[str] = []
         while (more := self.lines()) is not None:
             found += more

@@ -27,7 +27,7 @@ LOG_TAIL_BYTES = 256  # of the arena's zeros behind the last frame
 NOT_THERE = "(nothing)"
 WRITE_TIMEOUT_S = 5.0
 
-# What is written to each id, in order; an Exception class stands for a deletion.
+# What is written to each id, in order; an Exception class means a deletion.
 IN_TABLE: tuple[tuple[str, Any], ...] = (
     *((f"table-{i}", {"n": i, "text": "x" * (20 * i)}) for i in range(12)),
     *(("both", 1), ("gone", 1), ("gone", None)),

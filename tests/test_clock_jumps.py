@@ -7,7 +7,7 @@ that was set when there was no live result does.  The lists say the same as the 
 only grow, and the full check finds nothing.
 
 The model leaves open what is said of progress that was set while there was a live result, when that
-has expired: if the clock was ahead once, its record time does not tell on which side it was.
+has expired: if the clock was ahead once, its record time does not say on which side it was.
 """
 
 from __future__ import annotations

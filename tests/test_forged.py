@@ -1,7 +1,7 @@
 """Files whose checksums are right and that say what no writer says: damage, like any other.
 
-Nobody but a program that means it, or one with a fault, makes such files; but a reader that took
-them would fail later, with an error that no caller expects.
+Only a faulty or hostile program makes such files; but a reader that took them would fail later,
+with an error that no caller expects.
 """
 
 from __future__ import annotations

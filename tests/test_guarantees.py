@@ -33,7 +33,7 @@ from tests.support.peers import ROOT
 STEADY = 500
 
 
-# -- what strace tells ---------------------------------------------------------------------------
+# -- what strace shows ---------------------------------------------------------------------------
 
 
 class Call(NamedTuple):
@@ -236,7 +236,7 @@ def test_g2_progress_is_flushed_within_the_interval(
 # -- G3: what has been shown is never taken back -------------------------------------------------
 
 
-def test_g3_nobody_sees_a_result_before_its_flush(
+def test_g3_no_reader_sees_a_result_before_its_flush(
     store: logstore.Store, start_peer: Callable[..., Any], tmp_path: Path
 ) -> None:
     begun, go_on = tmp_path / "begun", tmp_path / "go on"

@@ -22,7 +22,7 @@ def refused(value: Any, told: str) -> None:
         assert "lambda" not in str(caught.value)
 
 
-def test_a_store_says_where_to_open_it_anew(store: logstore.Store) -> None:
+def test_a_store_says_where_to_open_it_again(store: logstore.Store) -> None:
     refused(store, f"logstore.open({store.path!r})")
     store.set_result("t", 1)
     assert store.get_result("t") == 1
@@ -33,7 +33,7 @@ def test_a_watch_says_so_too(store: logstore.Store) -> None:
         refused(watch, "a Watch can be neither pickled nor copied")
 
 
-def test_an_async_store_says_where_to_open_it_anew(path: Path) -> None:
+def test_an_async_store_says_where_to_open_it_again(path: Path) -> None:
     async def main() -> None:
         async with logstore.open_async(path) as store:
             refused(store, f"logstore.open_async({store.path!r})")

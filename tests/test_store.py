@@ -66,7 +66,7 @@ def test_one_of_two_handles_may_close_first(open_store: Stores) -> None:
     two.set_result("b", 2)
 
 
-def test_a_handle_that_nobody_has_any_longer_is_closed(path: Path) -> None:
+def test_a_handle_without_references_is_closed(path: Path) -> None:
     logstore.open(path).set_result("a", 1)
     gc.collect()
     deadline = time.monotonic() + LONG_S
@@ -586,7 +586,7 @@ def test_waiting_for_a_result_that_does_not_come_ends_with_its_time_out(
 
 
 @pytest.mark.parametrize("end", ["delete", "close"])
-def test_a_waiter_is_told_when_there_will_be_no_result(open_store: Stores, end: str) -> None:
+def test_a_waiter_learns_that_there_will_be_no_result(open_store: Stores, end: str) -> None:
     store, other = open_store(), open_store()
     raised: list[Exception] = []
 
@@ -651,7 +651,7 @@ def test_a_watch_tells_each_change_once_in_order(store: logstore.Store) -> None:
         ]
 
 
-def test_changes_of_one_task_in_one_group_are_all_told(store: logstore.Store) -> None:
+def test_changes_of_one_task_in_one_group_are_all_reported(store: logstore.Store) -> None:
     with store.watch() as watch:
         in_one_group(store, ("result", "a", 1), ("delete", "a"), ("result", "a", 2))
         store.set_result("end", 1)
@@ -716,7 +716,7 @@ def test_threads_that_write_together_share_flushes_and_lose_nothing(store: logst
 
 
 @pytest.mark.parametrize("attempt", range(5))
-def test_closing_amid_other_threads_gives_them_results_or_a_typed_error(
+def test_closing_beside_other_threads_gives_them_results_or_a_typed_error(
     store: logstore.Store, attempt: int
 ) -> None:
     wrong: list[BaseException] = []
@@ -787,7 +787,7 @@ def test_a_child_that_dies_with_the_store_open_takes_nothing_from_its_parent(
 
 
 @pytest.mark.filterwarnings(FORK_WARNING)
-def test_forking_amid_writing_threads_harms_neither_side(store: logstore.Store) -> None:
+def test_forking_while_threads_write_harms_neither_side(store: logstore.Store) -> None:
     stop = threading.Event()
     wrong: list[BaseException] = []
 

@@ -126,7 +126,7 @@ class AiosqliteFull(AiosqlitePeer):
 
 
 class AiosqliteGrouped(AiosqlitePeer):
-    """Durable, commits shared by whoever is waiting."""
+    """Durable, commits shared by all that wait."""
 
     synchronous = "FULL"
     grouped = True

@@ -45,7 +45,7 @@ class Arena:
         os.fsync(self._fd)
 
     def append(self, data: bytes, flush: bool = True) -> None:
-        """Write `data` at the append position, flushed unless told otherwise."""
+        """Write `data` at the append position, flushed by default."""
         if self._offset + len(data) > self._length:
             self._offset = 0
         os.pwrite(self._fd, data, self._offset)

@@ -94,7 +94,7 @@ class SyncPeer(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Close it; everything it was told stays."""
+        """Close it; everything written stays."""
 
     @abstractmethod
     def set(self, task_id: str, value: bytes) -> None:
@@ -136,7 +136,7 @@ class AsyncPeer(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Close it; everything it was told stays."""
+        """Close it; everything written stays."""
 
     @abstractmethod
     async def set(self, task_id: str, result: TaskiqResult[Any]) -> None:

@@ -25,7 +25,7 @@ class PostgresPeer(BackendPeer):
         server="postgres",
         why=(
             "AsyncpgResultBackend with its default serializer and key type over loopback TCP (its "
-            "address is given, and where its Unix socket is and whom it lets in is its owner's "
+            "address is given, and where its Unix socket is and who may connect is its owner's "
             "choice). A server as it was found: fsync, full_page_writes and synchronous_commit "
             "are beside its version in the report. With fsync off it takes no part; "
             "synchronous_commit on is asked for, whatever the server's own is. asyncpg's "

@@ -123,7 +123,7 @@ MUTANTS = [
         "_engine/append.py",
         "log.sync()",
         "header.publish(epoch, end), log.sync()",
-        G + "g3_nobody_sees_a_result_before_its_flush",
+        G + "g3_no_reader_sees_a_result_before_its_flush",
     ),
     Mutant(
         "a group whose flush has failed is published",

@@ -38,19 +38,19 @@ MUTANTS = [
         "test_the_last_holder_lets_a_waiter_go_first_for_as_long_as_it_held_the_lock",
     ),
     Mutant(
-        "a release wakes nobody",
+        "a release wakes no waiter",
         "_engine/writerlock.py",
         "            header.releases.wake()\n",
         "            pass\n",
         "_engine/test_writerlock.py::test_who_waits_is_woken_by_the_release",
     ),
     Mutant(
-        "the maintenance thread stands in the way of writers that get on",
+        "the maintenance thread is in the way of writers that make progress",
         "_engine/maintenance.py",
         "(header.writing and now - self._since >= STILL_S)",
         "header.writing",
         "_engine/test_maintenance.py::"
-        "test_a_write_that_is_under_way_is_left_alone_and_one_that_stands_still_recovered",
+        "test_a_write_that_is_under_way_is_left_alone_and_one_that_makes_no_progress_recovered",
     ),
     Mutant(
         "a writer opens a vacuum's table while a reader opens it",

@@ -85,7 +85,7 @@ class InterruptedLock:
             raise KeyboardInterrupt
 
 
-def test_a_signal_amid_the_acks_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_during_the_acks_leaves_no_thread_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     disk = Disk()
     queue = CommitQueue(disk.commit, LONG_S)
     outcomes: dict[str, object] = {}
@@ -385,7 +385,7 @@ def test_what_comes_behind_a_failed_part_of_a_group_is_committed_after_a_recover
     engine = live(store)
 
     def fail(*_: object) -> None:
-        engine.header.writing = 1  # as a compaction that fails amid its commit leaves it
+        engine.header.writing = 1  # as a compaction that fails in its commit leaves it
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(engine, "fold_large", fail)

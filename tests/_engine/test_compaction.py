@@ -306,7 +306,7 @@ def test_the_oldest_result_is_evicted_although_it_is_damaged(table: Table, kind:
 
 
 def test_a_record_that_no_mark_speaks_of_is_the_first_to_go(table: Table) -> None:
-    """As damage of a mark leaves it: nobody can find the record, so it is nobody's loss."""
+    """As damage of a mark leaves it: no read can find the record, so nothing is lost."""
     fold(table, {b"a": a_result(10, expires_us=10**9 + 1), b"b": a_result(11)}, {})
     with table.env.begin(write=True, db=table.db[DB_IDS]) as txn:
         assert txn.delete(b"a")

@@ -218,7 +218,7 @@ def test_a_writer_that_gets_the_lock_of_a_store_closed_meanwhile_is_told_so(
 # -- recovery ----------------------------------------------------------------------------------
 
 
-def test_a_log_that_a_peer_has_replaced_is_opened_anew(
+def test_a_log_that_a_peer_has_replaced_is_opened_again(
     open_store: Stores, start_peer: Callable[..., Peer]
 ) -> None:
     store = open_store()

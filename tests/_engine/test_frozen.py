@@ -1,4 +1,4 @@
-"""Reading a store that nobody has open: no lock, no file, no stale answer."""
+"""Reading a store that is not open elsewhere: no lock, no file, no stale answer."""
 
 from __future__ import annotations
 

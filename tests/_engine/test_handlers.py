@@ -1,4 +1,4 @@
-"""A handler catches what it is for: what nobody has foreseen passes it, as an interrupt does.
+"""A handler catches what it is for: an unforeseen error passes it, as an interrupt does.
 
 Each row has one function raise such an error, and calls what has a handler around it.
 """

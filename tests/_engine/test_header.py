@@ -100,7 +100,7 @@ def test_announce_wakes_a_thread_that_waits_for_a_publication(header: SharedHead
     thread.join()
 
 
-def test_who_announces_wakes_those_who_have_come_since_the_last_time_and_else_nobody(
+def test_an_announcement_wakes_only_waiters_that_have_come_since_the_last_one(
     header: SharedHeader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []

@@ -136,7 +136,7 @@ def test_a_few_tasks_are_found_among_many_that_have_expired(
 
 @pytest.mark.parametrize("newest_first", [True, False])
 @pytest.mark.parametrize("listed_before", [1, 40])
-def test_a_compaction_amid_a_list_of_the_expired_neither_doubles_nor_loses_a_task(
+def test_a_compaction_during_a_list_of_the_expired_neither_doubles_nor_loses_a_task(
     store: logstore.Store,
     clock: Clock,
     newest_first: bool,

@@ -1,4 +1,4 @@
-"""The thread that flushes, compacts and recovers when nobody else does."""
+"""The thread that flushes, compacts and recovers when no other thread does."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def test_a_wait_that_finds_no_memory_does_not_end_the_thread(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else progress would not be flushed any more, and nobody would know."""
+    """Else progress would silently not be flushed any more."""
     failed, flushed = threading.Event(), threading.Event()
     real_wait, real_sync = Signal.wait, durability.sync_data
 
@@ -65,7 +65,7 @@ def header() -> Iterator[SharedHeader]:
         ("log_failed", (1, 2, 3, 4, 5), 5),
     ],
 )
-def test_a_write_that_is_under_way_is_left_alone_and_one_that_stands_still_recovered(
+def test_a_write_that_is_under_way_is_left_alone_and_one_that_makes_no_progress_recovered(
     header: SharedHeader,
     field: str,
     states: tuple[int, ...],
@@ -108,7 +108,7 @@ def test_a_write_that_is_under_way_is_left_alone_and_one_that_stands_still_recov
 
 
 class Tidied:
-    """Stands for an engine from which something has to be taken away in steps."""
+    """Takes the place of an engine from which something has to be taken away in steps."""
 
     def __init__(self, header: SharedHeader, steps: int) -> None:
         self.left = steps

@@ -1,4 +1,4 @@
-"""Waiting and watching across processes and compactions: nothing lost, nothing told twice."""
+"""Waiting and watching across processes and compactions: nothing lost, nothing reported twice."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_waiter_uses_no_processor_time(store: logstore.Store) -> None:
 
 
 @pytest.mark.parametrize("compact_at", [1 << 14, 1 << 20], ids=["many compactions", "few"])
-def test_every_result_of_three_processes_is_told_once_and_in_order(
+def test_every_result_of_three_processes_is_reported_once_and_in_order(
     open_store: Stores, start_peer: Callable[..., Peer], compact_at: int
 ) -> None:
     count = 300
@@ -108,7 +108,7 @@ def test_every_result_of_three_processes_is_told_once_and_in_order(
         peer.run("store.close()")
 
 
-def test_deletions_are_told_across_a_compaction_that_nobody_saw(
+def test_deletions_are_reported_across_a_compaction_that_no_watch_saw(
     open_store: Stores, start_peer: Callable[..., Peer]
 ) -> None:
     store = open_store()
@@ -127,7 +127,7 @@ def test_deletions_are_told_across_a_compaction_that_nobody_saw(
     peer.run("store.close()")
 
 
-def test_progress_that_comes_faster_than_it_is_taken_is_told_with_its_newest(
+def test_progress_that_comes_faster_than_it_is_taken_is_reported_with_its_newest(
     store: logstore.Store,
 ) -> None:
     with store.watch() as watch:
@@ -150,7 +150,7 @@ def test_two_watches_that_begin_at_different_times_each_see_what_came_after(
         assert [event.task_id for event in take(first, "end")] == ["a", "end"]
 
 
-def test_a_watch_that_begins_anew_after_a_pause_tells_nothing_of_the_pause(
+def test_a_watch_that_begins_again_after_a_pause_reports_nothing_of_the_pause(
     store: logstore.Store,
 ) -> None:
     with store.watch():
@@ -220,7 +220,7 @@ def test_a_waiter_in_a_store_read_at_rest_meets_its_time_out(path: Path) -> None
             assert list(watch) == []
 
 
-def test_subscriptions_and_how_far_they_are_told_are_touched_under_the_lock_only(
+def test_subscriptions_and_their_position_are_touched_under_the_lock_only(
     store: logstore.Store,
 ) -> None:
     notifier = store._handle._lease.notifier

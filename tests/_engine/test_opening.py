@@ -92,7 +92,7 @@ def test_a_killed_process_takes_no_acked_write_with_it(
     assert store.stats().recovered_frames == (101 if last else 0)
 
 
-def test_a_store_opened_anew_begins_a_new_epoch_and_is_not_clean(open_store: Stores) -> None:
+def test_a_store_opened_again_begins_a_new_epoch_and_is_not_clean(open_store: Stores) -> None:
     store = open_store()
     epoch = store.stats().epoch
     assert not live(store).table.read_meta().clean
@@ -361,7 +361,7 @@ def test_a_log_damaged_beside_a_live_process_is_refused_to_those_who_join(
     peer.run("store.close()")
 
 
-def test_a_log_replaced_while_it_is_opened_is_opened_anew(
+def test_a_log_replaced_while_it_is_opened_is_opened_again(
     path: Path, start_peer: Callable[..., Peer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     peer = start_peer(path)

@@ -24,7 +24,7 @@ def test_a_later_result_replaces_an_earlier_one() -> None:
     assert overlay.state == 1 << 32 | 5000
 
 
-def test_progress_stands_beside_a_result() -> None:
+def test_progress_is_kept_beside_a_result() -> None:
     overlay = Overlay(1)
     overlay.apply([(b"a", entry(RESULT)), (b"a", entry(PROGRESS))], 5000)
     assert overlay.results[b"a"].kind == RESULT

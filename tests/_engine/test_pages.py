@@ -290,7 +290,7 @@ def test_copies_beside_a_writer_that_never_rests_are_whole_or_void(
 
 @pytest.fixture
 def at_rest(tmp_path: Path) -> Path:
-    """A file that nobody has open, with a list of free pages, overflow pages and branches."""
+    """A file that is not open, with a list of free pages, overflow pages and branches."""
     rng = random.Random(6)
     with opened(tmp_path / "source") as source:
         source.put(values(rng, 400, 1500))

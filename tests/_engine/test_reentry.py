@@ -1,4 +1,4 @@
-"""Calls of a store amid a call of the same thread: of a signal handler, of a finalizer."""
+"""Calls of a store within a call of the same thread: of a signal handler, of a finalizer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from logstore._engine.writerlock import WriterLock
 
 @pytest.mark.parametrize("verb", ["set_result", "compact"])
 @pytest.mark.parametrize("at", ["flush", "publication", "compaction", "lock"])
-def test_a_handler_that_writes_amid_a_write_is_refused_and_nothing_is_lost(
+def test_a_handler_that_writes_during_a_write_is_refused_and_nothing_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str, verb: str
 ) -> None:
     """It would give back the locks of the write that it interrupts, and that one what it wrote."""

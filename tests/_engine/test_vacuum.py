@@ -240,7 +240,7 @@ VICTIMS = {
 
 
 @pytest.mark.parametrize("when", VICTIMS)
-@pytest.mark.parametrize("survivor", [True, False], ids=["a peer lives", "nobody lives"])
+@pytest.mark.parametrize("survivor", [True, False], ids=["a peer lives", "no peer lives"])
 def test_a_vacuum_that_dies_at_any_point_loses_nothing(
     path: Path, start_peer: Callable[..., Peer], open_store: Stores, when: str, survivor: bool
 ) -> None:

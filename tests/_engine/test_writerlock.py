@@ -163,7 +163,7 @@ def test_who_has_not_held_the_lock_last_does_not_stand_back(
     header: SharedHeader, logs: tuple[Log, Log], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def wait(*_: object) -> None:
-        raise AssertionError("it stands back")
+        raise AssertionError("it goes back")
 
     header.wanted.value = 7
     monkeypatch.setattr(header.wanted, "wait", wait)

@@ -1,4 +1,4 @@
-"""A signal handler that raises, as Ctrl-C does, in the midst of a write: no lock stays behind."""
+"""A signal handler that raises, as Ctrl-C does, in the middle of a write: no lock is left."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ def attempt(victims: Victims, name: str, action: int, nth: int, *, with_peer: bo
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_survived_by_nobody(victims: Victims, name: str) -> None:
+def test_survived_without_a_peer(victims: Victims, name: str) -> None:
     killed_at_each_step(victims, name, with_peer=False, sample=60)
 
 

@@ -26,7 +26,7 @@ def hammer(worker: int, workers: int, *, prefix: str = "k", **spec: Any) -> list
 
 
 def take_all(allowed: Allowed, outcomes: list[Outcome], ends: set[int]) -> None:
-    """Nobody has seen anything wrong, and what they tell counts."""
+    """No process has seen anything wrong; take in what their journals say."""
     for outcome in outcomes:
         assert outcome.status in ends, outcome.journal[-5:]
         assert outcome.errors == []
@@ -109,7 +109,7 @@ def test_four_processes_do_everything_for_a_minute(victims: Victims) -> None:
 
 
 def test_opening_and_closing_in_a_loop(victims: Victims) -> None:
-    """The last one out tidies up while others come in: nothing acked is lost, nobody is refused."""
+    """The last to close tidies up while others open: nothing acked is lost, no one is refused."""
     path = victims.new_path()
     started = [
         victims.start(path, [["cycle", {"rounds": 150, "prefix": f"p{n}"}]]) for n in range(3)
@@ -146,7 +146,7 @@ def test_killed_while_opening_and_closing(victims: Victims) -> None:
 
 
 def test_threads_that_use_a_store_while_it_is_closed(tmp_path: Path) -> None:
-    """Whoever comes too late is told so, by the error for it and no other."""
+    """A thread that comes too late gets the error for it, and no other."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     acked: list[str] = []

@@ -104,7 +104,7 @@ def test_one_vacuum_at_a_time(
 
 
 def test_readers_of_the_old_file_end_well(tmp_path: Path, start_peer: Callable[..., Any]) -> None:
-    """A reader in the midst of a long read keeps its snapshot; the next read has the new file."""
+    """A reader in the middle of a long read keeps its snapshot; the next read has the new file."""
     path = tmp_path / "app.db"
     with logstore.open(path) as store:
         for number in range(600):

@@ -23,7 +23,7 @@ from logstore.demo.verify import Verdict
 
 TIME_LIMIT_S = 250.0
 
-# Stands in for a worker that cannot start: ends every `taskiq` process, no other.
+# Takes the place of a worker that cannot start: ends every `taskiq` process, no other.
 NO_TASKIQ = """\
 import os, sys
 if "taskiq" in sys.orig_argv:

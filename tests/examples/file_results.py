@@ -25,7 +25,7 @@ async def main() -> None:
     task = await fibonacci.kicker().with_task_id("fibonacci-7").kiq(7)
     result = await task.wait_result(check_interval=0.01, timeout=30)
     print(f"fibonacci(7) is {result.return_value}")
-    print(f"it stands in {directory}/fibonacci-7.result.json")
+    print(f"it is in {directory}/fibonacci-7.result.json")
     await broker.shutdown()
 
 

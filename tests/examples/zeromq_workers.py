@@ -35,7 +35,7 @@ async def ask_until_answered(task_id: str, n: int) -> None:
         try:
             await task.wait_result(timeout=1)
         except TaskiqResultTimeoutError:
-            continue  # nobody had subscribed yet
+            continue  # there was no subscriber yet
         return
 
 

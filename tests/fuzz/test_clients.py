@@ -87,7 +87,7 @@ def test_what_may_be_there(found: State, least: int, acked: int) -> None:
         ({0: Task((1, 20))}, 3, 3),  # a deleted one came back
         ({0: Task((1, 20))}, 0, 0),  # an operation overtook another
         ({0: Task((0, 11))}, 1, 1),  # another value
-        ({**THERE, 5: Task((3, 1))}, 1, 1),  # something that nobody wrote
+        ({**THERE, 5: Task((3, 1))}, 1, 1),  # something that was never written
     ],
 )
 def test_what_must_not_be_there(found: State, least: int, acked: int) -> None:

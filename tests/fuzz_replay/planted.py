@@ -20,7 +20,7 @@ def seeds() -> Sequence[bytes]:
 
 
 def run(data: bytes) -> str:
-    """Fail if the fault's byte stands at the fault's place."""
+    """Fail if the fault's byte is at the fault's place."""
     fault = data[4:5] if data[4:5] in FAULTS else b""
     if data[:4] != b"GOOD" or len(data) < 5:
         return "refused"

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 RUN_S = 250
-# Module, what stands there, and what is put there.
+# Module, the text there, and what is put in its place.
 FAULTS: dict[str, list[tuple[str, str, str]]] = {
     "an old header is not wiped out": [
         ("header.py", "            self.words[index] = 0\n", "            pass\n"),

@@ -4,7 +4,7 @@ Rules: after each interrupted call another thread and another process write and 
 the main thread does nothing and the traceback is alive, as it is in a notebook; then the main
 thread does; then everything that the process holds must be as before.  What was acked is there at
 the end.  A world in which something has failed is abandoned.  Each campaign has a process of its
-own, forked, so that what hangs in one hangs nobody else.
+own, forked, so that what hangs in one hangs no other.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Scenario:
     here: bool = True  # whether this process has the store open all the time
     there: bool = True  # whether another process has
     waits: bool = False  # whether the others wait for results, too
-    watched: bool = False  # whether somebody always wants to be told of changes
+    watched: bool = False  # whether changes are always watched
     moments: bool = True  # whether threads that the call waits for are stopped, too
     first_self: bool = False  # whether ``after`` comes first every other time
     options: dict[str, Any] = field(default_factory=dict)
@@ -246,7 +246,7 @@ class _Campaign:
         return 0
 
     def _begin_again(self) -> None:
-        """Leave everything as it is; whoever hangs in it goes on hanging."""
+        """Leave everything as it is; threads that hang in it go on hanging."""
         world = self._world
         self._abandoned.append(world)  # so that nothing of it goes away later
         if world.there and world.peer.process.poll() is None:
@@ -279,7 +279,7 @@ class _Campaign:
         for one in asked:
             one()
         world.ask_self()
-        if error is not None:  # nobody can have a handle any longer that the call has made
+        if error is not None:  # no reference to a handle that the call made is left
             error.__traceback__ = error.__context__ = error.__cause__ = None
             gc.collect()
         if not (scenario.first_self and turn):

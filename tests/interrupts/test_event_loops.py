@@ -5,7 +5,7 @@ again; the same loop, another loop and a thread write, read and wait in time; no
 no subscription is left; the store closes, and leaves one file.
 
 Left out are the places inside of asyncio itself: a handler that raises in ``call_soon`` while a
-future schedules the wake-up of its task has that task sleep for ever, whosever future it is.
+future schedules the wake-up of its task lets that task sleep for ever, whichever future it is.
 """
 
 from __future__ import annotations
@@ -142,7 +142,9 @@ class World:
     def assert_clean(self) -> None:
         """Nothing is left of a call."""
         assert self.loop.until(lambda: not extra_threads()), extra_threads()
-        assert self.loop.until(lambda: not inside.subscriptions(self.store)), "told"
+        assert self.loop.until(lambda: not inside.subscriptions(self.store)), (
+            "subscriptions are left"
+        )
         assert not inside.waiters_in(self.store)
 
     def close(self) -> None:

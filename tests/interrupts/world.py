@@ -1,8 +1,8 @@
 """A store with a thread and a process beside the main thread that use it as well.
 
-Rules: whoever is asked writes and reads at once, in the log and in the table, and must find
-everything that has been acked.  What an interrupted call was to write may be there or not until
-somebody has written behind it; from then on it stays.
+Rules: each of them writes and reads at once when it is asked, in the log and in the table, and must
+find everything that has been acked.  What an interrupted call was to write may be there or not
+until there has been another write; from then on it stays.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class World:
                 seen = store.get_result(other)
                 assert seen == value, (other, seen, value)
             if self.waits:
-                assert not store.wait_ready("written by nobody", timeout_s=0.001)
+                assert not store.wait_ready("never written", timeout_s=0.001)
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[logstore.Store]:
@@ -190,7 +190,7 @@ class World:
             assert self.files() == ["app.db"], self.files()
 
     def close(self) -> None:
-        """End it all, in good order: everything acked is there."""
+        """Close everything: what was acked is there."""
         if self.here:
             report = self.store.check()
             assert report.ok, report.problems

@@ -1,8 +1,8 @@
-"""What an interrupted call may leave behind, and those that would suffer from it.
+"""What an interrupted call may leave behind, and the threads and processes that would suffer.
 
 Rules: everything is seen from outside: descriptors, mappings, threads and locks as the kernel
-lists them, objects as the garbage collector does.  Whoever asks another thread or process gets an
-answer within DEADLINE_S, or an AssertionError.
+lists them, objects as the garbage collector does.  What another thread or process is
+asked is answered within DEADLINE_S, or is an AssertionError.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NOT_HELD = (tuple, BaseException, ctypes.Structure)  # values
 
 
 def until(condition: Callable[[], bool], deadline_s: float = DEADLINE_S) -> bool:
-    """Wait for a condition; whether it came true."""
+    """Wait for a condition; return whether it came true."""
     end = time.monotonic() + deadline_s
     while not condition():
         if time.monotonic() > end:
@@ -130,7 +130,7 @@ def sleeps(thread: threading.Thread) -> bool:
 
 
 class OtherThread:
-    """A thread that does what it is given."""
+    """A thread that runs the jobs that it is given."""
 
     def __init__(self) -> None:
         self._jobs: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()

@@ -78,7 +78,7 @@ class Peer:
         self.run(f"store = logstore.open({str(path)!r}{words})")
 
     def stop(self) -> None:
-        """Stop it where it stands, until :meth:`resume`."""
+        """Stop it where it is, until :meth:`resume`."""
         os.kill(self.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
 
@@ -105,7 +105,7 @@ class Peer:
                 stream.close()
 
     def close(self) -> int:
-        """End it in good order; its exit status."""
+        """End it by the end of its input; return its exit status."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.close()

@@ -1,4 +1,4 @@
-"""Does to a store what its first argument names, and tells each ack on standard output.
+"""Does to a store what its first argument names, and writes each ack to standard output.
 
 To be run under strace: the acks are single writes, so their place among the store's own calls
 shows what had reached the disk before.
@@ -18,7 +18,7 @@ STEADY = 500
 
 
 def ack(what: str) -> None:
-    """Tell what has been acked."""
+    """Write what has been acked."""
     os.write(1, f"ack {what}\n".encode())
 
 

@@ -45,7 +45,7 @@ class Journal:
 
 
 def as_value(spec: Any) -> Any:
-    """The value that a step's specification means: a number stands for that many bytes."""
+    """The value that a step's specification means: a number means that many bytes."""
     return b"\x5a" * spec["bytes"] if isinstance(spec, dict) else spec
 
 
@@ -144,7 +144,7 @@ class Steps:
         self.store: logstore.Store | None = None
 
     def run(self, steps: list[list[Any]]) -> None:
-        """Do them in order; an error of the store's own is told, and the next step is tried."""
+        """Do them in order, also after an error of the store's own, which goes to the journal."""
         for step in steps:
             self._count += 1
             self._journal.tell("begin", self._count, step)

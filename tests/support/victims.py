@@ -180,7 +180,7 @@ class Allowed:
         self.progress: dict[str, list[Any]] = {}
 
     def take(self, journal: list[list[Any]]) -> None:
-        """Take in what a journal tells."""
+        """Take in what a journal says."""
         acked = {line[1]: line[2] for line in journal if line[0] == "ack"}
         for line in journal:
             if line[0] == "begin":
@@ -245,7 +245,7 @@ def result_of(store: logstore.Store, key: str) -> Any:
 
 
 def verify(path: str, allowed: Allowed, peer: logstore.Store | None = None) -> None:
-    """What is allowed is there, for a live peer, for who opens next, and after a further write."""
+    """A live peer and the next process find what is allowed, also after a further write."""
     if peer is not None:
         allowed.observe(peer, decided=False)
         peer.set_result("peer's own", 1)

@@ -224,7 +224,7 @@ def simulate(
                     None,
                 )
             )
-            continue  # it never happened, and nobody knows
+            continue  # it never happened, and no read shows it
         result: object = None
         argument: object = None
         held: object = store.get(key, MISSING)
