@@ -31,6 +31,7 @@ from tests.support import boundary, fileformat
 from tests.support.fileformat import FIRST_OFFSET, Frame, frames_in, log_of, meta_of
 from tests.support.forked import run_in_fork
 from tests.support.inside import in_one_group
+from tests.support.stores import names_in
 
 if TYPE_CHECKING:
     from tests.support.peers import Peer
@@ -43,10 +44,6 @@ def fill(path: Path, count: int = 20) -> None:
     with logstore.open(path) as store:
         for i in range(count):
             store.set_result(f"task-{i}", {"n": i, "text": "x" * 100})
-
-
-def names_in(directory: Path) -> list[str]:
-    return sorted(entry.name for entry in directory.iterdir())
 
 
 def expect_refused(path: Path, kind: type[Exception], match: str) -> None:

@@ -163,12 +163,10 @@ def test_g1_a_takeover_syncs_the_name_that_a_dead_vacuum_left(
         store = logstore.open(path, sync_interval_s=1e6)
     elif who == "a joiner":
         start_peer(path, sync_interval_s=1e6)
-    victim.begin(
+    victim.die(
         "os.fsync = lambda fd: boundary.is_directory(fd) and os.kill(os.getpid(), 9)\n"
         "store.vacuum()"
     )
-    with pytest.raises(EOFError):
-        victim.end()
     synced: list[str] = []
     real = os.fsync
 
@@ -345,12 +343,8 @@ def test_g5_nothing_behind_a_dead_writers_frames_comes_to_life(
     """The next frame is as long as the first unacked one: the second would stand right behind."""
     store.set_result("whole", 1)
     peer = start_peer(store.path)
-    peer.begin(
-        "os.fdatasync = lambda fd: os.kill(os.getpid(), 9)\n"
-        "inside.in_one_group(store, ('result', 'd1', 'dead'), ('result', 'd2', 'dead'))"
-    )
-    with pytest.raises(EOFError):
-        peer.end()
+    dead = "inside.in_one_group(store, ('result', 'd1', 'dead'), ('result', 'd2', 'dead'))"
+    peer.die(dead, at="os.fdatasync")
     store.set_result("n1", "live")
     assert [store.status(key) for key in ("d1", "d2")] == ["unknown", "unknown"]
     with logstore.open(crash_copy(store)) as recovered:
@@ -639,9 +633,7 @@ def test_g9_what_a_dead_peer_left_goes_too(
     store = logstore.open(path)
     store.set_result("a", 1)
     peer = start_peer(path)
-    peer.begin("os.fsync = lambda fd: os.kill(os.getpid(), 9)\n" + code)
-    with pytest.raises(EOFError):
-        peer.end()
+    peer.die(code, at="os.fsync")
     assert os.path.exists(f"{path}{death}")
     assert store.get_result("a") == 1
     store.close()

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import logstore
+from tests.support.stores import names_in
 
 if TYPE_CHECKING:
     from tests.support.peers import Peer
@@ -49,10 +50,6 @@ def run_child(code: str, *arguments: object) -> list[str]:
     )
     assert child.returncode == 0, child.stdout + child.stderr
     return child.stdout.splitlines()
-
-
-def names_in(directory: Path) -> list[str]:
-    return sorted(os.listdir(directory))
 
 
 # -- address space ---------------------------------------------------------------------------

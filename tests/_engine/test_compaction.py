@@ -466,12 +466,7 @@ def test_a_compaction_that_dies_before_its_commit_loses_nothing(
 ) -> None:
     peer = start_peer(path)
     peer.run("store.set_result('a', 1)")
-    peer.run(
-        "from logstore._engine.table import Table\n"
-        "Table.write_meta = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    with pytest.raises(EOFError):
-        peer.run("store.compact()")
+    peer.die("store.compact()", at="logstore._engine.table.Table.write_meta")
     store = open_store(path)
     assert store.get_result("a") == 1
     assert store.stats().recovered_frames == 1
@@ -483,12 +478,7 @@ def test_a_compaction_that_dies_after_its_commit_loses_nothing_and_a_peer_goes_o
     store = open_store(path)
     peer = start_peer(path)
     peer.run("store.set_result('a', 1)")
-    peer.run(
-        "from logstore._engine.engine import Engine\n"
-        "Engine.begin_epoch = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    with pytest.raises(EOFError):
-        peer.run("store.compact()")
+    peer.die("store.compact()", at="logstore._engine.engine.Engine.begin_epoch")
     assert store.get_result("a") == 1
     store.set_result("a", 2)
     assert store.stats().recoveries == 1
@@ -501,12 +491,7 @@ def test_an_append_that_dies_unpublished_never_comes_back(
     store = open_store(path)
     peer = start_peer(path)
     peer.run("store.set_result('acked', 1)")
-    peer.run(
-        "from logstore._engine.log import Log\n"
-        "Log.sync = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    with pytest.raises(EOFError):
-        peer.run("store.set_result('lost', 1)")
+    peer.die("store.set_result('lost', 1)", at="logstore._engine.log.Log.sync")
     assert store.status("lost") == "unknown"
     store.set_result("after", 1)
     assert store.stats().recoveries == 1

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 import logstore
-from logstore._engine import locks, maintenance
+from logstore._engine import locks
 from logstore._engine.table import Table
-from tests.support.inside import live
+from tests.support.inside import files_looked_at_every, live
 
 if TYPE_CHECKING:
     from tests.support.peers import Peer
@@ -26,10 +26,10 @@ STILL = f"inside.files_looked_at_every({NEVER_S}).start()"
 
 
 @pytest.fixture(autouse=True)
-def unwatched(monkeypatch: pytest.MonkeyPatch) -> None:
+def unwatched() -> Iterator[None]:
     """The maintenance thread of this process does not look."""
-    monkeypatch.setattr(maintenance, "FILES_S", NEVER_S)
-    monkeypatch.setattr(maintenance, "IDLE_S", NEVER_S)
+    with files_looked_at_every(NEVER_S):
+        yield
 
 
 @pytest.fixture
@@ -316,12 +316,7 @@ def test_a_reader_does_not_take_over_a_table_that_is_not_published(
     with quietly(path) as store:
         engine = live(store)
         peer.run("store.vacuum()")
-        peer.run(
-            "from logstore._engine import durability, locks\n"
-            "durability.sync_directory = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
-        )
-        with pytest.raises(EOFError):
-            peer.run("store.vacuum()")
+        peer.die("store.vacuum()", at="logstore._engine.durability.sync_directory")
         table = engine.table
         engine._follow_table()
         assert (engine.incarnation, engine.table) == (1, table)

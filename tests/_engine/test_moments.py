@@ -244,12 +244,7 @@ def test_a_live_process_takes_over_the_table_of_a_dead_vacuum(
 ) -> None:
     store.set_result("a", 1)
     peer = start_peer(store.path)
-    peer.begin(
-        "from logstore._engine import durability, locks\n"
-        "durability.sync_directory = lambda path: os.kill(os.getpid(), 9)\nstore.vacuum()"
-    )
-    with pytest.raises(EOFError):
-        peer.end()
+    peer.die("store.vacuum()", at="logstore._engine.durability.sync_directory")
     store.set_result("b", 2)
     assert [store.get_result(key) for key in "ab"] == [1, 2]
     assert store.stats().incarnation == 2
@@ -262,12 +257,7 @@ def test_a_read_behind_two_vacuums_of_which_the_second_died_goes_over_to_its_tab
     store.set_result("a", 1)
     peer = start_peer(store.path)
     peer.run("store.vacuum()")
-    peer.begin(
-        "from logstore._engine import durability, locks\n"
-        "durability.sync_directory = lambda path: os.kill(os.getpid(), 9)\nstore.vacuum()"
-    )
-    with pytest.raises(EOFError):
-        peer.end()
+    peer.die("store.vacuum()", at="logstore._engine.durability.sync_directory")
     assert store.get_result("a") == 1
     assert store.stats().incarnation == 3
 

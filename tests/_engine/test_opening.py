@@ -21,16 +21,13 @@ from logstore._engine.log import Log
 from logstore._engine.table import Table
 from tests.support.boundary import A_WRITE_WHOSE_FLUSH_FAILS
 from tests.support.inside import live
+from tests.support.stores import names_in
 
 if TYPE_CHECKING:
     from tests.support.peers import Peer
     from tests.support.stores import Stores
 
 CrashCopy = Callable[[logstore.Store], Path]
-
-
-def names_in(directory: Path) -> list[str]:
-    return sorted(os.listdir(directory))
 
 
 def test_the_last_of_several_processes_to_close_leaves_one_file(
@@ -144,34 +141,21 @@ def test_a_recovery_that_dies_is_done_again(
     crashed = crash_copy(store)
     for number in range(opens):
         peer = start_peer()
-        victim = ("Table.write_meta", "SharedHeader.end_rebuild", "Log.unlock")[number]
-        peer.run(
-            "from logstore._engine.table import Table\n"
-            "from logstore._engine.header import SharedHeader\n"
-            "from logstore._engine.log import Log\n"
-            f"{victim} = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
-        )
-        with pytest.raises(EOFError):
-            peer.run(f"logstore.open({str(crashed)!r})")
+        victim = ("table.Table.write_meta", "header.SharedHeader.end_rebuild", "log.Log.unlock")
+        peer.die(f"logstore.open({str(crashed)!r})", at=f"logstore._engine.{victim[number]}")
     with logstore.open(crashed) as opened:
         assert opened.get_result("a") == 1
         assert opened.check().ok
     assert names_in(crashed.parent) == ["app.db"]
 
 
-@pytest.mark.parametrize("victim", ["Table.create", "Log.create", "SharedHeader.end_rebuild"])
+@pytest.mark.parametrize(
+    "victim", ["table.Table.create", "log.Log.create", "header.SharedHeader.end_rebuild"]
+)
 def test_a_creation_that_dies_leaves_nothing_that_hinders(
     path: Path, start_peer: Callable[..., Peer], victim: str
 ) -> None:
-    peer = start_peer()
-    peer.run(
-        "from logstore._engine.table import Table\n"
-        "from logstore._engine.header import SharedHeader\n"
-        "from logstore._engine.log import Log\n"
-        f"{victim} = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    with pytest.raises(EOFError):
-        peer.run(f"logstore.open({str(path)!r})")
+    start_peer().die(f"logstore.open({str(path)!r})", at=f"logstore._engine.{victim}")
     with logstore.open(path) as store:
         store.set_result("a", 1)
     assert names_in(path.parent) == ["app.db"]

@@ -381,12 +381,7 @@ def test_compactions_go_on_when_the_vacuum_that_put_them_off_has_died(
 ) -> None:
     store = open_store(compact_at=1 << 14)
     peer = start_peer(store.path)
-    peer.run(
-        "from logstore._engine.table import Table\n"
-        "Table.copy_to = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    with pytest.raises(EOFError):
-        peer.run("store.vacuum()")
+    peer.die("store.vacuum()", at="logstore._engine.table.Table.copy_to")
     before = store.stats().compactions
     for i in range(30):
         store.set_result(f"task-{i}", bytes(1000))
@@ -405,12 +400,7 @@ def test_whoever_closes_behind_a_dead_vacuum_goes_over_to_its_file(
     peer = start_peer(path)
     with logstore.open(path, sync_interval_s=1e6) as store:
         store.set_result("a", 1)
-        peer.run(
-            "from logstore._engine import durability\n"
-            "durability.sync_directory = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
-        )
-        with pytest.raises(EOFError):
-            peer.run("store.vacuum()")
+        peer.die("store.vacuum()", at="logstore._engine.durability.sync_directory")
         assert not live(store).table.readonly
     with logstore.open(path) as store:
         assert store.get_result("a") == 1
@@ -423,12 +413,7 @@ def test_whoever_takes_over_a_vacuums_rename_forces_it_to_the_disk_before_it_wri
     vacuumer = start_peer(path)
     vacuumer.run("store.set_result('a', 1)")
     holder = None if taker == "one alone" else start_peer(path)
-    vacuumer.run(
-        "from logstore._engine import durability, files\n"
-        "durability.sync_directory = lambda *_: os.kill(os.getpid(), signal.SIGKILL)"
-    )
-    with pytest.raises(EOFError):
-        vacuumer.run("store.vacuum()")
+    vacuumer.die("store.vacuum()", at="logstore._engine.durability.sync_directory")
     process = holder if holder is not None and taker == "a live process" else start_peer()
     process.run(
         "from logstore._engine import durability, files\n"

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import stat
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import lmdb
 import pytest
@@ -35,6 +37,15 @@ def path_of(fd: int) -> str:
 def is_directory(fd: int) -> bool:
     """Return whether a directory is open."""
     return stat.S_ISDIR(os.fstat(fd).st_mode)
+
+
+def die_at(name: str) -> None:
+    """Kill this process where it calls a function, given by its whole name."""
+
+    def die(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    mock.patch(name, die).start()
 
 
 def fail_next(name: str, code: int = errno.EIO) -> None:

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -76,6 +78,13 @@ class Peer:
         """Open a store there, under the name ``store``."""
         words = "".join(f", {name}={value!r}" for name, value in options.items())
         self.run(f"store = logstore.open({str(path)!r}{words})")
+
+    def die(self, code: str, *, at: str | None = None) -> None:
+        """Let it run some code in which it dies, where it calls the function ``at``."""
+        if at is not None:
+            self.run(f"boundary.die_at({at!r})")
+        with pytest.raises(EOFError):
+            self.run(code)
 
     def stop(self) -> None:
         """Stop it where it is, until :meth:`resume`."""

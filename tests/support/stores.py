@@ -69,6 +69,11 @@ class Stores:
                 continue
 
 
+def names_in(directory: Path) -> list[str]:
+    """Return the names of the files in a directory, sorted."""
+    return sorted(os.listdir(directory))
+
+
 def files_of(path: str) -> list[str]:
     """The names of a store's file and of the files beside it that belong to it."""
     directory, name = os.path.split(path)
