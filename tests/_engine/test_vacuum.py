@@ -8,12 +8,11 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import pytest
 
 import logstore
-from logstore import TaskProgress
 from logstore._engine import copying, files, vacuum
 from logstore._engine.engine import HOLD_NS
 from logstore._engine.table import Table
@@ -22,35 +21,8 @@ from tests.support.forked import run_in_fork
 from tests.support.inside import live
 
 if TYPE_CHECKING:
-    from tests.support.peers import Peer, PeerError
+    from tests.support.peers import Peer
     from tests.support.stores import Stores
-
-
-def test_what_is_written_while_a_vacuum_copies_is_in_the_new_file(
-    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store.set_result("kept", 1)
-    store.set_result("changed", 1)
-    store.set_result("deleted", 1)
-    store.set_progress("cleared", TaskProgress())
-
-    def write() -> None:
-        for i in range(300):
-            store.set_result(f"task-{i}", i)
-        store.set_result("changed", 2)
-        store.delete_result("deleted")
-        store.delete_result("cleared")
-        store.set_progress("running", TaskProgress(0.5))
-
-    when_copied(monkeypatch, write)
-    store.vacuum()
-    assert store.get_result("kept") == 1
-    assert store.get_result("changed") == 2
-    assert store.status("deleted") == "deleted"
-    assert store.status("cleared") == "unknown"
-    assert store.status("running") == "running"
-    assert [store.get_result(f"task-{i}") for i in range(300)] == list(range(300))
-    assert store.check().ok
 
 
 def test_compactions_are_put_off_while_a_vacuum_copies(
@@ -150,28 +122,6 @@ def test_a_reader_and_a_writer_follow_anothers_vacuum_at_once(
         for thread in threads:
             thread.join()
     assert errors == []
-    peer.run("store.close()")
-
-
-def test_a_second_vacuum_beside_one_that_copies_is_refused(
-    store: logstore.Store, start_peer: Callable[..., Peer], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    peer = start_peer(store.path)
-    refused: list[PeerError] = []
-
-    def again() -> None:
-        try:
-            peer.run("store.vacuum()")
-        except Exception as exc:
-            refused.append(cast("PeerError", exc))
-
-    when_copied(monkeypatch, again)
-    store.vacuum()
-    assert [(error.kind, "another vacuum is running" in str(error)) for error in refused] == [
-        ("StoreBusyError", True)
-    ]
-    peer.run("store.vacuum()")
-    assert store.stats().incarnation == 3
     peer.run("store.close()")
 
 
