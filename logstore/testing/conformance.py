@@ -13,7 +13,8 @@ Write a test file that subclasses :class:`BackendConformance`::
         async def make_backend(self, place):
             return MyResultBackend(directory=place)
 
-and run it with pytest. No plugin is needed; each case has its own event loop.
+and run it with pytest. The cases run in anyio's pytest plugin, which comes with taskiq; each has an
+event loop of its own.
 
 Rules:
 
@@ -21,9 +22,8 @@ Rules:
   empty for each case. Backends for the same ``place`` use the same storage; backends for different
   places share nothing.
 - ``known_differences`` lists known deviations of the backend, with reasons. A key is a capability
-  (see :data:`CAPABILITIES`), a test, or one case of a test. Every case of a key must fail and is
-  reported as an expected failure. A case of a key that passes is reported as a failure, so that the
-  list stays correct.
+  (see :data:`CAPABILITIES`), a test, or one case of a test. Every case of a key is a strict xfail:
+  it must fail, and one that passes is reported as a failure, so that the list stays correct.
 - ``not_run`` has the same keys, for cases that cannot be run, for example because their outcome is
   random. They are skipped.
 - A case fails after ``timeout_s``. Within a case, waiting for a task's result or progress is

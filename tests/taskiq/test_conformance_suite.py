@@ -21,6 +21,14 @@ class Forgetful(InmemoryResultBackend):
     async def is_result_ready(self, task_id):
         return True
 
+class Unstartable(InmemoryResultBackend):
+    async def startup(self):
+        raise OSError
+
+class Unstoppable(InmemoryResultBackend):
+    async def shutdown(self):
+        await asyncio.Event().wait()
+
 class Hanging(InmemoryResultBackend):
     async def get_result(self, task_id, with_logs=True):
         await asyncio.Event().wait()
@@ -54,6 +62,19 @@ def test_a_backend_that_does_not_conform_fails(pytester: pytest.Pytester) -> Non
 def test_a_known_difference_is_expected(pytester: pytest.Pytester, key: str) -> None:
     more = f"    known_differences = {{{key!r}: 'it forgets'}}\n"
     assert outcomes(pytester, "Forgetful", more, _READY) == {"xfailed": 1}
+
+
+def test_a_backend_that_does_not_start_may_be_a_known_difference(
+    pytester: pytest.Pytester,
+) -> None:
+    assert outcomes(pytester, "Unstartable", "", _READY) == {"failed": 1}
+    more = "    known_differences = {'missing': 'it does not start'}\n"
+    assert outcomes(pytester, "Unstartable", more, _READY) == {"xfailed": 1}
+
+
+def test_a_backend_that_does_not_stop_is_an_error(pytester: pytest.Pytester) -> None:
+    found = outcomes(pytester, "Unstoppable", "    timeout_s = 0.05\n", _READY)
+    assert found == {"passed": 1, "errors": 1}
 
 
 def test_a_known_difference_that_is_none_fails(pytester: pytest.Pytester) -> None:

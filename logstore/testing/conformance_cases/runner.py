@@ -1,19 +1,19 @@
 """How a case is run and compared with the known differences.
 
-Rules: a case is a coroutine method with a :class:`Kit` argument; :func:`case` makes a plain pytest
-test from it. Every case has its own event loop, its own place and a time limit. All backends that
-it opened are always shut down afterwards.
+Rules: a case is a coroutine method with an argument ``kit``; :func:`case` makes a test of it for
+anyio's pytest plugin.  Every case has its own event loop, its own place and a time limit.  All
+backends that it opened are always shut down afterwards.
 """
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import anyio
 import pytest
 from taskiq.abc.result_backend import AsyncResultBackend
 from taskiq.result import TaskiqResult
@@ -112,83 +112,54 @@ class ConformanceSuite:
             if wrong:
                 raise ValueError(f"{cls.__qualname__}.{listed} has unknown keys: {wrong}")
 
-    async def _run(self, method: Callable[..., Awaitable[None]], kit: Kit, **given: Any) -> None:
+    @pytest.fixture
+    def anyio_backend(self) -> str:
+        """Return the name of the only event loop that taskiq runs on."""
+        return "asyncio"
+
+    @pytest.fixture
+    async def kit(self, tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Kit]:
+        """Yield the tools of a case, unless it is not run; a known difference is a strict xfail."""
+        function = request.function
+        keys = (request.node.name, function.__name__, getattr(function, _CAPABILITY))
+        if reason := _reason(self.not_run, keys):
+            pytest.skip(reason)
+        if reason := _reason(self.known_differences, keys):
+            request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+        kit = Kit(self, tmp_path / "place")
+        kit.place.mkdir()
+        yield kit
         try:
-            async with _time_limit(self.timeout_s):
-                kit.backend = await kit.open()
-                await method(self, kit, **given)
+            with anyio.fail_after(self.timeout_s):
+                await kit.close_all()
         finally:
-            try:
-                await asyncio.wait_for(kit.close_all(), self.timeout_s)
-            finally:
-                await self.clean_up(kit.place)
+            await self.clean_up(kit.place)
 
 
 def case(
     capability: str, **parameter: Mapping[str, Any]
-) -> Callable[[Callable[..., Awaitable[None]]], Callable[..., None]]:
-    """Make a pytest test from a coroutine method; with ``name={id: value}``, one per value."""
+) -> Callable[[Callable[..., Awaitable[None]]], Callable[..., Awaitable[None]]]:
+    """Make a test from a coroutine method; with ``name={id: value}``, one for each value."""
     assert capability in CAPABILITIES, capability
 
-    def decorate(method: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    def decorate(method: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
         @functools.wraps(method)
-        def test(
-            self: ConformanceSuite, tmp_path: Path, request: pytest.FixtureRequest, **given: Any
-        ) -> None:
-            keys = (request.node.name, method.__name__, capability)
-            left_out = _reason(self.not_run, keys)
-            if left_out is not None:
-                pytest.skip(left_out)
-            reason = _reason(self.known_differences, keys)
-            place = tmp_path / "place"
-            place.mkdir()
-            try:
-                asyncio.run(self._run(method, Kit(self, place), **given))
-            except Exception as error:
-                if reason is None:
-                    raise
-                pytest.xfail(f"{reason} ({type(error).__name__})")
-            if reason is not None:
-                pytest.fail(f"this known difference passes; remove it from the list: {reason}")
+        async def test(self: ConformanceSuite, kit: Kit, **given: Any) -> None:
+            with anyio.fail_after(self.timeout_s):
+                kit.backend = await kit.open()
+                await method(self, kit, **given)
 
-        names = ["self", "tmp_path", "request", *parameter]
-        test.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
-        )
         setattr(test, _CAPABILITY, capability)
         setattr(test, _CASES, [case_id for cases in parameter.values() for case_id in cases])
         for name, cases in parameter.items():
             test = pytest.mark.parametrize(name, list(cases.values()), ids=list(cases))(test)
-        return test
+        return pytest.mark.anyio(test)  # type: ignore[no-any-return]
 
     return decorate
 
 
 def _reason(listed: Mapping[str, str], keys: tuple[str, ...]) -> str | None:
     return next((f"{key}: {listed[key]}" for key in keys if key in listed), None)
-
-
-class _time_limit:
-    """Cancel the block after a time and raise TimeoutError; ``asyncio.timeout`` for Python 3.10."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self.is_over = False
-
-    async def __aenter__(self) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-
-        def end() -> None:
-            self.is_over = True
-            task.cancel()
-
-        self.handle = asyncio.get_running_loop().call_later(self.seconds, end)
-
-    async def __aexit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        self.handle.cancel()
-        if self.is_over and isinstance(error, asyncio.CancelledError):
-            raise TimeoutError(f"not done within {self.seconds} s") from error
 
 
 def ok(value: Any = None, **fields: Any) -> TaskiqResult[Any]:
