@@ -20,11 +20,11 @@ The states of a store, and what leads from one to the next:
     writing 1    the process is killed, or an error leaves    as they were               interrupted
                  open what is on the disk
     idle         identity.py: another file was removed or     replaced 1 or 2,           replaced
-                 replaced; all data has been saved           state all ones
+                 replaced; all data has been saved            state all ones
     idle         closing.py: the last process has folded      ready 0                    void
 
-Each step is one of the holder of the writer lock.  So a process that gets the lock and finds
-``writing`` set knows that the holder before it is gone.  In any state a copy (copying.py) may put
+The holder of the writer lock makes each step but the first.  So a process that gets the lock and
+finds ``writing`` set knows that the holder before it is gone.  In any state a copy (copying.py) may put
 compactions off until a time of its own.
 
 Rules: only the holder of the writer lock changes the fields, except for the times of copies, and
