@@ -8,6 +8,7 @@ Stores of these fixtures do not compact when idle, so that a test decides what i
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +24,17 @@ from tests.support.stores import Clock, Stores
 def path(tmp_path: Path) -> Path:
     """Where the test's store is, or will be."""
     return tmp_path / "app.db"
+
+
+@pytest.fixture
+def shared_directory() -> Iterator[Path]:
+    """A directory that others can reach, which those of pytest are not."""
+    with tempfile.TemporaryDirectory(prefix="logstore-") as name:
+        directory = Path(name).resolve()
+        if not all(parent.stat().st_mode & 0o001 for parent in directory.parents):
+            pytest.skip("others cannot reach the directory for temporary files")
+        directory.chmod(0o755)
+        yield directory
 
 
 @pytest.fixture

@@ -15,9 +15,8 @@ import sqlite3
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,13 +30,12 @@ from tests.support import boundary, fileformat
 from tests.support.fileformat import FIRST_OFFSET, Frame, frames_in, log_of, meta_of
 from tests.support.forked import run_in_fork
 from tests.support.inside import in_one_group
+from tests.support.peers import CHILD_S, run_child
 from tests.support.stores import names_in
 
 if TYPE_CHECKING:
     from tests.support.peers import Peer
     from tests.support.stores import Stores
-
-CHILD_S = 250
 
 
 def fill(path: Path, count: int = 20) -> None:
@@ -202,14 +200,7 @@ def test_a_table_truncated_anywhere_is_refused_untouched_and_never_a_signal(path
     page_ends = list(range(size - 4096, 0, -4096 * 3))
     ragged = [end - 1 for end in page_ends[1:8]] + [end + 100 for end in page_ends[1:8]]
     sizes = sorted({*page_ends, *ragged, 8192, 8191, 4096, 152, 151, 20, 1, 0}, reverse=True)
-    child = subprocess.run(
-        [sys.executable, "-c", TRUNCATION, str(path), *map(str, sizes)],
-        capture_output=True,
-        text=True,
-        timeout=CHILD_S,
-    )
-    assert child.returncode == 0, child.stdout + child.stderr
-    outcomes = [line.split() for line in child.stdout.splitlines()]
+    outcomes = [line.split() for line in run_child(TRUNCATION, path, *sizes)]
     assert len(outcomes) == 2 * len(sizes)
     assert {kind for _, kind in outcomes} <= {"TruncatedFileError", "CorruptTableError"}
 
@@ -774,11 +765,12 @@ def test_a_shared_header_of_an_earlier_boot_is_not_believed(crashed: Path) -> No
 
 # -- permissions -----------------------------------------------------------------------------
 
-NOBODY = """
+OPEN = """
 import os, sys
 import logstore
-os.setgroups([]); os.setgid(65534); os.setuid(65534)
-path, mode = sys.argv[1:3]
+path, mode, user = sys.argv[1:4]
+if user:
+    os.setgroups([]); os.setgid(int(user)); os.setuid(int(user))
 try:
     with logstore.open(path, mode=mode) as store:
         print("value", store.get_result("task-0")["n"])
@@ -791,30 +783,8 @@ except logstore.LogstoreError as exc:
 def as_nobody() -> Callable[[Path, str], str]:
     """Opens a store as a user who owns nothing; what it says."""
     if os.getuid() != 0:
-        pytest.skip("only root can become somebody else")
-
-    def run(path: Path, mode: str) -> str:
-        child = subprocess.run(
-            [sys.executable, "-c", NOBODY, str(path), mode],
-            capture_output=True,
-            text=True,
-            timeout=CHILD_S,
-        )
-        assert child.returncode == 0, child.stderr
-        return child.stdout.strip()
-
-    return run
-
-
-@pytest.fixture
-def shared_directory() -> Iterator[Path]:
-    """A directory that others can reach, which those of pytest are not."""
-    with tempfile.TemporaryDirectory(prefix="logstore-") as name:
-        directory = Path(name).resolve()
-        if not all(parent.stat().st_mode & 0o001 for parent in directory.parents):
-            pytest.skip("others cannot reach the directory for temporary files")
-        directory.chmod(0o755)
-        yield directory
+        pytest.skip("only root can become another user")
+    return lambda path, mode: run_child(OPEN, path, mode, 65534)[0]
 
 
 @pytest.mark.parametrize("mode", ["rw", "r"])
@@ -882,17 +852,7 @@ READ_ONLY_MOUNT = """
 set -e
 mount --bind "$1" "$1"
 mount -o remount,ro,bind "$1"
-exec "$2" -c "$3" "$1/app.db" "$4"
-"""
-OPEN = """
-import sys
-import logstore
-path, mode = sys.argv[1:3]
-try:
-    with logstore.open(path, mode=mode) as store:
-        print("value", store.get_result("task-0")["n"])
-except logstore.LogstoreError as exc:
-    print(type(exc).__name__, exc)
+exec "$2" -c "$3" "$1/app.db" "$4" ""
 """
 
 

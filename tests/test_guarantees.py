@@ -28,7 +28,7 @@ import logstore
 from tests.support import boundary, fileformat
 from tests.support.bystanders import sleeps, until
 from tests.support.fileformat import frames_in, meta_of
-from tests.support.peers import ROOT
+from tests.support.peers import ROOT, run_child
 
 STEADY = 500
 
@@ -700,4 +700,4 @@ def test_g10_using_a_store_imports_no_pickle(tmp_path: Path) -> None:
         "    store.get_result('a')\n"
         "assert not {'pickle', '_pickle', 'marshal_', 'shelve'} & set(sys.modules)\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    run_child(code)

@@ -8,10 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,13 +15,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 import logstore
+from tests.support.peers import run_child
 from tests.support.stores import names_in
 
 if TYPE_CHECKING:
     from tests.support.peers import Peer
     from tests.support.stores import Stores
-
-CHILD_S = 250
 
 # Limits the address space to what is in use, and more by so many bytes.
 LIMIT_ADDRESSES = """
@@ -39,17 +34,6 @@ def limit_addresses(more):
 def no_limit():
     resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
 """
-
-
-def run_child(code: str, *arguments: object) -> list[str]:
-    child = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=CHILD_S,
-    )
-    assert child.returncode == 0, child.stdout + child.stderr
-    return child.stdout.splitlines()
 
 
 # -- address space ---------------------------------------------------------------------------
@@ -323,21 +307,16 @@ for mode in ("rw", "r"):
 """
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 @pytest.mark.parametrize("mode", [0o700, 0o733])
-def test_a_directory_that_may_not_be_looked_into_is_not_said_to_be_missing(mode: int) -> None:
+def test_a_directory_that_may_not_be_looked_into_is_not_said_to_be_missing(
+    shared_directory: Path, mode: int
+) -> None:
     """The second lets files be made, but not put on the disk for sure."""
-    if os.getuid() != 0:
-        pytest.skip("only root can become somebody else")
-    directory = Path(tempfile.mkdtemp(prefix="logstore-")).resolve()
-    if not all(parent.stat().st_mode & 0o001 for parent in directory.parents):
-        pytest.skip("others cannot reach the directory for temporary files")
-    try:
-        directory.chmod(mode)
-        inside = directory if mode == 0o733 else directory / "inside"
-        inside.mkdir(exist_ok=True)
-        lines = run_child(NOBODY, inside / "app.db")
-        assert lines[0].startswith("StorePermissionError")
-        assert lines[1].startswith("StorePermissionError" if mode == 0o700 else "OpenError")
-        assert names_in(inside) == []
-    finally:
-        shutil.rmtree(directory)
+    shared_directory.chmod(mode)
+    inside = shared_directory if mode == 0o733 else shared_directory / "inside"
+    inside.mkdir(exist_ok=True)
+    lines = run_child(NOBODY, inside / "app.db")
+    assert lines[0].startswith("StorePermissionError")
+    assert lines[1].startswith("StorePermissionError" if mode == 0o700 else "OpenError")
+    assert names_in(inside) == []

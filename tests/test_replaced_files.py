@@ -9,8 +9,6 @@ import errno
 import os
 import shutil
 import stat
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +20,7 @@ import pytest
 import logstore
 from tests.support import boundary
 from tests.support.inside import files_looked_at_every
+from tests.support.peers import run_child
 
 if TYPE_CHECKING:
     from tests.support.peers import Peer
@@ -140,12 +139,11 @@ def test_a_log_that_is_removed_is_made_again_and_nothing_is_lost(path: Path) -> 
             assert time.monotonic() < deadline
             time.sleep(0.005)
         store.set_result("c", 3)
-        peer = subprocess.run(
-            [sys.executable, "-c", f"import logstore\nwith logstore.open({str(path)!r}) as s:"
-             " s.set_result('d', s.get_result('c') + 1)"],
-            check=False,
-        )  # fmt: skip
-        assert peer.returncode == 0
+        run_child(
+            "import logstore, sys\n"
+            "with logstore.open(sys.argv[1]) as s: s.set_result('d', s.get_result('c') + 1)",
+            path,
+        )
         assert [store.get_result(key) for key in "abcd"] == [1, 2, 3, 4]
     assert ids_in(path) == {"a", "b", "c", "d"}
 
@@ -302,7 +300,7 @@ def test_a_rescue_that_found_no_space_is_tried_again_when_the_interpreter_ends(p
         "try: store.close()\n"
         "except logstore.StoreReplacedError: os.pwrite = real\n"
     )
-    subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+    run_child(code, path)
     (rescued,) = path.parent.glob("app.db-rescued-*")
     assert ids_in(rescued) == {"a"}
 
@@ -317,7 +315,7 @@ def crashed(path: Path, count: int) -> None:
         f"for i in range({count}): store.set_result(f't{{i}}', i); i % 10 or store.compact()\n"
         "os._exit(0)"
     )
-    subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+    run_child(code, path)
 
 
 @pytest.mark.parametrize("mode", ["rw", "r"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 import logstore
 from logstore._engine import metapages
 from logstore._engine.metapages import MetaPage
+from tests.support.peers import run_child
 
 # Opens a store with one byte of a meta page changed, in a process of its own each time: LMDB that
 # is let near it may crash.  Prints page, offset and outcome.
@@ -75,14 +74,7 @@ def test_a_damaged_byte_of_a_meta_page_is_damage_of_the_table_or_nothing(
     tmp_path: Path, kind: str, masks: tuple[int, ...]
 ) -> None:
     """LMDB would take the older page, as if the last compaction had not been: acked results go."""
-    child = subprocess.run(
-        [sys.executable, "-c", SWEEP, str(tmp_path), kind, *map(str, masks)],
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert child.returncode == 0, child.stderr
-    lines = [line.split() for line in child.stdout.splitlines()]
+    lines = [line.split() for line in run_child(SWEEP, tmp_path, kind, *masks)]
     assert len(lines) == 2 * 152 * len(masks)
     for page, at, outcome in lines:
         allowed = {"right", "CorruptTableError"}

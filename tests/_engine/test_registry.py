@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,20 +16,12 @@ from logstore._handle import Mode
 from tests.support.forked import run_in_fork
 from tests.support.guarded import touched_without
 from tests.support.inside import live
+from tests.support.peers import run_child
 
 if TYPE_CHECKING:
     from tests.support.stores import Stores
 
 FORK = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-
-
-def run(code: str, path: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-c", code, str(path)],
-        capture_output=True,
-        text=True,
-        timeout=250,
-    )
 
 
 def test_a_store_is_opened_once_however_many_handles_there_are(open_store: Stores) -> None:
@@ -100,14 +90,13 @@ def test_closing_all_goes_on_behind_a_store_that_cannot_be_closed(
 
 
 def test_stores_still_open_when_the_interpreter_ends_are_closed(path: Path) -> None:
-    child = run(
+    run_child(
         "import sys, logstore\n"
         "a, b = logstore.open(sys.argv[1]), logstore.open(sys.argv[1])\n"
         "a.set_result('a', 1)\n"
         "watch = a.watch()\n",
         path,
     )
-    assert (child.returncode, child.stderr) == (0, "")
     assert os.listdir(path.parent) == ["app.db"]
     with logstore.open(path, mode="r") as store:
         assert store.get_result("a") == 1
@@ -116,7 +105,7 @@ def test_stores_still_open_when_the_interpreter_ends_are_closed(path: Path) -> N
 def test_a_child_that_forks_and_exits_in_good_order_does_not_close_its_parents_store(
     path: Path,
 ) -> None:
-    child = run(
+    run_child(
         "import os, sys, warnings, logstore\n"
         "warnings.simplefilter('ignore')\n"
         "store = logstore.open(sys.argv[1])\n"
@@ -131,12 +120,11 @@ def test_a_child_that_forks_and_exits_in_good_order_does_not_close_its_parents_s
         "store.close()\n",
         path,
     )
-    assert (child.returncode, child.stderr) == (0, "")
     assert os.listdir(path.parent) == ["app.db"]
 
 
 def test_children_of_multiprocessing_use_the_inherited_store(path: Path) -> None:
-    child = run(
+    run_child(
         "import multiprocessing, sys, warnings, logstore\n"
         "warnings.simplefilter('ignore')\n"
         "store = logstore.open(sys.argv[1])\n"
@@ -152,7 +140,6 @@ def test_children_of_multiprocessing_use_the_inherited_store(path: Path) -> None
         "store.close()\n",
         path,
     )
-    assert (child.returncode, child.stderr) == (0, "")
     assert os.listdir(path.parent) == ["app.db"]
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import logstore
 from logstore._engine.lmdbfile import translate
 from logstore._engine.systemerrors import open_error, raisable, write_error
 from logstore._engine.table import Table
+from tests.support.peers import run_child
 
 
 def lmdbs_error(code: int, what: str = "mdb_txn_commit") -> lmdb.Error:
@@ -184,11 +183,7 @@ store.close()
 
 
 def test_a_limit_of_the_file_s_size_is_told_from_the_first_write_on(path: Path) -> None:
-    child = subprocess.run(
-        [sys.executable, "-c", FILE_LIMIT, str(path)], capture_output=True, text=True, timeout=100
-    )
-    assert child.returncode == 0, child.stderr
-    lines = child.stdout.splitlines()
+    lines = run_child(FILE_LIMIT, path)
     assert len(lines) == 3
     for line in lines[:2]:
         assert line.startswith(f"WriteError [Errno {errno.EFBIG}]")

@@ -14,6 +14,19 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
+CHILD_S = 280
+
+
+def run_child(code: str, *arguments: object) -> list[str]:
+    """Run a program in a process of its own, which must end well; return the lines it wrote."""
+    child = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=CHILD_S,
+    )
+    assert (child.returncode, child.stderr) == (0, ""), child.stdout + child.stderr
+    return child.stdout.splitlines()
 
 
 class PeerError(Exception):
