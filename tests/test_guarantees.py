@@ -183,6 +183,7 @@ def test_g1_a_takeover_syncs_the_name_that_a_dead_vacuum_left(
         store.set_result("b", 2)
         assert str(path.parent) in synced
         assert [store.get_result(key) for key in "ab"] == [1, 2]
+        assert store.stats().incarnation == 2
 
 
 # -- G2: acked progress survives kill -9, at once, and power loss, soon --------------------------

@@ -104,7 +104,7 @@ def stop_in(peer: Peer, call: str) -> None:
     """Let a process begin a call, which stops it while it copies."""
     peer.run(STOP_ONCE)
     peer.begin(call)
-    os.waitid(os.P_PID, peer.pid, os.WSTOPPED | os.WNOWAIT)
+    peer.wait_until_stopped()
 
 
 def test_a_vacuum_takes_the_place_of_one_that_is_stopped(

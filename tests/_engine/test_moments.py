@@ -239,17 +239,6 @@ def test_a_vacuumed_table_that_cannot_be_opened_is_tried_again_if_there_is_a_new
                 engine._follow_table()
 
 
-def test_a_live_process_takes_over_the_table_of_a_dead_vacuum(
-    store: logstore.Store, start_peer: Callable[..., Peer]
-) -> None:
-    store.set_result("a", 1)
-    peer = start_peer(store.path)
-    peer.die("store.vacuum()", at="logstore._engine.durability.sync_directory")
-    store.set_result("b", 2)
-    assert [store.get_result(key) for key in "ab"] == [1, 2]
-    assert store.stats().incarnation == 2
-
-
 def test_a_read_behind_two_vacuums_of_which_the_second_died_goes_over_to_its_table(
     store: logstore.Store, start_peer: Callable[..., Peer]
 ) -> None:

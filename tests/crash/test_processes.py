@@ -246,7 +246,7 @@ def test_a_stopped_lock_holder(tmp_path: Path, start_peer: Callable[..., Any], c
         peer.run(SEE_TRANSACTIONS)
         peer.open(path, sync_interval_s=1e6)
         peer.begin(code)
-        os.waitid(os.P_PID, peer.pid, os.WSTOPPED | os.WNOWAIT)
+        peer.wait_until_stopped()
         for attempt in range(2):
             with pytest.raises(logstore.WriteTimeoutError, match="outcome of this write is unk"):
                 store.set_result("late", attempt)

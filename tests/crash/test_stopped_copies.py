@@ -53,11 +53,6 @@ def overwrite(store: logstore.Store, turn: int) -> None:
         store.set_result(f"task-{key}", bytes((turn, key)) * (VALUE_BYTES // 2))
 
 
-def wait_until_stopped(peer: Peer) -> None:
-    """Until the process has stopped itself."""
-    os.waitid(os.P_PID, peer.pid, os.WSTOPPED | os.WNOWAIT)
-
-
 @pytest.fixture
 def store(path: Path, open_store: Stores) -> logstore.Store:
     store = open_store(path, compact_at=COMPACT_AT, sync="interval")
@@ -75,7 +70,7 @@ def test_the_files_do_not_grow_while_a_process_is_stopped_in_a_copy(
     peer.run(STOP_AT_A_PAGE.format(stops=(30,)))
     before = files(path)["app.db"]
     peer.begin(COPIES[copy].format(copy=str(path.with_name("copy.db"))))
-    wait_until_stopped(peer)
+    peer.wait_until_stopped()
     for turn in range(OVERWRITES):
         overwrite(store, turn)
         found = files(path)
@@ -110,7 +105,7 @@ def test_a_copy_that_is_overtaken_every_time_says_so_and_leaves_nothing(
         "except logstore.StoreBusyError as exc: said = str(exc)"
     )
     for _ in range(3):
-        wait_until_stopped(peer)
+        peer.wait_until_stopped()
         for turn in range(3):
             overwrite(store, turn)
             store.compact()
@@ -131,7 +126,7 @@ def test_a_copy_of_a_process_that_dies_leaves_nothing_that_the_last_one_out_does
     peer.run(STOP_AT_A_PAGE.format(stops=(30,)))
     (path.parent / "backups").mkdir()
     peer.begin(COPIES[copy].format(copy=str(path.parent / "backups" / "copy.db")))
-    wait_until_stopped(peer)
+    peer.wait_until_stopped()
     overwrite(store, 1)
     os.kill(peer.pid, signal.SIGKILL)
     overwrite(store, 2)

@@ -102,6 +102,10 @@ class Peer:
     def stop(self) -> None:
         """Stop it where it is, until :meth:`resume`."""
         os.kill(self.pid, signal.SIGSTOP)
+        self.wait_until_stopped()
+
+    def wait_until_stopped(self) -> None:
+        """Wait until it is stopped, by itself or by another process."""
         os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
 
     def stop_with_the_writer_lock(self) -> None:
