@@ -166,7 +166,7 @@ def outcome_of(error: BaseException) -> str:
 
 
 def look_on(path: Path, store: logstore.Store | None, name: str, done: bool) -> None:
-    """Everything is there, for an open store and for who opens it next, and it goes on."""
+    """Everything is there, for an open store and for the next to open it, and it goes on."""
     states: dict[str, list[Any]] = {key: [value] for key, value in ACKED.items()}
     for key, value in OPERATIONS[name].changes:
         states[key] = [value] if done else [*states.get(key, [GONE]), value]

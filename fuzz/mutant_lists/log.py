@@ -144,7 +144,7 @@ MUTANTS = [
         "_engine/engine.py",
         "        if self.must_recover():\n",
         "        if header.log_failed:\n",
-        "_engine/test_vacuum.py::test_whoever_closes_behind_a_dead_vacuum_goes_over_to_its_file",
+        "_engine/test_vacuum.py::test_closing_behind_a_dead_vacuum_goes_over_to_its_file",
     ),
     Mutant(
         "of an interrupted append only the WRITING word is cleared",

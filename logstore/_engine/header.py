@@ -24,8 +24,8 @@ The states of a store, and what leads from one to the next:
     idle         closing.py: the last process has folded      ready 0                    void
 
 The holder of the writer lock makes each step but the first.  So a process that gets the lock and
-finds ``writing`` set knows that the holder before it is gone.  In any state a copy (copying.py) may put
-compactions off until a time of its own.
+finds ``writing`` set knows that the holder before it is gone.  In any state a copy (copying.py) may
+put compactions off until a time of its own.
 
 Rules: only the holder of the writer lock changes the fields, except for the times of copies, and
 ``waiters`` and ``wanted``, which waiting processes set.  The counts on which these sleep go up

@@ -343,7 +343,7 @@ def test_compactions_go_on_when_the_vacuum_that_put_them_off_has_died(
     assert len(list(store.tasks())) == 31
 
 
-def test_whoever_closes_behind_a_dead_vacuum_goes_over_to_its_file(
+def test_closing_behind_a_dead_vacuum_goes_over_to_its_file(
     path: Path, start_peer: Callable[..., Peer]
 ) -> None:
     """The file that it has open for writing has no name any more, and goes with it."""
@@ -357,7 +357,7 @@ def test_whoever_closes_behind_a_dead_vacuum_goes_over_to_its_file(
 
 
 @pytest.mark.parametrize("taker", ["a live process", "one alone"])
-def test_whoever_takes_over_a_vacuums_rename_forces_it_to_the_disk_before_it_writes(
+def test_a_taker_of_a_vacuums_rename_forces_it_to_the_disk_before_it_writes(
     path: Path, start_peer: Callable[..., Peer], taker: str
 ) -> None:
     vacuumer = start_peer(path)

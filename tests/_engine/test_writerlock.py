@@ -1,4 +1,4 @@
-"""The writer lock: who goes first, and for how long."""
+"""The writer lock: which process goes first, and for how long."""
 
 from __future__ import annotations
 

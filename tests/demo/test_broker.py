@@ -101,7 +101,7 @@ async def until_unreachable(socket: Any, worker: bytes) -> None:
     """Until the socket has noticed that a worker is gone, which it does in a thread of its own."""
     while True:
         try:
-            await socket.send_multipart([worker, b"nobody reads this"])
+            await socket.send_multipart([worker, b"never read"])
         except zmq.ZMQError as error:
             if error.errno != errno.EHOSTUNREACH:
                 raise
