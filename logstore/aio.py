@@ -28,7 +28,7 @@ from logstore._engine.systemerrors import raisable
 from logstore._engine.taskstatus import is_live_progress, is_live_result
 from logstore._engine.writes import Flush, Write
 from logstore._handle import Handle, OpenOptions
-from logstore._loops.handover import Bell, Outcome, Worker, call_soon, in_thread
+from logstore._loops.handover import Deadline, Outcome, Worker, call_soon, in_thread
 from logstore._loops.waiters import Waiters, Woken
 from logstore._watch import PendingEvents, watched_keys
 from logstore.errors import WaitTimeoutError
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 TASKS_BATCH = 256
 
 T = TypeVar("T")
-_Job = tuple["Callable[[], Any] | bytes | _Look", "asyncio.Future[Any]"]
+_Job = tuple["Callable[[], Any] | bytes | _Check", "asyncio.Future[Any]"]
 _WriteJob = tuple[Write, "asyncio.Future[None]"]
 
 
@@ -222,7 +222,7 @@ class AsyncStore:
 
     async def _write(self, write: Write) -> None:
         loop = asyncio.get_running_loop()
-        await self._writer.ask(loop, (write, loop.create_future()))
+        await self._writer.submit(loop, (write, loop.create_future()))
         if write.error is not None:
             raise raisable(write.error)
 
@@ -304,26 +304,26 @@ class AsyncStore:
         waiters = self._waiters_here()
         loop = waiters.loop
         future: Woken = loop.create_future()
-        bell, timer = Bell(future), None
+        deadline, timer = Deadline(future), None
         try:
-            waiters.enter(key, future)
+            waiters.add(key, future)
             if timeout_s is not None:
-                timer = self._reader.ring_at(loop, loop.time() + timeout_s, bell)
-            self._reader.ask(loop, (_Look(waiters, key), future))
+                timer = self._reader.expire_at(loop, loop.time() + timeout_s, deadline)
+            self._reader.submit(loop, (_Check(waiters, key), future))
             woken = True
             while woken:  # after the time-out the body runs once more
                 woken = await future
                 if woken and not self._is_in_memory(key):
                     # Enter again before reading the state, so that no change is missed.
-                    waiters.leave(key, future)
-                    bell.future = future = loop.create_future()
-                    waiters.enter(key, future)
-                    woken = not bell.rung
+                    waiters.remove(key, future)
+                    deadline.future = future = loop.create_future()
+                    waiters.add(key, future)
+                    woken = not deadline.expired
                 if await self._is_settled(key):
                     return await self.get_result(task_id) if get else True
         finally:
             waiters.live.discard(future)  # first, and in one call: see the rules of waiters.py
-            waiters.leave(key, future)
+            waiters.remove(key, future)
             if timer is not None:
                 timer.cancel()
         if not get:
@@ -393,25 +393,25 @@ class AsyncStore:
 
     def _read(self, job: Callable[[], T]) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()
-        return self._reader.ask(loop, (job, loop.create_future()))
+        return self._reader.submit(loop, (job, loop.create_future()))
 
     def _found(self, key: bytes) -> asyncio.Future[Entry]:
         """Look up the live result of a key in the thread of :meth:`_read`."""
         loop = asyncio.get_running_loop()
-        return self._reader.ask(loop, (key, loop.create_future()))
+        return self._reader.submit(loop, (key, loop.create_future()))
 
     def _run_reads(self, jobs: list[_Job]) -> list[Outcome]:
         """Look up all requested results together, then check the waiters, then run the calls."""
         outcomes: list[Outcome] = []
         wanted: list[tuple[bytes, asyncio.Future[Any]]] = []
-        looks: list[tuple[bytes, asyncio.Future[Any]]] = []
+        checks: list[tuple[bytes, asyncio.Future[Any]]] = []
         waiters: Waiters | None = None  # a batch belongs to one loop
         for job, future in jobs:
             if isinstance(job, bytes):
                 wanted.append((job, future))
-            elif isinstance(job, _Look):
+            elif isinstance(job, _Check):
                 waiters = job.waiters
-                looks.append((job.key, future))
+                checks.append((job.key, future))
         if wanted:
             try:
                 found = self._handle.result_entries([key for key, _ in wanted])
@@ -423,9 +423,9 @@ class AsyncStore:
                 else:
                     outcomes.append((future, None, entry))
         if waiters is not None:
-            outcomes += waiters.look(looks)
+            outcomes += waiters.check(checks)
         for job, future in jobs:
-            if not isinstance(job, bytes | _Look):
+            if not isinstance(job, bytes | _Check):
                 try:
                     outcomes.append((future, job(), None))
                 except BaseException as exc:
@@ -464,7 +464,7 @@ class AsyncStore:
         self._store.close()
 
 
-class _Look(NamedTuple):
+class _Check(NamedTuple):
     """A job of the reader: find out whether a waiter has to wait."""
 
     waiters: Waiters

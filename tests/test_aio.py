@@ -427,15 +427,15 @@ def test_a_waiter_who_comes_while_states_are_looked_at_for_others_who_have_left_
     monkeypatch.setattr(waiters, "IDLE_S", 0.01)
     monkeypatch.setattr(notify, "TIMEOUT_S", 0.01)
     looking, go_on = threading.Event(), threading.Event()
-    real = waiters.Waiters._is_worth_a_look
+    real = waiters.Waiters._is_settled
 
-    def is_worth_a_look(here: waiters.Waiters, key: bytes) -> bool:
+    def is_settled(here: waiters.Waiters, key: bytes) -> bool:
         if key == b"gone":
             looking.set()
             go_on.wait(LONG_S)
         return real(here, key)
 
-    monkeypatch.setattr(waiters.Waiters, "_is_worth_a_look", is_worth_a_look)
+    monkeypatch.setattr(waiters.Waiters, "_is_settled", is_settled)
 
     async def body(store: AsyncStore) -> None:
         leaving = asyncio.ensure_future(store.wait_ready("gone"))

@@ -44,18 +44,18 @@ class Inbox:
         self.outcomes: deque[list[Outcome]] = deque()
         self._called = False  # called again while the loop was not running
 
-    def bring(self, outcomes: list[Outcome]) -> None:
+    def deliver(self, outcomes: list[Outcome]) -> None:
         """Let the loop resolve these futures."""
         self.outcomes.append(outcomes)
-        self.ring()
+        self.call()
 
-    def ring(self) -> None:
+    def call(self) -> None:
         """Call the loop; drop the outcomes of a closed loop."""
         loop = self.loop()
-        if loop is None or not call_soon(loop, self.open):
+        if loop is None or not call_soon(loop, self.resolve):
             self.outcomes.clear()
 
-    def ring_again(self) -> None:
+    def call_again(self) -> None:
         """Call the loop again if the last call was lost.
 
         A loop that is not running is called again only once: it will run that call later.
@@ -64,9 +64,9 @@ class Inbox:
         runs = loop is not None and loop.is_running()
         if self.outcomes and (runs or not self._called):
             self._called = not runs
-            self.ring()
+            self.call()
 
-    def open(self) -> None:
+    def resolve(self) -> None:
         """Resolve the futures, on the loop.  After an exception the rest stays in the queue."""
         outcomes = self.outcomes
         while outcomes:
@@ -83,7 +83,7 @@ class _Lane(Inbox, Generic[J]):
     """The jobs of one loop for a worker.
 
     A lane is *parked* while the thread neither runs its batch nor has a token for it in its queue.
-    The next caller of :meth:`Worker.ask` then puts a token there.
+    The next caller of :meth:`Worker.submit` then puts a token there.
     """
 
     __slots__ = ("jobs", "parked", "worker")
@@ -94,29 +94,29 @@ class _Lane(Inbox, Generic[J]):
         self.jobs: deque[J] = deque()
         self.parked = True
 
-    def open(self) -> None:
+    def resolve(self) -> None:
         """Resolve the futures, then let the thread continue.
 
         The woken callers run first, so that their next jobs form one batch.
         """
-        super().open()
+        super().resolve()
         loop = self.loop()
         if loop is not None:
             self.worker.prepare()
             loop.call_soon(self.worker.tokens.put, self)
 
 
-class Bell:
-    """Resolves a waiter's future with False after a time-out; see :meth:`Worker.ring_at`.
+class Deadline:
+    """Resolves a waiter's future with False after a time-out; see :meth:`Worker.expire_at`.
 
-    After replacing its future, a waiter must check whether the bell has ``rung``.
+    After replacing its future, a waiter must check whether the deadline has ``expired``.
     """
 
-    __slots__ = ("future", "lane", "rung")
+    __slots__ = ("expired", "future", "lane")
 
     def __init__(self, future: asyncio.Future[bool]) -> None:
         self.future = future
-        self.rung = False
+        self.expired = False
         self.lane: _Lane[Any] | None = None
 
 
@@ -147,9 +147,9 @@ class Worker(Generic[J]):
         self._companion = affinity.Companion()
         self._serving = threading.Lock()  # held by the thread while it serves
         self._thread: threading.Thread | None = None
-        self.tokens: queue.SimpleQueue[_Lane[J] | Bell | None] = queue.SimpleQueue()
+        self.tokens: queue.SimpleQueue[_Lane[J] | Deadline | None] = queue.SimpleQueue()
 
-    def ask(self, loop: asyncio.AbstractEventLoop, job: J) -> asyncio.Future[Any]:
+    def submit(self, loop: asyncio.AbstractEventLoop, job: J) -> asyncio.Future[Any]:
         """Submit a job; its future is resolved on ``loop``, the loop of the caller.
 
         Raises StoreClosedError, and the errors of starting a thread.
@@ -167,12 +167,12 @@ class Worker(Generic[J]):
             _withdraw(lane, job)
         return job[1]
 
-    def ring_at(
-        self, loop: asyncio.AbstractEventLoop, when: float, bell: Bell
+    def expire_at(
+        self, loop: asyncio.AbstractEventLoop, when: float, deadline: Deadline
     ) -> asyncio.TimerHandle:
-        """Ring a bell at a time of the loop.  The thread does it, so that it is not lost."""
-        bell.lane = self._lane_of(loop)
-        return loop.call_at(when, self.tokens.put, bell)
+        """Let a deadline expire at a time of the loop.  The thread does it, so it is not lost."""
+        deadline.lane = self._lane_of(loop)
+        return loop.call_at(when, self.tokens.put, deadline)
 
     def prepare(self) -> None:
         """Prepare the worker thread for a batch; call this on the loop's thread."""
@@ -219,7 +219,7 @@ class Worker(Generic[J]):
             if (token := self._next_token(away)) is not None:
                 self._take(token, away)
 
-    def _next_token(self, away: dict[_Lane[J], tuple[float, float]]) -> _Lane[J] | Bell | None:
+    def _next_token(self, away: dict[_Lane[J], tuple[float, float]]) -> _Lane[J] | Deadline | None:
         """Return the next token; replace a token that was lost on its loop."""
         while True:
             if not away:
@@ -230,22 +230,22 @@ class Worker(Generic[J]):
             except queue.Empty:
                 if not lane.outcomes:
                     return lane
-            lane.ring_again()
+            lane.call_again()
             patience_s = min(2 * patience_s, PATIENCE_S_MAX)
             away[lane] = monotonic() + patience_s, patience_s
 
-    def _take(self, token: _Lane[J] | Bell, away: dict[_Lane[J], tuple[float, float]]) -> None:
+    def _take(self, token: _Lane[J] | Deadline, away: dict[_Lane[J], tuple[float, float]]) -> None:
         outcomes: list[Outcome]
-        if isinstance(token, Bell):
+        if isinstance(token, Deadline):
             assert token.lane is not None
-            token.rung = True  # before reading the future
+            token.expired = True  # before reading the future
             lane, outcomes = token.lane, [(token.future, False, None)]
         else:
             lane = token
             outcomes = self._outcomes_of(lane)
         if outcomes:
             away[lane] = monotonic() + PATIENCE_S, PATIENCE_S
-            lane.bring(outcomes)
+            lane.deliver(outcomes)
         elif not lane.outcomes:
             away.pop(lane, None)
 
@@ -278,8 +278,8 @@ class _Parcel(Inbox):
         super().__init__(loop)
         self.taken = threads.Signal()
 
-    def open(self) -> None:
-        super().open()
+    def resolve(self) -> None:
+        super().resolve()
         self.taken.set()
 
 
@@ -297,11 +297,11 @@ def in_thread(job: Callable[[], T], name: str) -> asyncio.Future[T]:
             outcome: Outcome = future, job(), None
         except BaseException as exc:
             outcome = future, None, exc
-        parcel.bring([outcome])
+        parcel.deliver([outcome])
         patience_s = PATIENCE_S
         while parcel.outcomes:
             parcel.taken.wait(patience_s)
-            parcel.ring_again()
+            parcel.call_again()
             patience_s = min(2 * patience_s, PATIENCE_S_MAX)
 
     threads.start(run, name, name)
@@ -331,10 +331,10 @@ def call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> bo
 _workers: weakref.WeakSet[Worker[Any]] = weakref.WeakSet()
 
 
-def _reset_in_child() -> None:
+def _after_fork_in_child() -> None:
     for worker in list(_workers):
         worker.reset()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reset_in_child)
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -48,7 +48,7 @@ class Waiters(Subscription):
 
     # -- on the loop ------------------------------------------------------------------------------
 
-    def enter(self, key: bytes, future: Woken) -> None:
+    def add(self, key: bytes, future: Woken) -> None:
         """Add a waiter: a change of the task resolves its future.  Read the state afterwards.
 
         The future may be resolved too early.
@@ -64,7 +64,7 @@ class Waiters(Subscription):
         else:
             self._futures[key] = [others, future]
 
-    def leave(self, key: bytes, future: Woken) -> None:
+    def remove(self, key: bytes, future: Woken) -> None:
         """Remove a waiter."""
         self.live.discard(future)
         others = self._futures.get(key)
@@ -79,16 +79,16 @@ class Waiters(Subscription):
     def _sweep(self) -> None:
         """Remove the waiters that are no longer live: their clean-up was interrupted."""
         for key in list(self._futures):
-            living = [future for future in self._futures_of(key) if future in self.live]
-            if living:
-                self._futures[key] = living
+            live = [future for future in self._futures_of(key) if future in self.live]
+            if live:
+                self._futures[key] = live
             else:
                 del self._futures[key]
         self._sweep_at = max(SWEEP_MIN, 2 * len(self._futures))
 
     # -- in other threads -------------------------------------------------------------------------
 
-    def look(self, waiting: list[tuple[bytes, Woken]]) -> list[Outcome]:
+    def check(self, waiting: list[tuple[bytes, Woken]]) -> list[Outcome]:
         """Read the states of new waiters; return the outcomes that are known already."""
         try:
             with self._lock:
@@ -97,9 +97,9 @@ class Waiters(Subscription):
         except BaseException as exc:
             # Without a subscription nothing would wake the waiters.
             return [(future, None, raisable(exc)) for _, future in waiting]
-        return [(future, True, None) for key, future in waiting if self._is_worth_a_look(key)]
+        return [(future, True, None) for key, future in waiting if self._is_settled(key)]
 
-    def _is_worth_a_look(self, key: bytes) -> bool:
+    def _is_settled(self, key: bytes) -> bool:
         """Return whether the task of a key is no longer pending."""
         try:
             return self._handle.status(key) not in PENDING
@@ -109,19 +109,19 @@ class Waiters(Subscription):
     def notify(self, changes: list[Change] | None) -> None:
         """Wake the waiters of changed tasks."""
         if self.loop.is_closed():
-            self._leave_for_good()
+            self._end()
             return
         keys = list(self._futures) if changes is None else [key for key, _ in changes]
         futures = [future for key in keys for future in self._futures_of(key)]
         if futures:
-            self._inbox.bring([(future, True, None) for future in futures])
+            self._inbox.deliver([(future, True, None) for future in futures])
 
     def recheck(self) -> None:
         """Call the loop again if a call was lost; unsubscribe if there are no recent waiters."""
         if self.loop.is_closed():
-            self._leave_for_good()
+            self._end()
             return
-        self._inbox.ring_again()
+        self._inbox.call_again()
         if self._lock.acquire(blocking=False):  # otherwise a new waiter is just subscribing
             try:
                 if self.live:
@@ -133,7 +133,7 @@ class Waiters(Subscription):
             finally:
                 self._lock.release()
 
-    def _leave_for_good(self) -> None:
+    def _end(self) -> None:
         self._handle.unsubscribe(self)
         self._futures.clear()
         self.live.clear()

@@ -19,7 +19,7 @@ from taskiq import TaskiqResult
 from logstore.demo import tasks
 from logstore.demo.display import Display, Row
 from logstore.demo.workers import WorkerCommand
-from logstore.taskiq.outcome.progress import ReportedProgress
+from logstore.taskiq.outcome.reported import ReportedProgress
 
 POLL_INTERVAL_S = 0.05
 START_TIMEOUT_S = 90.0

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         ResultIsReadyError,
         WaitingForNothingWarning,
     )
-    from logstore.taskiq.outcome.progress import ReportedProgress
+    from logstore.taskiq.outcome.reported import ReportedProgress
     from logstore.taskiq.results.dummy import DummyResultBackend
     from logstore.taskiq.results.file import FileResultBackend
     from logstore.taskiq.results.inmemory import InmemoryResultBackend
@@ -42,7 +42,7 @@ _HOME = {
     "InmemoryResultBackend": "results.inmemory",
     "LogStoreResultBackend": "results.logstore",
     "RemoteError": "errors",
-    "ReportedProgress": "outcome.progress",
+    "ReportedProgress": "outcome.reported",
     "ResultDamagedError": "errors",
     "ResultDeletedError": "errors",
     "ResultExpiredError": "errors",

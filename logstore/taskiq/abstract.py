@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from taskiq.result import TaskiqResult
 
     from logstore.progress import TaskProgress
-    from logstore.taskiq.outcome.progress import ReportedProgress
+    from logstore.taskiq.outcome.reported import ReportedProgress
 
 _ReturnType = TypeVar("_ReturnType", default=Any)  # makes annotations of a backend optional
 

@@ -188,7 +188,7 @@ def test_a_result_that_is_there_is_returned_at_once(
     async def main() -> None:
         async with opened(kind, path) as backend:
             await backend.set_result("t", ok(5))
-            monkeypatch.setattr(Waiters, "enter", pytest.fail)
+            monkeypatch.setattr(Waiters, "add", pytest.fail)
             assert (await Task("t", backend).wait_result()).return_value == 5
             assert slept == []
 

@@ -26,7 +26,7 @@ from logstore.testing.crash import (
 )
 from logstore.testing.crash.__main__ import main
 from logstore.testing.crash.explorer import Workload
-from logstore.testing.crash.progress import Progress
+from logstore.testing.crash.progressline import Progress
 from logstore.testing.crash.states import Builder
 from tests.testing import crash_stores as stores
 from tests.testing import crash_traces as traces

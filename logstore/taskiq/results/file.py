@@ -23,7 +23,7 @@ from logstore.taskiq.errors import (
     ResultIsReadyError,
 )
 from logstore.taskiq.outcome.outcome import decode_outcome, encode_outcome, unstorable_outcome
-from logstore.taskiq.outcome.progress import (
+from logstore.taskiq.outcome.reported import (
     ReportedProgress,
     from_stored,
     to_stored,

@@ -18,7 +18,7 @@ from logstore._loops.handover import call_soon
 from logstore.taskiq.abstract import AsyncResultBackend, _ReturnType
 from logstore.taskiq.errors import ResultIsMissingError
 from logstore.taskiq.outcome.exceptions import encode_error
-from logstore.taskiq.outcome.progress import ReportedProgress, reported
+from logstore.taskiq.outcome.reported import ReportedProgress, reported
 from logstore.taskiq.outcome.revival import decode_error, exception_policy
 from logstore.taskiq.results.waiting import current_wait
 

@@ -37,7 +37,7 @@ from logstore.taskiq.outcome.outcome import (
     outcome_around,
     unstorable_outcome,
 )
-from logstore.taskiq.outcome.progress import (
+from logstore.taskiq.outcome.reported import (
     ReportedProgress,
     from_stored,
     to_stored,

@@ -28,7 +28,7 @@ from typing import TypeAlias
 from logstore.testing.crash.checking import Check, in_shell, name_of
 from logstore.testing.crash.materialise import state_root, write_state
 from logstore.testing.crash.pool import Pool, Settings, judge
-from logstore.testing.crash.progress import Progress
+from logstore.testing.crash.progressline import Progress
 from logstore.testing.crash.recording import Recording, record
 from logstore.testing.crash.states import Builder, candidates, describe, parse_name
 

@@ -16,7 +16,7 @@ from taskiq.depends.progress_tracker import TaskState
 
 from logstore.errors import UnserializableValueError
 from logstore.progress import TaskProgress, decode_progress, encode_progress
-from logstore.taskiq.outcome.progress import (
+from logstore.taskiq.outcome.reported import (
     ReportedProgress,
     from_stored,
     reported,
