@@ -22,6 +22,7 @@ from logstore._arguments import (
 )
 from logstore._codec.hooks import DecHook, EncHook
 from logstore._codec.values import decode_value, encode_value
+from logstore._codec.weight import Limit
 from logstore._engine import registry
 from logstore._engine.engine import Engine
 from logstore._engine.frames import (
@@ -174,15 +175,15 @@ class Handle:
         value: object,
         ttl_s: float | None = None,
         failed: bool = False,
-        on_loop: bool = False,
+        limit: Limit = "any",
     ) -> Write:
         """Encode a result; return its write, not yet committed.
 
-        With ``on_loop`` raises :class:`BudgetExceededError` for a value that is not small.
+        Raises :class:`BudgetExceededError` for a value beyond the ``limit``.
         """
         key = task_key(task_id)
         payload = encode_value(
-            value, max_bytes=self._max_value_bytes, enc_hook=self.enc_hook, on_loop=on_loop
+            value, max_bytes=self._max_value_bytes, enc_hook=self.enc_hook, limit=limit
         )
         if ttl_s is None:
             ttl_s = self._result_ttl_s
@@ -198,14 +199,14 @@ class Handle:
         task_id: str,
         progress: TaskProgress,
         ttl_s: float | None = None,
-        on_loop: bool = False,
+        limit: Limit = "any",
     ) -> Write:
-        """Encode progress; return its write, not yet committed; ``on_loop`` as above."""
+        """Encode progress; return its write, not yet committed; ``limit`` as above."""
         key = task_key(task_id)
         if not isinstance(progress, TaskProgress):
             raise TypeError(f"progress must be a TaskProgress, not {type(progress).__name__}")
         payload = encode_progress(
-            progress, max_bytes=self._max_value_bytes, enc_hook=self.enc_hook, on_loop=on_loop
+            progress, max_bytes=self._max_value_bytes, enc_hook=self.enc_hook, limit=limit
         )
         if ttl_s is None:
             ttl_s = self._progress_ttl_s

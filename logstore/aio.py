@@ -20,7 +20,7 @@ from logstore import store as sync_store
 from logstore._arguments import FilePath, now_us, task_key, time_out
 from logstore._codec.tags import HOOKED_HEAD
 from logstore._codec.values import decode_value
-from logstore._codec.weight import SMALL_BYTES, BudgetExceededError
+from logstore._codec.weight import SMALL_BYTES, BudgetExceededError, Limit, UnknownTypeError
 from logstore._engine import threads
 from logstore._engine.frames import Entry
 from logstore._engine.notify import Change, Subscription
@@ -164,21 +164,15 @@ class AsyncStore:
         self, task_id: str, value: object, *, ttl_s: float | None = None, failed: bool = False
     ) -> None:
         """Store a task's result.  A thread may encode the value: do not change it afterwards."""
-        handle = self._handle
-        await self._set(
-            lambda on_loop: handle.result_write(task_id, value, ttl_s, failed, on_loop),
-            may_block=handle.enc_hook is not None,
-        )
+        write = self._handle.result_write
+        await self._set(lambda limit: write(task_id, value, ttl_s, failed, limit))
 
     async def set_progress(
         self, task_id: str, progress: TaskProgress, *, ttl_s: float | None = None
     ) -> None:
         """Store a task's progress."""
-        handle = self._handle
-        await self._set(
-            lambda on_loop: handle.progress_write(task_id, progress, ttl_s, on_loop),
-            may_block=handle.enc_hook is not None,
-        )
+        write = self._handle.progress_write
+        await self._set(lambda limit: write(task_id, progress, ttl_s, limit))
 
     async def delete_result(self, task_id: str) -> bool:
         """Delete a task's result and progress; return whether there was a result."""
@@ -198,19 +192,21 @@ class AsyncStore:
         """Sync all acknowledged writes to disk, including progress."""
         await self._write(Flush())
 
-    def _set(
-        self, encode: Callable[[bool], Write], *, may_block: bool
-    ) -> Coroutine[Any, Any, None]:
-        """Commit the write that ``encode(on_loop)`` returns; a thread calls it for long work."""
+    def _set(self, encode: Callable[[Limit], Write]) -> Coroutine[Any, Any, None]:
+        """Commit the write that ``encode(limit)`` returns; do long work in a thread."""
         try:
-            return self._write(encode(True))
-        except BudgetExceededError:
-            return self._set_in_thread(partial(encode, False), may_block)
+            return self._write(encode("small"))
+        except BudgetExceededError as error:
+            return self._set_in_thread(encode, isinstance(error, UnknownTypeError))
 
-    async def _set_in_thread(self, encode: Callable[[], Write], may_block: bool) -> None:
-        # Reads must not wait for code of the application.
-        write = await (asyncio.to_thread(encode) if may_block else self._read(encode))
-        await self._write(write)
+    async def _set_in_thread(self, encode: Callable[[Limit], Write], may_block: bool) -> None:
+        if not may_block:
+            try:
+                return await self._write(await self._read(partial(encode, "stored")))
+            except BudgetExceededError:
+                pass
+        # Reads must not wait for the code of other types.
+        return await self._write(await asyncio.to_thread(encode, "any"))
 
     async def _decode(self, payload: bytes) -> Any:
         dec_hook = self._handle.dec_hook

@@ -14,6 +14,7 @@ from logstore._codec.hooks import DecHook, EncHook
 from logstore._codec.numbers import converter_for, exact
 from logstore._codec.text import describe
 from logstore._codec.values import decode_value, encode_value
+from logstore._codec.weight import Limit
 from logstore.errors import DecodeError, UnserializableValueError
 
 _FIELDS = ("progress", "status", "current", "total", "meta")
@@ -155,18 +156,18 @@ def encode_progress(
     *,
     max_bytes: int = 1 << 30,
     enc_hook: EncHook | None = None,
-    on_loop: bool = False,
+    limit: Limit = "any",
 ) -> bytes:
     """Return the bytes of ``progress``.
 
     Raises :class:`UnserializableValueError`, with a path like ``progress.meta['rows'][3]``, and
     :class:`ValueTooLargeError`, like :func:`logstore._codec.values.encode_value`, and the errors of
-    that function for ``on_loop``.
+    that function for a ``limit``.
     """
     values = progress.to_list()
     try:
         return encode_value(
-            values, max_bytes=max_bytes, root="progress", enc_hook=enc_hook, on_loop=on_loop
+            values, max_bytes=max_bytes, root="progress", enc_hook=enc_hook, limit=limit
         )
     except UnserializableValueError:
         # Raises the error with a better path.

@@ -732,6 +732,24 @@ def test_a_value_is_encoded_on_the_loop_only_if_that_is_short_work(
     run(body)
 
 
+@pytest.mark.parametrize("parts", [1, PARTS_MAX, 2 * PARTS_MAX])
+def test_a_hook_runs_in_neither_the_loop_nor_the_thread_for_reads(path: Path, parts: int) -> None:
+    called_in: list[str] = []
+
+    def enc_hook(value: Any) -> str:
+        called_in.append(threading.current_thread().name)
+        return "converted"
+
+    async def main() -> None:
+        async with logstore.open_async(path, enc_hook=enc_hook) as store:
+            await store.set_result("a", [[0] * parts, [object()]])
+            await store.set_progress("a", TaskProgress(meta={"m": [[0] * parts, [object()]]}))
+            assert (await store.get_result("a"))[1] == ["converted"]
+
+    asyncio.run(main())
+    assert [name.partition("_")[0] for name in called_in] == ["asyncio", "asyncio"]
+
+
 def test_what_is_in_memory_is_read_without_suspending(run: Run) -> None:
     async def body(store: AsyncStore) -> None:
         await store.set_result("a", 1)

@@ -20,6 +20,8 @@ from logstore._codec.numbers import converter_for, exact, is_numpys
 from logstore._codec.path import Refused
 from logstore._codec.tags import (
     LEAVES,
+    MAX_DEPTH,
+    PLAIN,
     STORED,
     TAG_DICT,
     TAG_FROZENSET,
@@ -30,10 +32,8 @@ from logstore._codec.tags import (
     Leaf,
 )
 from logstore._codec.text import bases_of
+from logstore._codec.weight import UnknownTypeError
 from logstore.errors import ValueTooLargeError
-
-MAX_DEPTH = 64
-"""The maximum depth of nested containers around a value."""
 
 SAME_HASH_MAX = 1000
 """How many keys of one dict, or elements of one set, may have the same hash.
@@ -43,12 +43,6 @@ collisions cannot be constructed.
 """
 
 TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels"
-
-PLAIN = frozenset({type(None), bool, int, float, str, bytes})
-"""The types that need no tag in CBOR."""
-
-SIZELESS = PLAIN - {str, bytes}
-"""The plain types of a few bytes, except for a very large int."""
 
 _PLAIN_BUT_STR = PLAIN - {str}
 _TEXT_KEYS = frozenset({str, bytes})
@@ -68,11 +62,15 @@ class Job:
         "max_bytes",
         "plain",
         "room",
+        "stored_only",
     )
 
-    def __init__(self, max_bytes: int, enc_hook: EncHook | None = None) -> None:
+    def __init__(
+        self, max_bytes: int, enc_hook: EncHook | None = None, *, stored_only: bool = False
+    ) -> None:
         self.max_bytes = max_bytes
         self.enc_hook = enc_hook
+        self.stored_only = stored_only  # run no code of other types
         self.room = max_bytes  # each item takes at least a byte: bounds lists that are shared
         # The types that need no tag, and the key types of a CBOR map.
         self.plain = PLAIN
@@ -104,13 +102,15 @@ def lower(value: Any, depth: int, job: Job) -> Any:
         if kind in job.plain:
             return value
         return _LOWER.get(kind, _lower_other)(value, depth, job)
-    except (Refused, ValueTooLargeError, MemoryError):
+    except (Refused, UnknownTypeError, ValueTooLargeError, MemoryError):
         raise
     except Exception as error:  # from a time zone, a number, the hash of a key, a metaclass
         raise Refused.failed(value, error) from error
 
 
 def _lower_other(value: Any, depth: int, job: Job) -> Any:
+    if job.stored_only:
+        raise UnknownTypeError
     kind = type(value)
     convert = converter_for(kind)
     if convert is not None and (is_numpys(kind) or not _is_subclass_of_ours(kind)):

@@ -64,6 +64,9 @@ TAG_HOOKED = 45075
 HOOKED_HEAD = b"\xd9" + TAG_HOOKED.to_bytes(2, "big")
 """The first bytes of an item with this tag.  An encoding without these bytes has no such item."""
 
+MAX_DEPTH = 64
+"""The maximum depth of nested containers around a value."""
+
 FRACTION_BITS_MAX = 1 << 18
 """The most bits that a Fraction's numerator or denominator may have.
 
@@ -211,8 +214,10 @@ LEAVES = (
 )
 """The types without other values inside, in the order of their tags."""
 
-STORED = frozenset(
-    {type(None), bool, int, float, str, bytes, list, tuple, dict, set, frozenset}
-    | {leaf.kind for leaf in LEAVES}
-)
+PLAIN = frozenset({type(None), bool, int, float, str, bytes})
+"""The types that need no tag in CBOR."""
+
+CONTAINERS = frozenset({list, tuple, dict, set, frozenset})
+
+STORED = PLAIN | CONTAINERS | {leaf.kind for leaf in LEAVES}
 """All types that are stored without a conversion."""

@@ -35,8 +35,6 @@ from cbor2 import CBORDecoder, CBOREncoder, CBORError, dumps
 
 from logstore._codec.hooks import DecHook, EncHook, Revival, checked_payload
 from logstore._codec.lower import (
-    MAX_DEPTH,
-    PLAIN,
     SAME_HASH_MAX,
     Job,
     check_hashes,
@@ -46,6 +44,8 @@ from logstore._codec.lower import (
 from logstore._codec.path import Refused
 from logstore._codec.tags import (
     LEAVES,
+    MAX_DEPTH,
+    PLAIN,
     TAG_DICT,
     TAG_FROZENSET,
     TAG_HOOKED,
@@ -54,7 +54,7 @@ from logstore._codec.tags import (
     TAG_TUPLE,
 )
 from logstore._codec.text import describe
-from logstore._codec.weight import BudgetExceededError, UnknownTypeError, weigh
+from logstore._codec.weight import BudgetExceededError, Limit, UnknownTypeError, weigh
 from logstore.errors import DecodeError, UnserializableValueError, ValueTooLargeError
 
 __all__ = ["MAX_DEPTH", "SAME_HASH_MAX", "decode_value", "encode_value"]
@@ -74,7 +74,7 @@ def encode_value(
     max_bytes: int = 1 << 30,
     root: str = "result",
     enc_hook: EncHook | None = None,
-    on_loop: bool = False,
+    limit: Limit = "any",
 ) -> bytes:
     """Return the encoding of ``value``; the module lists the types and the details that are kept.
 
@@ -84,9 +84,8 @@ def encode_value(
 
     Raises :class:`UnserializableValueError`, naming the type and the path, for a value with an
     unsupported type, with nesting deeper than :data:`MAX_DEPTH`, or that contains itself;
-    :class:`ValueTooLargeError` when the encoding is larger than ``max_bytes``.  With ``on_loop``
-    also :class:`BudgetExceededError` for a value that is not small (``_codec/weight.py``), or its
-    subclass for one that has parts of other types.
+    :class:`ValueTooLargeError` when the encoding is larger than ``max_bytes``.  With
+    a ``limit`` (``_codec/weight.py``) also :class:`BudgetExceededError` for a value beyond it.
     """
     weight = weigh(value)
     if weight == "plain":
@@ -98,11 +97,13 @@ def encode_value(
             if len(data) > max_bytes:
                 raise too_large(len(data), max_bytes)
             return data
-    elif on_loop and weight != "tagged":
-        raise UnknownTypeError if weight == "unknown" else BudgetExceededError
+    elif limit != "any" and weight == "unknown":
+        raise UnknownTypeError
+    elif limit == "small" and weight == "large":
+        raise BudgetExceededError
     if (type(value) is str or type(value) is bytes) and len(value) > max_bytes:
         raise too_large(len(value), max_bytes)
-    job = Job(max_bytes, enc_hook)
+    job = Job(max_bytes, enc_hook, stored_only=limit != "any")
     try:
         try:
             data = _dump(lower(value, 0, job), max_bytes)
@@ -119,7 +120,7 @@ def encode_value(
             " times that differ only in their time zones (only the offset from UTC is kept):"
             f" {error}"
         ) from error
-    except (ValueTooLargeError, MemoryError):
+    except (UnknownTypeError, ValueTooLargeError, MemoryError):
         raise
     except Exception as error:  # such as from a container that changes during the call
         raise UnserializableValueError(f"cannot store {root}: {describe(error)}") from error

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from logstore._codec.lower import MAX_DEPTH, PLAIN, SIZELESS
-from logstore._codec.tags import STORED
+from logstore._codec.tags import CONTAINERS, MAX_DEPTH, PLAIN, STORED
 
 SMALL_BYTES = 1 << 14
 """The most bytes to decode on an event loop, and the budget for encoding there.
@@ -21,16 +20,20 @@ PART_COST = 64
 TAG_COST = 128
 PARTS_MAX = SMALL_BYTES // PART_COST
 
-_CONTAINERS = frozenset({dict, list, tuple, set, frozenset})
-_TAGGED = STORED - PLAIN - _CONTAINERS
+_SIZELESS = PLAIN - {str, bytes}
+_TAGGED = STORED - PLAIN - CONTAINERS
+
+Limit = Literal["small", "stored", "any"]
+"""What to encode: small values, on an event loop; all whose types are stored as they are, in a
+thread that must not run other code; or any values."""
 
 
 class BudgetExceededError(Exception):
-    """The work may hold an event loop up: a thread must do it."""
+    """The work may hold this thread up: another one must do it."""
 
 
 class UnknownTypeError(BudgetExceededError):
-    """The value has parts that cannot be stored unless they are converted."""
+    """The value has parts of other types, whose code may block."""
 
 
 def weigh(value: object) -> Literal["plain", "tagged", "large", "unknown"]:
@@ -62,9 +65,9 @@ def weigh(value: object) -> Literal["plain", "tagged", "large", "unknown"]:
                     left -= part.bit_length() >> 3
                 elif kind is dict or kind is list:
                     containers.append(part)
-                elif kind not in SIZELESS:
+                elif kind not in _SIZELESS:
                     weight = "tagged"
-                    if kind in _CONTAINERS:
+                    if kind in CONTAINERS:
                         containers.append(part)
                     elif kind in _TAGGED:
                         left -= TAG_COST + part.__sizeof__()

@@ -705,7 +705,7 @@ PLAIN_VALUES = st.recursive(
 
 def encode_on_loop(value: Any) -> bytes | None:
     try:
-        return encode_value(value, on_loop=True)
+        return encode_value(value, limit="small")
     except BudgetExceededError:
         return None
 
@@ -744,7 +744,7 @@ def test_the_weight_of_a_value_says_how_to_encode_it(value: Any, weight: str) ->
     assert (encode_on_loop(value) is not None) is (weight in ("plain", "tagged"))
     if weight == "unknown":
         with pytest.raises(UnknownTypeError):
-            encode_value(value, on_loop=True)
+            encode_value(value, limit="small")
 
 
 def test_weighing_leaves_a_class_that_has_no_hash_to_the_encoder() -> None:
@@ -791,12 +791,21 @@ def test_a_loop_encodes_small_values_only(small: Any, large: Any) -> None:
     assert encode_on_loop(large) is None
 
 
+@pytest.mark.parametrize("other", [object(), Text("a")])
+def test_a_thread_that_must_not_run_other_code_encodes_stored_types_only(other: Any) -> None:
+    large: list[Any] = [[0] * PARTS_MAX, {"a": (Decimal(1),)}]
+    assert encode_value(large, limit="stored") == encode_value(large)
+    large[1]["a"] = [other]
+    with pytest.raises(UnknownTypeError):
+        encode_value(large, limit="stored", enc_hook=lambda _: pytest.fail("called"))
+
+
 def test_a_small_value_that_is_nested_too_deep_is_refused_on_a_loop() -> None:
     with pytest.raises(UnserializableValueError, match="deeper"):
-        encode_value(nested(MAX_DEPTH), on_loop=True)
+        encode_value(nested(MAX_DEPTH), limit="small")
 
 
 def test_a_small_value_has_the_size_limit_of_any_other() -> None:
     for value in ("a" * 100, ("a" * 100,)):
         with pytest.raises(ValueTooLargeError):
-            encode_value(value, max_bytes=100, on_loop=True)
+            encode_value(value, max_bytes=100, limit="small")

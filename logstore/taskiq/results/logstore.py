@@ -25,7 +25,7 @@ from typing_extensions import Unpack
 import logstore
 from logstore import errors as store_errors
 from logstore._codec.hooks import EncHook, check_hook
-from logstore._codec.weight import SMALL_BYTES, BudgetExceededError, UnknownTypeError
+from logstore._codec.weight import SMALL_BYTES, Limit, UnknownTypeError
 from logstore._engine.shelter import is_interrupt
 from logstore._handle import OpenOptions
 from logstore.taskiq.abstract import AsyncResultBackend, _ReturnType
@@ -180,33 +180,34 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
         :class:`~logstore.errors.WriteError` when the disk fails.
         """
         store, key = await self._opened(), self._key(task_id)
-        await store._set(
-            lambda on_loop: self._result_write(store._handle, key, result, on_loop), may_block=True
-        )
+        await store._set(lambda limit: self._result_write(store._handle, key, result, limit))
 
     def _result_write(
-        self, handle: Handle, key: str, result: TaskiqResult[_ReturnType], on_loop: bool
+        self, handle: Handle, key: str, result: TaskiqResult[_ReturnType], limit: Limit
     ) -> Write:
         """Encode a result, or the error that replaces it.
 
-        With ``on_loop`` raises :class:`BudgetExceededError` unless that is short work.
+        Raises :class:`BudgetExceededError` if that is work beyond the ``limit``.
         """
 
         def write(record: dict[str, Any]) -> Write:
             failed = record["is_err"]
             ttl_s = self._expiry.ttl_s(result.labels, failed=failed)
-            return handle.result_write(key, record, ttl_s, failed, on_loop)
+            return handle.result_write(key, record, ttl_s, failed, limit)
 
         try:
             if self.serializer is not None:
-                if on_loop:
-                    raise BudgetExceededError
+                if limit != "any":
+                    raise UnknownTypeError
                 return write(serialize_outcome(result, self.serializer))
-            if on_loop and result.error is None:
+            if limit != "any" and result.error is None:
                 try:
-                    return write(outcome_around(result, result.return_value, on_loop=on_loop))
+                    return write(outcome_around(result, result.return_value, on_loop=True))
                 except UnknownTypeError:  # a part must be converted
                     pass
+            if limit == "stored":
+                raise UnknownTypeError
+            on_loop = limit == "small"
             return write(encode_outcome(result, on_loop=on_loop, enc_hook=self._enc_hook))
         except (store_errors.UnserializableValueError, store_errors.ValueTooLargeError) as error:
             reason = _about_result(error)
@@ -285,26 +286,24 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
         stored.
         """
         store, key = await self._opened(), self._key(task_id)
-        await store._set(
-            lambda on_loop: self._progress_write(store._handle, key, progress, on_loop),
-            may_block=True,
-        )
+        await store._set(lambda limit: self._progress_write(store._handle, key, progress, limit))
 
     def _progress_write(
         self,
         handle: Handle,
         key: str,
         progress: TaskiqProgress[Any] | TaskProgress,
-        on_loop: bool,
+        limit: Limit,
     ) -> Write:
         stored, ttl_s = to_stored(progress), self._expiry.progress_ttl_s
-        if on_loop:
+        if limit != "any":
             try:
-                return handle.progress_write(key, stored, ttl_s, on_loop)
+                return handle.progress_write(key, stored, ttl_s, limit)
             except UnknownTypeError:  # a part must be converted
-                pass
-        stored = with_plain_meta(stored, on_loop=on_loop, enc_hook=self._enc_hook)
-        return handle.progress_write(key, stored, ttl_s, on_loop)
+                if limit == "stored":
+                    raise
+        stored = with_plain_meta(stored, on_loop=limit == "small", enc_hook=self._enc_hook)
+        return handle.progress_write(key, stored, ttl_s, limit)
 
     async def get_progress(self, task_id: str) -> ReportedProgress | None:
         """Return the latest progress, or None."""
