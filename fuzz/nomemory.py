@@ -175,6 +175,8 @@ def look_on(path: Path, store: logstore.Store | None, name: str, done: bool) -> 
     look(store, states)
     store.set_result("after", 1)
     states["after"] = [1]
+    for key, value in OPERATIONS[name].changes:  # if it was left open, that write has decided it
+        states[key].append(value)
     look(store, states)
     store.close()
     expect(os.listdir(path.parent) == [FILE], f"at rest there is {os.listdir(path.parent)}")

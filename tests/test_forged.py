@@ -14,7 +14,15 @@ import pytest
 
 import logstore
 from tests.support import fileformat
-from tests.support.fileformat import FIRST_OFFSET, STATE, SYNCED, TIME_MAX, frames_in, meta_of
+from tests.support.fileformat import (
+    APPENDED,
+    FIRST_OFFSET,
+    STATE,
+    SYNCED,
+    TIME_MAX,
+    frames_in,
+    meta_of,
+)
 
 Mode = Literal["rw", "r"]
 
@@ -131,7 +139,7 @@ def test_behind_the_last_time_writing_is_refused_and_reading_goes_on(path: Path)
         assert use_every_listing(store) == ["a", "last"]
 
 
-@pytest.mark.parametrize("word", ["synced", "published"])
+@pytest.mark.parametrize("word", ["synced", "appended"])
 def test_a_shared_header_that_contradicts_itself_is_an_error_and_nothing_is_written(
     path: Path, word: str
 ) -> None:
@@ -142,13 +150,13 @@ def test_a_shared_header_that_contradicts_itself_is_an_error_and_nothing_is_writ
         if word == "synced":
             words[SYNCED] = 1 << 40
         else:
-            words[STATE] = epoch << 32 | FIRST_OFFSET - 1
+            words[APPENDED] = epoch << 32 | FIRST_OFFSET - 1
         before = Path(f"{path}-log").read_bytes()
         with pytest.raises(logstore.WriteError, match=r"db-shm: damaged: .* synced up to \d+"):
             store.set_result("a", 1)
         assert Path(f"{path}-log").read_bytes() == before
         words[SYNCED] = FIRST_OFFSET
-        words[STATE] = epoch << 32 | FIRST_OFFSET
+        words[APPENDED] = epoch << 32 | FIRST_OFFSET
     store.set_result("a", 2)
     assert store.get_result("a") == 2
     store.close()

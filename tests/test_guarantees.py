@@ -345,7 +345,7 @@ def test_g5_nothing_behind_a_dead_writers_frames_comes_to_life(
     store.set_result("whole", 1)
     peer = start_peer(store.path)
     dead = "inside.in_one_group(store, ('result', 'd1', 'dead'), ('result', 'd2', 'dead'))"
-    peer.die(dead, at="os.fdatasync")
+    peer.die(f"boundary.die_half_written()\n{dead}")
     store.set_result("n1", "live")
     assert [store.status(key) for key in ("d1", "d2")] == ["unknown", "unknown"]
     with logstore.open(crash_copy(store)) as recovered:

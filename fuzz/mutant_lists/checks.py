@@ -99,8 +99,8 @@ MUTANTS = [
     ),
     Mutant(
         "a live reader does not notice a damaged frame",
-        "_engine/engine.py",
-        "if end != committed:",
+        "_engine/logview.py",
+        "if whole_to != end:",
         "if False:",
         G + "g6_a_damaged_frame_is_an_error_for_a_live_reader",
     ),

@@ -10,6 +10,7 @@ FAULTS = "crash/test_faults.py::test_"
 COMMIT = "_engine/test_commitqueue.py::test_"
 IDENTITY = "_engine/test_identity.py::test_"
 VACUUM = "crash/test_vacuum.py::test_"
+PUBLISHING = "_engine/test_publishing.py::test_"
 DURABLE = G + "g1_whatever_is_acked_is_on_the_disk"
 TAKEOVER = G + "g1_a_takeover_syncs_the_name_that_a_dead_vacuum_left"
 
@@ -32,10 +33,8 @@ MUTANTS = [
     Mutant(
         "the flush comes before the write",
         "_engine/append.py",
-        "        if data:\n            log.write(data, start)\n"
-        "        if sync:\n            log.sync()\n",
-        "        if sync:\n            log.sync()\n"
-        "        if data:\n            log.write(data, start)\n",
+        "    log.write(data, start)\n",
+        "    log.sync()\n    log.write(data, start)\n    header.synced = end\n",
         G + "g1_an_ack_comes_after_the_flush_behind_the_write",
     ),
     Mutant(
@@ -99,37 +98,37 @@ MUTANTS = [
     Mutant(
         "no thread flushes progress",
         "_engine/maintenance.py",
-        "if header.synced < header.committed:",
+        "if header.synced < split(header.appended)[1]:",
         "if False:",
         G + "g2_progress_is_flushed_within_the_interval",
     ),
     Mutant(
         "progress costs a flush",
         "_engine/groups.py",
-        "sync=any(write.sync for write in writes)",
-        "sync=True",
+        "        sync = any(write.sync for write in writes)\n        point",
+        "        sync = True\n        point",
         G + "g2_progress_costs_no_flush",
     ),
     Mutant(
         "what was only written counts as synced",
-        "_engine/engine.py",
-        "if sync:\n                header.synced = end",
-        "if True:\n                header.synced = end",
+        "_engine/publishing.py",
+        "        if state != header.state:\n",
+        "        header.synced = end\n        if state != header.state:\n",
         G + "g2_progress_is_flushed_within_the_interval",
     ),
     # -- the order of a commit
     Mutant(
         "a group is published before it is flushed",
-        "_engine/append.py",
-        "log.sync()",
-        "header.publish(epoch, end), log.sync()",
+        "_engine/publishing.py",
+        "self._view.log.sync()",
+        "self._view.publish(epoch, end), self._view.log.sync()",
         G + "g3_no_reader_sees_a_result_before_its_flush",
     ),
     Mutant(
         "a group whose flush has failed is published",
-        "_engine/append.py",
-        "header.log_failed = 1\n        raise",
-        "header.log_failed = 1",
+        "_engine/publishing.py",
+        "                    header.log_failed = 1\n                raise\n",
+        "                    header.log_failed = 1\n",
         G + "g3_nothing_shows_when_the_flush_fails",
     ),
     Mutant(
@@ -139,23 +138,95 @@ MUTANTS = [
         "pass",
         G + "g5_nothing_behind_a_dead_writers_frames_comes_to_life",
     ),
+    # -- one flush for the writers of all processes
+    Mutant(
+        "a write is said to be appended before it is written",
+        "_engine/append.py",
+        "    log.write(data, start)\n",
+        "    header.appended = epoch << 32 | end\n    log.write(data, start)\n",
+        PUBLISHING + "a_recovery_keeps_what_another_process_had_appended_whole",
+    ),
+    Mutant(
+        "a condition is judged by what is published only",
+        "_engine/engine.py",
+        "entry = self.logview.unpublished.results.get(key)",
+        "entry = None",
+        PUBLISHING + "of_two_processes_that_pop_a_result_one_gets_it",
+    ),
+    Mutant(
+        "a write that is refused does not wait for the flush of what refuses it",
+        "_engine/groups.py",
+        "        appended.add(writes, point)\n",
+        "        appended.add(writes, point) if resolved else _succeed(writes)\n",
+        PUBLISHING + "a_write_with_a_condition_is_told_nothing_that_a_crash_could_take_back[True]",
+    ),
+    Mutant(
+        "a new epoch is taken for success",
+        "_engine/publishing.py",
+        "if published is not None and published < end:",
+        "if False:",
+        PUBLISHING + "a_writer_that_sleeps_through_more_failures_than_are_kept_has_an_error",
+    ),
+    Mutant(
+        "a failed flush is not noted for other processes",
+        "_engine/engine.py",
+        "header.add_failure()",
+        "pass",
+        PUBLISHING + "a_flush_that_fails_fails_the_writes_of_all_processes_and_none_is_ever_seen",
+    ),
+    Mutant(
+        "a flush is trusted behind a process that died in one",
+        "_engine/publishing.py",
+        "            if header.flushing:\n",
+        "            header.flushing = 0\n            if header.flushing:\n",
+        PUBLISHING + "behind_a_process_that_died_in_its_flush_no_flush_of_that_log_is_trusted",
+    ),
+    Mutant(
+        "an error in a flush keeps the flush lock",
+        "_engine/publishing.py",
+        "SETLK, locks.UNLOCKED_BYTE)  # the first call\n            if locked:\n",
+        "SETLK, b'')  # the first call\n            if locked:\n",
+        PUBLISHING + "when_the_flushing_process_dies_another_one_flushes_for_both",
+    ),
+    Mutant(
+        "progress is published past a result that is not on the disk",
+        "_engine/publishing.py",
+        "header.synced < max(synced_to, header.unsynced)",
+        "header.synced < synced_to",
+        PUBLISHING
+        + "progress_behind_a_result_that_a_dead_process_has_not_flushed_is_published_with_a_flush",
+    ),
+    Mutant(
+        "a compaction does not take the flush lock",
+        "_engine/engine.py",
+        "self._with_writer_lock(lambda: self.with_flush_lock(prepared, deadline), deadline)",
+        "self._with_writer_lock(prepared, deadline)",
+        PUBLISHING + "a_compaction_waits_for_a_flush_and_takes_it_in",
+    ),
+    Mutant(
+        "a recovery drops what other processes have appended",
+        "_engine/engine.py",
+        "                batches.append((unpublished.results, unpublished.progress))\n",
+        "                pass\n",
+        PUBLISHING + "a_recovery_keeps_what_another_process_had_appended_whole",
+    ),
     Mutant(
         "an interrupted append is not recovered from",
         "_engine/engine.py",
-        "        if self.must_recover():\n",
-        "        if header.log_failed:\n",
+        "return bool(header.writing or header.log_failed)",
+        "return bool(header.log_failed)",
         "_engine/test_vacuum.py::test_closing_behind_a_dead_vacuum_goes_over_to_its_file",
     ),
     Mutant(
         "of an interrupted append only the WRITING word is cleared",
         "_engine/engine.py",
-        "        if self.must_recover():\n",
-        "        header.writing = 0\n        if header.log_failed:\n",
+        "            self._translated(lambda: self.recover_locked(deadline))\n",
+        "            self.header.writing = 0\n",
         G + "g5_nothing_behind_a_dead_writers_frames_comes_to_life",
     ),
     Mutant(
         "a log whose flush has failed is used further",
-        "_engine/append.py",
+        "_engine/publishing.py",
         "header.log_failed = 1",
         "pass",
         G + "g3_nothing_shows_when_the_flush_fails",
@@ -170,8 +241,8 @@ MUTANTS = [
     Mutant(
         "an error does not reach the caller",
         "_engine/groups.py",
-        "    else:\n        for write in writes:",
-        "    finally:\n        for write in writes:",
+        "        else:\n            _succeed(writes)\n",
+        "        finally:\n            _succeed(writes)\n",
         G + "g3_nothing_shows_when_the_flush_fails",
     ),
     Mutant(

@@ -25,7 +25,7 @@ MUTANTS = [
     Mutant(
         "the lock of a replaced log counts",
         "_engine/writerlock.py",
-        "if header.log_id == log.log_id:\n                    break",
+        "if self._is_current(log):\n                    break",
         "if True:\n                    break",
         "_engine/test_moments.py::test_a_log_that_a_peer_has_replaced_is_opened_by_the_next_write",
     ),
@@ -168,10 +168,9 @@ MUTANTS = [
     Mutant(
         "exclusive work that raises keeps the commit lock",
         "_engine/engine.py",
-        "            return self._with_writer_lock(work, recover, timeout_s, deadline)\n"
+        "            return work(deadline)\n"
         "        finally:\n            try:\n                lock.release()",
-        "            value = self._with_writer_lock(work, recover, timeout_s, deadline)\n"
-        "            lock.release()\n            return value\n"
+        "            value = work(deadline)\n            lock.release()\n            return value\n"
         "        finally:\n            try:\n                pass",
         "_engine/test_engine.py::test_exclusive_work_that_raises_keeps_no_lock",
     ),

@@ -24,24 +24,24 @@ from typing import TypeVar
 import lmdb
 
 from logstore._engine import clock, durability, files, frames, identity, locks
-from logstore._engine.append import append
 from logstore._engine.commitqueue import CommitQueue, nested_error
 from logstore._engine.compaction import Batch, fold_into, is_due
 from logstore._engine.counters import Counters
-from logstore._engine.frames import PROGRESS, Entry
+from logstore._engine.frames import DELETED, HAD_RESULT, PROGRESS, RESULT, Entry
 from logstore._engine.header import HELD_BY, Copy, SharedHeader, split
 from logstore._engine.lmdbfile import MapResizedError
 from logstore._engine.log import FIRST_OFFSET, Log, new_log_id
+from logstore._engine.logview import LogView
 from logstore._engine.options import Options, arena_bytes
 from logstore._engine.overlay import Overlay
+from logstore._engine.publishing import Found, Point, Publisher
 from logstore._engine.reading import BaseEngine, LogState
-from logstore._engine.shelter import acquire, sheltered
+from logstore._engine.shelter import acquire, is_interrupt, sheltered
 from logstore._engine.systemerrors import raise_write_error
 from logstore._engine.table import Table
 from logstore._engine.writerlock import WriterLock
 from logstore._engine.writes import Write
 from logstore.errors import (
-    CorruptLogError,
     LogstoreError,
     OpenError,
     StoreClosedError,
@@ -50,6 +50,7 @@ from logstore.errors import (
 )
 
 T = TypeVar("T")
+Keyed = tuple[bytes, Entry]
 CommitGroup = Callable[["Engine", list[Write], Callable[[], None]], None]
 
 COPY_LOG_FACTOR = 64  # while a copy advances, the log may grow to this many times its limit
@@ -73,18 +74,28 @@ class Engine(BaseEngine):
         super().__init__(path, options, table, counters)
         self.header = header
         self.presence_fd = presence_fd
-        self.log = log
-        self.overlay = Overlay(header.epoch)
-        self.commit_lock = threading.RLock()  # held by the thread that may write
+        self.logview = LogView(log, header, self.seed)
+        self.view_lock = self.logview.lock
+        self._publisher = Publisher(self.logview, header, counters)
+        self.commit_lock = threading.RLock()  # held by the one thread that may write
         self._retired: list[Table] = []
-        self.lost_files: list[str] = []  # which this process has found removed or replaced
-        self.view_lock = threading.RLock()
-        self.copy_lock = threading.Lock()  # held while a copy of the table is made
-        self._held_until_ns = 0  # the time that this process last set to put compactions off
+        self.lost_files: list[str] = []  # those that this process has found replaced
+        self.copy_lock = threading.Lock()  # held while there is a copy of the table
+        self._held_until_ns = 0  # what this process last wrote to put compactions off
         self._writer_lock = WriterLock(header)
         self.commit_queue = CommitQueue(partial(commit_group, self), options.write_timeout_s)
 
     # -- the view ---------------------------------------------------------------------------
+
+    @property
+    def log(self) -> Log:
+        """The log's file."""
+        return self.logview.log
+
+    @property
+    def overlay(self) -> Overlay:
+        """What this process knows to be published in the log."""
+        return self.logview.overlay
 
     def view(self) -> Overlay:
         """Return an overlay that has everything published before this call.
@@ -114,41 +125,34 @@ class Engine(BaseEngine):
                 if header.replaced:
                     raise identity.replaced_error(self)
                 if header.log_id != self.log.log_id:
-                    self._open_sheltered(self._reopen_log)
+                    self._open_sheltered(self.logview.reopen)
                 if header.incarnation != self.incarnation:
                     self._open_sheltered(self._follow_table)
                 state = header.state
                 if (
                     header.incarnation == self.incarnation
                     and header.log_id == self.log.log_id
-                    and self._catch_up(state)
+                    and self.logview.catch_up(state)
                 ):
                     return self.overlay
                 is_unpublished = header.incarnation != self.incarnation and header.writing
             if is_unpublished:
                 self.exclusively(lambda: None)  # a vacuum may have died after its rename
 
-    def _catch_up(self, state: int) -> bool:
-        """Bring the overlay to ``state``; return False if the epoch changes.  View lock held."""
-        epoch, committed = split(state)
-        overlay = self.overlay
-        if overlay.epoch != epoch:
-            overlay = Overlay(epoch)
-        if committed > overlay.applied:
-            start = overlay.applied
-            data = self.log.read(start, committed)
-            found, end = frames.scan(data, start, self.seed, epoch)
-            if self.header.epoch != epoch:
-                return False
-            if end != committed:
-                raise CorruptLogError(
-                    f"{self.log.path}: expected a whole frame of epoch {epoch} at offset {end}, "
-                    f"found none, although everything up to {committed} was published; "
-                    f"check(salvage=True) recovers the frames after it"
-                )
-            overlay.apply([(frame.key, frame.entry) for frame in found], committed)
-        self.overlay = overlay
-        return True
+    def latest_trace(self, key: bytes) -> Entry | None:
+        """As :meth:`find_trace`, with what is not published yet; writer lock held."""
+        entry = self.logview.unpublished.results.get(key)
+        if entry is not None and (entry.kind != DELETED or entry.flags & HAD_RESULT):
+            return entry
+        published = self.find_trace(key)
+        if entry is not None and published is not None and published.kind == RESULT:
+            return entry
+        return published
+
+    def latest_has_progress(self, key: bytes) -> bool:
+        """Whether there is progress, with what is not published yet; writer lock held."""
+        progress = self.logview.unpublished.progress
+        return (progress[key] if key in progress else self.find_progress(key)) is not None
 
     def from_table(self, read: Callable[[Table], T]) -> T:
         """Run a read on the table, again if the table is replaced or its map resized."""
@@ -169,22 +173,33 @@ class Engine(BaseEngine):
                         self._open_sheltered(table.ensure_open)
 
     def _open_sheltered(self, open_it: Callable[[], object]) -> None:
+        self._translated(lambda: sheltered(open_it))
+
+    def _translated(self, call: Callable[[], T]) -> T:
+        """Call, and raise what the operating system and LMDB raise as errors of a write."""
         try:
-            sheltered(open_it)
+            return call()
         except Exception as exc:
             raise_write_error(self.path, exc)
 
-    # -- the writer lock --------------------------------------------------------------------
+    # -- the locks of writers ---------------------------------------------------------------
 
     def exclusively(
         self, work: Callable[[], T], *, recover: bool = True, timeout_s: float | None = None
     ) -> T:
-        """Run ``work`` with ``commit_lock`` and the writer lock, recovered and caught up.
+        """Run ``work`` holding all locks of writers, with everything that is written published.
 
-        With ``recover`` False the log is not read, because it may be damaged.  Raises
-        WriteTimeoutError after ``timeout_s`` (the store's ``write_timeout_s``), StoreClosedError,
-        StoreReplacedError, and the errors of a recovery and of ``work``.  Both locks are released
-        whatever raises, also a signal handler at any moment.
+        Raises as :meth:`in_turn` and :meth:`settled` do.
+        """
+        return self.in_turn(
+            lambda deadline: self.settled(work, deadline, recover=recover), timeout_s
+        )
+
+    def in_turn(self, work: Callable[[float], T], timeout_s: float | None = None) -> T:
+        """Run ``work`` holding ``commit_lock``; it gets the time at which to give up.
+
+        Raises WriteTimeoutError after ``timeout_s`` (the store's ``write_timeout_s``),
+        StoreClosedError, and what ``work`` raises.
         """
         lock = self.commit_lock
         if lock._is_owned():  # type: ignore[attr-defined]
@@ -194,27 +209,56 @@ class Engine(BaseEngine):
         deadline = time.monotonic() + timeout_s
         try:
             if not acquire(lock, timeout_s):
-                raise self._timeout_error(timeout_s)
+                raise self._timeout_error()
             if self.closed:
                 raise self.closed_error()
-            return self._with_writer_lock(work, recover, timeout_s, deadline)
+            return work(deadline)
         finally:
             try:
                 lock.release()  # the first call, so that no signal handler comes before it
             except RuntimeError:
                 pass  # not held: the wait for it was interrupted, or too long
 
-    def _with_writer_lock(
-        self, work: Callable[[], T], recover: bool, timeout_s: float, deadline: float
-    ) -> T:
+    def appending(self, work: Callable[[], T], deadline: float) -> T:
+        """Run ``work`` holding the writer lock, recovered and caught up with what is appended.
+
+        The caller has ``commit_lock``.  Raises WriteTimeoutError at the deadline,
+        StoreReplacedError, what a recovery meets, and what ``work`` raises.  The lock is given
+        back whatever raises, a signal handler at any moment included.
+        """
+        return self._with_writer_lock(lambda: self._caught_up(work, deadline), deadline)
+
+    def _caught_up(self, work: Callable[[], T], deadline: float) -> T:
+        self._translated(self._prepare)
+        if self.must_recover():
+            self._translated(lambda: self.recover_locked(deadline))
+        return work()
+
+    def settled(self, work: Callable[[], T], deadline: float, *, recover: bool = True) -> T:
+        """As :meth:`appending`, with the flush lock too, and everything appended is published.
+
+        With ``recover`` False the log is not looked at, for it may be damaged.
+        """
+
+        def prepared() -> T:
+            if recover:
+                self._translated(self._prepare)
+                self._settle()
+                if self.must_recover() or self.header.flushing:
+                    self._translated(lambda: sheltered(self.recover))
+            else:
+                self._translated(self._adopt_files)
+            return work()
+
+        return self._with_writer_lock(lambda: self.with_flush_lock(prepared, deadline), deadline)
+
+    def _with_writer_lock(self, work: Callable[[], T], deadline: float) -> T:
         writer_lock = self._writer_lock
         try:
-            try:
-                if not writer_lock.acquire(self.log, deadline, self._reopen_log_sheltered):
-                    raise self._timeout_error(timeout_s)
-                self._prepare(recover=recover)
-            except Exception as exc:
-                raise_write_error(self.path, exc)
+            if not self._translated(
+                lambda: writer_lock.acquire(self.log, deadline, self._reopen_log_sheltered)
+            ):
+                raise self._timeout_error()
             value = work()
             writer_lock.about_to_release()
             return value
@@ -223,7 +267,20 @@ class Engine(BaseEngine):
                 locks.flock(self.log.fd, locks.LOCK_UN)  # the first call, as above
             finally:
                 writer_lock.released()
-                self.header.announce()
+
+    def with_flush_lock(self, work: Callable[[], T], deadline: float) -> T:
+        """Run ``work`` holding the flush lock too.  The caller has the writer lock.
+
+        Raises WriteTimeoutError at the deadline, and what ``work`` raises.
+        """
+        found = self._publisher.with_lock(lambda: (work(),), deadline)
+        if found is None:
+            raise self._timeout_error()
+        return found[0]
+
+    def recover_locked(self, deadline: float) -> None:
+        """Recover, under the writer lock only."""
+        self.with_flush_lock(lambda: sheltered(self.recover), deadline)
 
     def refuse_nested(self) -> None:
         """Raise WriteError within another call of the same thread, as in a signal handler."""
@@ -235,32 +292,25 @@ class Engine(BaseEngine):
             raise nested_error()
         super().refuse_nested()
 
-    def _prepare(self, *, recover: bool) -> None:
-        """Under the writer lock: recover if a process died or failed, and catch up."""
+    def _adopt_files(self) -> None:
+        """Take over the table that the header names, for writing."""
         header = self.header
         if header.replaced:
             raise identity.replaced_error(self)
         if header.incarnation != self.incarnation or self.table.readonly:
             with self.view_lock:  # LMDB must not open a file twice, and readers open it too
                 sheltered(self._reopen_table)
-        if not recover:
-            return
-        if self.overlay.state != header.state:
-            with self.view_lock:
-                if not self._catch_up(header.state):
-                    raise AssertionError("the epoch moved under the writer lock")
-        if self.must_recover():
-            sheltered(self.recover)
+
+    def _prepare(self) -> None:
+        """Under the writer lock: catch up with what is published and what is appended."""
+        self._adopt_files()
+        header = self.header
+        if not header.appended == header.state == self.overlay.state:
+            self.logview.under_lock(self.logview.look_ahead)
 
     def _reopen_log_sheltered(self) -> Log:
         with self.view_lock:
-            return sheltered(self._reopen_log)
-
-    def _reopen_log(self) -> Log:
-        """Open the log that another process has put in the place of a failed one."""
-        old, self.log = self.log, Log.open(self.log.path, self.log.uuid)
-        old.close()
-        return self.log
+            return sheltered(self.logview.reopen)
 
     def _follow_table(self) -> None:
         """Open, for reading, the file that a vacuum has put in the table's place.
@@ -334,32 +384,65 @@ class Engine(BaseEngine):
 
     # -- appending ----------------------------------------------------------------------------
 
-    def append(self, entries: list[tuple[bytes, Entry]], *, sync: bool) -> None:
-        """Write, flush and publish one group; writer lock held.
+    def append(self, entries: list[Keyed], *, sync: bool, deadline: float) -> Point:
+        """Write one group behind what is appended; writer lock held.  Return its end.
 
-        Raises OSError; nothing is published then.
+        Raises OSError; nothing is appended then.
         """
-        header = self.header
-        state = header.state
         try:
-            end = append(self.log, self.header, self.seed, entries, sync=sync)
-        except OSError:
-            if header.log_failed:
-                self.recover_quietly()
+            self.logview.append(entries, sync=sync)
+        except OSError as exc:
+            if self.header.writing and not is_interrupt(exc):
+                self._quietly(lambda: self.recover_locked(deadline))
             raise
-        if end is None:
-            return
-        if sync:
-            self.counters.flushes += 1
-        with self.view_lock:
-            if sync:
-                header.synced = end
-            header.publish(split(state)[0], end)
-            overlay = self.overlay
-            if overlay.state == state:
-                overlay.apply(entries, end)
-        header.writing = 0
-        self.counters.count_group(len(entries))
+        if entries:
+            self.counters.count_group(len(entries))
+        return self._publisher.point()
+
+    # -- publishing ---------------------------------------------------------------------------
+
+    def publish(self, point: Point, deadline: float, *, progress: bool) -> None:
+        """Return when everything up to a point is published, on the disk too with ``progress``.
+
+        The caller has ``commit_lock``.  Raises WriteTimeoutError at the deadline, and OSError if
+        the flush fails, of this process or of another: what was not published then never is.
+        """
+        error: OSError | None = None
+        while True:
+            try:
+                found = self._publisher.publish(point, deadline, progress=progress)
+            except OSError as exc:
+                if is_interrupt(exc):
+                    raise
+                error = error or exc
+                if not self.header.log_failed:
+                    raise error from None
+                found = Found.BROKEN
+            if found is Found.PUBLISHED:
+                return
+            if found is Found.LATE:
+                raise self._timeout_error()
+            self.settled(lambda: None, deadline)  # what has failed is only sure in a new epoch
+
+    def sync(self, *, timeout_s: float | None = None) -> None:
+        """Put everything appended on the disk, and publish what a dead process has left."""
+
+        def publish(deadline: float) -> None:
+            self.publish(self._publisher.point(), deadline, progress=True)
+
+        self.in_turn(publish, timeout_s)
+
+    def _settle(self) -> None:
+        """Publish everything appended, unless its flush fails; all locks held."""
+        try:
+            self._publisher.publish_all()
+        except OSError as exc:
+            if is_interrupt(exc):
+                raise
+            self.counters.last_compaction_error = str(exc)
+        if self.overlay.state != self.header.state:
+            with self.view_lock:
+                self.logview.catch_up(self.header.state)
 
     # -- compaction and recovery ------------------------------------------------------------
 
@@ -393,11 +476,22 @@ class Engine(BaseEngine):
         )
 
     def compact_if_due(self) -> None:
-        """Compact after an acknowledged commit: errors are counted, the next writer recovers."""
-        if self.copy_defers(0):
+        """After a commit that has been acked: errors stay here, the next writer recovers.
+
+        The caller has ``commit_lock``.
+        """
+
+        def is_due() -> bool:
+            return split(self.header.appended)[1] >= self.options.compact_at
+
+        def fold() -> None:
+            if is_due() and not self.copy_defers(0):  # else another process was faster
+                self.fold()
+
+        if not is_due() or self.copy_defers(0):
             return
         try:
-            self.fold()
+            self.settled(fold, time.monotonic() + self.options.write_timeout_s)
         except (OSError, lmdb.Error, LogstoreError) as exc:
             self.counters.compaction_errors += 1
             self.counters.last_compaction_error = str(exc)
@@ -430,7 +524,7 @@ class Engine(BaseEngine):
 
         If the log may not grow, the copies are overtaken: they do not count until they go on.
         """
-        end = self.header.committed + coming_bytes
+        end = split(self.header.appended)[1] + coming_bytes
         if not self.is_held():
             return False
         if end <= self.options.compact_at * COPY_LOG_FACTOR:
@@ -463,8 +557,13 @@ class Engine(BaseEngine):
         if epoch > frames.EPOCH_MAX:
             raise WriteError(errno.EOVERFLOW, f"{self.path}: no epochs are left")
         batches: list[Batch] = []
-        if meta.epoch <= view.epoch:  # otherwise a process folded it and died before publishing
+        if meta.epoch <= view.epoch:  # else a process folded it and died before it said so
             batches.append((view.results, view.progress))
+            if header.log_failed:
+                header.add_failure()
+            else:
+                unpublished = self.logview.unpublished
+                batches.append((unpublished.results, unpublished.progress))
         if extra is not None:
             batches.append(extra)
         try:
@@ -483,17 +582,18 @@ class Engine(BaseEngine):
             raise
         self.begin_epoch(epoch)
         self.counters.count_compaction(time.perf_counter() - started)
-        if header.log_failed:
-            self._replace_log()
 
     def begin_epoch(self, epoch: int) -> None:
-        """Publish that the table has everything and the log begins again; writer lock held."""
+        """Publish that the table holds everything and the log starts over; all locks held.
+
+        A log that has failed is replaced.
+        """
         header = self.header
         header.table_txn = self.table.last_transaction()
-        with self.view_lock:
-            header.synced = FIRST_OFFSET
-            self.header.publish(epoch, FIRST_OFFSET)
-            self.overlay = Overlay(epoch)
+        self.logview.begin_epoch(epoch)
+        header.flushing = 0
+        if header.log_failed:
+            self._replace_log()
         header.writing = 0
 
     def must_recover(self) -> bool:
@@ -502,7 +602,11 @@ class Engine(BaseEngine):
         return bool(header.writing or header.log_failed)
 
     def recover(self) -> None:
-        """Recover from an interrupted or failed write: keep what was published, nothing else."""
+        """After a death or failure within a write; all locks held.
+
+        Whole frames are kept, unless a flush has failed: then only what was published is.  A
+        flush that was cut short is not made again: it may have failed, too.
+        """
         identity.verify(self)
         if files.identity(self.path) != self.table.identity:
             with self.view_lock:
@@ -512,11 +616,13 @@ class Engine(BaseEngine):
         self.fold_unverified()
         self.counters.recoveries += 1
 
-    def recover_quietly(self) -> None:
-        """Try to :meth:`recover` at once; if it fails, the next writer tries again."""
+    def _quietly(self, work: Callable[[], object]) -> None:
+        """Try to put a failed log right; if that fails, the next writer tries again."""
         try:
-            sheltered(self.recover)
+            work()
         except (OSError, lmdb.Error, LogstoreError) as exc:
+            if is_interrupt(exc):
+                raise
             self.counters.last_compaction_error = str(exc)
 
     def _replace_log(self) -> None:
@@ -525,26 +631,23 @@ class Engine(BaseEngine):
         The page cache does not show what of the old file is on the disk.
         """
         header = self.header
-        header.writing = 1
-        log_id = new_log_id()
+        header.next_log = log_id = new_log_id()
         if not identity.has_log(self) and identity.is_worth_keeping(self.log.path, self.log.uuid):
             files.keep_aside(self.log.path, "replaced")  # that file is not ours to remove
         new = Log.create(
             self.log.path, self.log.uuid, log_id, arena_bytes(self.options), like=self.path
         )
-        with self.view_lock:
-            old, self.log = self.log, new
-            header.log_id = log_id
-        old.close()
+        self.logview.replace(new)
         header.log_failed = 0
-        header.writing = 0
 
     # -- salvage ----------------------------------------------------------------------------
 
     def adopt_salvaged(self, overlay: Overlay) -> None:
         """Fold an overlay made of whole frames and replace the log; writer lock held."""
-        self.header.log_failed = 1
-        self.overlay = overlay
+        header = self.header
+        header.publish(*split(header.appended))
+        header.log_failed = 1
+        self.logview.overlay = overlay
         self.recover()
 
     # -- facts ------------------------------------------------------------------------------
@@ -566,8 +669,8 @@ class Engine(BaseEngine):
     # -- closing ----------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Sync what has been published; writer lock held."""
-        self.append([], sync=True)
+        """Put everything appended on the disk; all locks held.  Raises OSError."""
+        self._publisher.publish_all(split(self.header.appended)[1])
 
     def stop(self) -> None:
         """Refuse all further operations, also those that are about to read the shared header."""
@@ -590,9 +693,9 @@ class Engine(BaseEngine):
         self.log.fd = -1  # files.py closes it with all others
         self.header.close()
 
-    def _timeout_error(self, timeout_s: float) -> WriteTimeoutError:
+    def _timeout_error(self) -> WriteTimeoutError:
         return WriteTimeoutError(
             f"{self.path}: another process or thread has held the writer lock for more than "
-            f"{timeout_s} s; the outcome of this write is unknown; look for a stopped process "
-            f"that has the store open"
+            f"{self.options.write_timeout_s} s; the outcome of this write is unknown; look for a "
+            f"stopped process that has the store open"
         )

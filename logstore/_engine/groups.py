@@ -1,8 +1,10 @@
 """Committing a group of writes: what is logged for each write, and what each caller gets.
 
-Rules: called by the thread that leads, which takes the writer lock here.  A large write goes into
-the table alone, the others into the log together.  Each write sees the store as the writes before
-it in the group leave it.
+Rules: called by the thread that leads.  It appends the group under the writer lock, gives that
+back, and then flushes and publishes, with what other processes have appended meanwhile.  A large
+write goes into the table by itself, the others into the log together.  Each write meets the store
+as the writes before it leave it, those that are not published yet included; so its outcome is told
+only when all of these are published.
 """
 
 from __future__ import annotations
@@ -14,9 +16,10 @@ from logstore._engine import clock
 from logstore._engine.engine import Engine
 from logstore._engine.frames import DELETED, PROGRESS, TIME_MAX, Entry
 from logstore._engine.options import LARGE_BYTES
-from logstore._engine.shelter import is_interrupt, sheltered
+from logstore._engine.publishing import Point
+from logstore._engine.shelter import is_interrupt
 from logstore._engine.systemerrors import write_error
-from logstore._engine.writes import REFUSED, Lookup, Write
+from logstore._engine.writes import INTERRUPTED, Flush, Lookup, Write
 from logstore.errors import WriteError
 
 Keyed = tuple[bytes, Entry]
@@ -28,38 +31,80 @@ def commit_group(engine: Engine, group: list[Write], ack: Callable[[], None]) ->
     ``ack`` is called as soon as these are set; a compaction that is due comes after it.
     """
 
-    def commit() -> None:
-        for segment in _segments(group):
-            _commit_segment(engine, segment)
+    def commit(deadline: float) -> None:
+        appended = _Appended(engine, deadline)
+        engine.appending(lambda: _append(appended, group), deadline)
+        appended.publish()
         ack()
-        if engine.header.committed >= engine.options.compact_at:
-            engine.compact_if_due()
+        engine.compact_if_due()
 
     try:
-        engine.exclusively(commit)
+        engine.in_turn(commit)
     except Exception as exc:
         if is_interrupt(exc):
             raise
         _fail(group, write_error(engine.path, exc))
 
 
-def _commit_segment(engine: Engine, writes: list[Write]) -> None:
-    try:
-        if engine.must_recover():
-            sheltered(engine.recover)  # the segment before this one failed
-        resolved = _resolve(engine, writes)
-        if resolved and _goes_to_table(engine, writes, resolved[0][1]):
-            engine.fold_large(*resolved[0])
+class _Appended:
+    """The writes of a group that are in the log and may not be published yet."""
+
+    def __init__(self, engine: Engine, deadline: float) -> None:
+        self.engine = engine
+        self.deadline = deadline
+        self._writes: list[Write] = []
+        self._point: Point | None = None  # the end of the last one
+
+    def add(self, writes: list[Write], point: Point) -> None:
+        self._writes += writes
+        self._point = point
+
+    def publish(self) -> None:
+        """Publish them; each gets its outcome or its error."""
+        writes, self._writes = self._writes, []
+        if self._point is None or not writes:
+            return
+        try:
+            progress = any(isinstance(write, Flush) for write in writes)
+            self.engine.publish(self._point, self.deadline, progress=progress)
+        except Exception as exc:
+            if is_interrupt(exc):
+                raise
+            _fail(writes, write_error(self.engine.path, exc))
         else:
-            engine.append(resolved, sync=any(write.sync for write in writes))
-    except Exception as exc:
-        if is_interrupt(exc):
-            raise
-        _fail(writes, write_error(engine.path, exc))
+            _succeed(writes)
+
+
+def _append(appended: _Appended, group: list[Write]) -> None:
+    """Put a group into the log, and its large writes into the table.  Writer lock held."""
+    for writes in _segments(group):
+        try:
+            _append_segment(appended, writes)
+        except Exception as exc:
+            if is_interrupt(exc):
+                raise
+            _fail(writes, write_error(appended.engine.path, exc))
+
+
+def _append_segment(appended: _Appended, writes: list[Write]) -> None:
+    engine, deadline = appended.engine, appended.deadline
+    if engine.must_recover():  # the segment before this one failed
+        engine.recover_locked(deadline)
+        appended.publish()
+    resolved = _resolve(engine, writes)
+    if resolved and _goes_to_table(engine, writes, resolved[0][1]):
+        appended.publish()
+        engine.with_flush_lock(lambda: engine.fold_large(*resolved[0]), deadline)
+        _succeed(writes)
     else:
-        for write in writes:
-            if write.outcome is not REFUSED:
-                write.error = None
+        sync = any(write.sync for write in writes)
+        point = engine.append(resolved, sync=sync, deadline=deadline)
+        appended.add(writes, point)
+
+
+def _succeed(writes: list[Write]) -> None:
+    for write in writes:
+        write.error = write.refusal
 
 
 def _resolve(engine: Engine, writes: list[Write]) -> list[Keyed]:
@@ -79,7 +124,7 @@ def _resolve(engine: Engine, writes: list[Write]) -> list[Keyed]:
             except Exception as exc:
                 if is_interrupt(exc):
                     raise
-                write.error, write.outcome = exc, REFUSED
+                write.refusal = exc
                 continue
         if entry is not None:
             time_us += 1
@@ -118,12 +163,12 @@ class _Pending(Lookup):
 
     def result(self, key: bytes) -> Entry | None:
         entry = self._results.get(key)
-        return self._engine.find_trace(key) if entry is None else entry
+        return self._engine.latest_trace(key) if entry is None else entry
 
     def has_progress(self, key: bytes) -> bool:
         if key in self._progress:
             return self._progress[key]
-        return self._engine.find_progress(key) is not None
+        return self._engine.latest_has_progress(key)
 
 
 def _segments(group: list[Write]) -> Iterable[list[Write]]:
@@ -147,5 +192,5 @@ def _split(group: list[Write]) -> Iterator[list[Write]]:
 
 def _fail(writes: list[Write], error: BaseException) -> None:
     for write in writes:
-        if write.error is not None and write.outcome is not REFUSED:
+        if write.error is INTERRUPTED:
             write.error = error

@@ -49,7 +49,8 @@ from logstore._engine.frames import OFFSET_MAX
 from logstore._engine.sharedpage import SharedPage
 
 SIZE = 4096
-MAGIC = int.from_bytes(b"LSTRSHM1", "little")
+MAGIC = int.from_bytes(b"LSTRSHM2", "little")
+FAILURES = range(25, 29)
 
 # The words in which a copy says until when it puts compactions off, in ns of the monotonic clock.
 Copy: TypeAlias = Literal["vacuum", "check", "backup"]
@@ -98,6 +99,11 @@ class SharedHeader:
     last_time_us = Word(16)  # the time of the newest record: times only grow
     replaced = Word(19)  # not 0: the store's files were removed or replaced, nothing is written
     table_txn = Word(20)  # the number of the table's newest transaction
+    appended = Word(21)  # epoch << 32 | end of the last whole frame, published or not
+    unsynced = Word(22)  # end of the last frame that is not to be published before a flush
+    flushing = Word(23)  # not 0: a flush is under way, or its process has died within it
+    next_log = Word(24)  # the log that is being put in the place of the one that has failed
+    failed_1, failed_2, failed_3, failed_4 = map(Word, FAILURES)  # states whose flush has failed
 
     def __init__(self, fd: int) -> None:
         """Map the header of an open ``-shm`` file.  Raises OSError if there is no space."""
@@ -155,6 +161,32 @@ class SharedHeader:
     def publish(self, epoch: int, committed: int) -> None:
         """Make everything up to ``committed`` in ``epoch`` visible to all readers."""
         self.state = epoch << 32 | committed
+
+    def begin_epoch(self, epoch: int, first_offset: int) -> None:
+        """Publish that the log of an epoch is empty; writer and flush lock held, or alone.
+
+        ``appended`` comes last: one of another epoch than ``state`` says that nothing is appended.
+        """
+        self.synced = self.unsynced = first_offset
+        self.publish(epoch, first_offset)
+        self.appended = epoch << 32 | first_offset
+
+    def add_failure(self) -> None:
+        """Note that what is behind the committed offset of this epoch is never published."""
+        if all(self.words[index] != self.state for index in FAILURES):
+            self.words[min(FAILURES, key=self.words.__getitem__)] = self.state
+
+    def published_before(self, epoch: int) -> int | None:
+        """Return up to where an epoch that is over was published.
+
+        None if all of it was: no flush of it has failed.  0 if so many have failed since that it
+        is not known.
+        """
+        failed = [self.words[index] for index in FAILURES]
+        for state in failed:
+            if state >> 32 == epoch:
+                return state & OFFSET_MAX
+        return 0 if min(failed) >> 32 > epoch else None
 
     def announce(self) -> None:
         """Wake the waiters for publications.  Call it after releasing the writer lock."""

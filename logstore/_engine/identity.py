@@ -60,10 +60,16 @@ class OpenFiles(Protocol):
     path: str
     presence_fd: int
     header: SharedHeader
-    log: Log
     table: Table
-    overlay: Overlay
     lost_files: list[str]
+
+    @property
+    def log(self) -> Log:
+        """The log's file."""
+
+    @property
+    def overlay(self) -> Overlay:
+        """What is published in the log."""
 
     def fold_unverified(self, *, clean: bool = False) -> None:
         """Fold the overlay into the table, wherever that file is now."""

@@ -1,17 +1,25 @@
-"""Locks on whole files.
+"""Locks on files: one on the whole file (``flock``), and one on a byte of it.
 
-Rules: a lock (``flock``) belongs to the open file, not to the process.  The kernel releases it when
-the last descriptor of the open file is closed, so also when its process dies.
+Rules: a lock belongs to the open file, not to the process.  The kernel frees it when the last
+descriptor of the open file is closed, so also when its process dies.  The two kinds do not see
+each other.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import os
+import struct
 
 # The system call itself, for a ``finally`` that no signal handler may come before.
 flock = fcntl.flock
 LOCK_UN = fcntl.LOCK_UN
+fcntl_call = fcntl.fcntl
+SETLK = fcntl.F_OFD_SETLK
+UNLOCKED_BYTE = struct.pack("hhqqi4x", fcntl.F_UNLCK, os.SEEK_SET, 0, 1, 0)
+_LOCKED_BYTE = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
+_HELD_BY_OTHERS = (errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN)
 
 
 def try_lock(fd: int, *, shared: bool = False) -> bool:
@@ -19,7 +27,21 @@ def try_lock(fd: int, *, shared: bool = False) -> bool:
     try:
         fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as exc:
-        if exc.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN):
+        if exc.errno in _HELD_BY_OTHERS:
+            return False
+        raise
+    return True
+
+
+def try_lock_byte(fd: int) -> bool:
+    """Take the lock on the first byte of an open file without waiting; False if others hold it.
+
+    It is given back by ``fcntl_call(fd, SETLK, UNLOCKED_BYTE)``.
+    """
+    try:
+        fcntl_call(fd, SETLK, _LOCKED_BYTE)
+    except OSError as exc:
+        if exc.errno in _HELD_BY_OTHERS:
             return False
         raise
     return True

@@ -108,8 +108,8 @@ class Maintenance:
                 if idle:
                     self._last_state = header.state
             self._epoch = header.epoch
-        if header.synced < header.committed:
-            engine.exclusively(engine.flush, timeout_s=self._lock_s())
+        if header.synced < split(header.appended)[1]:
+            engine.sync(timeout_s=self._lock_s())
         elif looks and not self._pause_s and vacuum.is_due(engine):
             vacuum.vacuum(engine)
 

@@ -121,10 +121,9 @@ def _open_alone(path: str, fd: int, options: Options, *, accept_log_loss: bool) 
                 path, table, options, counters, accept_log_loss=accept_log_loss
             )
             identity.publish_table(header, table)
-            header.log_id = log.log_id
-            header.synced = FIRST_OFFSET
+            header.log_id = header.next_log = log.log_id
             header.last_time_us = last_time_us
-            header.publish(epoch, FIRST_OFFSET)
+            header.begin_epoch(epoch, FIRST_OFFSET)
             header.end_rebuild(table.meta.uuid)
             # A conversion releases the lock for a moment: another process may have been alone.
             if (

@@ -1,12 +1,14 @@
 """The overlay: the newest frame per task of the current epoch, in memory.
 
-Rules: an overlay belongs to one epoch and only grows; a new epoch gets a new overlay, and the old
-one stays a consistent view for its readers.  It is changed under the engine's view lock and read
-without it: a single dictionary look-up is atomic.
+Rules: an overlay belongs to one epoch and only grows; a new epoch gets a new overlay, and readers
+that still hold the old one keep a consistent view.  It is changed under the engine's view lock
+and read without it: a single dictionary look-up is atomic.  :class:`Unpublished` holds what is in
+the log behind the overlay; conditional writes see it, readers do not.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 from logstore._engine.frames import DELETED, PROGRESS, Entry
@@ -47,3 +49,54 @@ class Overlay:
 
     def __bool__(self) -> bool:
         return bool(self.changed)
+
+
+class Unpublished:
+    """The frames behind an overlay, in the order of the log, without a gap.
+
+    A signal handler may interrupt each method: what it has done then is done again.
+    """
+
+    def __init__(self) -> None:
+        # Where the frames of a group begin, where they end, and their entries.
+        self._groups: deque[tuple[int, int, Sequence[tuple[bytes, Entry]]]] = deque()
+        self.results: dict[bytes, Entry] = {}  # as in an overlay
+        self.progress: dict[bytes, Entry | None] = {}
+
+    def end(self, overlay: Overlay) -> int:
+        """Return the offset behind the last frame, of the overlay or of this."""
+        return max(overlay.applied, self._groups[-1][1]) if self._groups else overlay.applied
+
+    def add(self, entries: Sequence[tuple[bytes, Entry]], start: int, end: int) -> None:
+        """Take in the entries of the frames between two offsets."""
+        self._index(entries)
+        self._groups.append((start, end, entries))
+
+    def move_to(self, overlay: Overlay, committed: int) -> None:
+        """Move the frames up to ``committed`` into the overlay, as far as there is no gap."""
+        groups = self._groups
+        moved = False
+        while groups and groups[0][1] <= committed:
+            start, end, entries = groups[0]
+            if start == overlay.applied:
+                overlay.apply(entries, end)
+            groups.popleft()
+            moved = True
+        if moved:
+            self.results, self.progress = {}, {}
+            for _, _, entries in groups:
+                self._index(entries)
+
+    def clear(self) -> None:
+        """Forget everything: a new epoch has begun."""
+        self._groups.clear()
+        self.results, self.progress = {}, {}
+
+    def _index(self, entries: Sequence[tuple[bytes, Entry]]) -> None:
+        for key, entry in entries:
+            if entry.kind == PROGRESS:
+                self.progress[key] = entry
+            else:
+                self.results[key] = entry
+                if entry.kind == DELETED:
+                    self.progress[key] = None

@@ -153,6 +153,11 @@ def _code_and_reason(path: str, exc: OSError | lmdb.Error) -> tuple[int, str]:
     return code, str(exc).removeprefix(f"{path}: ")  # LMDB names the file too
 
 
+def flush_error(log_path: str) -> OSError:
+    """Return the error of a write whose flush has failed in another process."""
+    return OSError(errno.EIO, f"{log_path}: a flush by another process has failed")
+
+
 def raise_open_error(path: str, exc: BaseException) -> NoReturn:
     """Raise ``exc``, or the error of :func:`open_error` with ``exc`` as its cause."""
     if _is_systems(exc):

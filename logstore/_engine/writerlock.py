@@ -16,6 +16,7 @@ from collections.abc import Callable
 from logstore._engine import shelter
 from logstore._engine.header import SharedHeader
 from logstore._engine.log import Log
+from logstore.errors import LogstoreError
 
 RECHECK_S = 0.01
 FAIRNESS_S_MIN, FAIRNESS_S_MAX = 0.002, 0.1
@@ -41,11 +42,11 @@ class WriterLock:
         while True:
             seen = header.releases.value
             if log.try_lock():
-                if header.log_id == log.log_id:
+                if self._is_current(log):
                     break
                 log.unlock()
                 log = reopen()
-                if header.log_id == log.log_id:
+                if self._is_current(log):
                     continue
             left = deadline - time.monotonic()
             if left <= 0:
@@ -60,6 +61,21 @@ class WriterLock:
             header.wanted.wake()
         self._taken_at = time.monotonic()
         return True
+
+    def _is_current(self, log: Log) -> bool:
+        """Return whether the lock on a log counts.
+
+        It does if the header names the log.  But once the next log is at the path, its lock
+        counts, also if the process that put it there has died before the header named it.
+        """
+        header = self._header
+        named, following = header.log_id, header.next_log
+        if named == following:
+            return log.log_id == named
+        if log.log_id == following:
+            header.log_id = following  # before a recovery names another one
+            return True
+        return log.log_id == named and not _is_at_path(log, following)
 
     def _let_others_go_first(self, deadline: float) -> None:
         header = self._header
@@ -81,3 +97,13 @@ class WriterLock:
         header.releases.add_one()
         if header.wanted.value:
             header.releases.wake()
+
+
+def _is_at_path(log: Log, log_id: int) -> bool:
+    """Return whether the log with this id is at the path of a log."""
+    try:
+        at_path = Log.open(log.path, log.uuid)
+    except (LogstoreError, OSError):
+        return False
+    at_path.close()
+    return at_path.log_id == log_id

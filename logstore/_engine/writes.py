@@ -10,8 +10,7 @@ from logstore._engine.frames import DELETED, HAD_RESULT, Entry
 from logstore._engine.taskstatus import is_known, is_live_result, missing_result
 from logstore.errors import CorruptRecordError, WriteTimeoutError
 
-REFUSED = object()  # the outcome of a write whose condition failed: its error is final
-_INTERRUPTED = WriteTimeoutError("the commit was interrupted; the write's outcome is unknown")
+INTERRUPTED = WriteTimeoutError("the commit was interrupted; the write's outcome is unknown")
 
 
 class Lookup:
@@ -29,14 +28,15 @@ class Lookup:
 class Write:
     """One write: its entry, and after the commit its outcome."""
 
-    __slots__ = ("entry", "error", "key", "outcome", "sync")
+    __slots__ = ("entry", "error", "key", "outcome", "refusal", "sync")
 
     def __init__(self, key: bytes, entry: Entry, *, sync: bool) -> None:
         self.key = key
         self.entry = entry
         self.sync = sync  # whether the group must be flushed before this is acknowledged
         self.outcome: object = None
-        self.error: BaseException | None = _INTERRUPTED  # None once it is committed
+        self.error: BaseException | None = INTERRUPTED  # None once it is committed
+        self.refusal: BaseException | None = None  # its condition did not hold
 
     def resolve(self, lookup: Lookup, now_us: int) -> Entry | None:
         """Return the entry to log, or None if there is nothing to write; may set the outcome.
@@ -70,8 +70,7 @@ class Pop(Write):
     def resolve(self, lookup: Lookup, now_us: int) -> Entry | None:
         current = lookup.result(self.key)
         if current is None or not is_live_result(current, now_us):
-            self.error = missing_result(self.key, current)
-            self.outcome = REFUSED
+            self.refusal = missing_result(self.key, current)
             return None
         self.outcome = current
         return self.entry._replace(flags=HAD_RESULT)

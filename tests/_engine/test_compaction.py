@@ -485,13 +485,13 @@ def test_a_compaction_that_dies_after_its_commit_loses_nothing_and_a_peer_goes_o
     assert store.get_result("a") == 2
 
 
-def test_an_append_that_dies_unpublished_never_comes_back(
+def test_an_append_that_dies_half_written_never_comes_back(
     path: Path, start_peer: Callable[..., Peer], open_store: Stores
 ) -> None:
     store = open_store(path)
     peer = start_peer(path)
     peer.run("store.set_result('acked', 1)")
-    peer.die("store.set_result('lost', 1)", at="logstore._engine.log.Log.sync")
+    peer.die("boundary.die_half_written()\nstore.set_result('lost', 1)")
     assert store.status("lost") == "unknown"
     store.set_result("after", 1)
     assert store.stats().recoveries == 1
@@ -499,6 +499,18 @@ def test_an_append_that_dies_unpublished_never_comes_back(
     again = open_store(path)
     assert (again.status("acked"), again.status("lost")) == ("ready", "unknown")
     assert again.get_result("after") == 1
+
+
+def test_what_a_process_has_appended_before_it_died_is_published_by_the_next_write(
+    path: Path, start_peer: Callable[..., Peer], open_store: Stores
+) -> None:
+    """It was not acked, so either would do; but a write may have been resolved against it."""
+    store = open_store(path)
+    peer = start_peer(path)
+    peer.die("store.set_result('whole', 1)", at="os.fdatasync")
+    assert store.status("whole") == "unknown"
+    store.set_result("after", 1)
+    assert store.get_result("whole") == 1
 
 
 def test_the_log_is_compacted_when_it_reaches_its_limit(open_store: Stores) -> None:

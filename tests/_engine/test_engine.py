@@ -140,9 +140,10 @@ def test_a_group_published_beside_a_view_that_lags_behind_leaves_no_gap_in_it(
     store.set_result("a", 1)
 
     def append() -> None:
-        engine.overlay = Overlay(engine.overlay.epoch)
+        engine.logview.overlay = Overlay(engine.overlay.epoch)
         entry = Entry(RESULT, 0, time.time_ns() // 1000, 0, encode_value(2))
-        engine.append([(b"b", entry)], sync=True)
+        engine.append([(b"b", entry)], sync=True, deadline=time.monotonic() + LONG_S)
+        engine.flush()
 
     engine.exclusively(append)
     assert (store.get_result("a"), store.get_result("b")) == (1, 2)

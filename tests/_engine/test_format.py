@@ -115,7 +115,7 @@ def test_the_words_of_the_shared_header_are_those_of_the_code() -> None:
         coded[name] = getattr(header, name)
     assert documented == coded
     assert f"One page of {header.SIZE} bytes" in TEXT
-    assert header.MAGIC.to_bytes(8, "little") == b"LSTRSHM1"
+    assert header.MAGIC.to_bytes(8, "little") == b"LSTRSHM2"
 
 
 def test_the_databases_are_those_of_the_code() -> None:

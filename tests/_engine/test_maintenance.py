@@ -91,6 +91,7 @@ def test_a_write_that_is_under_way_is_left_alone_and_one_that_makes_no_progress_
         state = next(ticks, None)
         if state is not None:
             header.publish(0, FIRST_OFFSET + state)
+            header.appended = header.state
         return state is None
 
     engine: Any = SimpleNamespace(
@@ -116,8 +117,7 @@ class Tidied:
         self.waits: list[float] = []
         self.compacted_at: list[float] = []
         self.header = header
-        header.publish(1, FIRST_OFFSET)
-        header.synced = FIRST_OFFSET
+        header.begin_epoch(1, FIRST_OFFSET)
         self.options = SimpleNamespace(sync_interval_s=IDLE_S, write_timeout_s=1.0)
         self.copies = False
         self.on_wait: Callable[[], None] = lambda: None
@@ -171,6 +171,7 @@ def test_beside_writers_a_step_takes_a_small_part_of_the_time(
 
     def write() -> None:
         engine.header.state += 40
+        engine.header.appended = engine.header.state
         engine.header.synced = engine.header.committed
 
     engine.on_wait = write

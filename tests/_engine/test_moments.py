@@ -137,7 +137,7 @@ def test_a_read_within_a_catching_up_of_the_same_thread_is_refused(store: logsto
     store.set_result("a", 1)
     engine = live(store)
     with engine.view_lock:
-        engine.overlay = Overlay(engine.overlay.epoch)
+        engine.logview.overlay = Overlay(engine.overlay.epoch)
         with pytest.raises(logstore.WriteError, match="within another call"):
             store.get_result("a")
     assert store.get_result("a") == 1

@@ -25,7 +25,7 @@ FAULTS: dict[str, list[tuple[str, str, str]]] = {
         ),
     ],
     "less than was published counts as all": [
-        ("engine.py", "if end != committed:", "if False:"),
+        ("logview.py", "if whole_to != end:", "if False:"),
     ],
     "of an interrupted append only the word is cleared": [
         (

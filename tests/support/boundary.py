@@ -48,6 +48,17 @@ def die_at(name: str) -> None:
     mock.patch(name, die).start()
 
 
+def die_half_written() -> None:
+    """Let the process die in its next write, when all but the last byte has been written."""
+    real = os.pwrite
+
+    def half(fd: int, data: bytes, offset: int) -> None:
+        real(fd, data[:-1], offset)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    mock.patch("os.pwrite", half).start()
+
+
 def fail_next(name: str, code: int = errno.EIO) -> None:
     """Let the next call of a function of ``os`` fail."""
     real = getattr(os, name)

@@ -20,7 +20,7 @@ VERSION = 1
 FIRST_OFFSET = 4096  # of a frame
 RESULT, PROGRESS = 1, 2
 TIME_MAX = 253_402_300_799_999_999
-STATE, SYNCED = 5, 6  # words of the shared header
+STATE, SYNCED, APPENDED = 5, 6, 21  # words of the shared header
 
 _LOG_HEADER = struct.Struct("<8sII16sQ")  # these without their checksum
 _FRAME = struct.Struct("<IIIBBHQQ")

@@ -1,0 +1,136 @@
+"""What a process sees of the log: what is published, and what is appended behind that.
+
+Rules: everything here is changed under ``lock``, the view lock, for microseconds, and the overlay
+is read without it.  Readers see the overlay only; writes with a condition see also what is
+unpublished.  A signal handler may interrupt a writer between any two steps: what is missing in
+memory then is read from the log again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from logstore._engine import frames
+from logstore._engine.append import append
+from logstore._engine.frames import Entry
+from logstore._engine.header import SharedHeader, split
+from logstore._engine.log import FIRST_OFFSET, Log
+from logstore._engine.overlay import Overlay, Unpublished
+from logstore.errors import CorruptLogError
+
+
+class LogView:
+    """One process's side of the log."""
+
+    def __init__(self, log: Log, header: SharedHeader, seed: int) -> None:
+        self.log = log
+        self.lock = threading.RLock()
+        self.overlay = Overlay(header.epoch)
+        self.unpublished = Unpublished()
+        self._header = header
+        self._seed = seed
+
+    def under_lock(self, work: Callable[[], object]) -> None:
+        """Run ``work`` holding the view lock, which is given back without need of memory.
+
+        A ``with`` needs some for the arguments of ``__exit__``.  The caller does not hold it.
+        """
+        lock = self.lock
+        try:
+            lock.acquire()
+            work()
+        finally:
+            try:
+                lock.release()  # the first call, so that no signal handler comes before it
+            except RuntimeError:
+                pass  # not held: a signal handler came before
+
+    # -- in step with the header, view lock held ----------------------------------------------
+
+    def catch_up(self, state: int) -> bool:
+        """Bring the overlay to ``state``; False if the epoch moved meanwhile.
+
+        Raises CorruptLogError.
+        """
+        epoch, committed = split(state)
+        overlay = self.overlay
+        if overlay.epoch != epoch:
+            overlay = Overlay(epoch)
+            self.unpublished.clear()
+        self.unpublished.move_to(overlay, committed)
+        if committed > overlay.applied:
+            found = self._read(epoch, overlay.applied, committed)
+            if found is None:
+                return False
+            overlay.apply([(frame.key, frame.entry) for frame in found], committed)
+        self.overlay = overlay
+        return True
+
+    def look_ahead(self) -> None:
+        """Take in what is published and what is appended; writer lock held too."""
+        header = self._header
+        if not self.catch_up(header.state):
+            raise AssertionError("the epoch moved under the writer lock")
+        epoch, appended = split(header.appended)
+        start = self.unpublished.end(self.overlay)
+        if epoch == self.overlay.epoch and appended > start:
+            for frame in self._read(epoch, start, appended) or ():
+                self.unpublished.add([(frame.key, frame.entry)], frame.offset, frame.end)
+
+    def _read(self, epoch: int, start: int, end: int) -> list[frames.Frame] | None:
+        found, whole_to = frames.scan(self.log.read(start, end), start, self._seed, epoch)
+        if self._header.epoch != epoch:
+            return None
+        if whole_to != end:
+            raise CorruptLogError(
+                f"{self.log.path}: expected a whole frame of epoch {epoch} at offset {whole_to}, "
+                f"found none, although everything up to {end} was written; "
+                f"check(salvage=True) recovers the frames after it"
+            )
+        return found
+
+    # -- writing --------------------------------------------------------------------------------
+
+    def append(self, entries: list[tuple[bytes, Entry]], *, sync: bool) -> int:
+        """Write the frames of some entries behind what is appended; return where they end.
+
+        The writer lock is held, and nothing is to be taken in.  With ``sync`` they are not to be
+        published before a flush.  Raises OSError; nothing is appended then.
+        """
+        start = split(self._header.appended)[1]
+        end = append(self.log, self._header, self._seed, entries, sync=sync)
+        if entries:
+            self.under_lock(lambda: self.unpublished.add(entries, start, end))
+        return end
+
+    def publish(self, epoch: int, end: int) -> None:
+        """Show all readers what is appended up to ``end``; flush lock held."""
+        self.under_lock(lambda: self._publish(epoch, end))
+
+    def _publish(self, epoch: int, end: int) -> None:
+        self._header.publish(epoch, end)
+        if self.overlay.epoch == epoch:
+            self.unpublished.move_to(self.overlay, end)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Publish that the log starts over; writer and flush lock held."""
+        with self.lock:
+            self._header.begin_epoch(epoch, FIRST_OFFSET)
+            self.unpublished.clear()
+            self.overlay = Overlay(epoch)
+
+    # -- the file -------------------------------------------------------------------------------
+
+    def reopen(self) -> Log:
+        """Take over the log that another process has put in the place of a failed one."""
+        old, self.log = self.log, Log.open(self.log.path, self.log.uuid)
+        old.close()
+        return self.log
+
+    def replace(self, new: Log) -> None:
+        """Put a new log in the place of the old one; writer and flush lock held."""
+        with self.lock:
+            old, self.log = self.log, new
+            self._header.log_id = new.log_id
+        old.close()

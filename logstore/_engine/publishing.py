@@ -1,0 +1,158 @@
+"""Flushing and publishing what is appended: one flush for the writers of all processes.
+
+Rules: a write is appended under the writer lock, which is then given back.  Who needs it on the
+disk takes the flush lock, a lock on the first byte of the log, flushes for all, publishes, and
+wakes the others, which sleep meanwhile.  What is published is always a beginning of the log, and
+is on the disk unless it needs no flush.  A holder of the flush lock never waits for the writer
+lock; compaction, recovery and closing take both, in the order writer lock, flush lock.
+
+After a failed flush nothing more of the epoch is published.  Nor is a flush trusted behind one that
+a process has died in: it may have failed, and the system says so only once.  A process that finds
+either recovers, and looks again in the new epoch; the header keeps up to where an epoch with a
+failed flush was published.  ``fuzz/model`` has the protocol, with all that may come between.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from enum import Enum
+from typing import NamedTuple, TypeVar
+
+from logstore._engine import locks, shelter
+from logstore._engine.counters import Counters
+from logstore._engine.frames import OFFSET_MAX
+from logstore._engine.header import SharedHeader, split
+from logstore._engine.logview import LogView
+from logstore._engine.shelter import is_interrupt
+from logstore._engine.systemerrors import flush_error
+
+T = TypeVar("T")
+
+RECHECK_S = 0.01  # how long a wait for another process's flush lasts before it looks again
+
+
+class Point(NamedTuple):
+    """A place in the log that a write waits for."""
+
+    epoch: int
+    end: int
+
+
+class Found(Enum):
+    """What has become of a wait for a point."""
+
+    PUBLISHED = "published"
+    LATE = "late"  # the deadline has passed
+    BROKEN = "broken"  # look again after a recovery
+
+
+class Publisher:
+    """One process's side of the flush lock.  Used by one thread at a time."""
+
+    def __init__(self, view: LogView, header: SharedHeader, counters: Counters) -> None:
+        self._view = view
+        self._header = header
+        self._counters = counters
+
+    def point(self) -> Point:
+        """Return the end of what is appended."""
+        return Point(*split(self._header.appended))
+
+    def publish(self, point: Point, deadline: float, *, progress: bool) -> Found:
+        """Publish everything up to a point; with ``progress``, put it on the disk in any case.
+
+        The flush may be made by another process.  Raises OSError if the flush fails, or if one
+        has failed that the point needed: what was not published then never is.
+        """
+        header = self._header
+        epoch, end = point
+        while True:
+            seen = header.sequence.value
+            state = header.state
+            if state >> 32 != epoch:
+                published = header.published_before(epoch)
+                if published is not None and published < end:
+                    raise flush_error(self._view.log.path)
+                return Found.PUBLISHED
+            if state & OFFSET_MAX >= end and (not progress or header.synced >= end):
+                return Found.PUBLISHED
+            if header.log_failed or header.log_id != self._view.log.log_id:
+                return Found.BROKEN
+            found = self._try_publish(epoch, end if progress else 0)
+            if found is Found.BROKEN:
+                return found
+            if found is Found.LATE:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return found
+                header.wait_for_publication(seen, min(left, RECHECK_S))
+
+    def _try_publish(self, epoch: int, synced_to: int) -> Found:
+        """Publish everything appended; LATE if another process has the flush lock."""
+        header, view = self._header, self._view
+        locked = False
+        try:
+            locked = locks.try_lock_byte(view.log.fd)
+            if not locked:
+                return Found.LATE
+            if header.flushing:
+                return Found.BROKEN
+            if header.log_id == view.log.log_id and header.epoch == epoch:
+                self.publish_all(synced_to)
+            return Found.PUBLISHED
+        finally:
+            locks.fcntl_call(view.log.fd, locks.SETLK, locks.UNLOCKED_BYTE)  # the first call
+            if locked:
+                header.announce()
+
+    def with_lock(self, work: Callable[[], T], deadline: float) -> T | None:
+        """Run ``work`` holding the flush lock; None at the deadline.
+
+        The lock is given back whatever raises, a signal handler at any moment included.
+        """
+        header, view = self._header, self._view
+        try:
+            while True:
+                seen = header.sequence.value
+                if locks.try_lock_byte(view.log.fd):
+                    return work()
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    return None
+                shelter.check()
+                header.wait_for_publication(seen, min(left, RECHECK_S))
+        finally:
+            try:
+                locks.fcntl_call(view.log.fd, locks.SETLK, locks.UNLOCKED_BYTE)  # the first call
+            finally:
+                header.announce()
+
+    # -- flush lock held ------------------------------------------------------------------------
+
+    def publish_all(self, synced_to: int = 0) -> None:
+        """Publish everything appended, with the flush that it needs.
+
+        ``synced_to`` is up to where the log is to be on the disk in any case.  Raises OSError if
+        the flush fails.
+        """
+        header = self._header
+        if header.log_failed or header.flushing:
+            return
+        state = header.appended
+        epoch, end = split(state)
+        if epoch != header.epoch:
+            return  # a process died while it began a new epoch
+        if header.synced < max(synced_to, header.unsynced):
+            header.flushing = 1  # an exception of a signal handler leaves it set
+            try:
+                self._view.log.sync()
+            except OSError as exc:
+                if not is_interrupt(exc):
+                    header.log_failed = 1
+                raise
+            self._counters.flushes += 1
+            header.synced = end
+            header.flushing = 0
+        if state != header.state:
+            self._view.publish(epoch, end)

@@ -1,0 +1,333 @@
+"""One flush for the writers of all processes: what each of them sees, acks and fails.
+
+A peer writes, and stays in its flush until the test lets it go on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import logstore
+from logstore import TaskProgress
+from logstore._engine import durability
+from logstore._engine.header import FAILURES
+from tests.support.boundary import A_WRITE_WHOSE_FLUSH_FAILS
+from tests.support.inside import live
+from tests.support.peers import Peer, PeerError
+from tests.support.stores import Stores
+
+LONG_S = 100.0
+
+HELD_FLUSH = """
+from pathlib import Path
+from logstore._engine import durability
+real, place = durability.sync_data, Path({place!r})
+def held(fd):
+    durability.sync_data = real
+    (place / "in-flush").touch()
+    while not (place / "go-on").exists():
+        time.sleep(0.001)
+    {then}
+durability.sync_data = held
+"""
+
+
+class Flushing:
+    """A peer that writes, and the state of its flush."""
+
+    def __init__(self, place: Path, peer: Peer) -> None:
+        self._place, self.peer = place, peer
+
+    def begin(self, code: str, then: str = "real(fd)") -> None:
+        """Let the peer write, and return when it is in its flush."""
+        self.peer.run(HELD_FLUSH.format(place=str(self._place), then=then))
+        self.peer.begin(code)
+        wait_until((self._place / "in-flush").exists)
+
+    def go_on(self) -> None:
+        (self._place / "go-on").touch()
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + LONG_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+@pytest.fixture
+def store(path: Path, open_store: Stores) -> logstore.Store:
+    return open_store(path, sync_interval_s=1e6)
+
+
+@pytest.fixture
+def flushing(
+    store: logstore.Store, tmp_path: Path, start_peer: Callable[..., Peer]
+) -> Iterator[Flushing]:
+    flushing = Flushing(tmp_path, start_peer(store.path, sync_interval_s=1e6))
+    yield flushing
+    flushing.go_on()
+
+
+@pytest.fixture
+def beside() -> Iterator[Callable[..., Future[Any]]]:
+    """Call something in a thread."""
+    with ThreadPoolExecutor(8) as pool:
+        yield pool.submit
+
+
+def appended(store: logstore.Store) -> int:
+    return live(store).header.appended
+
+
+def in_log(store: logstore.Store, call: Future[Any], before: int) -> None:
+    """Wait until a write has been appended, and see that it is not acked."""
+    wait_until(lambda: appended(store) > before)
+    assert not call.done()
+
+
+def test_a_write_does_not_wait_for_the_lock_while_another_process_flushes(
+    store: logstore.Store, flushing: Flushing, beside: Callable[..., Future[Any]]
+) -> None:
+    flushing.begin("store.set_result('theirs', 1)")
+    before = appended(store)
+    ours = beside(store.set_result, "ours", 2)
+    in_log(store, ours, before)
+    assert [store.status(key) for key in ("theirs", "ours")] == ["unknown", "unknown"]
+    flushing.go_on()
+    ours.result(LONG_S)
+    flushing.peer.end()
+    assert [store.get_result(key) for key in ("theirs", "ours")] == [1, 2]
+    assert flushing.peer.run("[store.get_result(key) for key in ('theirs', 'ours')]") == [1, 2]
+
+
+def test_one_flush_acks_what_all_processes_have_appended(
+    store: logstore.Store,
+    flushing: Flushing,
+    start_peer: Callable[..., Peer],
+    beside: Callable[..., Future[Any]],
+) -> None:
+    third = start_peer(store.path)
+    flushing.begin("store.set_result('a', 1)")
+    before = appended(store)
+    ours = beside(store.set_result, "b", 2)
+    in_log(store, ours, before)
+    before = appended(store)
+    third.begin("store.set_result('c', 3)")
+    wait_until(lambda: appended(store) > before)
+    flushing.go_on()
+    ours.result(LONG_S)
+    third.end()
+    flushing.peer.end()
+    assert store.stats().flushes + third.run("store.stats().flushes") == 1
+
+
+def test_when_the_flushing_process_dies_another_one_flushes_for_both(
+    store: logstore.Store, flushing: Flushing, beside: Callable[..., Future[Any]]
+) -> None:
+    flushing.begin("store.set_result('theirs', 1)")
+    before = appended(store)
+    ours = beside(store.set_result, "ours", 2)
+    in_log(store, ours, before)
+    flushing.peer.kill()
+    ours.result(LONG_S)
+    assert [store.get_result(key) for key in ("theirs", "ours")] == [1, 2]
+    assert store.stats().recoveries == 1
+
+
+def test_a_flush_that_fails_fails_the_writes_of_all_processes_and_none_is_ever_seen(
+    store: logstore.Store, flushing: Flushing, beside: Callable[..., Future[Any]]
+) -> None:
+    store.set_result("before", 0)
+    flushing.begin("store.set_result('theirs', 1)", then="raise OSError(5, 'I/O')")
+    before = appended(store)
+    ours = beside(store.set_result, "ours", 2)
+    in_log(store, ours, before)
+    flushing.go_on()
+    with pytest.raises(logstore.WriteError, match="not acked"):
+        ours.result(LONG_S)
+    with pytest.raises(PeerError, match="not acked"):
+        flushing.peer.end()
+    for _ in range(2):
+        assert [store.status(key) for key in ("theirs", "ours")] == ["unknown", "unknown"]
+        store.set_result("after", 3)
+    assert [store.get_result(key) for key in ("before", "after")] == [0, 3]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_write_with_a_condition_is_told_nothing_that_a_crash_could_take_back(
+    store: logstore.Store,
+    flushing: Flushing,
+    beside: Callable[..., Future[Any]],
+    fails: bool,
+) -> None:
+    """It is judged by a deletion that is not on the disk yet."""
+    store.set_result("a", 1)
+    flushing.begin("store.delete_result('a')", then="raise OSError(5, '')" if fails else "real(fd)")
+    popped = beside(store.pop_result, "a")
+    time.sleep(0.05)
+    assert store.get_result("a") == 1
+    assert not popped.done()
+    flushing.go_on()
+    if fails:
+        with pytest.raises(logstore.WriteError):
+            popped.result(LONG_S)
+        with pytest.raises(PeerError):
+            flushing.peer.end()
+        assert store.get_result("a") == 1
+    else:
+        with pytest.raises(logstore.ResultDeletedError):
+            popped.result(LONG_S)
+        assert flushing.peer.end() is True
+
+
+def test_of_two_processes_that_pop_a_result_one_gets_it(
+    store: logstore.Store, flushing: Flushing, beside: Callable[..., Future[Any]]
+) -> None:
+    store.set_result("a", "once")
+    flushing.begin("store.pop_result('a')")
+    popped = beside(store.pop_result, "a")
+    flushing.go_on()
+    with pytest.raises(logstore.ResultDeletedError):
+        popped.result(LONG_S)
+    assert flushing.peer.end() == "once"
+
+
+def test_a_result_set_behind_an_unflushed_deletion_is_there(
+    store: logstore.Store, flushing: Flushing, beside: Callable[..., Future[Any]]
+) -> None:
+    store.set_result("a", 1)
+    flushing.begin("store.delete_result('a')")
+    written = beside(store.set_result, "a", 2)
+    flushing.go_on()
+    written.result(LONG_S)
+    flushing.peer.end()
+    assert store.pop_result("a") == 2
+
+
+def test_progress_behind_an_unflushed_result_is_published_with_it_and_before_no_result_at_once(
+    store: logstore.Store, flushing: Flushing, beside: Callable[..., Future[Any]]
+) -> None:
+    store.set_result("first", 1)
+    flushes = store.stats().flushes
+    store.set_progress("t", TaskProgress(0.1))
+    assert store.stats().flushes == flushes
+    flushing.begin("store.set_result('theirs', 1)")
+    before = appended(store)
+    reported = beside(store.set_progress, "t", TaskProgress(0.5))
+    in_log(store, reported, before)
+    assert store.get_progress("t") == TaskProgress(0.1)
+    flushing.go_on()
+    reported.result(LONG_S)
+    flushing.peer.end()
+    assert store.get_progress("t") == TaskProgress(0.5)
+    assert store.stats().flushes == flushes
+
+
+def test_a_compaction_waits_for_a_flush_and_takes_it_in(
+    store: logstore.Store, flushing: Flushing, beside: Callable[..., Future[Any]]
+) -> None:
+    flushing.begin("store.set_result('theirs', 1)")
+    compacted = beside(store.compact)
+    time.sleep(0.05)
+    assert not compacted.done()
+    flushing.go_on()
+    compacted.result(LONG_S)
+    flushing.peer.end()
+    assert (store.stats().log_bytes, store.get_result("theirs")) == (0, 1)
+
+
+def test_a_stopped_process_in_its_flush_is_a_time_out_for_others_and_their_writes_stay_open(
+    path: Path, tmp_path: Path, open_store: Stores, start_peer: Callable[..., Peer]
+) -> None:
+    store = open_store(path, write_timeout_s=0.2)
+    flushing = Flushing(tmp_path, start_peer(path))
+    flushing.begin("store.set_result('theirs', 1)")
+    flushing.peer.stop()
+    with pytest.raises(logstore.WriteTimeoutError, match="outcome of this write is unknown"):
+        store.set_result("ours", 2)
+    assert store.status("ours") == "unknown"
+    flushing.peer.resume()
+    flushing.go_on()
+    flushing.peer.end()
+    wait_until(lambda: store.status("ours") == "ready")
+
+
+def test_what_a_dead_process_has_appended_is_published_when_no_process_writes(
+    path: Path, open_store: Stores, start_peer: Callable[..., Peer]
+) -> None:
+    store = open_store(path, sync_interval_s=0.02)
+    peer = start_peer(path)
+    peer.die("store.set_result('a', 1)", at="os.fdatasync")
+    wait_until(lambda: store.status("a") == "ready")
+
+
+def test_a_writer_that_sleeps_through_more_failures_than_are_kept_has_an_error(
+    store: logstore.Store, start_peer: Callable[..., Peer]
+) -> None:
+    peer = start_peer(store.path)
+    engine = live(store)
+    point = engine.in_turn(lambda deadline: engine.appending(engine._publisher.point, deadline))
+    for number in range(len(FAILURES) + 1):
+        peer.run(A_WRITE_WHOSE_FLUSH_FAILS.replace("lost", f"lost-{number}"))
+    with pytest.raises(OSError, match="has failed"):
+        engine.in_turn(lambda deadline: engine.publish(point, deadline, progress=False))
+
+
+def test_the_flush_lock_is_free_after_an_error_in_the_flush(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(BaseException):
+        pass
+
+    def interrupted(fd: int) -> None:
+        raise Interrupted
+
+    with monkeypatch.context() as patched:
+        patched.setattr(durability, "sync_data", interrupted)
+        with pytest.raises(Interrupted):
+            store.set_result("a", 1)
+    store.set_result("b", 2)
+    assert store.get_result("b") == 2
+
+
+def test_progress_behind_a_result_that_a_dead_process_has_not_flushed_is_published_with_a_flush(
+    store: logstore.Store, start_peer: Callable[..., Peer]
+) -> None:
+    peer = start_peer(store.path)
+    peer.die("store.set_result('theirs', 1)", at="os.fdatasync")
+    live(store).header.flushing = 0  # it has died a moment before it flushes
+    flushes = store.stats().flushes
+    store.set_progress("t", TaskProgress(0.5))
+    assert store.stats().flushes == flushes + 1
+    assert (store.get_result("theirs"), store.get_progress("t")) == (1, TaskProgress(0.5))
+
+
+def test_behind_a_process_that_died_in_its_flush_no_flush_of_that_log_is_trusted(
+    store: logstore.Store, start_peer: Callable[..., Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have failed: the system says so once, and what the page cache holds is not written."""
+    peer = start_peer(store.path)
+    peer.die("store.set_result('theirs', 1)", at="os.fdatasync")
+    synced: list[int] = []
+    monkeypatch.setattr(durability, "sync_data", synced.append)
+    store.sync()
+    assert not synced
+    assert (store.get_result("theirs"), store.stats().log_bytes) == (1, 0)
+
+
+def test_a_recovery_keeps_what_another_process_had_appended_whole(
+    store: logstore.Store, start_peer: Callable[..., Peer]
+) -> None:
+    whole, half = start_peer(store.path), start_peer(store.path)
+    whole.die("store.set_result('whole', 1)", at="os.fdatasync")
+    half.die("boundary.die_half_written()\nstore.set_result('half', 2)")
+    store.set_result("ours", 3)
+    assert [store.status(key) for key in ("whole", "half", "ours")] == ["ready", "unknown", "ready"]
+    assert store.stats().recoveries == 1
