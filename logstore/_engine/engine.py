@@ -422,7 +422,13 @@ class Engine(BaseEngine):
                 return
             if found is Found.LATE:
                 raise self._timeout_error()
-            self.settled(lambda: None, deadline)  # what has failed is only sure in a new epoch
+            try:
+                self.settled(lambda: None, deadline)  # what has failed is only sure in a new epoch
+            except (OSError, lmdb.Error, LogstoreError) as exc:
+                if is_interrupt(exc):
+                    raise
+                self.counters.last_compaction_error = str(exc)
+                raise error or exc from None
 
     def sync(self, *, timeout_s: float | None = None) -> None:
         """Put everything appended on the disk, and publish what a dead process has left."""

@@ -150,9 +150,9 @@ def test_a_flush_that_fails_fails_the_writes_of_all_processes_and_none_is_ever_s
     ours = beside(store.set_result, "ours", 2)
     in_log(store, ours, before)
     flushing.go_on()
-    with pytest.raises(logstore.WriteError, match="not acked"):
+    with pytest.raises(logstore.WriteError, match="was not acknowledged"):
         ours.result(LONG_S)
-    with pytest.raises(PeerError, match="not acked"):
+    with pytest.raises(PeerError, match="was not acknowledged"):
         flushing.peer.end()
     for _ in range(2):
         assert [store.status(key) for key in ("theirs", "ours")] == ["unknown", "unknown"]
