@@ -1,10 +1,11 @@
 """The engine: one per store file and process; connects log, table, shared header and overlay.
 
 Rules: locks are taken in this order: ``commit_lock`` (one thread), the writer lock (one process),
-the view lock (one thread, for microseconds), the table's gate (one thread, for one short read).
-Reads take the last two only, so they do not wait for writers.
+the flush lock (one process, publishing.py), the view lock (one thread, for microseconds), the
+table's gate (one thread, for one short read).  Reads take the last two only, so they do not wait
+for writers.
 The states of a store are in :mod:`logstore._engine.header`.  A process that gets the writer lock in
-the state *interrupted* or *failed* recovers first: it folds what was published into the table and
+the state *interrupted* or *failed* recovers first: it folds what was appended into the table and
 begins a new epoch, so that nothing is ever appended to the tail of an interrupted append.
 Signal handlers (:mod:`logstore._engine.shelter`): the append runs in the caller's thread;
 everything that replaces a file, a map or an epoch is sheltered.

@@ -6,28 +6,35 @@ The states of a store, and what leads from one to the next:
     -----------  -------------------------------------------  -------------------------  -----------
     void         opening.py: a process alone has recovered    ready 1                    idle
     idle         append.py: a group is written                writing 1                  writing
-    writing      Engine.append: it is flushed and published   state (e, end), writing 0  idle
-    writing      append.py: the write or flush has failed     log_failed 1               failed
+    writing      append.py: its frames are whole              appended (e, end),         appended
+                                                              writing 0
+    appended     publishing.py: what needs it is flushed      flushing 1, then           appended
+                                                              synced end, flushing 0
+    appended     publishing.py: readers are shown all of it   state (e, end)             idle
+    appended     publishing.py: the flush has failed          log_failed 1               failed
     idle         identity.py: the log has been removed        log_failed 1               failed
     idle         Engine.fold: a compaction                    writing 1                  folding
     failed       Engine.recover, before anything else         writing 1                  folding
     interrupted  Engine.recover, before anything else         writing 1                  folding
-    folding      Engine.begin_epoch: the table is committed;  state (e + 1, 4096),       idle
-                 a log that has failed is replaced            writing 0, log_failed 0
+    folding      Engine.begin_epoch: the table is committed;  state, appended (e + 1,    idle
+                 a log that has failed is replaced            4096), flushing 0,
+                                                              log_failed 0, writing 0
     idle         vacuum.py: the last round of a vacuum        writing 1                  exchanging
     exchanging   vacuum.py: the new table has the old name    incarnation + 1, then as   idle
                                                               from folding
-    writing 1    the process is killed, or an error leaves    as they were               interrupted
-                 open what is on the disk
+    writing or   the process is killed, or an error leaves    as they were               interrupted
+    flushing 1   open what is on the disk
     idle         identity.py: another file was removed or     replaced 1 or 2,           replaced
                  replaced; all data has been saved            state all ones
     idle         closing.py: the last process has folded      ready 0                    void
 
-The holder of the writer lock makes each step but the first.  So a process that gets the lock and
-finds ``writing`` set knows that the holder before it is gone.  In any state a copy (copying.py) may
-put compactions off until a time of its own.
+The holder of the writer lock appends, also while the log is being flushed; the holder of the flush
+lock flushes and publishes; all other steps but the first are of a process that has both.  So a
+process that gets the writer lock and finds ``writing`` set knows that the holder before it is gone;
+the same with ``flushing``.  In any state a copy (copying.py) may put compactions off until a time
+of its own.
 
-Rules: only the holder of the writer lock changes the fields, except for the times of copies, and
+Rules: only the holder of a lock changes the fields, except for the times of copies, and
 ``waiters`` and ``wanted``, which waiting processes set.  The counts on which these sleep go up
 after the lock has been released; of two increments at a time one may be lost, so a process that
 sleeps looks again after a while.
