@@ -199,9 +199,16 @@ MUTANTS = [
     Mutant(
         "a compaction does not take the flush lock",
         "_engine/engine.py",
-        "self._with_writer_lock(lambda: self.with_flush_lock(prepared, deadline), deadline)",
+        "self._with_writer_lock(lambda: self._with_flush_lock(prepared, deadline), deadline)",
         "self._with_writer_lock(prepared, deadline)",
         PUBLISHING + "a_compaction_waits_for_a_flush_and_takes_it_in",
+    ),
+    Mutant(
+        "a large write is folded beside frames that are published meanwhile",
+        "_engine/engine.py",
+        "            self._settle()\n            return work()\n\n        return self._with_flush",
+        "            return work()\n\n        return self._with_flush",
+        PUBLISHING + "what_is_published_during_a_fold_is_folded_once",
     ),
     Mutant(
         "a recovery drops what other processes have appended",
@@ -220,8 +227,9 @@ MUTANTS = [
     Mutant(
         "of an interrupted append only the WRITING word is cleared",
         "_engine/engine.py",
-        "            self._translated(lambda: self.recover_locked(deadline))\n",
-        "            self.header.writing = 0\n",
+        "        if self.must_recover():\n"
+        "            self.settled_within(lambda: None, deadline)\n",
+        "        self.header.writing = 0\n",
         G + "g5_nothing_behind_a_dead_writers_frames_comes_to_life",
     ),
     Mutant(

@@ -232,7 +232,7 @@ class Engine(BaseEngine):
     def _caught_up(self, work: Callable[[], T], deadline: float) -> T:
         self._translated(self._prepare)
         if self.must_recover():
-            self._translated(lambda: self.recover_locked(deadline))
+            self.settled_within(lambda: None, deadline)
         return work()
 
     def settled(self, work: Callable[[], T], deadline: float, *, recover: bool = True) -> T:
@@ -245,13 +245,20 @@ class Engine(BaseEngine):
             if recover:
                 self._translated(self._prepare)
                 self._settle()
-                if self.must_recover() or self.header.flushing:
-                    self._translated(lambda: sheltered(self.recover))
             else:
                 self._translated(self._adopt_files)
             return work()
 
-        return self._with_writer_lock(lambda: self.with_flush_lock(prepared, deadline), deadline)
+        return self._with_writer_lock(lambda: self._with_flush_lock(prepared, deadline), deadline)
+
+    def settled_within(self, work: Callable[[], T], deadline: float) -> T:
+        """As :meth:`settled`, for work within :meth:`appending`."""
+
+        def prepared() -> T:
+            self._settle()
+            return work()
+
+        return self._with_flush_lock(prepared, deadline)
 
     def _with_writer_lock(self, work: Callable[[], T], deadline: float) -> T:
         writer_lock = self._writer_lock
@@ -269,7 +276,7 @@ class Engine(BaseEngine):
             finally:
                 writer_lock.released()
 
-    def with_flush_lock(self, work: Callable[[], T], deadline: float) -> T:
+    def _with_flush_lock(self, work: Callable[[], T], deadline: float) -> T:
         """Run ``work`` holding the flush lock too.  The caller has the writer lock.
 
         Raises WriteTimeoutError at the deadline, and what ``work`` raises.
@@ -278,10 +285,6 @@ class Engine(BaseEngine):
         if found is None:
             raise self._timeout_error()
         return found[0]
-
-    def recover_locked(self, deadline: float) -> None:
-        """Recover, under the writer lock only."""
-        self.with_flush_lock(lambda: sheltered(self.recover), deadline)
 
     def refuse_nested(self) -> None:
         """Raise WriteError within another call of the same thread, as in a signal handler."""
@@ -394,7 +397,7 @@ class Engine(BaseEngine):
             self.logview.append(entries, sync=sync)
         except OSError as exc:
             if self.header.writing and not is_interrupt(exc):
-                self._quietly(lambda: self.recover_locked(deadline))
+                self._quietly(lambda: self.settled_within(lambda: None, deadline))
             raise
         if entries:
             self.counters.count_group(len(entries))
@@ -440,7 +443,10 @@ class Engine(BaseEngine):
         self.in_turn(publish, timeout_s)
 
     def _settle(self) -> None:
-        """Publish everything appended, unless its flush fails; all locks held."""
+        """Publish everything appended, and recover if a write or flush has failed; all locks held.
+
+        The overlay is complete then, and does not change before the locks are released.
+        """
         try:
             self._publisher.publish_all()
         except OSError as exc:
@@ -450,6 +456,8 @@ class Engine(BaseEngine):
         if self.overlay.state != self.header.state:
             with self.view_lock:
                 self.logview.catch_up(self.header.state)
+        if self.must_recover() or self.header.flushing:
+            self._translated(lambda: sheltered(self.recover))
 
     # -- compaction and recovery ------------------------------------------------------------
 

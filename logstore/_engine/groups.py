@@ -89,12 +89,15 @@ def _append(appended: _Appended, group: list[Write]) -> None:
 def _append_segment(appended: _Appended, writes: list[Write]) -> None:
     engine, deadline = appended.engine, appended.deadline
     if engine.must_recover():  # the segment before this one failed
-        engine.recover_locked(deadline)
-        appended.publish()
+        engine.settled_within(appended.publish, deadline)
     resolved = _resolve(engine, writes)
     if resolved and _goes_to_table(engine, writes, resolved[0][1]):
-        appended.publish()
-        engine.with_flush_lock(lambda: engine.fold_large(*resolved[0]), deadline)
+
+        def fold() -> None:
+            appended.publish()
+            engine.fold_large(*resolved[0])
+
+        engine.settled_within(fold, deadline)
         _succeed(writes)
     else:
         sync = any(write.sync for write in writes)

@@ -16,7 +16,10 @@ import pytest
 import logstore
 from logstore import TaskProgress
 from logstore._engine import durability
+from logstore._engine.compaction import Fold
 from logstore._engine.header import FAILURES
+from logstore._engine.options import LARGE_BYTES
+from logstore._engine.publishing import Publisher
 from tests.support.boundary import A_WRITE_WHOSE_FLUSH_FAILS
 from tests.support.inside import live
 from tests.support.peers import Peer, PeerError
@@ -241,6 +244,32 @@ def test_a_compaction_waits_for_a_flush_and_takes_it_in(
     compacted.result(LONG_S)
     flushing.peer.end()
     assert (store.stats().log_bytes, store.get_result("theirs")) == (0, 1)
+
+
+def test_what_is_published_during_a_fold_is_folded_once(
+    store: logstore.Store,
+    flushing: Flushing,
+    beside: Callable[..., Future[Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A reader takes it into the overlay, which the fold of a large write reads."""
+    flushing.begin("store.set_result('theirs', 1)")
+    with_lock, mark_results = Publisher.with_lock, Fold._mark_results
+
+    def publish_first(publisher: Publisher, *args: Any) -> Any:
+        flushing.go_on()
+        flushing.peer.end()
+        return with_lock(publisher, *args)
+
+    def read_after(fold: Fold, results: Any) -> None:
+        mark_results(fold, results)
+        assert beside(store.get_result, "theirs").result(LONG_S) == 1
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Publisher, "with_lock", publish_first)
+        patched.setattr(Fold, "_mark_results", read_after)
+        store.set_result("large", bytes(LARGE_BYTES + 1))
+    assert store.check().problems == ()
 
 
 def test_a_stopped_process_in_its_flush_is_a_time_out_for_others_and_their_writes_stay_open(

@@ -258,7 +258,8 @@ def verify(path: str, allowed: Allowed, peer: logstore.Store | None = None) -> N
             allowed.observe(store)
             store.set_result(f"after {round_number}", round_number)
             allowed.observe(store)
-            assert store.check().problems == ()
+            problems = store.check().problems
+            assert problems == (), problems
         assert os.listdir(os.path.dirname(path)) == ["app.db"]
     with logstore.open(path) as store:
         allowed.observe(store)
