@@ -46,5 +46,6 @@ def append(
     if sync:
         header.unsynced = end
     header.appended = epoch << 32 | end
+    header.arrivals += 1
     header.writing = 0
     return end

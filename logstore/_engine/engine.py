@@ -272,7 +272,7 @@ class Engine(BaseEngine):
             return value
         finally:
             try:
-                locks.flock(self.log.fd, locks.LOCK_UN)  # the first call, as above
+                locks.flock(self.logview.log.fd, locks.LOCK_UN)  # the first call, as above
             finally:
                 writer_lock.released()
 

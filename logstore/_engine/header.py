@@ -110,6 +110,9 @@ class SharedHeader:
     unsynced = Word(22)  # end of the last frame that is not to be published before a flush
     flushing = Word(23)  # not 0: a flush is under way, or its process has died within it
     next_log = Word(24)  # the log that is being put in the place of the one that has failed
+    arrivals = Word(29)  # counts groups that were appended
+    arrivals_published = Word(30)  # how many of them were there when it was published last
+    batch = Word(31)  # how many were published then
     failed_1, failed_2, failed_3, failed_4 = map(Word, FAILURES)  # states whose flush has failed
 
     def __init__(self, fd: int) -> None:
@@ -175,6 +178,7 @@ class SharedHeader:
         ``appended`` comes last: one of another epoch than ``state`` says that nothing is appended.
         """
         self.synced = self.unsynced = first_offset
+        self.arrivals_published, self.batch = self.arrivals, 0
         self.publish(epoch, first_offset)
         self.appended = epoch << 32 | first_offset
 

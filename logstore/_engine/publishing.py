@@ -29,6 +29,8 @@ from logstore._engine.systemerrors import flush_error
 
 T = TypeVar("T")
 
+GATHER_FLUSH_S_MIN = 0.0005  # a faster flush is not worth a wait
+GATHER_STEP_S, GATHER_SKIP_MAX = 0.00005, 64
 RECHECK_S = 0.01  # how long a wait for another process's flush lasts before it looks again
 
 
@@ -54,6 +56,9 @@ class Publisher:
         self._view = view
         self._header = header
         self._counters = counters
+        self._flush_s = 0.0  # how long the last flush has taken
+        self._arrival = 0  # which of all appended groups was the last of this process
+        self._skip = self._misses = 0
 
     def point(self) -> Point:
         """Return the end of what is appended."""
@@ -99,12 +104,41 @@ class Publisher:
             if header.flushing:
                 return Found.BROKEN
             if header.log_id == view.log.log_id and header.epoch == epoch:
+                self._gather()
                 self.publish_all(synced_to)
             return Found.PUBLISHED
         finally:
             locks.fcntl_call(view.log.fd, locks.SETLK, locks.UNLOCKED_BYTE)  # the first call
             if locked:
                 header.announce()
+
+    def _gather(self) -> None:
+        """Wait for processes whose writes have just been published, and may write again.
+
+        They would miss this flush by a moment, and wait for two.  As long as they keep coming, it
+        waits for half a flush at most.  Where none comes, it is tried less and less often.
+        """
+        header = self._header
+        now = header.arrivals
+        own = header.arrivals_published - header.batch < self._arrival <= header.arrivals_published
+        self._arrival = now
+        expected = now + header.batch - own
+        if expected == now or self._flush_s < GATHER_FLUSH_S_MIN:
+            return
+        if self._skip:
+            self._skip -= 1
+            return
+        start = last = time.perf_counter()
+        count = now
+        while count < expected:
+            time.sleep(GATHER_STEP_S)
+            at = time.perf_counter()
+            if header.arrivals > count:
+                count, last = header.arrivals, at
+            if at - last > self._flush_s / 8 or at - start > self._flush_s / 2:
+                break
+        self._misses = self._misses + 1 if count == now else 0
+        self._skip = min(2**self._misses, GATHER_SKIP_MAX) if self._misses else 0
 
     def with_lock(self, work: Callable[[], T], deadline: float) -> T | None:
         """Run ``work`` holding the flush lock; None at the deadline.
@@ -139,20 +173,25 @@ class Publisher:
         header = self._header
         if header.log_failed or header.flushing:
             return
+        arrivals = header.arrivals
         state = header.appended
         epoch, end = split(state)
         if epoch != header.epoch:
             return  # a process died while it began a new epoch
         if header.synced < max(synced_to, header.unsynced):
             header.flushing = 1  # an exception of a signal handler leaves it set
+            start = time.perf_counter()
             try:
                 self._view.log.sync()
             except OSError as exc:
                 if not is_interrupt(exc):
                     header.log_failed = 1
                 raise
+            self._flush_s = time.perf_counter() - start
             self._counters.flushes += 1
             header.synced = end
             header.flushing = 0
         if state != header.state:
+            header.batch = arrivals - header.arrivals_published
+            header.arrivals_published = arrivals
             self._view.publish(epoch, end)

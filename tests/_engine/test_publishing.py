@@ -8,8 +8,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -17,6 +19,7 @@ import logstore
 from logstore import TaskProgress
 from logstore._engine import durability
 from logstore._engine.compaction import Fold
+from logstore._engine.counters import Counters
 from logstore._engine.header import FAILURES
 from logstore._engine.options import LARGE_BYTES
 from logstore._engine.publishing import Publisher
@@ -360,3 +363,71 @@ def test_a_recovery_keeps_what_another_process_had_appended_whole(
     store.set_result("ours", 3)
     assert [store.status(key) for key in ("whole", "half", "ours")] == ["ready", "unknown", "ready"]
     assert store.stats().recoveries == 1
+
+
+# -- waiting for writers that may write again ----------------------------------------------------
+
+
+class Gathering:
+    """A publisher that has the flush lock, in a time of its own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, flush_s: float = 0.008) -> None:
+        self.now_s = 0.0
+        self.arrives: Callable[[], object] = lambda: None
+        self.header = SimpleNamespace(arrivals=10, arrivals_published=9, batch=3)
+        self.publisher = Publisher(cast("Any", None), cast("Any", self.header), Counters())
+        self.publisher._flush_s = flush_s
+        self.publisher._arrival = 7  # in the batch that was published last, as two others
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now_s)
+        monkeypatch.setattr(time, "sleep", self._sleep)
+
+    def _sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+        self.arrives()
+
+    def waited_s(self) -> float:
+        start = self.now_s
+        self.publisher._gather()
+        return self.now_s - start
+
+    def arrive(self, every_s: float) -> None:
+        self.header.arrivals = 10 + int(self.now_s / every_s)
+
+
+def test_a_flush_waits_for_the_processes_of_the_last_one_as_long_as_they_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gathering = Gathering(monkeypatch)
+    gathering.arrives = lambda: gathering.arrive(0.0005)
+    assert gathering.waited_s() == pytest.approx(0.001, abs=0.0001)  # two have come
+
+
+def test_a_flush_waits_for_half_a_flush_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    gathering = Gathering(monkeypatch)
+    gathering.header.batch = 100
+    gathering.publisher._arrival = 0
+    gathering.arrives = lambda: gathering.arrive(0.0005)
+    assert gathering.waited_s() == pytest.approx(0.004, abs=0.0001)
+
+
+def test_a_flush_waits_less_and_less_often_where_no_process_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gathering = Gathering(monkeypatch)
+    waits = []
+    for _ in range(300):
+        gathering.publisher._arrival = 7
+        waits.append(gathering.waited_s() > 0)
+    tried = [number for number, waited in enumerate(waits) if waited]
+    assert [b - a for a, b in pairwise(tried)] == [3, 5, 9, 17, 33, 65, 65, 65]
+
+
+@pytest.mark.parametrize("alone", ["batch", "own", "fast"])
+def test_a_flush_does_not_wait_for_itself_nor_on_a_fast_disk(
+    monkeypatch: pytest.MonkeyPatch, alone: str
+) -> None:
+    gathering = Gathering(monkeypatch, flush_s=0.0001 if alone == "fast" else 0.008)
+    if alone != "fast":
+        gathering.header.batch = 0 if alone == "batch" else 1
+        gathering.publisher._arrival = 9
+    assert gathering.waited_s() == 0
