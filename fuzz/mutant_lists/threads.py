@@ -178,9 +178,9 @@ MUTANTS = [
         "exclusive work that raises keeps the writer lock",
         "_engine/engine.py",
         "            writer_lock.about_to_release()\n            return value\n        finally:\n"
-        "            try:\n                locks.flock(self.log.fd, locks.LOCK_UN)",
+        "            try:\n                locks.flock(self.logview.log.fd, locks.LOCK_UN)",
         "            writer_lock.about_to_release()\n"
-        "            locks.flock(self.log.fd, locks.LOCK_UN)\n            return value\n"
+        "            locks.flock(self.logview.log.fd, locks.LOCK_UN)\n            return value\n"
         "        finally:\n            try:\n                pass",
         "_engine/test_engine.py::test_exclusive_work_that_raises_keeps_no_lock",
     ),
