@@ -41,15 +41,13 @@ from fuzz.command import main
 from fuzz.target import Run, Target, expect
 from logstore._engine import header, maintenance, metapages, system
 from logstore._engine.frames import HEADER_BYTES
-from logstore._engine.header import SharedHeader, Word
 from logstore._engine.lmdbfile import make_lock_file
 
 NEVER_S = 1e6
 _JOIN_S = 2.0  # a busy machine does not keep a store from being joined
 _DEAD, _LIVE = range(2)
 _NO_LOCK_FILE = 2
-FIELDS = {name: word.index for name, word in vars(SharedHeader).items() if isinstance(word, Word)}
-FIELDS |= {f"held_by_{kind}": index for kind, index in header.HELD_BY.items()}
+FIELDS = {name: index for index, name in enumerate(header.FIELDS)}
 _STATE_AT = FIELDS["state"] * 8
 _INODE = 103
 _PLACEHOLDERS = {"boot_low": 101, "boot_high": 102, "table_inode": _INODE}

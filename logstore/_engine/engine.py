@@ -29,7 +29,7 @@ from logstore._engine.commitqueue import CommitQueue, nested_error
 from logstore._engine.compaction import Batch, fold_into, is_due
 from logstore._engine.counters import Counters
 from logstore._engine.frames import DELETED, HAD_RESULT, PROGRESS, RESULT, Entry
-from logstore._engine.header import HELD_BY, Copy, SharedHeader, split
+from logstore._engine.header import COPIES, Copy, SharedHeader, split
 from logstore._engine.lmdbfile import MapResizedError
 from logstore._engine.log import FIRST_OFFSET, Log, new_log_id
 from logstore._engine.logview import LogView
@@ -531,7 +531,7 @@ class Engine(BaseEngine):
         now_ns = time.monotonic_ns()
         return any(
             0 < self.header.held_until_ns(each) - now_ns <= HOLD_NS
-            for each in (HELD_BY if by is None else (by,))
+            for each in (COPIES if by is None else (by,))
         )
 
     def copy_defers(self, coming_bytes: int) -> bool:
@@ -544,7 +544,7 @@ class Engine(BaseEngine):
             return False
         if end <= self.options.compact_at * COPY_LOG_FACTOR:
             return True
-        for by in HELD_BY:
+        for by in COPIES:
             self.header.hold_until(by, 0)
         return False
 
@@ -660,7 +660,8 @@ class Engine(BaseEngine):
     def adopt_salvaged(self, overlay: Overlay) -> None:
         """Fold an overlay made of whole frames and replace the log; writer lock held."""
         header = self.header
-        header.publish(*split(header.appended))
+        if header.appended >> 32 == header.epoch:
+            header.publish(*split(header.appended))
         header.log_failed = 1
         self.logview.overlay = overlay
         self.recover()

@@ -119,11 +119,13 @@ class Publisher:
         waits for half a flush at most.  Where none comes, it is tried less and less often.
         """
         header = self._header
+        if self._flush_s < GATHER_FLUSH_S_MIN:
+            return
         now = header.arrivals
         own = header.arrivals_published - header.batch < self._arrival <= header.arrivals_published
         self._arrival = now
         expected = now + header.batch - own
-        if expected == now or self._flush_s < GATHER_FLUSH_S_MIN:
+        if expected == now:
             return
         if self._skip:
             self._skip -= 1

@@ -275,18 +275,12 @@ def die(*_, **__):
 def remove(path, real=files.remove):
     real(path)
     die()
-class Words:
-    last = None
-    def __init__(self, words):
-        self.words = words
-    def __getitem__(self, index):
-        return self.words[index]
-    def __setitem__(self, index, value):
-        self.words[index] = value
-        if index == self.last:
-            die()
-shared = store._handle.writable_engine.header
-shared.words = Words(shared.words)
+def die_behind(name):
+    field = getattr(SharedHeader, name)
+    def store(header, value):
+        field.__set__(header, value)
+        die()
+    setattr(SharedHeader, name, property(field.__get__, store))
 def rename(old, new, real=os.rename):
     real(old, new)
     {when}
@@ -297,9 +291,9 @@ MOMENTS = {
     "before there is a lock file": "files.remove = remove",
     "before the lock file has a size": "durability.allocate = die",
     "before its transaction is told": "table.open_environment = die",
-    "before its inode is told": "Words.last = SharedHeader.table_txn.index",
-    "before its incarnation is told": "Words.last = SharedHeader.table_inode.index",
-    "before its epoch is told": "Words.last = SharedHeader.incarnation.index",
+    "before its inode is told": "die_behind('table_txn')",
+    "before its incarnation is told": "die_behind('table_inode')",
+    "before its epoch is told": "die_behind('incarnation')",
 }
 
 
