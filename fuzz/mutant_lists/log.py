@@ -149,7 +149,7 @@ MUTANTS = [
     Mutant(
         "a condition is judged by what is published only",
         "_engine/engine.py",
-        "entry = self.logview.unpublished.results.get(key)",
+        "entry = self.logview.unpublished.index().results.get(key)",
         "entry = None",
         PUBLISHING + "of_two_processes_that_pop_a_result_one_gets_it",
     ),

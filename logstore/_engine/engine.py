@@ -28,7 +28,7 @@ from logstore._engine import clock, durability, files, frames, identity, locks
 from logstore._engine.commitqueue import CommitQueue, nested_error
 from logstore._engine.compaction import Batch, fold_into, is_due
 from logstore._engine.counters import Counters
-from logstore._engine.frames import DELETED, HAD_RESULT, PROGRESS, RESULT, Entry
+from logstore._engine.frames import DELETED, HAD_RESULT, OFFSET_MAX, PROGRESS, RESULT, Entry
 from logstore._engine.header import COPIES, Copy, SharedHeader, split
 from logstore._engine.lmdbfile import MapResizedError
 from logstore._engine.log import FIRST_OFFSET, Log, new_log_id
@@ -142,7 +142,7 @@ class Engine(BaseEngine):
 
     def latest_trace(self, key: bytes) -> Entry | None:
         """As :meth:`find_trace`, with what is not published yet; writer lock held."""
-        entry = self.logview.unpublished.results.get(key)
+        entry = self.logview.unpublished.index().results.get(key)
         if entry is not None and (entry.kind != DELETED or entry.flags & HAD_RESULT):
             return entry
         published = self.find_trace(key)
@@ -152,7 +152,7 @@ class Engine(BaseEngine):
 
     def latest_has_progress(self, key: bytes) -> bool:
         """Whether there is progress, with what is not published yet; writer lock held."""
-        progress = self.logview.unpublished.progress
+        progress = self.logview.unpublished.index().progress
         return (progress[key] if key in progress else self.find_progress(key)) is not None
 
     def from_table(self, read: Callable[[Table], T]) -> T:
@@ -227,13 +227,12 @@ class Engine(BaseEngine):
         StoreReplacedError, what a recovery meets, and what ``work`` raises.  The lock is given
         back whatever raises, a signal handler at any moment included.
         """
-        return self._with_writer_lock(lambda: self._caught_up(work, deadline), deadline)
+        return self._with_writer_lock(work, deadline, self._prepare_to_append)
 
-    def _caught_up(self, work: Callable[[], T], deadline: float) -> T:
-        self._translated(self._prepare)
+    def _prepare_to_append(self, deadline: float) -> None:
+        self._prepare()
         if self.must_recover():
             self.settled_within(lambda: None, deadline)
-        return work()
 
     def settled(self, work: Callable[[], T], deadline: float, *, recover: bool = True) -> T:
         """As :meth:`appending`, with the flush lock too, and everything appended is published.
@@ -260,13 +259,21 @@ class Engine(BaseEngine):
 
         return self._with_flush_lock(prepared, deadline)
 
-    def _with_writer_lock(self, work: Callable[[], T], deadline: float) -> T:
+    def _with_writer_lock(
+        self,
+        work: Callable[[], T],
+        deadline: float,
+        prepare: Callable[[float], object] | None = None,
+    ) -> T:
         writer_lock = self._writer_lock
         try:
-            if not self._translated(
-                lambda: writer_lock.acquire(self.log, deadline, self._reopen_log_sheltered)
-            ):
-                raise self._timeout_error()
+            try:
+                if not writer_lock.acquire(self.log, deadline, self._reopen_log_sheltered):
+                    raise self._timeout_error()
+                if prepare is not None:
+                    prepare(deadline)
+            except Exception as exc:
+                raise_write_error(self.path, exc)
             value = work()
             writer_lock.about_to_release()
             return value
@@ -496,20 +503,22 @@ class Engine(BaseEngine):
         The caller has ``commit_lock``.
         """
 
-        def is_due() -> bool:
-            return split(self.header.appended)[1] >= self.options.compact_at
-
         def fold() -> None:
-            if is_due() and not self.copy_defers(0):  # else another process was faster
+            if self._is_full():  # else another process was faster
                 self.fold()
 
-        if not is_due() or self.copy_defers(0):
+        if not self._is_full():
             return
         try:
             self.settled(fold, time.monotonic() + self.options.write_timeout_s)
         except (OSError, lmdb.Error, LogstoreError) as exc:
             self.counters.compaction_errors += 1
             self.counters.last_compaction_error = str(exc)
+
+    def _is_full(self) -> bool:
+        """Return whether the log has reached its limit, and no copy puts a compaction off."""
+        end = self.header.appended & OFFSET_MAX
+        return end >= self.options.compact_at and not self.copy_defers(0)
 
     def hold_compactions(self, by: Copy) -> None:
         """Put compactions off for HOLD_NS, for a copy of the table, which repeats the call.
@@ -577,7 +586,7 @@ class Engine(BaseEngine):
             if header.log_failed:
                 header.add_failure()
             else:
-                unpublished = self.logview.unpublished
+                unpublished = self.logview.unpublished.index()
                 batches.append((unpublished.results, unpublished.progress))
         if extra is not None:
             batches.append(extra)

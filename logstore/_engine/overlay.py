@@ -60,8 +60,7 @@ class Unpublished:
     def __init__(self) -> None:
         # Where the frames of a group begin, where they end, and their entries.
         self._groups: deque[tuple[int, int, Sequence[tuple[bytes, Entry]]]] = deque()
-        self.results: dict[bytes, Entry] = {}  # as in an overlay
-        self.progress: dict[bytes, Entry | None] = {}
+        self._index: Overlay | None = None  # of all groups, made when it is asked for
 
     def end(self, overlay: Overlay) -> int:
         """Return the offset behind the last frame, of the overlay or of this."""
@@ -69,34 +68,30 @@ class Unpublished:
 
     def add(self, entries: Sequence[tuple[bytes, Entry]], start: int, end: int) -> None:
         """Take in the entries of the frames between two offsets."""
-        self._index(entries)
+        self._index = None
         self._groups.append((start, end, entries))
 
     def move_to(self, overlay: Overlay, committed: int) -> None:
         """Move the frames up to ``committed`` into the overlay, as far as there is no gap."""
         groups = self._groups
-        moved = False
+        self._index = None
         while groups and groups[0][1] <= committed:
             start, end, entries = groups[0]
             if start == overlay.applied:
                 overlay.apply(entries, end)
             groups.popleft()
-            moved = True
-        if moved:
-            self.results, self.progress = {}, {}
-            for _, _, entries in groups:
-                self._index(entries)
 
     def clear(self) -> None:
         """Forget everything: a new epoch has begun."""
         self._groups.clear()
-        self.results, self.progress = {}, {}
+        self._index = None
 
-    def _index(self, entries: Sequence[tuple[bytes, Entry]]) -> None:
-        for key, entry in entries:
-            if entry.kind == PROGRESS:
-                self.progress[key] = entry
-            else:
-                self.results[key] = entry
-                if entry.kind == DELETED:
-                    self.progress[key] = None
+    def index(self) -> Overlay:
+        """Return the newest entries by key; not to be changed."""
+        index = self._index
+        if index is None:
+            index = Overlay(0)
+            for _, end, entries in self._groups:
+                index.apply(entries, end)
+            self._index = index
+        return index
