@@ -2,13 +2,19 @@
 
 Rules: an entry names the function and the changed lines before and after, without indentation, so
 that it outlives what is around it.  A change of such a line takes the entry away or writes it
-for the new line; ``make test`` tells of an entry that fits nothing.  What only costs time, and what
-tests could see if somebody wrote them, has no place here.
+for the new line; ``make test`` tells of an entry that fits nothing.  A mutant that only costs time
+or memory is listed, because it changes no behaviour.  What tests could see if somebody wrote them
+has no place here.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
+
+from fuzz.mutant_points import COMPARISON, CONSTANT, EXCEPT, Point
+
+ANY = "any other value but 0"
+OR_EQUAL = "< for <=, > for >=, and the reverse"
 
 
 class Equivalent(NamedTuple):
@@ -17,16 +23,108 @@ class Equivalent(NamedTuple):
     file: str  # below logstore/
     function: str
     kind: str
-    old: str
+    old: str  # with ANY, the name of a constant of the module
     new: str
     why: str
 
+    def fits(self, point: Point, source: str) -> bool:
+        """Whether the entry is about this mutant."""
+        old, new = point.lines(source)
+        if self.new == ANY:
+            old, new = old.partition(" = ")[0], ANY if " = 0 << " not in new else new
+        elif self.new == OR_EQUAL and point.new in ("<", "<=", ">", ">=") and point.variant == 0:
+            new = OR_EQUAL
+        return self[:5] == (point.file, point.function, point.kind, old, new)
+
+
+# Constants of a module that decide only how long something takes, or how much is done at once.
+_TUNING = [
+    ("_codec/values.py", "how much the decoder reads at once", ["_READ_SIZE"]),
+    ("_engine/checking.py", "how soon a check looks again", ["_RETRY_S"]),
+    ("_engine/commitqueue.py", "how soon a lost wake-up is noticed", ["RECHECK_S"]),
+    ("_engine/compaction.py", "how much one step of purging does", ["PURGE_MIN", "PURGE_S"]),
+    ("_engine/counters.py", "the mean is over one of 512 groups more", ["GROUP_SIZES_KEPT"]),
+    ("_engine/futex.py", "how soon a thread without futex looks again", ["_POLL_S"]),
+    ("_engine/lmdbfile.py", "a map that is full is enlarged", ["MAP_BYTES", "MAP_BYTES_MIN"]),
+    ("_engine/lmdbfile.py", "how much a map is rounded up", ["MAP_UNIT"]),
+    ("_engine/lmdbfile.py", "a table has seven databases", ["DATABASES_MAX"]),
+    ("_engine/lmdbfile.py", "how often a file that changes is looked at", ["LOOKS"]),
+    ("_engine/log.py", "by how much a full log grows at once", ["GROW_BYTES"]),
+    ("_engine/maintenance.py", "how soon the thread looks again", ["STILL_S", "LOCK_S", "CHECK_S"]),
+    ("_engine/metapages.py", "the tree of the greatest file has fewer levels", ["_DEPTH_MAX"]),
+    ("_engine/notify.py", "how soon a lost wake-up is noticed", ["TIMEOUT_S"]),
+    ("_engine/opening.py", "how soon an opening is tried again", ["_RETRY_S"]),
+    ("_engine/pages.py", "how much is read at once", ["SLICE_BYTES"]),
+    ("_engine/presence.py", "how long a closing process is waited for", ["_RETRY_S", "_LEAVING_S"]),
+    ("_engine/publishing.py", "how soon the death of a process is noticed", ["RECHECK_S"]),
+    ("_engine/shelter.py", "how soon an interrupt is noticed", ["START_S", "SLICE_S"]),
+    ("_engine/systemerrors.py", "the memory beside a stack, at a guess", ["SPARE_BYTES"]),
+    ("_engine/table.py", "how much one lookup reads", ["BATCH_KEYS", "BATCH_BYTES"]),
+    ("_engine/table.py", "how much one listing reads", ["LOOKED_AT_MAX", "LISTING_KEYS"]),
+    ("_engine/vacuum.py", "how much one round does", ["ROUNDS_MAX", "LAST_ROUND_KEYS"]),
+    ("_engine/vacuum.py", "how much of a copy is synced at once", ["SYNC_BYTES"]),
+    ("_engine/writerlock.py", "how soon the death of a process is noticed", ["RECHECK_S"]),
+    ("_loops/handover.py", "how soon a lost call is made again", ["PATIENCE_S, PATIENCE_S_MAX"]),
+    ("_loops/waiters.py", "how long what is not needed is kept", ["IDLE_S", "SWEEP_MIN"]),
+    ("aio.py", "how many tasks one hand-over has", ["TASKS_BATCH"]),
+    ("taskiq/results/atomic.py", "how many names are tried", ["_ATTEMPTS_MAX"]),
+]
+# Comparisons of two readings of a clock.
+_CLOCKS = [
+    ("_engine/checking.py", "_check_copy", "if time.monotonic() > deadline:"),
+    ("_engine/commitqueue.py", "CommitQueue._follow", "if left <= 0:"),
+    ("_engine/compaction.py", "Fold._budget", "while time.perf_counter() < until_s:"),
+    (
+        *("_engine/engine.py", "Engine.is_held"),
+        "0 < self.header.held_until_ns(each) - now_ns <= HOLD_NS",
+    ),
+    (
+        *("_engine/futex.py", "SharedWord._poll"),
+        "while self.value == seen and (left := end - time.monotonic()) > 0:",
+    ),
+    ("_engine/maintenance.py", "Maintenance._tick", "if now - self._looked >= FILES_S:"),
+    (
+        *("_engine/maintenance.py", "Maintenance._tick"),
+        "if header.log_failed or (header.writing and now - self._since >= STILL_S):",
+    ),
+    ("_engine/maintenance.py", "Maintenance._tick", "idle = now - self._since >= IDLE_S"),
+    (
+        *("_engine/maintenance.py", "Maintenance._tidy_up"),
+        "looks = self._pause_s > 0 or now - self._checked >= CHECK_S",
+    ),
+    ("_engine/notify.py", "Notifier._work", "if monotonic() - looked_at >= TIMEOUT_S:"),
+    ("_engine/opening.py", "open_engine", "if time.monotonic() > deadline:"),
+    ("_engine/presence.py", "wait_for_table", "if time.monotonic() > deadline:"),
+    ("_engine/publishing.py", "Publisher.publish", "if left <= 0:"),
+    ("_engine/publishing.py", "Publisher.with_lock", "if left <= 0:"),
+    ("_engine/shelter.py", "acquire", "if left <= SLICE_S:"),
+    ("_engine/writerlock.py", "WriterLock.acquire", "if left <= 0:"),
+    ("_loops/waiters.py", "Waiters.recheck", "elif monotonic() - self._idle_since >= IDLE_S:"),
+    ("store.py", "Store.wait_ready", "if left is not None and left <= 0:"),
+    (
+        *("taskiq/results/inmemory.py", "InmemoryResultBackend.is_result_ready"),
+        "if left is not None and left <= 0:",
+    ),
+    (
+        *("taskiq/results/waiting.py", "current_wait"),
+        "return Wait(left + _OVERTIME_S) if left > 0 else None",
+    ),
+]
 
 EQUIVALENTS: list[Equivalent] = [
+    *(
+        Equivalent(file, "", CONSTANT, name, ANY, why)
+        for file, why, names in _TUNING
+        for name in names
+    ),
+    *(
+        Equivalent(file, function, COMPARISON, old, OR_EQUAL, "two readings are never equal")
+        for file, function, old in _CLOCKS
+    ),
     Equivalent(
         "_engine/files.py",
         "adopt_owner",
-        "except",
+        EXCEPT,
         "except OSError:",
         "except Exception:",
         "the path has been opened, or is a descriptor: os.stat raises nothing else",
@@ -34,7 +132,7 @@ EQUIVALENTS: list[Equivalent] = [
     Equivalent(
         "_engine/vacuum.py",
         "backup",
-        "except",
+        EXCEPT,
         "except (OSError, lmdb.Error, OpenError) as exc:",
         "except Exception as exc:",
         "raise_write_error raises everything else as it is",
@@ -42,7 +140,7 @@ EQUIVALENTS: list[Equivalent] = [
     Equivalent(
         "taskiq/outcome/walk.py",
         "_is_in",
-        "except",
+        EXCEPT,
         "except TypeError as error:",
         "except Exception as error:",
         "the key is of plain types by then, whose hashes raise nothing else",

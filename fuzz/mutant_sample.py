@@ -183,8 +183,7 @@ def within(tests: Sequence[Recorded], budget_s: float) -> Sequence[Recorded]:
 
 def equivalent(point: Point, source: str) -> Equivalent | None:
     """The entry that says why a mutant changes nothing."""
-    key = (point.file, point.function, point.kind, *point.lines(source))
-    return next((entry for entry in EQUIVALENTS if entry[:5] == key), None)
+    return next((entry for entry in EQUIVALENTS if entry.fits(point, source)), None)
 
 
 def report(verdicts: Sequence[Verdict], sources: dict[str, str], seed: int) -> int:

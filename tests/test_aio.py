@@ -680,6 +680,54 @@ def test_any_call_after_close_is_a_typed_error(run: Run) -> None:
     run(body)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda store: store.get_result("a"),
+        lambda store: store.is_result_ready("a"),
+        lambda store: store.get_progress("b"),
+        lambda store: store.status("a"),
+        lambda store: store.wait_result("a"),
+        lambda store: store.wait_ready("a"),
+        lambda store: store.set_result("a", 2),
+        lambda store: store.set_progress("a", TaskProgress()),
+        lambda store: store.delete_result("a"),
+        lambda store: store.pop_result("a"),
+    ],
+)
+def test_a_closed_store_is_closed_also_if_the_process_has_the_file_open_still(
+    call: Callable[[AsyncStore], Awaitable[Any]], run: Run, path: Path
+) -> None:
+    """What another handle has in memory is no answer."""
+
+    async def body(store: AsyncStore) -> None:
+        await store.set_result("a", 1)
+        await store.set_progress("b", TaskProgress())
+        closed = await logstore.open_async(path)
+        await closed.close()
+        with pytest.raises(logstore.StoreClosedError, match="the store is closed"):
+            await call(closed)
+        assert await store.get_result("a") == 1
+
+    run(body)
+
+
+@FORK
+def test_a_child_opens_the_file_again_also_for_what_the_parent_has_in_memory(run: Run) -> None:
+    async def body(store: AsyncStore) -> None:
+        await store.set_result("a", 1)
+
+        def child() -> None:
+            async def read() -> list[Any]:
+                return [await store.get_result("a"), await store.is_result_ready("a")]
+
+            assert asyncio.run(read()) == [1, True]
+
+        assert await asyncio.to_thread(run_in_fork, child) == 0
+
+    run(body)
+
+
 def test_calls_on_their_way_when_the_store_is_closed_are_done_or_told_so(run: Run) -> None:
     async def body(store: AsyncStore) -> None:
         writes = [asyncio.ensure_future(store.set_result(f"t{n}", n)) for n in range(50)]

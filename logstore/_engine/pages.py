@@ -188,7 +188,7 @@ class _Copy:
     def run(self, pulse: Callable[[int], None]) -> None:
         """Copy all pages, the meta pages last."""
         snapshot, page_bytes = self._snapshot, self._snapshot.page_bytes
-        step = max(SLICE_BYTES // page_bytes, 1)
+        step = SLICE_BYTES // page_bytes
         for run_first, run_end in self._runs:
             for first in range(run_first, run_end, step):
                 count = min(step, run_end - first)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import array
 import asyncio
 import collections
+import concurrent.futures
 import dataclasses
 import datetime as dt
 import enum
 import functools
+import http.cookies
 import io
 import re
 import types
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
+from xml.etree import ElementTree
 
 import pydantic
 import pytest
@@ -61,6 +64,41 @@ class Later:
     def __await__(self) -> Any: ...
 
 
+# Classes of other libraries, and of other versions of Python, whichever are installed here.
+ELSEWHERE = {
+    "pathlib._local.PurePath": "str(value)",
+    "numpy.generic": "value.item()",
+    "numpy.dtype": "str(value)",
+    "pandas.api.typing.NaTType": "None",
+    "pandas._libs.tslibs.nattype.NaTType": "None",
+    "pandas.api.typing.NAType": "None",
+    "pandas._libs.missing.NAType": "None",
+    "pandas.DataFrame": "value.to_dict('records')",
+    "pandas.core.frame.DataFrame": "value.to_dict('records')",
+    "pandas.Series": "value.to_list()",
+    "pandas.core.series.Series": "value.to_list()",
+    "pandas.Index": "value.to_list()",
+    "pandas.core.indexes.base.Index": "value.to_list()",
+    "polars.dataframe.frame.DataFrame": "value.to_dicts()",
+    "polars.series.series.Series": "value.to_list()",
+    "pyarrow.lib.Table": "value.to_pylist()",
+    "pyarrow.lib.Scalar": "value.as_py()",
+    "pyarrow.lib.Array": "value.to_pylist()",
+    "torch.Tensor": "value.tolist()",
+    "asyncpg.protocol.record.Record": "dict(value)",
+    "sqlalchemy.engine.row.Row": "value._asdict()",
+    "sqlalchemy.engine.row.RowMapping": "dict(value)",
+    "pydantic.types.SecretStr": "value.get_secret_value()",
+    "pydantic.types.SecretBytes": "value.get_secret_value()",
+    "httpx.Response": "value.text and value.status_code",
+    "requests.models.Response": "value.text and value.status_code",
+    "bson.objectid.ObjectId": "str(value)",
+    "yarl.URL": "str(value)",
+    "yarl._url.URL": "str(value)",
+    "httpx.URL": "str(value)",
+}
+
+
 class Lazy(type):
     """A metaclass whose own code must not run."""
 
@@ -85,6 +123,14 @@ def generator() -> Any:
     yield 1
 
 
+async def numbers_from() -> Any:
+    yield 1
+
+
+class Zone(dt.tzinfo):
+    utcoffset = dst = tzname = None  # type: ignore[assignment]
+
+
 @pytest.mark.parametrize(
     ("value", "instead"),
     [
@@ -100,6 +146,18 @@ def generator() -> Any:
         (collections.deque(), "list(value)"),
         (types.MappingProxyType({}), "dict(value)"),
         (types.SimpleNamespace(), "vars(value)"),
+        (slice(3), "[value.start, value.stop, value.step]"),
+        (collections.UserList(), "value.data"),
+        (collections.UserDict(), "value.data"),
+        (collections.UserString(""), "value.data"),
+        (concurrent.futures.Future(), "value.result()"),
+        (numbers_from(), "[item async for item in value]"),
+        (re.match("", ""), "value.groups()"),
+        (Zone(), "str(value)"),
+        (ElementTree.Element("a"), "xml.etree.ElementTree.tostring(value)"),
+        (http.cookies.SimpleCookie(), "value.output()"),
+        ("".join, "what it returns"),
+        (generator.__get__(1), "what it returns"),
         (range(3), "list(value)"),
         ({}.keys(), "list(value)"),
         (generator(), "list(value)"),
@@ -113,13 +171,11 @@ def generator() -> Any:
         (io.BytesIO(), "what value.read() returns"),
         (re.compile("a"), "value.pattern"),
         (dt.timezone.utc, "str(value)"),
+        *((of(name), hint) for name, hint in ELSEWHERE.items()),
         (Later(), "the result of awaiting it"),
         (Bag(), "list(value)"),
         (Pairs(), "dict(value)"),
-        (of("numpy.ndarray"), "value.tolist()"),
         (of("app.Array", __array__=None), "value.tolist()"),
-        (of("pandas.DataFrame"), "value.to_dict('records')"),
-        (of("pandas._libs.missing.NAType"), "None"),
         (of("app.Attrs", __attrs_attrs__=()), "attrs.asdict(value)"),
         (of("app.Struct", __struct_fields__=()), "msgspec.to_builtins(value)"),
         (of("app.Row", _sa_class_manager=None), "its columns as a dict"),

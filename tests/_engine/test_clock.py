@@ -45,6 +45,11 @@ def test_a_clock_that_cannot_be_right_is_held_within_what_can_be_stored(
     assert clock.expiry_us(9e9) <= TIME_MAX
 
 
+def test_a_clock_is_believed_for_as_long_as_there_are_times_for_later_records() -> None:
+    assert TIME_MAX - clock.WALL_MAX >= 10**15
+    assert time.gmtime(clock.WALL_MAX / 1e6).tm_year == 9968
+
+
 def test_progress_runs_again_if_it_is_newer_than_the_end_and_than_the_result_itself() -> None:
     def result(time_us: int, expires_us: int, kind: int = RESULT) -> Entry:
         return Entry(kind, 0, time_us, expires_us, b"")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
+from unittest import mock
 
 import lmdb
 import pytest
@@ -105,6 +106,52 @@ def test_a_table_that_could_not_be_opened_again_is_opened_by_the_next_read_that_
     assert store.get_result("b") == 2
     store.set_result("c", 3)
     assert store.get_result("c") == 3
+
+
+def test_what_is_in_memory_is_read_without_a_lock(store: logstore.Store) -> None:
+    store.set_result("a", 1)
+    engine = live(store)
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with engine.view_lock:
+            held.set()
+            assert go_on.wait(LONG_S)
+
+    holder, found = threading.Thread(target=hold), list[object]()
+    reader = threading.Thread(target=lambda: found.append(store.get_result("a")))
+    holder.start()
+    assert held.wait(LONG_S)
+    reader.start()
+    reader.join(5)
+    go_on.set()
+    waits = reader.is_alive()
+    for thread in (holder, reader):
+        thread.join()
+    assert not waits
+    assert found == [1]
+
+
+def test_of_many_results_only_a_damaged_one_is_an_error_by_itself(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = live(store)
+    store.set_progress("b", logstore.TaskProgress())
+    store.set_result("a", 1)
+    store.delete_result("b")  # whose mark in the table has to be looked at
+    for error, expected in (
+        (logstore.CorruptRecordError("damaged"), None),
+        (logstore.CorruptTableError("damaged"), logstore.CorruptTableError),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(Table, "get_result", mock.Mock(side_effect=error))
+            if expected is None:
+                found = engine.find_traces([b"a", b"b"])
+                assert isinstance(found[0], Entry)
+                assert found[1] is error
+            else:
+                with pytest.raises(expected):
+                    engine.find_traces([b"a", b"b"])
 
 
 @pytest.mark.parametrize("call", ["view", "log_state", "compact"], ids=lambda name: name)

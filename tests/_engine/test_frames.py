@@ -193,6 +193,12 @@ def test_log_header_encoded_is_one_page_and_decodes_to_what_it_was() -> None:
     assert frames.decode_log_header(page) == (frames.FORMAT_VERSION, UUID, 99)
 
 
+def test_what_is_reserved_in_a_log_header_is_zero() -> None:
+    page = frames.encode_log_header(UUID, 5)
+    assert page[12:16] == bytes(4)
+    assert page[frames.LOG_HEADER.size :] == bytes(4096 - frames.LOG_HEADER.size)
+
+
 def test_log_header_with_any_bit_of_its_fields_flipped_is_refused() -> None:
     page = frames.encode_log_header(UUID, 99)
     for bit in range(frames.LOG_HEADER.size * 8):

@@ -5,20 +5,49 @@ Each row has one function raise such an error, and calls what has a handler arou
 
 from __future__ import annotations
 
+import builtins
 import errno
+import fcntl
+import mmap
 import os
+import resource
+import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+from unittest import mock
 
+import lmdb
 import pytest
+from lmdb import verify as verifier
 
 import logstore
-from logstore._engine import files, records
+from logstore import _check
+from logstore._engine import (
+    checking,
+    copying,
+    durability,
+    files,
+    identity,
+    joining,
+    libc,
+    listing,
+    lmdbfile,
+    locks,
+    opening,
+    records,
+    system,
+    systemerrors,
+    writerlock,
+)
+from logstore._engine import table as table_module
 from logstore._engine.engine import Engine
 from logstore._engine.frozen import is_in_use
 from logstore._engine.log import Log
+from logstore._engine.publishing import Publisher
 from logstore._engine.table import Table
+from tests.support.inside import live
 
 if TYPE_CHECKING:
     from tests.support.stores import Stores
@@ -37,6 +66,41 @@ def raising(error: BaseException) -> Callable[..., NoReturn]:
     return fail
 
 
+def in_a_file(call: Callable[[int], object]) -> None:
+    with tempfile.TemporaryFile() as file:
+        call(file.fileno())
+
+
+def with_a_limit(call: Callable[[], object]) -> None:
+    """Call as if there were a limit for the memory and the files of the process."""
+    with mock.patch.object(resource, "getrlimit", return_value=(1 << 40, 1 << 40)):
+        call()
+
+
+def a_file(path: str) -> str:
+    Path(path).touch()
+    return path
+
+
+def a_store_checked(path: str) -> None:
+    logstore.open(path).close()
+    logstore.check(path)
+
+
+def a_table_opened(path: str) -> None:
+    Table.create(path, UUID)
+    Table(path, lock=False)
+
+
+def a_table_verified(path: str) -> None:
+    Table.create(path, UUID)
+    lmdbfile.verify_pages(path)
+
+
+def a_thread_started(path: str) -> None:
+    systemerrors.start_thread(path, threading.Thread(target=list))
+
+
 @pytest.mark.parametrize(
     ("owner", "name", "call"),
     [
@@ -44,6 +108,34 @@ def raising(error: BaseException) -> Callable[..., NoReturn]:
         (os, "stat", lambda path: logstore.open(path, mode="r")),
         (os, "open", lambda path: Log.open(path + "-log", UUID)),
         (os, "link", lambda path: files.keep_aside(path + "-log", "damaged")),
+        (os, "readlink", lambda path: files.current_path(0)),
+        (os, "unlink", files.remove),
+        (os, "stat", files.identity),
+        (os, "stat", lmdbfile.least_map_bytes),
+        (os, "stat", logstore.open),
+        (os, "lstat", logstore.open),
+        (os, "pathconf", logstore.open),
+        (os, "fsencode", logstore.open),
+        (os.path, "abspath", logstore.open),
+        (os, "posix_fallocate", lambda _: in_a_file(lambda fd: durability.allocate(fd, 1 << 20))),
+        (fcntl, "ioctl", lambda _: in_a_file(lambda fd: durability.allocate(fd, 1 << 20))),
+        (fcntl, "flock", lambda _: in_a_file(locks.try_lock)),
+        (locks, "fcntl_call", lambda _: in_a_file(locks.try_lock_byte)),
+        (lmdb, "open", lambda path: Table.create(path, UUID)),
+        (opening, "recover_alone", logstore.open),
+        (_check, "is_in_use", a_store_checked),
+        (Table, "read_meta_in", a_table_opened),
+        (verifier, "verify", a_table_verified),
+        (threading.Thread, "start", a_thread_started),
+        (builtins, "open", lambda _: system._read_text("/proc/self/mountinfo", "")),
+        (system, "_read_text", lambda _: system.boot_id.__wrapped__()),
+        (os, "stat", system.filesystem_type),
+        (mmap, "mmap", lambda _: system.can_reserve(4096)),
+        (durability, "allocate", lambda path: system.space_error(os.path.dirname(path), 1)),
+        (builtins, "open", lambda _: with_a_limit(system.address_space_left)),
+        (os, "stat", lambda path: with_a_limit(lambda: system.file_bytes_left(path))),
+        (Log, "open", lambda _: joining._if_there(lambda: Log.open("", UUID))),
+        (identity, "read_whole", lambda path: identity.is_worth_keeping(a_file(path), UUID)),
     ],
 )
 def test_an_error_that_a_handler_is_not_for_passes_it(
@@ -69,6 +161,11 @@ def test_a_log_that_cannot_be_opened_for_lack_of_descriptors_is_not_called_missi
             Log.open(f"{path}-log", UUID)
 
 
+def taken(store: logstore.Store) -> None:
+    with mock.patch.object(Engine, "is_held", return_value=True):
+        copying.is_taken(live(store), "backup", store.path)
+
+
 @pytest.mark.parametrize(
     ("owner", "name", "call"),
     [
@@ -78,6 +175,21 @@ def test_a_log_that_cannot_be_opened_for_lack_of_descriptors_is_not_called_missi
         (Table, "record_in", logstore.Store.check),
         (Table, "read_meta_in", logstore.Store.check),
         (Engine, "log_state", logstore.Store.check),
+        (checking, "_check_copy", logstore.Store.check),
+        (checking, "make_copy", logstore.Store.check),
+        (Publisher, "publish_all", logstore.Store.compact),
+        (records, "decode_record", lambda store: store.get_result("b")),
+        (records, "decode_record", lambda store: list(store.tasks())),
+        (Table, "mark_in", lambda store: list(store.tasks())),
+        (Table, "mark_in", lambda store: live(store).find_traces([b"b"])),
+        (listing, "is_running", lambda store: list(store.tasks())),
+        (Table, "read_meta_in", logstore.Store.stats),
+        (Table, "mark_in", lambda store: store.delete_result("b")),
+        (files, "open_file", lambda store: identity.is_vacuumed(live(store))),
+        (identity, "Table", lambda store: identity.is_vacuumed(live(store))),
+        (Log, "open", lambda store: writerlock._is_at_path(live(store).log, 1)),
+        (table_module, "grow_map", lambda store: live(store).table.grow_map()),
+        (files, "open_file", lambda store: taken(store)),
     ],
 )
 def test_an_unforeseen_error_of_an_open_store_passes(
@@ -90,6 +202,7 @@ def test_an_unforeseen_error_of_an_open_store_passes(
     store = open_store(max_results=2)
     for task_id in ("a", "b"):
         store.set_result(task_id, 1)
+    store.set_progress("d", logstore.TaskProgress())
     store.compact()
     for task_id in ("a", "c"):
         store.set_result(task_id, 2)
@@ -98,7 +211,111 @@ def test_an_unforeseen_error_of_an_open_store_passes(
         with pytest.raises(UnforeseenError):
             call(store)
     store.compact()
-    assert [info.task_id for info in store.tasks()] == ["c", "a"]
+    assert [info.task_id for info in store.tasks()] == ["c", "a", "d"]
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_side_file_that_cannot_be_opened_is_not_opened_in_another_way(
+    is_new: bool, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def fail(name: str, flags: int, *mode: int) -> int:
+        if bool(flags & os.O_EXCL) is is_new:
+            raise UnforeseenError
+        return real(name, flags, *mode)
+
+    if not is_new:
+        path.touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", fail)
+        with pytest.raises(UnforeseenError):
+            files.open_file(str(path), os.O_RDWR | os.O_CREAT)
+
+
+def test_a_copy_that_cannot_be_opened_is_not_called_removed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copying, "Table", raising(UnforeseenError()))
+    with pytest.raises(UnforeseenError):
+        in_a_file(lambda fd: copying.open_copy(fd, str(path)))
+
+
+def test_databases_that_cannot_be_opened_are_not_called_missing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Table.create(str(path), UUID)
+    real = lmdbfile.open_environment
+
+    class Environment:
+        def __init__(self, **options: Any) -> None:
+            self._env = real(str(path), **options)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._env, name)
+
+        open_db = raising(UnforeseenError())
+
+    monkeypatch.setattr(
+        table_module, "open_environment", lambda _, **options: Environment(**options)
+    )
+    with pytest.raises(UnforeseenError):
+        Table(str(path), lock=False)
+
+
+@pytest.mark.parametrize(("owner", "name"), [(Engine, "fold"), (files, "remove")])
+def test_a_store_whose_closing_meets_an_unforeseen_error_is_closed(
+    owner: object, name: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = logstore.open(path)
+    store.set_result("a", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, raising(UnforeseenError()))
+        with pytest.raises(UnforeseenError):
+            store.close()
+    assert store.closed
+    with logstore.open(path) as again:
+        assert again.get_result("a") == 1
+
+
+def test_an_unforeseen_error_of_a_rescue_is_not_called_a_lack_of_space(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = logstore.open(path)
+    store.set_result("a", 1)
+    path.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(identity, "write_closed", raising(UnforeseenError()))
+        with pytest.raises(UnforeseenError):
+            store.compact()
+    with pytest.raises(logstore.StoreReplacedError):
+        store.compact()
+    with pytest.raises(logstore.StoreReplacedError):
+        store.close()
+
+
+def test_a_tables_unforeseen_error_passes_its_reads_and_writes(path: Path) -> None:
+    Table.create(str(path), UUID)
+    table = Table(str(path), lock=False)
+    for call in (table.read, table.write):
+        with pytest.raises(UnforeseenError):
+            call(raising(UnforeseenError()))
+    table.close()
+
+
+def test_what_a_task_id_raises_of_its_own_passes(store: logstore.Store) -> None:
+    class Name(str):
+        __slots__ = ()
+        encode = raising(UnforeseenError())
+
+    with pytest.raises(UnforeseenError):
+        store.status(Name("a"))
+
+
+def test_what_a_c_function_raises_of_its_own_passes() -> None:
+    for error in (UnforeseenError("MemoryError"), KeyboardInterrupt("MemoryError")):
+        with pytest.raises(type(error)):
+            libc.call(raising(error))
 
 
 def test_a_store_at_rest_that_cannot_be_looked_at_is_not_called_changed(

@@ -362,6 +362,33 @@ def test_a_thread_that_can_no_longer_be_moved_is_let_go(
     monkeypatch.setattr(affinity, "_sched_getcpu", lambda: 1 << 10)
     companion.bind(idler)
     assert idler.processors() == everywhere
+    monkeypatch.setattr(affinity, "_sched_getcpu", lambda: min(everywhere))
+    companion.bind(idler)  # it is not tried again
+    assert idler.processors() == everywhere
+
+
+def test_a_system_that_does_not_tell_the_processor_is_asked_once(
+    idler: Idler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = [-1, min(idler.processors())]
+    monkeypatch.setattr(affinity, "_sched_getcpu", lambda: told.pop(0))
+    before, companion = idler.processors(), affinity.Companion()
+    companion.bind(idler)
+    companion.bind(idler)
+    assert len(told) == 1
+    assert idler.processors() == before
+
+
+def test_a_thread_is_bound_to_the_first_processor_as_to_any(
+    idler: Idler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound: list[object] = []
+    monkeypatch.setattr(os, "sched_setaffinity", lambda *call: bound.append(call))
+    monkeypatch.setattr(affinity, "_sched_getcpu", lambda: 0)
+    companion = affinity.Companion()
+    companion.bind(idler)
+    companion.bind(idler)
+    assert bound == [(idler.native_id, {0})]
 
 
 @pytest.mark.parametrize("lacking", ["processor", "its number", "call", "permission"])

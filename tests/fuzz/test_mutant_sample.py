@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from fuzz import mutant_sample
-from fuzz.mutant_equivalents import EQUIVALENTS, Equivalent
+from fuzz.mutant_equivalents import ANY, EQUIVALENTS, OR_EQUAL, Equivalent
 from fuzz.mutant_finder import find
 from fuzz.mutant_package import Package, instrumented
 from fuzz.mutant_points import KINDS, Point, statements_of
@@ -386,12 +386,33 @@ def test_tests_that_cannot_be_run_are_no_success(tree: Path) -> None:
 
 def test_the_mutants_that_change_nothing_fit_the_code() -> None:
     package = Package(ROOT / "logstore")
-    found = {
-        (point.file, point.function, point.kind, *point.lines(source))
-        for file, source in package.sources.items()
-        if any(entry.file == file for entry in EQUIVALENTS)
-        for point in find(file, source)
+    points = {
+        file: find(file, package.sources[file]) for file in {entry.file for entry in EQUIVALENTS}
     }
-    assert [entry[:5] for entry in EQUIVALENTS if entry[:5] not in found] == []
+    assert [
+        entry[:5]
+        for entry in EQUIVALENTS
+        if not any(entry.fits(point, package.sources[entry.file]) for point in points[entry.file])
+    ] == []
     assert len({entry[:5] for entry in EQUIVALENTS}) == len(EQUIVALENTS)
     assert {entry.kind for entry in EQUIVALENTS} <= set(KINDS)
+
+
+@pytest.mark.parametrize(
+    ("entry", "source", "fits"),
+    [
+        (("A", ANY), "A = 5  # of these", {"A = 6  # of these", "A = 4  # of these"}),
+        (("A", ANY), "A = 1 << 5", {"A = 2 << 5", "A = 1 << 6", "A = 1 << 4"}),
+        (("A", ANY), "AB = 5", set()),
+        (("A", ANY), "def f():\n    A = 5\n    return A", set()),
+        (("A = b < 5", OR_EQUAL), "A = b < 5", {"A = b <= 5"}),
+        (("A = b is c", OR_EQUAL), "A = b is c", set()),
+    ],
+)
+def test_an_entry_for_several_mutants_is_for_no_others(
+    entry: tuple[str, str], source: str, fits: set[str]
+) -> None:
+    kind = "constant" if ANY in entry else "comparison"
+    listed = Equivalent("a.py", "", kind, *entry, "it only costs time")
+    found = {point.lines(source)[1] for point in find("a.py", source) if listed.fits(point, source)}
+    assert found == fits

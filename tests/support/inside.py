@@ -7,6 +7,7 @@ assertions are about private state is in ``tests/_engine``, the only place that 
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,7 @@ def quick_to_look_again() -> Iterator[None]:
 
 def copy_page_by_page() -> mock._patch[int]:
     """Let a copy of the table read one page at a time."""
-    return mock.patch.object(pages, "SLICE_BYTES", 1)
+    return mock.patch.object(pages, "SLICE_BYTES", mmap.PAGESIZE)
 
 
 def in_one_group(store: logstore.Store, *calls: tuple[Any, ...]) -> list[BaseException | None]:

@@ -25,7 +25,7 @@ from logstore._codec.hooks import find_class
 from logstore._codec.text import TEXT_CHARS_MAX
 from logstore._codec.values import decode_value, encode_value
 from logstore.taskiq.errors import RemoteError, RemoteObject, ResultDamagedError
-from logstore.taskiq.outcome.exceptions import RECORDS_MAX, encode_error
+from logstore.taskiq.outcome.exceptions import RECORDS_MAX, brief_error, encode_error
 from logstore.taskiq.outcome.revival import (
     TRACEBACK_NOTE,
     decode_error,
@@ -637,6 +637,39 @@ def test_long_texts_are_cut(excess: int) -> None:
     assert slim["args"][0]["repr"] == (f"{kept} [1 more characters]" if excess else f"{kept[:-1]}'")
 
 
+@pytest.mark.parametrize("excess", [0, 1])
+def test_the_texts_of_a_brief_error_are_cut(excess: int) -> None:
+    kept, names = "x" * 250, "n" * 2000
+    cut = " [1 more characters]" * excess
+    kind = type(names + "m" * excess, (AppError,), {"__module__": names + "m" * excess})
+    (record,) = brief_error(kind(kept + "y" * excess), kept + "z" * excess)
+    assert record == {
+        "module": names + cut,
+        "class": names + cut,
+        "message": kept + cut,
+        "args": [],
+        "notes": [kept + cut],
+    }
+
+
+@pytest.mark.parametrize("excess", [0, 1])
+def test_only_what_is_short_is_kept_of_an_error_that_is_too_large(excess: int) -> None:
+    values = ["x" * (1000 + excess), b"x" * (1000 + excess), 1 << (999 + excess)]
+    for value in values:
+        error = AppError(value)
+        error.held = value  # type: ignore[attr-defined]
+        (record,) = encode_error(error, slim=True)
+        assert ("value" in record["args"][0]) is not bool(excess)
+        assert ("held" in record.get("state", {})) is not bool(excess)
+
+
+def test_no_more_than_a_hundred_notes_are_kept() -> None:
+    error = AppError("x")
+    notes = [str(number) for number in range(101)]
+    vars(error)["__notes__"] = notes
+    assert encode_error(error)[0]["notes"] == notes[:100]
+
+
 def test_a_traceback_that_cannot_be_formatted_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: object) -> list[str]:
         raise ZipImportError("the archive has gone")
@@ -660,7 +693,8 @@ def test_a_deep_traceback_is_cut_in_its_middle() -> None:
         here(200)
     except AppError as error:
         text = encode_error(error)[0]["traceback"]
-    assert "frames left out" in text
+    before, _, after = text.partition("\n  [302 frames left out]\n")
+    assert before.count("  File ") == after.count("  File ") == 50
     assert "bottom" in text
     assert len(text) < TEXT_CHARS_MAX
 

@@ -111,6 +111,21 @@ def test_a_backend_in_use_can_be_remade(tmp_path: Path) -> None:
         asyncio.run(main(BACKENDS[name](tmp_path)))
 
 
+def test_a_backend_that_is_closing_its_store_can_be_remade(tmp_path: Path) -> None:
+    async def main() -> None:
+        backend = BACKENDS["logstore"](tmp_path)
+        await backend.startup()
+        shutdown = asyncio.create_task(backend.shutdown())
+        await asyncio.sleep(0)
+        again = pickle.loads(pickle.dumps(backend))
+        assert not shutdown.done()
+        await shutdown
+        await again.set_result("t", ok(1))
+        await again.shutdown()
+
+    asyncio.run(main())
+
+
 def test_backends_travel_to_a_pool_of_spawned_processes(tmp_path: Path) -> None:
     backends = [make(tmp_path / name) for name, make in BACKENDS.items()]
     for name in BACKENDS:

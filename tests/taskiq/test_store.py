@@ -807,3 +807,22 @@ def test_large_progress_is_converted_and_encoded_in_a_thread(
             assert_same(found.meta, progress.meta)
 
     run(main())
+
+
+def test_the_store_of_a_backend_is_put_and_taken_under_its_lock(path: Path) -> None:
+    held: list[bool] = []
+
+    class Watched(LogStoreResultBackend[Any]):
+        def __setattr__(self, name: str, value: object) -> None:
+            if name == "_store":
+                held.append(self._lock.locked())
+            super().__setattr__(name, value)
+
+    async def main() -> None:
+        backend: Any = Backend(path)
+        backend.__class__ = Watched
+        await backend.startup()
+        await backend.shutdown()
+
+    run(main())
+    assert held == [True, True]

@@ -40,6 +40,7 @@ RECORDS_MAX = 100
 NOTES_MAX = 100
 _REPR_CHARS_MAX = 2000
 _SLIM_CHARS_MAX = 1000
+_BRIEF_CHARS_MAX = 250
 _FRAMES_MAX = 100
 
 # None in Python 3.10, which has no exception groups.
@@ -80,9 +81,9 @@ def brief_error(error: BaseException, note: str) -> list[dict[str, Any]]:
         {
             "module": safe_text(module, _REPR_CHARS_MAX),
             "class": safe_text(name, _REPR_CHARS_MAX),
-            "message": text_of(str, error, _SLIM_CHARS_MAX // 4),
+            "message": text_of(str, error, _BRIEF_CHARS_MAX),
             "args": [],
-            "notes": [safe_text(note, _SLIM_CHARS_MAX // 4)],
+            "notes": [safe_text(note, _BRIEF_CHARS_MAX)],
         }
     ]
 

@@ -161,7 +161,7 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
         self._leaving: set[AsyncStore] = set()  # stores to close
 
     def __getstate__(self) -> dict[str, Any]:
-        left_out = ("_lock", "_store", "_leaving", "_pid")
+        left_out = ("_lock", "_store", "_leaving")
         return {name: value for name, value in self.__dict__.items() if name not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -1,0 +1,104 @@
+"""The thread behind an event loop: jobs that come late, and deadlines."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import logstore
+from logstore import TaskProgress, aio
+from logstore._loops.handover import Deadline, Outcome, Worker
+from tests.support.guarded import touched_without
+
+LONG_S = 100.0
+Job = tuple[str, "asyncio.Future[Any]"]
+
+
+def test_a_job_for_a_worker_that_stops_is_refused_and_never_run() -> None:
+    ran: list[str] = []
+
+    def run(jobs: list[Job]) -> list[Outcome]:
+        ran.extend(name for name, _ in jobs)
+        return [(future, None, None) for _, future in jobs]
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        worker = Worker[Job]("test-worker", run)
+        await worker.submit(loop, ("a", loop.create_future()))
+        worker._stopped = True  # as by another thread that is about to tell the worker's
+        with pytest.raises(logstore.StoreClosedError):
+            worker.submit(loop, ("b", loop.create_future()))
+        worker.stop()
+
+    asyncio.run(main())
+    assert ran == ["a"]
+
+
+def test_the_lanes_of_a_worker_are_looked_up_and_listed_under_its_lock() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        worker = Worker[Job]("test-worker", lambda jobs: [(job[1], None, None) for job in jobs])
+        found = touched_without(worker._lock, worker, "_lanes")
+        await worker.submit(loop, ("a", loop.create_future()))
+        worker.stop()
+        assert found == []
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("get", [True, False])
+def test_a_deadline_that_passes_while_a_change_wakes_its_waiter_ends_the_wait(
+    get: bool, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The deadline has resolved the future that the waiter has just replaced."""
+
+    class Passed(Deadline):
+        def __init__(self, future: asyncio.Future[bool]) -> None:
+            super().__init__(future)
+            self.expired = True
+
+    monkeypatch.setattr(aio, "Deadline", Passed)
+
+    async def main() -> None:
+        async with logstore.open_async(path) as store:
+            wait = store.wait_result if get else store.wait_ready
+            waiting = asyncio.ensure_future(wait("a", timeout_s=LONG_S))
+            for _ in range(1000):
+                await store.set_progress("a", TaskProgress())
+                if (await asyncio.wait({waiting}, timeout=0.01))[0]:
+                    break
+            assert waiting.done()
+            if get:
+                with pytest.raises(logstore.WaitTimeoutError):
+                    await waiting
+            else:
+                assert await waiting is False
+
+    asyncio.run(main())
+
+
+def test_a_worker_that_is_stopped_has_run_its_jobs() -> None:
+    ran: list[str] = []
+
+    begun = asyncio.Event()
+
+    def run(jobs: list[Job]) -> list[Outcome]:
+        jobs[0][1].get_loop().call_soon_threadsafe(begun.set)
+        time.sleep(0.05)
+        ran.extend(name for name, _ in jobs)
+        return [(future, None, None) for _, future in jobs]
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        worker = Worker[Job]("test-worker", run)
+        submitted = worker.submit(loop, ("a", loop.create_future()))
+        await begun.wait()
+        worker.stop()
+        assert ran == ["a"]
+        await submitted
+
+    asyncio.run(main())
