@@ -98,9 +98,17 @@ MUTANTS = [
     Mutant(
         "no thread flushes progress",
         "_engine/maintenance.py",
-        "if header.synced < split(header.appended)[1]:",
+        "if header.synced < split(header.appended)[1] or header.state != header.appended:",
         "if False:",
         G + "g2_progress_is_flushed_within_the_interval",
+    ),
+    Mutant(
+        "what a dead process has flushed is not published",
+        "_engine/maintenance.py",
+        " or header.state != header.appended:",
+        ":",
+        PUBLISHING
+        + "what_a_dead_process_has_appended_is_published_when_no_process_writes[published]",
     ),
     Mutant(
         "progress costs a flush",
@@ -197,6 +205,21 @@ MUTANTS = [
         + "progress_behind_a_result_that_a_dead_process_has_not_flushed_is_published_with_a_flush",
     ),
     Mutant(
+        "a group waits for its flush under the locks of a compaction",
+        "_engine/groups.py",
+        "engine.settled_within(lambda: engine.fold_large(*resolved[0]), deadline)",
+        "engine.settled_within("
+        "lambda: (appended.publish(), engine.fold_large(*resolved[0])), deadline)",
+        PUBLISHING + "a_large_write_behind_a_sync_in_its_group_is_folded_under_the_flush_lock",
+    ),
+    Mutant(
+        "a reader closes the log that a writer tries to lock",
+        "_engine/logview.py",
+        "self.left.append(self.log)",
+        "self.log.close()",
+        PUBLISHING + "a_write_that_waits_for_the_lock_of_a_log_that_is_replaced_goes_on",
+    ),
+    Mutant(
         "a compaction does not take the flush lock",
         "_engine/engine.py",
         "self._with_writer_lock(lambda: self._with_flush_lock(prepared, deadline), deadline)",
@@ -249,8 +272,8 @@ MUTANTS = [
     Mutant(
         "an error does not reach the caller",
         "_engine/groups.py",
-        "        else:\n            _succeed(writes)\n",
-        "        finally:\n            _succeed(writes)\n",
+        "            else:\n                _succeed(writes)\n",
+        "            finally:\n                _succeed(writes)\n",
         G + "g3_nothing_shows_when_the_flush_fails",
     ),
     Mutant(

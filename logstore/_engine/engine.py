@@ -282,6 +282,8 @@ class Engine(BaseEngine):
                 locks.flock(self.logview.log.fd, locks.LOCK_UN)  # the first call, as above
             finally:
                 writer_lock.released()
+                if self.logview.left:
+                    sheltered(self.logview.close_left)
 
     def _with_flush_lock(self, work: Callable[[], T], deadline: float) -> T:
         """Run ``work`` holding the flush lock too.  The caller has the writer lock.
@@ -412,8 +414,8 @@ class Engine(BaseEngine):
 
     # -- publishing ---------------------------------------------------------------------------
 
-    def publish(self, point: Point, deadline: float, *, progress: bool) -> None:
-        """Return when everything up to a point is published, on the disk too with ``progress``.
+    def publish(self, point: Point, deadline: float, *, flush: bool) -> None:
+        """Return when everything up to a point is published, on the disk too with ``flush``.
 
         The caller has ``commit_lock``.  Raises WriteTimeoutError at the deadline, and OSError if
         the flush fails, of this process or of another: what was not published then never is.
@@ -421,7 +423,7 @@ class Engine(BaseEngine):
         error: OSError | None = None
         while True:
             try:
-                found = self._publisher.publish(point, deadline, progress=progress)
+                found = self._publisher.publish(point, deadline, flush=flush)
             except OSError as exc:
                 if is_interrupt(exc):
                     raise
@@ -445,7 +447,7 @@ class Engine(BaseEngine):
         """Put everything appended on the disk, and publish what a dead process has left."""
 
         def publish(deadline: float) -> None:
-            self.publish(self._publisher.point(), deadline, progress=True)
+            self.publish(self._publisher.point(), deadline, flush=True)
 
         self.in_turn(publish, timeout_s)
 
@@ -707,6 +709,7 @@ class Engine(BaseEngine):
         with ExitStack() as stack:  # each is closed, whatever happens to the others
             stack.callback(self.header.close)
             stack.callback(self.log.close)
+            stack.callback(self.logview.close_left)
             stack.callback(self.table.close)
             stack.callback(self.close_retired)
 

@@ -2,9 +2,9 @@
 
 Rules: called by the thread that leads.  It appends the group under the writer lock, gives that
 back, and then flushes and publishes, with what other processes have appended meanwhile.  A large
-write goes into the table by itself, the others into the log together.  Each write meets the store
-as the writes before it leave it, those that are not published yet included; so its outcome is told
-only when all of these are published.
+write goes into the table by itself, the others into the log together.  A write with a condition is
+judged by all writes before it, those that are not published yet included; so its caller gets the
+outcome only when all of these are published.
 """
 
 from __future__ import annotations
@@ -52,27 +52,23 @@ class _Appended:
     def __init__(self, engine: Engine, deadline: float) -> None:
         self.engine = engine
         self.deadline = deadline
-        self._writes: list[Write] = []
-        self._point: Point | None = None  # the end of the last one
+        self._segments: list[tuple[list[Write], Point]] = []  # each with where it ends
 
     def add(self, writes: list[Write], point: Point) -> None:
-        self._writes += writes
-        self._point = point
+        self._segments.append((writes, point))
 
     def publish(self) -> None:
-        """Publish them; each gets its outcome or its error."""
-        writes, self._writes = self._writes, []
-        if self._point is None or not writes:
-            return
-        try:
-            progress = any(isinstance(write, Flush) for write in writes)
-            self.engine.publish(self._point, self.deadline, progress=progress)
-        except Exception as exc:
-            if is_interrupt(exc):
-                raise
-            _fail(writes, write_error(self.engine.path, exc))
-        else:
-            _succeed(writes)
+        """Publish them; each gets its outcome or its error.  No lock of processes is held."""
+        for writes, point in self._segments:
+            try:
+                flush = any(isinstance(write, Flush) for write in writes)
+                self.engine.publish(point, self.deadline, flush=flush)
+            except Exception as exc:
+                if is_interrupt(exc):
+                    raise
+                _fail(writes, write_error(self.engine.path, exc))
+            else:
+                _succeed(writes)
 
 
 def _append(appended: _Appended, group: list[Write]) -> None:
@@ -89,15 +85,10 @@ def _append(appended: _Appended, group: list[Write]) -> None:
 def _append_segment(appended: _Appended, writes: list[Write]) -> None:
     engine, deadline = appended.engine, appended.deadline
     if engine.must_recover():  # the segment before this one failed
-        engine.settled_within(appended.publish, deadline)
+        engine.settled_within(lambda: None, deadline)
     resolved = _resolve(engine, writes)
     if resolved and _goes_to_table(engine, writes, resolved[0][1]):
-
-        def fold() -> None:
-            appended.publish()
-            engine.fold_large(*resolved[0])
-
-        engine.settled_within(fold, deadline)
+        engine.settled_within(lambda: engine.fold_large(*resolved[0]), deadline)
         _succeed(writes)
     else:
         sync = any(write.sync for write in writes)

@@ -206,7 +206,7 @@ class SharedHeader(_Fields):
         return 0 if min(failed) >> 32 > epoch else None
 
     def announce(self) -> None:
-        """Wake the waiters for publications.  Call it after releasing the writer lock."""
+        """Wake the waiters for publications.  Call it after releasing the flush lock."""
         self.sequence.add_one()
         if self.waiters.value:
             self.waiters.value = 0

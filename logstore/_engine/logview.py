@@ -28,6 +28,7 @@ class LogView:
         self.lock = threading.RLock()
         self.overlay = Overlay(header.epoch)
         self.unpublished = Unpublished()
+        self.left: list[Log] = []  # replaced; the thread of a writer may still use them
         self._header = header
         self._seed = seed
 
@@ -136,10 +137,19 @@ class LogView:
     # -- the file -------------------------------------------------------------------------------
 
     def reopen(self) -> Log:
-        """Take over the log that another process has put in the place of a failed one."""
-        old, self.log = self.log, Log.open(self.log.path, self.log.uuid)
-        old.close()
-        return self.log
+        """Take over the log that another process has put in the place of a failed one.
+
+        The old one stays open: a reader calls this while a writer may try to lock that.
+        """
+        new = Log.open(self.log.path, self.log.uuid)
+        self.left.append(self.log)
+        self.log = new
+        return new
+
+    def close_left(self) -> None:
+        """Close the logs that were replaced; called by the thread that may write."""
+        while self.left:
+            self.left.pop().close()
 
     def replace(self, new: Log) -> None:
         """Put a new log in the place of the old one; writer and flush lock held."""

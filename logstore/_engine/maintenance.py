@@ -108,7 +108,7 @@ class Maintenance:
                 if idle:
                     self._last_state = header.state
             self._epoch = header.epoch
-        if header.synced < split(header.appended)[1]:
+        if header.synced < split(header.appended)[1] or header.state != header.appended:
             engine.sync(timeout_s=self._lock_s())
         elif looks and not self._pause_s and vacuum.is_due(engine):
             vacuum.vacuum(engine)

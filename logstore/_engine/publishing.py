@@ -1,15 +1,17 @@
 """Flushing and publishing what is appended: one flush for the writers of all processes.
 
-Rules: a write is appended under the writer lock, which is then given back.  Who needs it on the
-disk takes the flush lock, a lock on the first byte of the log, flushes for all, publishes, and
-wakes the others, which sleep meanwhile.  What is published is always a beginning of the log, and
-is on the disk unless it needs no flush.  A holder of the flush lock never waits for the writer
-lock; compaction, recovery and closing take both, in the order writer lock, flush lock.
+Rules: a write is appended under the writer lock, which is then given back.  It is acknowledged when
+it is published.  Of the processes that wait for that, one gets the flush lock, a lock on the first
+byte of the log: it flushes for all, publishes, and wakes the others, which sleep meanwhile.  What
+is published is always the log from its start to some offset; it is on the disk unless it needs no
+flush.  A holder of the flush lock never waits for the writer lock; compaction, recovery and closing
+take both, in the order writer lock, flush lock.
 
-After a failed flush nothing more of the epoch is published.  Nor is a flush trusted behind one that
-a process has died in: it may have failed, and the system says so only once.  A process that finds
-either recovers, and looks again in the new epoch; the header keeps up to where an epoch with a
-failed flush was published.  ``fuzz/model`` has the protocol, with all that may come between.
+After a failed flush nothing more of the epoch is published.  After a process has died in its flush,
+no further flush of that log is trusted: that one may have failed, and the system reports a failure
+only once.  A process that finds either recovers, and looks again in the new epoch.  The header
+keeps up to where an epoch with a failed flush was published.  ``fuzz/model`` is a model of this
+protocol, and explores all orders of its steps.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ class Point(NamedTuple):
 
 
 class Found(Enum):
-    """What has become of a wait for a point."""
+    """How a wait for a point has ended."""
 
     PUBLISHED = "published"
     LATE = "late"  # the deadline has passed
@@ -61,11 +63,11 @@ class Publisher:
         self._skip = self._misses = 0
 
     def point(self) -> Point:
-        """Return the end of what is appended."""
+        """Return the point at the end of the log."""
         return Point(*split(self._header.appended))
 
-    def publish(self, point: Point, deadline: float, *, progress: bool) -> Found:
-        """Publish everything up to a point; with ``progress``, put it on the disk in any case.
+    def publish(self, point: Point, deadline: float, *, flush: bool) -> Found:
+        """Publish everything up to a point; with ``flush``, put it on the disk in any case.
 
         The flush may be made by another process.  Raises OSError if the flush fails, or if one
         has failed that the point needed: what was not published then never is.
@@ -80,11 +82,11 @@ class Publisher:
                 if published is not None and published < end:
                     raise flush_error(self._view.log.path)
                 return Found.PUBLISHED
-            if state & OFFSET_MAX >= end and (not progress or header.synced >= end):
+            if state & OFFSET_MAX >= end and (not flush or header.synced >= end):
                 return Found.PUBLISHED
             if header.log_failed or header.log_id != self._view.log.log_id:
                 return Found.BROKEN
-            found = self._try_publish(epoch, end if progress else 0)
+            found = self._try_publish(epoch, end if flush else 0)
             if found is Found.BROKEN:
                 return found
             if found is Found.LATE:

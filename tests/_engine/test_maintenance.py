@@ -135,7 +135,7 @@ class Tidied:
         self.left -= 1
         self.compacted_at.append(self.now_s)
         self.now_s += 0.025
-        self.header.state += 1 << 32
+        self.header.begin_epoch(self.header.epoch + 1, FIRST_OFFSET)
 
     def wait(self, timeout: float) -> bool:
         self.now_s += timeout
@@ -188,7 +188,7 @@ def test_one_process_that_takes_away_is_enough(
     engine = Tidied(header, 100)
 
     def compact_elsewhere() -> None:
-        engine.header.state += 1 << 32
+        engine.header.begin_epoch(engine.header.epoch + 1, FIRST_OFFSET)
 
     engine.on_wait = compact_elsewhere
     engine.run(monkeypatch)

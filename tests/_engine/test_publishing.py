@@ -17,12 +17,15 @@ import pytest
 
 import logstore
 from logstore import TaskProgress
-from logstore._engine import durability
+from logstore._engine import durability, locks, shelter
 from logstore._engine.compaction import Fold
 from logstore._engine.counters import Counters
+from logstore._engine.engine import Engine
 from logstore._engine.header import FAILURES
+from logstore._engine.log import FIRST_OFFSET
 from logstore._engine.options import LARGE_BYTES
 from logstore._engine.publishing import Publisher
+from logstore._engine.writes import Flush
 from tests.support.boundary import A_WRITE_WHOSE_FLUSH_FAILS
 from tests.support.inside import live
 from tests.support.peers import Peer, PeerError
@@ -32,7 +35,7 @@ LONG_S = 100.0
 
 HELD_FLUSH = """
 from pathlib import Path
-from logstore._engine import durability
+from logstore._engine import durability, locks, shelter
 real, place = durability.sync_data, Path({place!r})
 def held(fd):
     durability.sync_data = real
@@ -291,12 +294,19 @@ def test_a_stopped_process_in_its_flush_is_a_time_out_for_others_and_their_write
     wait_until(lambda: store.status("ours") == "ready")
 
 
+@pytest.mark.parametrize(
+    "at",
+    [
+        pytest.param("os.fdatasync", id="flushed"),
+        pytest.param("logstore._engine.logview.LogView.publish", id="published"),
+    ],
+)
 def test_what_a_dead_process_has_appended_is_published_when_no_process_writes(
-    path: Path, open_store: Stores, start_peer: Callable[..., Peer]
+    path: Path, open_store: Stores, start_peer: Callable[..., Peer], at: str
 ) -> None:
     store = open_store(path, sync_interval_s=0.02)
     peer = start_peer(path)
-    peer.die("store.set_result('a', 1)", at="os.fdatasync")
+    peer.die("store.set_result('a', 1)", at=at)
     wait_until(lambda: store.status("a") == "ready")
 
 
@@ -309,7 +319,7 @@ def test_a_writer_that_sleeps_through_more_failures_than_are_kept_has_an_error(
     for number in range(len(FAILURES) + 1):
         peer.run(A_WRITE_WHOSE_FLUSH_FAILS.replace("lost", f"lost-{number}"))
     with pytest.raises(OSError, match="has failed"):
-        engine.in_turn(lambda deadline: engine.publish(point, deadline, progress=False))
+        engine.in_turn(lambda deadline: engine.publish(point, deadline, flush=False))
 
 
 def test_the_flush_lock_is_free_after_an_error_in_the_flush(
@@ -431,3 +441,48 @@ def test_a_flush_does_not_wait_for_itself_nor_on_a_fast_disk(
         gathering.header.batch = 0 if alone == "batch" else 1
         gathering.publisher._arrival = 9
     assert gathering.waited_s() == 0
+
+
+# -- locks held to the end ----------------------------------------------------------------------
+
+
+def test_a_large_write_behind_a_sync_in_its_group_is_folded_under_the_flush_lock(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.set_progress("t", TaskProgress(0.5))  # not flushed yet
+    handle, fold = store._handle, Engine.fold
+    taken: list[bool] = []
+
+    def observed(engine: Engine, **options: Any) -> None:
+        with open(engine.log.path, "r+b") as beside:
+            taken.append(locks.try_lock_byte(beside.fileno()))
+        fold(engine, **options)
+
+    monkeypatch.setattr(Engine, "fold", observed)
+    handle.commit([Flush(), handle.result_write("large", bytes(LARGE_BYTES + 1))])
+    assert taken == [False]
+    assert live(store).header.synced == FIRST_OFFSET
+    assert store.get_progress("t") == TaskProgress(0.5)
+
+
+def test_a_write_that_waits_for_the_lock_of_a_log_that_is_replaced_goes_on(
+    store: logstore.Store,
+    start_peer: Callable[..., Peer],
+    beside: Callable[..., Future[Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A reader of the same process opens the new log, and closes the old one."""
+    peer = start_peer(store.path)
+    log = open(live(store).log.path, "r+b")  # noqa: SIM115 - its lock is given back meanwhile
+    locks.try_lock(log.fileno())
+    check = shelter.check
+
+    def replaced() -> None:
+        monkeypatch.setattr(shelter, "check", check)
+        log.close()
+        peer.run(A_WRITE_WHOSE_FLUSH_FAILS)
+        assert beside(store.status, "lost").result(LONG_S) == "unknown"
+
+    monkeypatch.setattr(shelter, "check", replaced)
+    store.set_result("a", 1)
+    assert store.get_result("a") == 1

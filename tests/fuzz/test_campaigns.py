@@ -45,8 +45,8 @@ STALE_READER = Fault(
 )
 ERROR_IS_LOST = Fault(
     "groups.py",
-    "        else:\n            _succeed(writes)\n",
-    "        finally:\n            _succeed(writes)\n",
+    "            _fail(writes, write_error(appended.engine.path, exc))\n",
+    "            _succeed(writes)\n",
 )
 LAST_FRAME_LOST = Fault(
     "recovery.py",
