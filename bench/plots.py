@@ -115,9 +115,34 @@ def size_plot(metric: str, label: str) -> Draw:
     return draw
 
 
+def writers(axes: Axes, record: Record) -> bool:
+    """W12: sets per second over the number of writer processes, a line per delay and peer."""
+    figures = Figures(record.outcome.cells, record.outcome.peers)
+    lines: dict[tuple[str, str], dict[int, float]] = {}
+    for cell in record.outcome.cells:
+        if cell.workload == "W12":
+            delay, _, processes = cell.variant.partition(" ")
+            found = figures.rounds("W12", cell.variant, cell.peer, "set_ops_per_s")
+            points = lines.setdefault((delay, cell.peer), {})
+            points[int(processes.removesuffix("w"))] = median(list(found.values()))
+    delays = list(dict.fromkeys(delay for delay, _ in lines))
+    for (delay, peer), points in lines.items():
+        style = _style(record, peer)
+        style |= {"label": f"{style['label']}, {delay}", "marker": "osD^v"[delays.index(delay) % 5]}
+        axes.plot(*zip(*sorted(points.items()), strict=True), markersize=5, **style)
+    ticks = sorted({processes for points in lines.values() for processes in points})
+    axes.set(xscale="log", yscale="log", xlabel="writer processes", ylabel="sets per second")
+    axes.set_xticks(ticks)
+    axes.set_xticklabels([str(processes) for processes in ticks])
+    axes.minorticks_off()
+    axes.set_title("W12: durable sets of several processes, by the time of a flush")
+    return bool(lines)
+
+
 PLOTS: dict[str, Draw] = {
     "throughput": throughput,
     "latency": latency,
+    "writers": writers,
     "size-set": size_plot("set_p50_us", "median set, us"),
     "size-get": size_plot("get_p50_us", "median get, us"),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-ALL = ("W1", "W2", "W3", "W4", "W5", "W6", "W7", "W8", "W9", "W10", "W11")
+ALL = ("W1", "W2", "W3", "W4", "W5", "W6", "W7", "W8", "W9", "W10", "W11", "W12")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +17,11 @@ class Profile:
 
     name: str
     rounds: int  # W1 to W4
-    slow_rounds: int  # W5 to W9
+    slow_rounds: int  # W5 to W9 and W12
     long_rounds: int  # W10 and W11: long slices, whose figure is steady in itself
     slice_s: float  # W1 to W4
     slow_slice_s: float  # W7 and W9: at 20 ms a flush, a slice needs time to mean something
-    contention_s: float  # W5
+    contention_s: float  # W5 and W12
     store_sizes: Sequence[int]  # W6
     table_results: int  # W3: how many results the cold table holds
     device_results: int  # W8: enough to include a compaction
@@ -30,6 +30,8 @@ class Profile:
     soak_fill_s: float  # W11: at most
     soak_s: float  # W11
     soak_ttl_s: int  # W11
+    writer_delays_ms: Sequence[float] = (0.2, 2, 20)  # W12
+    writers: Sequence[int] = (1, 2, 4, 8)  # W12: of which the first is one process alone
     workloads: Sequence[str] = ALL
     peers: Sequence[str] | None = None  # None: all
     # Leave out what no target that can fail needs.
@@ -53,7 +55,9 @@ PROFILES: dict[str, Profile] = {
         soak_fill_s=0.0,
         soak_s=0.0,
         soak_ttl_s=1,
-        workloads=("W1", "W2", "W3", "W4", "W5", "W6", "W7", "W8"),
+        writer_delays_ms=(2,),
+        writers=(1, 4),
+        workloads=("W1", "W2", "W3", "W4", "W5", "W6", "W7", "W8", "W12"),
         targets_only=True,
         peers=("logstore", "bare", "lmdb", "sqlite-full", "aiosqlite-full", "aiosqlite-normal"),
     ),

@@ -77,7 +77,7 @@ def _cell(workload: Workload, variant: str, peer: str, metric: Metric, figures: 
     if not found:
         return ABSENT
     shown = with_spread(spread(list(found.values())), metric.digits)
-    if peer == OWN or metric.key == "errors":
+    if peer == OWN or not metric.compared:
         return shown
     return shown + _ratio(workload, variant, peer, metric, figures)
 

@@ -130,6 +130,22 @@ TARGETS: tuple[Target, ...] = (
     Target("size, last third over middle third", "W11", "soak", "size_growth", "at most", 1.1),
     Target("memory, last third over middle third", "W11", "soak", "memory_growth", "at most",
            1.1),
+    Target("4 writer processes over one, 0.2 ms a flush", "W12", "0.2ms 4w", "over_one",
+           "at least", 2.2),
+    Target("8 writer processes over one, 0.2 ms a flush", "W12", "0.2ms 8w", "over_one",
+           "at least", 3.5),
+    Target("4 writer processes over one, 2 ms a flush", "W12", "2ms 4w", "over_one", "at least",
+           2.5),
+    Target("8 writer processes over one, 2 ms a flush", "W12", "2ms 8w", "over_one", "at least",
+           4.0),
+    *(Target("flushes per set", "W12", f"2ms {writers}w", "flushes_per_set", "at most", bound)
+      for writers, bound in ((1, 1.02), (4, 0.45), (8, 0.3))),
+    *(Target("p99.9 of a set beyond two flushes", "W12", f"2ms {writers}w", "set_p999_beyond_ms",
+             "at most", 10.0, unit="ms")
+      for writers in (1, 2, 4, 8)),
+    *(Target("faster than taskiq-redis, always", "W12", f"{delay}ms {writers}w", "set_ops_per_s",
+             "at least", 1.0, versus=Figure("redis-always"))
+      for delay in ("0.2", "2", "20") for writers in (1, 2, 4, 8)),
 )  # fmt: skip
 
 

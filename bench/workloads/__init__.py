@@ -14,6 +14,7 @@ from . import (
     w09_stall,
     w10_wake,
     w11_soak,
+    w12_writers,
 )
 from .base import Metric, Slice, Workload
 
@@ -31,6 +32,7 @@ WORKLOADS: dict[str, Workload] = {
         w09_stall,
         w10_wake,
         w11_soak,
+        w12_writers,
     )
 }
 

@@ -28,6 +28,8 @@ class Metric:
     label: str
     better: Better
     digits: int = 0
+    # Shown with how good a peer is beside us.
+    compared: bool = True
 
 
 @dataclass(slots=True)
@@ -59,6 +61,10 @@ class Slice:
     def discard(self, place: Place) -> None:
         """Delete what a place holds on the disk; a server's part is deleted with the worker."""
         shutil.rmtree(place.directory, ignore_errors=True)
+
+    def flushes(self) -> int:
+        """The flushes so far of this worker, its children and its server; 0 without the shim."""
+        return 0 if self.control is None else self.control.flushes().total
 
     def ids(self, place: Place, count: int = 20_000) -> Ids:
         """Fresh ids of the place, `count` of them ready."""

@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from ..children import Channel, Child
+from ..children import Channel, Child, Message
 from ..measure import Metrics, Samples, closed_lanes
 from ..payloads import result, task_id
 from ..peers import load
@@ -38,13 +38,13 @@ class Acknowledged:
     """How many results each writer has had acknowledged: one page, made before they start."""
 
     @staticmethod
-    def create(path: Path) -> None:
+    def create(path: Path, writers: int) -> None:
         """Make the page, all counts zero."""
-        path.write_bytes(bytes(COUNT.size * WRITERS))
+        path.write_bytes(bytes(COUNT.size * writers))
 
     def __init__(self, path: Path) -> None:
         with open(path, "r+b") as file:
-            self._map = mmap.mmap(file.fileno(), COUNT.size * WRITERS)
+            self._map = mmap.mmap(file.fileno(), 0)
 
     def publish(self, writer: int, count: int) -> None:
         COUNT.pack_into(self._map, writer * COUNT.size, count)
@@ -63,7 +63,8 @@ class Lane:
         self.place = Place(**place)
         self.number: int = setup["number"]
         self.seconds: float = setup["seconds"]
-        self.writes: bool = setup["writes"]
+        self.writers: int = setup["writers"]
+        self.writes = self.number < self.writers
         self.acknowledged = Acknowledged(Path(setup["counts"]))
         self.peer = load(setup["peer"])
         self.errors: list[str] = []
@@ -78,7 +79,7 @@ class Lane:
         self.acknowledged.publish(self.number, self.written)
 
     def next_read(self) -> str:
-        writer = self.dice.randrange(WRITERS)
+        writer = self.dice.randrange(self.writers)
         count = self.acknowledged.count(writer)
         if not count:
             writer, count = 0, self.acknowledged.count(0)
@@ -89,8 +90,17 @@ class Lane:
     def failed(self, error: BaseException | str) -> None:
         self.errors.append(repr(error)[:200])
 
+    def reply(self, samples: Samples) -> Message:
+        return {
+            "latencies_ns": samples.latencies_ns,
+            "elapsed_ns": samples.elapsed_ns,
+            "written": self.written,
+            "errors": len(self.errors),
+            "first_error": self.errors[0] if self.errors else None,
+        }
 
-async def _run(lane: Lane, channel: Channel) -> Samples:
+
+async def _run(lane: Lane, channel: Channel) -> None:
     peer = lane.peer.async_class(lane.place)
     payload = result(1)
     await peer.open()
@@ -115,7 +125,11 @@ async def _run(lane: Lane, channel: Channel) -> Samples:
 
         channel.send({"ready": True})
         await asyncio.to_thread(channel.receive)
-        return await closed_lanes(guarded(write if lane.writes else read), 1, lane.seconds)
+        operation = guarded(write if lane.writes else read)
+        samples = await closed_lanes(operation, 1, lane.seconds)
+        channel.send(lane.reply(samples))
+        # Open until all have replied: what closing costs is no part of what is counted.
+        await asyncio.to_thread(channel.receive)
     finally:
         await peer.close()
 
@@ -124,28 +138,21 @@ def lane(channel: Channel) -> None:
     """The role of a writer or reader process."""
     setup = channel.receive()
     assert setup is not None
-    part = Lane(setup)
-    samples = asyncio.run(_run(part, channel))
-    channel.send(
-        {
-            "latencies_ns": samples.latencies_ns,
-            "elapsed_ns": samples.elapsed_ns,
-            "errors": len(part.errors),
-            "first_error": part.errors[0] if part.errors else None,
-        }
-    )
+    asyncio.run(_run(Lane(setup), channel))
 
 
-async def _seed(part: Slice, place: Place) -> None:
+async def _seed(part: Slice, place: Place, writers: int) -> None:
     """Create the store, and a first result of each writer for a reader that is early."""
     peer = part.peer.async_class(place)
     await peer.open()
-    for writer in range(WRITERS):
+    for writer in range(writers):
         await peer.set(task_id(f"w{writer}", 0), result(1))
     await peer.close()
 
 
-def _pooled(replies: list[dict[str, Any]], prefix: str) -> Metrics:
+def _pooled(replies: list[Message], prefix: str) -> Metrics:
+    if not replies:
+        return {}
     ordered = sorted(taken / 1000 for reply in replies for taken in reply["latencies_ns"])
     elapsed_s = max(reply["elapsed_ns"] for reply in replies) / 1e9
     return {
@@ -156,23 +163,23 @@ def _pooled(replies: list[dict[str, Any]], prefix: str) -> Metrics:
     }
 
 
-def contention_slice(part: Slice) -> Metrics:
-    """Start the four, let them go together, and pool what they measured."""
+def contention_slice(part: Slice, writers: int = WRITERS, readers: int = READERS) -> Metrics:
+    """Start the processes, let them go together, and pool what they measured."""
     place = part.place()
     # Not below the peer's own directory: for some peers every file there is theirs.
     counts = place.directory.with_suffix(".counts")
-    Acknowledged.create(counts)
-    asyncio.run(_seed(part, place))
+    Acknowledged.create(counts, writers)
+    asyncio.run(_seed(part, place, writers))
     children: list[Child] = []
     try:
-        for number in range(WRITERS + READERS):
+        for number in range(writers + readers):
             child = Child(f"{__name__}:lane", search_path=part.search_path)
             children.append(child)
             child.send(
                 {
                     "peer": part.peer.about.name,
                     "number": number,
-                    "writes": number < WRITERS,
+                    "writers": writers,
                     "seconds": part.profile.contention_s,
                     "counts": str(counts),
                     "place": {
@@ -184,10 +191,12 @@ def contention_slice(part: Slice) -> Metrics:
             )
         for child in children:
             child.receive(START_TIMEOUT_S)
+        before = part.flushes()
         for child in children:
             child.send({"go": True})
         timeout_s = START_TIMEOUT_S + 3 * part.profile.contention_s
         replies = [child.receive(timeout_s) for child in children]
+        flushes = part.flushes() - before
     finally:
         for child in children:
             child.close()
@@ -196,9 +205,13 @@ def contention_slice(part: Slice) -> Metrics:
     firsts = [reply["first_error"] for reply in replies if reply["first_error"]]
     if firsts:
         part.kept.setdefault("notes", []).append(firsts[0])
+    # Both with the warm-up.
+    written = sum(reply["written"] for reply in replies)
+    counted = part.control is not None and written
     return {
-        **_pooled(replies[:WRITERS], "set"),
-        **_pooled(replies[WRITERS:], "get"),
+        **_pooled(replies[:writers], "set"),
+        **_pooled(replies[writers:], "get"),
+        **({"flushes_per_set": flushes / written} if counted else {}),
         "errors": float(sum(reply["errors"] for reply in replies)),
     }
 
@@ -216,7 +229,7 @@ METRICS = (
     Metric("get_p50_us", "get p50, us", "lower"),
     Metric("get_p99_us", "get p99, us", "lower"),
     Metric("get_p999_us", "get p99.9, us", "lower"),
-    Metric("errors", "errors", "lower"),
+    Metric("errors", "errors", "lower", compared=False),
 )
 
 WORKLOAD = Workload(

@@ -28,13 +28,14 @@ def delay_of(variant: str) -> float:
     return float(variant.partition("ms")[0]) / 1000
 
 
-def _floor(part: Slice) -> Metrics:
+def floor(part: Slice, seconds: float) -> Metrics:
+    """Measure the bare write and flush, in one thread, at the delay that is set."""
     place = part.place()
     bare = Bare(place)
     bare.open()
     payload = value(300)
     try:
-        return closed_loop(lambda: bare.set("0" * 32, payload), part.profile.slow_slice_s).metrics()
+        return closed_loop(lambda: bare.set("0" * 32, payload), seconds).metrics()
     finally:
         bare.close()
         part.discard(place)
@@ -46,7 +47,7 @@ def run(part: Slice, variant: str) -> Metrics:
     part.control.set_delay(delay_of(variant))
     try:
         if kind == FLOOR:
-            return _floor(part)
+            return floor(part, part.profile.slow_slice_s)
         if kind == CONTENTION:
             return contention_slice(part)
         return asyncio.run(set_slice(part, lanes_of(kind), part.profile.slow_slice_s))

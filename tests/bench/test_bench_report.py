@@ -40,8 +40,10 @@ def sample() -> record.Record:
         "file_system": {"device": "/dev/vda", "type": "ext4"},
         "versions": {"python": "3.11"},
     }
-    profile = {**asdict(PROFILES["quick"]), "workloads": ["W1", "W4"], "store_sizes": []}
-    return record.Record("bench", profile, machine, outcome)
+    small = replace(
+        PROFILES["quick"], workloads=["W1", "W4"], store_sizes=[], writers=[], writer_delays_ms=[]
+    )
+    return record.Record("bench", asdict(small), machine, outcome)
 
 
 def test_a_record_survives_saving_and_loading(sample: record.Record, tmp_path: Path) -> None:
@@ -112,8 +114,9 @@ def test_what_a_workload_does_not_make_durable_has_a_star(sample: record.Record)
         (("W5", "W6"), "2 rounds"),
         (("W10",), "1 round"),
         (("W1", "W5", "W6"), "3 rounds, W5 and W6 2"),
+        (("W1", "W5", "W6", "W7"), "3 rounds, W5 to W7 2"),
         (("W1", "W5", "W7", "W8", "W11"), "3 rounds, W5, W7 and W8 2, W11 1"),
-        (ALL, "3 rounds, W5 to W9 2, W10 and W11 1"),
+        (ALL, "3 rounds, W5, W6, W7, W8, W9 and W12 2, W10 and W11 1"),
     ],
 )
 def test_the_rounds_of_each_pace_are_told(workloads: tuple[str, ...], line: str) -> None:
