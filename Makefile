@@ -96,7 +96,7 @@ $(BENCH_STAMP): $(STAMP) pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[testing,demo]' --group bench
 	touch $(BENCH_STAMP)
 
-# Measure everything side by side (25 minutes): tables, JSON and plots in bench/results.
+# Measure everything side by side (half an hour): tables, JSON and plots in bench/results.
 bench: $(BENCH_STAMP)
 	$(BIN)/python -m bench run --profile quick --dir $(DIR)
 
@@ -104,7 +104,7 @@ bench: $(BENCH_STAMP)
 bench-full: $(BENCH_STAMP)
 	$(BIN)/python -m bench run --profile full --dir $(DIR)
 
-# Under two minutes: fails when a ratio is below half of its target.
+# Under three minutes: fails when a ratio is below half of its target.
 bench-smoke: $(BENCH_STAMP)
 	$(BIN)/python -m bench run --profile smoke --check --out $(VENV)/bench-smoke --dir $(DIR)
 
