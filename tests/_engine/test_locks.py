@@ -22,7 +22,7 @@ from logstore._engine import copying, files, lmdbfile, locks, registry, salvage
 from logstore._engine import table as table_module
 from logstore._engine.engine import Engine
 from logstore._engine.frames import RESULT, Entry
-from logstore._engine.header import SharedHeader, Word
+from logstore._engine.header import SharedHeader
 from logstore._engine.logview import LogView
 from logstore._engine.overlay import Overlay, Unpublished
 from logstore._engine.presence import open_presence
@@ -139,17 +139,18 @@ def test_which_file_a_reader_opens_is_published_under_the_view_lock(
     word: str, change: str, store: logstore.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = live(store)
-    field, put = vars(SharedHeader)[word], Word.__set__
     held: list[bool] = []
 
-    def watched(each: Word, header: SharedHeader, value: int) -> None:
-        if each is field:
+    def watched(header: SharedHeader, name: str, value: int) -> None:
+        if name == word:
             held.append(is_held(engine.view_lock))
-        put(each, header, value)
+        put(header, name, value)
+
+    put = SharedHeader.__setattr__
 
     store.set_result("a", 1)
     with monkeypatch.context() as patch:
-        patch.setattr(Word, "__set__", watched)
+        patch.setattr(SharedHeader, "__setattr__", watched)
         if change == "a vacuum":
             store.vacuum()
         else:
