@@ -14,44 +14,21 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Literal, TypedDict
 
-from logstore._arguments import (
-    expiry_us,
-    now_us,
-    positive,
-    task_key,
-)
+from logstore._arguments import expiry_us, now_us, positive, task_key
 from logstore._codec.hooks import DecHook, EncHook
 from logstore._codec.values import decode_value, encode_value
 from logstore._codec.weight import Limit
 from logstore._engine import registry
 from logstore._engine.engine import Engine
-from logstore._engine.frames import (
-    DELETED,
-    FAILED,
-    PROGRESS,
-    RESULT,
-    Entry,
-)
+from logstore._engine.frames import DELETED, FAILED, PROGRESS, RESULT, Entry
 from logstore._engine.notify import Subscription
 from logstore._engine.overlay import Overlay
 from logstore._engine.reading import BaseEngine
 from logstore._engine.shelter import sheltered
 from logstore._engine.systemerrors import raisable
-from logstore._engine.taskstatus import (
-    is_known,
-    is_live_result,
-    is_running,
-    missing_result,
-)
-from logstore._engine.writes import (
-    Delete,
-    Pop,
-    Write,
-)
-from logstore.errors import (
-    ReadOnlyError,
-    StoreClosedError,
-)
+from logstore._engine.taskstatus import is_known, is_live_result, is_running, missing_result
+from logstore._engine.writes import Delete, Pop, Write
+from logstore.errors import ReadOnlyError, StoreClosedError
 from logstore.progress import TaskProgress, encode_progress
 from logstore.types import Status
 

@@ -35,19 +35,12 @@ from logstore._engine.options import Options, Retention
 from logstore._engine.salvage import Salvaged, salvage_open
 from logstore._engine.shelter import sheltered
 from logstore._engine.systemerrors import raise_open_error
-from logstore._engine.taskstatus import (
-    is_live_progress,
-    is_live_result,
-)
+from logstore._engine.taskstatus import is_live_progress, is_live_result
 from logstore._engine.threads import Signal
-from logstore._engine.writes import (
-    Flush,
-)
+from logstore._engine.writes import Flush
 from logstore._handle import Handle, Mode, Sync
 from logstore._watch import Watch
-from logstore.errors import (
-    WaitTimeoutError,
-)
+from logstore.errors import WaitTimeoutError
 from logstore.progress import TaskProgress, decode_progress
 from logstore.types import CheckReport, Status, StoreStats, TaskInfo, VacuumReport
 

@@ -4,7 +4,8 @@ Rules: a thread queues its batch, and commits if it gets the lead, which is a lo
 takes the whole queue, commits it as one group, wakes the followers, gives the lead back, and then
 wakes the first batch that was queued during the commit.  No timer delays a commit: a lone writer
 commits on its own thread at once, and groups form while the disk is busy.  A batch that has been
-taken is committed whatever happens to its caller.
+taken is committed whatever happens to its caller.  The groups of several processes share a flush:
+see publishing.py.
 
 Nothing here depends on a thread reaching the end of its work, because a signal handler may raise
 at any point of it.  The lead is given back by one call of C; each batch has its own flags for

@@ -95,7 +95,7 @@ class Maintenance:
         self._tidy_up(engine, now, idle)
 
     def _tidy_up(self, engine: Engine, now: float, idle: bool) -> None:
-        """Purge, flush, or vacuum."""
+        """Purge, flush and publish what no writer has, or vacuum."""
         header = engine.header
         looks = self._pause_s > 0 or now - self._checked >= CHECK_S
         self._pause_s = 0.0
