@@ -18,6 +18,7 @@ UNREACHED_MAX = 0.5  # where threads meet, a call does not go the same way each 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # hundreds of places, each tried for itself
 @pytest.mark.parametrize("name", SCENARIOS)
 @pytest.mark.usefixtures("no_idle_compaction")
 def test_a_call_interrupted_anywhere_leaves_nothing_behind(name: str) -> None:
