@@ -103,14 +103,6 @@ MUTANTS = [
         G + "g2_progress_is_flushed_within_the_interval",
     ),
     Mutant(
-        "what a dead process has flushed is not published",
-        "_engine/maintenance.py",
-        " or header.state != header.appended:",
-        ":",
-        PUBLISHING
-        + "what_a_dead_process_has_appended_is_published_when_no_process_writes[published]",
-    ),
-    Mutant(
         "progress costs a flush",
         "_engine/groups.py",
         "        sync = any(write.sync for write in writes)\n        point",

@@ -91,7 +91,7 @@ class Unpublished:
         index = self._index
         if index is None:
             index = Overlay(0)
-            for _, end, entries in self._groups:
+            for _, end, entries in tuple(self._groups):  # a reader may move some meanwhile
                 index.apply(entries, end)
             self._index = index
         return index

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from logstore._engine.frames import DELETED, PROGRESS, RESULT, Entry
 from logstore._engine.log import FIRST_OFFSET
-from logstore._engine.overlay import Overlay
+from logstore._engine.overlay import Overlay, Unpublished
 
 
 def entry(kind: int, time_us: int = 1) -> Entry:
@@ -56,3 +58,21 @@ def test_changes_are_kept_in_the_order_of_the_log() -> None:
         (b"b", DELETED),
     ]
     assert overlay
+
+
+def test_what_is_unpublished_is_indexed_while_a_reader_publishes_some_of_it() -> None:
+    overlay, unpublished = Overlay(1), Unpublished()
+
+    class Moving(list[tuple[bytes, Entry]]):
+        moved = False
+
+        def __iter__(self) -> Iterator[tuple[bytes, Entry]]:
+            if not self.moved:
+                self.moved = True
+                unpublished.move_to(overlay, 5000)
+            return super().__iter__()
+
+    unpublished.add(Moving([(b"a", entry(RESULT))]), FIRST_OFFSET, 5000)
+    unpublished.add([(b"b", entry(RESULT))], 5000, 6000)
+    assert b"b" in unpublished.index().results
+    assert b"a" in overlay.results
