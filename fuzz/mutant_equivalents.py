@@ -15,6 +15,7 @@ from fuzz.mutant_points import COMPARISON, CONSTANT, EXCEPT, Point
 
 ANY = "any other value but 0"
 OR_EQUAL = "< for <=, > for >=, and the reverse"
+WIDER = "a handler of more"
 
 
 class Equivalent(NamedTuple):
@@ -32,6 +33,8 @@ class Equivalent(NamedTuple):
         old, new = point.lines(source)
         if self.new == ANY:
             old, new = old.partition(" = ")[0], ANY if " = 0 << " not in new else new
+        elif self.new == WIDER:
+            new = WIDER
         elif self.new == OR_EQUAL and point.new in ("<", "<=", ">", ">=") and point.variant == 0:
             new = OR_EQUAL
         return self[:5] == (point.file, point.function, point.kind, old, new)
@@ -110,8 +113,65 @@ _CLOCKS = [
         "return Wait(left + _OVERTIME_S) if left > 0 else None",
     ),
 ]
+# Handlers: what else could be raised in their block has the same end.
+_AS_IT_IS = "everything else is raised as it is"
+_ONLY_THAT = "nothing else is raised there"
+_HANDLERS = [
+    (
+        "_arguments.py",
+        "file_path",
+        "except OSError as exc:  # the current directory is gone",
+        _AS_IT_IS,
+    ),
+    ("_engine/commitqueue.py", "CommitQueue.run", "except RuntimeError:", _ONLY_THAT),
+    ("_engine/commitqueue.py", "CommitQueue._follow", "except RuntimeError:", _ONLY_THAT),
+    ("_engine/commitqueue.py", "CommitQueue._follow", "except ValueError:", _ONLY_THAT),
+    ("_engine/commitqueue.py", "_wake", "except RuntimeError:", _ONLY_THAT),
+    ("_engine/engine.py", "Engine.in_turn", "except RuntimeError:", _ONLY_THAT),
+    (
+        *("_engine/engine.py", "Engine.compact"),
+        *("except (OSError, lmdb.Error, OpenError) as exc:", _AS_IT_IS),
+    ),
+    (
+        *("_engine/engine.py", "Engine.fold_unverified", "except lmdb.Error:"),
+        "to open the table again changes nothing in it",
+    ),
+    ("_engine/frames.py", "is_text", "except UnicodeDecodeError:", _ONLY_THAT),
+    (
+        *("_engine/lmdbfile.py", "inspect_file"),
+        "except (CorruptTableError, FormatVersionError, TruncatedFileError):",
+        "the file is looked at again, which raises the same",
+    ),
+    ("_engine/lmdbfile.py", "_look_at", "except OSError as exc:", _AS_IT_IS),
+    ("_engine/log.py", "Log.open", "except OSError as exc:", _AS_IT_IS),
+    ("_engine/log.py", "read_whole", "except OSError as exc:", _AS_IT_IS),
+    ("_engine/logview.py", "LogView.under_lock", "except RuntimeError:", _ONLY_THAT),
+    ("_engine/places.py", "check_directory", "except OSError as exc:", _AS_IT_IS),
+    ("_engine/presence.py", "open_presence", "except OSError as exc:", _AS_IT_IS),
+    ("_engine/salvage.py", "salvage_at_rest", "except (OSError, lmdb.Error) as exc:", _AS_IT_IS),
+    (
+        *("_engine/table.py", "Table._begin_read", "except lmdb.ReadersFullError:"),
+        "the transaction is begun again, which raises the same",
+    ),
+    ("_engine/threads.py", "Signal.set", "except RuntimeError:", _ONLY_THAT),
+    ("_loops/handover.py", "Worker._next_token", "except queue.Empty:", _ONLY_THAT),
+    ("_loops/handover.py", "_withdraw", "except ValueError:", _ONLY_THAT),
+    (
+        *("aio.py", "AsyncStore._set", "except BudgetExceededError as error:"),
+        "a thread encodes it again, which raises the same",
+    ),
+    (
+        *("aio.py", "AsyncStore._set_in_thread", "except BudgetExceededError:"),
+        "it is encoded again, which raises the same",
+    ),
+]
+
 
 EQUIVALENTS: list[Equivalent] = [
+    *(
+        Equivalent(file, function, EXCEPT, old, WIDER, why)
+        for file, function, old, why in _HANDLERS
+    ),
     *(
         Equivalent(file, "", CONSTANT, name, ANY, why)
         for file, why, names in _TUNING
@@ -122,27 +182,32 @@ EQUIVALENTS: list[Equivalent] = [
         for file, function, old in _CLOCKS
     ),
     Equivalent(
-        "_engine/files.py",
-        "adopt_owner",
-        EXCEPT,
-        "except OSError:",
-        "except Exception:",
+        *("_engine/files.py", "adopt_owner", EXCEPT, "except OSError:", WIDER),
         "the path has been opened, or is a descriptor: os.stat raises nothing else",
     ),
     Equivalent(
-        "_engine/vacuum.py",
-        "backup",
-        EXCEPT,
-        "except (OSError, lmdb.Error, OpenError) as exc:",
-        "except Exception as exc:",
-        "raise_write_error raises everything else as it is",
+        *("_engine/vacuum.py", "backup", EXCEPT),
+        *("except (OSError, lmdb.Error, OpenError) as exc:", WIDER, _AS_IT_IS),
     ),
     Equivalent(
-        "taskiq/outcome/walk.py",
-        "_is_in",
-        EXCEPT,
-        "except TypeError as error:",
-        "except Exception as error:",
+        *("taskiq/outcome/walk.py", "_is_in", EXCEPT, "except TypeError as error:", WIDER),
         "the key is of plain types by then, whose hashes raise nothing else",
+    ),
+    Equivalent(
+        *("_engine/system.py", "can_reserve", CONSTANT),
+        "mmap.mmap(-1, size, flags=flags, prot=0).close()  # without access it takes no memory",
+        "mmap.mmap(-1, size, flags=flags, prot=1).close()  # without access it takes no memory",
+        "what can only be read takes no memory either",
+    ),
+    Equivalent(
+        *("_engine/records.py", "encode_meta", CONSTANT),
+        *("body = META.pack(*meta, 0)[:-4]", "body = META.pack(*meta, 1)[:-4]"),
+        "that is the place of the checksum, which is cut off",
+    ),
+    Equivalent(
+        *("_engine/frames.py", "encode_log_header", CONSTANT),
+        "body = LOG_HEADER.pack(MAGIC, FORMAT_VERSION, 0, uuid, log_id, 0)[:-4]",
+        "body = LOG_HEADER.pack(MAGIC, FORMAT_VERSION, 0, uuid, log_id, 1)[:-4]",
+        "that is the place of the checksum, which is cut off",
     ),
 ]

@@ -171,6 +171,15 @@ def test_a_hook_that_fails_is_a_refusal_with_the_place(
         assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
+def test_a_type_that_the_hook_does_not_support_is_told_in_one_sentence() -> None:
+    with pytest.raises(UnserializableValueError) as caught:
+        encode_value(Thing(), enc_hook=enc_hook)
+    assert str(caught.value) == (
+        f"cannot store result: the {__name__}.Thing there is of a type that cannot be stored, and "
+        f"enc_hook does not support it"
+    )
+
+
 def test_an_object_that_holds_itself_through_a_hook_is_refused() -> None:
     tree = Tree()
     tree.below.append(tree)

@@ -78,4 +78,8 @@ def test_a_text_is_cut_and_can_be_encoded() -> None:
     assert safe_text("a\ud800", 10) == "a\\ud800"
     assert describe(ValueError()) == "ValueError"
     assert describe(ValueError("a", 1)) == "ValueError: ('a', 1)"
-    assert len(describe(ValueError("x" * 10_000))) < 600
+    assert describe(ValueError("x" * 500)) == f"ValueError: {'x' * 500}"
+    assert describe(ValueError("x" * 501)) == f"ValueError: {'x' * 500} [1 more characters]"
+    long = type("x" * 201, (ValueError,), {"__module__": "y" * 200})
+    assert describe(long()) == "x" * 200 + " [1 more characters]"
+    assert type_name(long) == f"{'y' * 200}.{'x' * 200} [1 more characters]"

@@ -10,7 +10,7 @@ import pytest
 
 import logstore
 from logstore import TaskProgress
-from logstore._engine import durability, records
+from logstore._engine import checking, durability, records
 from logstore._engine.frames import RESULT, Entry, checksum_seed
 from logstore._engine.log import FIRST_OFFSET
 from logstore._engine.records import EXPIRY, TIME, Mark
@@ -215,3 +215,15 @@ def test_salvage_of_an_open_store_saves_what_the_process_has_in_memory(
     assert late.run("store.get_result('task-1')") == 1
     late.run("store.close()")
     peer.run("store.close()")
+
+
+def test_a_report_names_no_more_than_a_thousand_problems(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find_many(_: object, problems: list[str]) -> int:
+        problems += map(str, range(1001))
+        return 0
+
+    with logstore.open(path) as store:
+        monkeypatch.setattr(checking, "_check_log", find_many)
+        assert store.check().problems == tuple(map(str, range(1000)))

@@ -12,10 +12,13 @@ from logstore import TaskProgress
 from logstore._engine import clock
 from logstore._engine.frames import DELETED, EXPIRED, RESULT, TIME_MAX, Entry
 from logstore._engine.taskstatus import is_running
+from logstore.types import Status
+from tests.support.inside import live
 
 if TYPE_CHECKING:
     from tests.support.stores import Clock, Stores
 
+STATUSES: tuple[Status, ...] = ("ready", "expired", "running")
 YEAR_S = 365 * 86400
 END_OF_TIME_S = 253_402_300_800
 
@@ -48,6 +51,34 @@ def test_a_clock_that_cannot_be_right_is_held_within_what_can_be_stored(
 def test_a_clock_is_believed_for_as_long_as_there_are_times_for_later_records() -> None:
     assert TIME_MAX - clock.WALL_MAX >= 10**15
     assert time.gmtime(clock.WALL_MAX / 1e6).tm_year == 9968
+
+
+@pytest.mark.parametrize("early_us", [1, 0])
+def test_a_record_has_expired_at_the_microsecond_of_its_expiry_everywhere(
+    early_us: int, open_store: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_us = time.time_ns() // 1000
+    monkeypatch.setattr(time, "time_ns", lambda: at_us * 1000)
+    store = open_store(result_ttl_s=10, progress_ttl_s=10)
+    store.set_result("folded", 1)
+    store.set_progress("folded progress", TaskProgress())
+    store.compact()
+    store.set_result("logged", 1)
+    store.set_progress("logged progress", TaskProgress())
+    at_us += 10_000_000 - early_us
+    alive = bool(early_us)
+    for where in ("folded", "logged"):
+        assert store.is_result_ready(where) is alive
+        assert store.status(where) == ("ready" if alive else "expired")
+        assert (store.get_progress(f"{where} progress") is not None) is alive
+        assert (store.status(f"{where} progress") == "running") is alive
+    found = {status: {info.task_id for info in store.tasks(status=status)} for status in STATUSES}
+    assert found["ready"] == ({"folded", "logged"} if alive else set())
+    assert found["expired"] == (set() if alive else {"folded", "logged"})
+    assert found["running"] == ({"folded progress", "logged progress"} if alive else set())
+    assert live(store).expiry_due() is not alive
+    store.compact()
+    assert store.stats().results == (2 if alive else 0)
 
 
 def test_progress_runs_again_if_it_is_newer_than_the_end_and_than_the_result_itself() -> None:

@@ -12,7 +12,18 @@ import pytest
 import logstore
 from logstore._codec import tags as codec_tags
 from logstore._codec.values import decode_value, encode_value
-from logstore._engine import compaction, frames, header, options, records, table
+from logstore._engine import (
+    compaction,
+    copying,
+    engine,
+    frames,
+    header,
+    maintenance,
+    options,
+    records,
+    table,
+    vacuum,
+)
 from logstore._engine.frames import Entry
 from logstore._engine.listing import utc
 
@@ -100,6 +111,26 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert compaction.GONE_KEPT_US == 24 * 3600 * 10**6
     assert f"# The files of a logstore store: format version {frames.FORMAT_VERSION}" in TEXT
     assert rows_behind("## Versions")[-1][0] == str(frames.FORMAT_VERSION)
+
+
+def test_the_figures_of_the_pages_for_users_are_those_of_the_code() -> None:
+    pages = Path(__file__).parents[2] / "docs"
+    operations, design = (
+        " ".join((pages / name).read_text(encoding="utf-8").split())
+        for name in ("operations.md", "design.md")
+    )
+    mib, second = 1 << 20, 1e9
+    assert f"a file over {vacuum.AUTO_FILE_BYTES / mib:g} MiB" in operations
+    assert f"the log may grow to {engine.COPY_LOG_FACTOR} times `compact_at`" in operations
+    assert f"compactions for {engine.HOLD_NS / second:g} seconds at most" in operations
+    assert f"count for {engine.HOLD_NS / second:g} seconds at most" in TEXT
+    assert f"larger than {engine.COPY_LOG_FACTOR} times `compact_at`" in TEXT
+    assert copying.ATTEMPTS == 3
+    assert "after three attempts it raises `StoreBusyError`" in operations
+    assert f"A record over {options.LARGE_BYTES / 1024:g} KiB" in operations
+    assert (maintenance.FILES_S, maintenance.IDLE_S) == (1.0, 1.0)
+    assert "looks at the files once a second" in design
+    assert "when nothing has been written for a second" in design
 
 
 def test_the_words_of_the_shared_header_are_those_of_the_code() -> None:

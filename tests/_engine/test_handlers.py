@@ -233,6 +233,15 @@ def test_a_side_file_that_cannot_be_opened_is_not_opened_in_another_way(
             files.open_file(str(path), os.O_RDWR | os.O_CREAT)
 
 
+def test_a_check_that_others_hold_up_is_not_called_a_failed_write(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(checking, "make_copy", raising(logstore.StoreBusyError("overtaken")))
+        with pytest.raises(logstore.StoreBusyError, match="overtaken"):
+            store.check()
+
+
 def test_a_copy_that_cannot_be_opened_is_not_called_removed(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

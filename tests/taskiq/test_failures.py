@@ -637,6 +637,13 @@ def test_long_texts_are_cut(excess: int) -> None:
     assert slim["args"][0]["repr"] == (f"{kept} [1 more characters]" if excess else f"{kept[:-1]}'")
 
 
+def test_a_thousand_records_are_read_and_no_more() -> None:
+    records = encode_error(AppError("x")) * 1000
+    assert isinstance(decode_error(records, None), RemoteError)
+    with pytest.raises(ResultDamagedError):
+        decode_error([*records, records[0]], None)
+
+
 @pytest.mark.parametrize("excess", [0, 1])
 def test_the_texts_of_a_brief_error_are_cut(excess: int) -> None:
     kept, names = "x" * 250, "n" * 2000
