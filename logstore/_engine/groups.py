@@ -13,7 +13,7 @@ import errno
 from collections.abc import Callable, Iterable, Iterator
 
 from logstore._engine import clock
-from logstore._engine.engine import Engine
+from logstore._engine.engine import Engine, Keyed
 from logstore._engine.frames import DELETED, PROGRESS, TIME_MAX, Entry
 from logstore._engine.options import LARGE_BYTES
 from logstore._engine.publishing import Point
@@ -21,8 +21,6 @@ from logstore._engine.shelter import is_interrupt
 from logstore._engine.systemerrors import write_error
 from logstore._engine.writes import INTERRUPTED, Flush, Lookup, Write
 from logstore.errors import WriteError
-
-Keyed = tuple[bytes, Entry]
 
 
 def commit_group(engine: Engine, group: list[Write], ack: Callable[[], None]) -> None:

@@ -1,49 +1,56 @@
 """The campaign finds what was wrong when signal handlers could cut the store's work in two.
 
-Each fault is put back as it was: a context manager of Python's own around the lock of a process's
-writers, and opening, closing and vacuuming in the main thread.
+Each fault is put back as it was: a context manager of Python's own around the writer lock, and
+opening, closing and vacuuming in the main thread.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from logstore._engine import shelter
+from logstore._engine import locks, shelter
 from logstore._engine.engine import Engine
 from tests.interrupts.campaign import run
 from tests.interrupts.scenarios import SCENARIOS
 
 
-class _Turn:
-    """The lock of the process's writers, given back by a call that a handler can come before."""
+class _Held:
+    """The writer lock, given back by a call of Python's that a handler can come before."""
 
-    def __init__(self, engine: Engine, timeout_s: float) -> None:
+    def __init__(self, engine: Engine, deadline: float) -> None:
         self._engine = engine
-        self._timeout_s = timeout_s
+        self._deadline = deadline
 
     def __enter__(self) -> None:
-        if not self._engine.commit_lock.acquire(timeout=self._timeout_s):
-            raise self._engine._timeout_error()
+        engine = self._engine
+        reopen = engine._reopen_log_sheltered
+        if not engine._writer_lock.acquire(engine.log, self._deadline, reopen):
+            raise engine._timeout_error()
 
     def __exit__(self, *_: object) -> None:
-        self._engine.commit_lock.release()
+        locks.unlock(self._engine.log.fd)
+        self._engine._writer_lock.released()
 
 
-def in_turn(engine: Engine, work: Callable[[float], Any], timeout_s: float | None = None) -> Any:
-    timeout_s = engine.options.write_timeout_s if timeout_s is None else timeout_s
-    deadline = time.monotonic() + timeout_s
-    with _Turn(engine, timeout_s):
-        if engine.closed:
-            raise engine.closed_error()
-        return work(deadline)
+def with_writer_lock(
+    engine: Engine,
+    work: Callable[[], Any],
+    deadline: float,
+    prepare: Callable[[float], object] | None = None,
+) -> Any:
+    with _Held(engine, deadline):
+        if prepare is not None:
+            prepare(deadline)
+        value = work()
+        engine._writer_lock.about_to_release()
+    return value
 
 
 def put_a_context_manager_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Engine, "in_turn", in_turn)
+    monkeypatch.setattr(Engine, "_with_writer_lock", with_writer_lock)
 
 
 def shelter_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
