@@ -36,6 +36,7 @@ from logstore._engine import (
     lmdbfile,
     locks,
     opening,
+    places,
     records,
     system,
     systemerrors,
@@ -113,7 +114,7 @@ def a_thread_started(path: str) -> None:
         (os, "stat", files.identity),
         (os, "stat", lmdbfile.least_map_bytes),
         (os, "stat", logstore.open),
-        (os, "lstat", logstore.open),
+        (os, "lstat", lambda path: places.check_directory(path, create=True)),
         (os, "pathconf", logstore.open),
         (os, "fsencode", logstore.open),
         (os.path, "abspath", logstore.open),
@@ -310,6 +311,14 @@ def test_a_tables_unforeseen_error_passes_its_reads_and_writes(path: Path) -> No
         with pytest.raises(UnforeseenError):
             call(raising(UnforeseenError()))
     table.close()
+
+
+def test_an_interrupt_passes_the_verification_of_a_short_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verifier, "verify", raising(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        lmdbfile._is_whole(str(path))
 
 
 def test_what_a_task_id_raises_of_its_own_passes(store: logstore.Store) -> None:
