@@ -32,7 +32,7 @@ check: $(STAMP)
 # The whole test suite.  With COVERAGE=1 it takes longer and fails unless it has run every line and
 # branch of the engine's core, and more than 95 % of the package.  Not measured are the tests that
 # mostly look at processes which they start and kill, or set a trace function of their own.
-CORE := frames log append groups commitqueue writes compaction presence opening joining recovery closing engine
+CORE := frames log append groups commitqueue writes compaction presence opening joining recovery closing engine publishing logview overlay
 UNMEASURED := tests/bench tests/crash tests/interrupts tests/examples tests/fuzz tests/fuzz_replay
 test: $(STAMP)
 ifdef COVERAGE

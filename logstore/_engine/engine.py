@@ -28,7 +28,7 @@ from logstore._engine import clock, durability, files, frames, identity, locks
 from logstore._engine.commitqueue import CommitQueue, nested_error
 from logstore._engine.compaction import Batch, fold_into, is_due
 from logstore._engine.counters import Counters
-from logstore._engine.frames import DELETED, HAD_RESULT, OFFSET_MAX, PROGRESS, RESULT, Entry
+from logstore._engine.frames import DELETED, HAD_RESULT, OFFSET_MAX, PROGRESS, Entry
 from logstore._engine.header import COPIES, Copy, SharedHeader, split
 from logstore._engine.lmdbfile import MapResizedError
 from logstore._engine.log import FIRST_OFFSET, Log, new_log_id
@@ -145,10 +145,7 @@ class Engine(BaseEngine):
         entry = self.logview.unpublished.index().results.get(key)
         if entry is not None and (entry.kind != DELETED or entry.flags & HAD_RESULT):
             return entry
-        published = self.find_trace(key)
-        if entry is not None and published is not None and published.kind == RESULT:
-            return entry
-        return published
+        return self.find_trace(key)
 
     def latest_has_progress(self, key: bytes) -> bool:
         """Whether there is progress, with what is not published yet; writer lock held."""
@@ -406,7 +403,10 @@ class Engine(BaseEngine):
             self.logview.append(entries, sync=sync)
         except OSError as exc:
             if self.header.writing and not is_interrupt(exc):
-                self._quietly(lambda: self.settled_within(lambda: None, deadline))
+                try:
+                    self.settled_within(lambda: None, deadline)
+                except (OSError, lmdb.Error, LogstoreError) as error:
+                    self._note(error)
             raise
         if entries:
             self.counters.count_group(len(entries))
@@ -438,9 +438,7 @@ class Engine(BaseEngine):
             try:
                 self.settled(lambda: None, deadline)  # what has failed is only sure in a new epoch
             except (OSError, lmdb.Error, LogstoreError) as exc:
-                if is_interrupt(exc):
-                    raise
-                self.counters.last_compaction_error = str(exc)
+                self._note(exc)
                 raise error or exc from None
 
     def sync(self, *, timeout_s: float | None = None) -> None:
@@ -459,9 +457,7 @@ class Engine(BaseEngine):
         try:
             self._publisher.publish_all()
         except OSError as exc:
-            if is_interrupt(exc):
-                raise
-            self.counters.last_compaction_error = str(exc)
+            self._note(exc)
         if self.overlay.state != self.header.state:
             with self.view_lock:
                 self.logview.catch_up(self.header.state)
@@ -642,14 +638,11 @@ class Engine(BaseEngine):
         self.fold_unverified()
         self.counters.recoveries += 1
 
-    def _quietly(self, work: Callable[[], object]) -> None:
-        """Try to put a failed log right; if that fails, the next writer tries again."""
-        try:
-            work()
-        except (OSError, lmdb.Error, LogstoreError) as exc:
-            if is_interrupt(exc):
-                raise
-            self.counters.last_compaction_error = str(exc)
+    def _note(self, exc: Exception) -> None:
+        """Keep an error for ``stats()``; the next writer tries again.  Raises an interrupt."""
+        if is_interrupt(exc):
+            raise exc
+        self.counters.last_compaction_error = str(exc)
 
     def _replace_log(self) -> None:
         """Begin a new log file, after a failed write or when the old one was removed.

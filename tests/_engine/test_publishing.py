@@ -21,10 +21,11 @@ from logstore._engine import durability, locks, shelter
 from logstore._engine.compaction import Fold
 from logstore._engine.counters import Counters
 from logstore._engine.engine import Engine
-from logstore._engine.header import FAILURES
+from logstore._engine.frames import Entry
+from logstore._engine.header import FAILURES, split
 from logstore._engine.log import FIRST_OFFSET
 from logstore._engine.options import LARGE_BYTES
-from logstore._engine.publishing import Publisher
+from logstore._engine.publishing import Found, Publisher
 from logstore._engine.writes import Flush
 from tests.support.boundary import A_WRITE_WHOSE_FLUSH_FAILS
 from tests.support.inside import live
@@ -486,3 +487,116 @@ def test_a_write_that_waits_for_the_lock_of_a_log_that_is_replaced_goes_on(
     monkeypatch.setattr(shelter, "check", replaced)
     store.set_result("a", 1)
     assert store.get_result("a") == 1
+
+
+# -- what no other process can bring about at will -----------------------------------------------
+
+
+def test_a_compaction_beside_a_process_that_is_stopped_in_its_flush_is_a_time_out(
+    path: Path, tmp_path: Path, open_store: Stores, start_peer: Callable[..., Peer]
+) -> None:
+    store = open_store(path, write_timeout_s=0.2)
+    flushing = Flushing(tmp_path, start_peer(path))
+    flushing.begin("store.set_result('theirs', 1)")
+    with pytest.raises(logstore.WriteTimeoutError):
+        store.compact()
+    flushing.go_on()
+    flushing.peer.end()
+    store.compact()
+    assert store.get_result("theirs") == 1
+
+
+def test_an_exception_of_a_signal_handler_is_not_noted_as_an_error(store: logstore.Store) -> None:
+    engine = live(store)
+    with pytest.raises(TimeoutError):
+        engine._note(TimeoutError("of a handler"))
+    engine._note(OSError(5, "of the disk"))
+    assert store.stats().last_error == "[Errno 5] of the disk"
+
+
+def test_a_write_that_fails_and_cannot_be_recovered_from_is_recovered_by_the_next(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = live(store)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(durability, "pwrite_all", fail)
+        patched.setattr(engine, "fold_unverified", fail)
+        with pytest.raises(logstore.WriteError):
+            store.set_result("a", 1)
+    assert store.stats().last_error is not None
+    store.set_result("b", 2)
+    assert [store.status(key) for key in ("a", "b")] == ["unknown", "ready"]
+    assert store.stats().recoveries == 1
+
+
+def test_a_log_that_another_process_has_compacted_meanwhile_is_not_compacted_again(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = live(store)
+    full = iter((True, False))
+    monkeypatch.setattr(engine, "_is_full", lambda: next(full))
+    store.set_result("a", 1)
+    assert store.stats().compactions == 0
+
+
+def test_an_error_behind_the_acknowledgement_fails_no_write(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch, beside: Callable[..., Future[Any]]
+) -> None:
+    def fail() -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(live(store), "compact_if_due", fail)
+    beside(store.set_result, "a", 1).result(LONG_S)
+    assert store.get_result("a") == 1
+
+
+@pytest.mark.parametrize("stale", [0, 1])
+def test_what_is_said_to_be_appended_to_another_epoch_is_not_published(
+    store: logstore.Store, stale: int
+) -> None:
+    """A process has died while it began a new epoch."""
+    store.set_result("a", 1)
+    engine = live(store)
+    header = engine.header
+    state, appended = header.state, header.appended
+    header.appended = stale << 32 | 9999
+    engine._publisher.publish_all()
+    assert engine._publisher._try_publish(header.epoch + 1, 0) is Found.PUBLISHED
+    assert header.state == state
+    engine.exclusively(lambda: engine.adopt_salvaged(engine.overlay), recover=False)
+    assert (header.epoch, header.appended) == ((state >> 32) + 1, header.state)
+    assert appended == state
+    assert store.get_result("a") == 1
+
+
+@pytest.mark.parametrize("call", ["under_lock", "append", "publish"])
+def test_a_handler_that_raises_before_the_view_lock_is_taken_is_not_hidden(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    class Interrupted(BaseException):
+        pass
+
+    class NotTaken:
+        def acquire(self) -> None:
+            raise Interrupted
+
+        def release(self) -> None:
+            raise RuntimeError("cannot release un-acquired lock")
+
+    view = live(store).logview
+    entry = Entry(1, 0, 1, 0, b"\x01")
+    calls: dict[str, Callable[[], object]] = {
+        "under_lock": lambda: view.under_lock(lambda: None),
+        "append": lambda: view.append([(b"a", entry)], sync=False),
+        "publish": lambda: view.publish(*split(live(store).header.appended)),
+    }
+    with monkeypatch.context() as patched:
+        patched.setattr(view, "lock", NotTaken())
+        with pytest.raises(Interrupted):
+            calls[call]()
+    store.set_result("b", 2)
+    assert store.get_result("b") == 2
