@@ -27,6 +27,7 @@ from logstore._engine.log import FIRST_OFFSET
 from logstore._engine.options import LARGE_BYTES
 from logstore._engine.publishing import Found, Publisher
 from logstore._engine.writes import Flush
+from tests.support import boundary
 from tests.support.boundary import A_WRITE_WHOSE_FLUSH_FAILS
 from tests.support.inside import live
 from tests.support.peers import Peer, PeerError
@@ -600,3 +601,27 @@ def test_a_handler_that_raises_before_the_view_lock_is_taken_is_not_hidden(
             calls[call]()
     store.set_result("b", 2)
     assert store.get_result("b") == 2
+
+
+def test_a_compaction_whose_flush_fails_drops_what_was_not_published(
+    store: logstore.Store, start_peer: Callable[..., Peer]
+) -> None:
+    store.set_result("before", 0)
+    peer = start_peer(store.path)
+    peer.die("store.set_result('theirs', 1)", at="os.fdatasync")
+    live(store).header.flushing = 0  # it has died a moment before its flush
+    boundary.fail_next("fdatasync")
+    store.compact()
+    assert [store.status(key) for key in ("before", "theirs")] == ["ready", "unknown"]
+    assert store.stats().last_error is not None
+
+
+def test_a_process_publishes_what_it_has_not_read(
+    store: logstore.Store, start_peer: Callable[..., Peer]
+) -> None:
+    peer = start_peer(store.path)
+    peer.run("store.set_result('x', 1)\nstore.compact()")
+    peer.die("store.set_result('theirs', 2)", at="os.fdatasync")
+    live(store).header.flushing = 0  # as above
+    store.sync()
+    assert [store.get_result(key) for key in ("x", "theirs")] == [1, 2]
