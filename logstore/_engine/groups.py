@@ -19,7 +19,7 @@ from logstore._engine.options import LARGE_BYTES
 from logstore._engine.publishing import Point
 from logstore._engine.shelter import is_interrupt
 from logstore._engine.systemerrors import write_error
-from logstore._engine.writes import INTERRUPTED, Flush, Lookup, Write
+from logstore._engine.writes import INTERRUPTED, Lookup, Write
 from logstore.errors import WriteError
 
 
@@ -59,7 +59,8 @@ class _Appended:
         """Publish them; each gets its outcome or its error.  No lock of processes is held."""
         for writes, point in self._segments:
             try:
-                flush = any(isinstance(write, Flush) for write in writes)
+                # Also if none of them writes anything: it acknowledges all before it as durable.
+                flush = any(write.sync for write in writes)
                 self.engine.publish(point, self.deadline, flush=flush)
             except Exception as exc:
                 if is_interrupt(exc):

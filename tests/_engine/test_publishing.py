@@ -625,3 +625,20 @@ def test_a_process_publishes_what_it_has_not_read(
     live(store).header.flushing = 0  # as above
     live(store).sync()  # as the maintenance thread does
     assert [store.get_result(key) for key in ("x", "theirs")] == [1, 2]
+
+
+@pytest.mark.parametrize("call", ["delete_result", "pop_result"])
+def test_a_durable_write_that_changes_nothing_puts_what_is_before_it_on_the_disk(
+    store: logstore.Store, call: str
+) -> None:
+    store.set_result("a", 1)
+    store.set_progress("t", TaskProgress(0.5))
+    flushes = store.stats().flushes
+    if call == "pop_result":
+        with pytest.raises(logstore.ResultIsMissingError):
+            store.pop_result("missing")
+    else:
+        assert not store.delete_result("missing")
+    assert store.stats().flushes == flushes + 1
+    header = live(store).header
+    assert header.synced == header.committed
