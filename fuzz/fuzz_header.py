@@ -52,7 +52,10 @@ _STATE_AT = FIELDS["state"] * 8
 _INODE = 103
 _PLACEHOLDERS = {"boot_low": 101, "boot_high": 102, "table_inode": _INODE}
 _COUNTERS = (32, 40)  # two words of 4 bytes in each
-_NOT_TOLD = (*_COUNTERS, *(FIELDS[n] for n in ("nonce", "last_holder", "last_time_us", "log_id")))
+_NOT_TOLD = (
+    *_COUNTERS,
+    *(FIELDS[n] for n in ("nonce", "last_holder", "last_time_us", "log_id", "next_log")),
+)
 
 
 @lru_cache(maxsize=1)
@@ -210,7 +213,8 @@ def expect_rebuilt(path: Path, epoch: int) -> None:
     page = Path(f"{path}-shm").read_bytes()
     told = in_place(base()[2], path)
     expected = {FIELDS[name]: word(told, name) for name in _FIXED}
-    expected |= {FIELDS["state"]: epoch << 32 | HEADER_BYTES, FIELDS["synced"]: HEADER_BYTES}
+    expected |= {FIELDS[name]: epoch << 32 | HEADER_BYTES for name in ("state", "appended")}
+    expected |= {FIELDS[name]: HEADER_BYTES for name in ("synced", "unsynced")}
     expected[FIELDS["table_txn"]] = last_transaction(path)
     for index in range(header.SIZE // 8):
         if index not in _NOT_TOLD:
@@ -315,11 +319,16 @@ def join(store: logstore.Store, page: bytes) -> tuple[str, dict[str, Any] | None
         store.set_result("new", 1)
     except logstore.StoreReplacedError:
         expect(is_overwritten(page), "a table that is the one of the header was given up")
-        return "joined StoreReplacedError", in_log(state, stores.NOT_THERE)
+        return "joined StoreReplacedError", in_log(appended(page), stores.NOT_THERE)
     except logstore.LogstoreError as error:
         return f"joined {type(error).__name__}", None
     expect(store.get_result("new") == 1, "what was written is not there")
     found = stores.contents(store)
+    if appended(page) != state:  # the write has published what was appended
+        seen = committed().get(appended(page))
+        if seen is None:
+            return "joined, appended", None
+    state = appended(page)
     expect(found == seen, f"{differing(found, seen)} after a write")
     if is_overwritten(page):
         return "joined, overwritten", in_log(state, 1)
@@ -328,6 +337,12 @@ def join(store: logstore.Store, page: bytes) -> tuple[str, dict[str, Any] | None
     known = whole or (recovered and state in committed())
     kind = "vacuumed" if is_vacuumed(page) else bool(recovered)
     return f"joined {kind} {whole}", seen | {"new": 1} if known else None
+
+
+def appended(page: bytes) -> int:
+    """The state up to which a write beside this header publishes."""
+    state, found = word(page, "state"), word(page, "appended")
+    return found if found >> 32 == state >> 32 and not word(page, "log_failed") else state
 
 
 def in_log(state: int, new: Any) -> dict[str, Any] | None:

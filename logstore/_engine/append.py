@@ -26,7 +26,7 @@ def append(
     """
     epoch, start = split(header.appended)
     synced = header.synced
-    if not FIRST_OFFSET <= synced <= start:
+    if not FIRST_OFFSET <= synced <= start or header.state > header.appended:
         raise WriteError(
             errno.EIO,
             f"{log.path.removesuffix('-log')}-shm: damaged: it says that the log is synced up to "
