@@ -322,7 +322,7 @@ def join(store: logstore.Store, page: bytes) -> tuple[str, dict[str, Any] | None
         return "joined StoreReplacedError", in_log(appended(page), stores.NOT_THERE)
     except logstore.LogstoreError as error:
         return f"joined {type(error).__name__}", None
-    expect(store.get_result("new") == 1, "what was written is not there")
+    expect(store.status("new") == "ready", "what was written is not there")
     found = stores.contents(store)
     if appended(page) != state:  # the write has published what was appended
         seen = committed().get(appended(page))
