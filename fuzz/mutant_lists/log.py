@@ -214,8 +214,8 @@ MUTANTS = [
     Mutant(
         "a compaction does not take the flush lock",
         "_engine/engine.py",
-        "self._with_writer_lock(lambda: self._with_flush_lock(prepared, deadline), deadline)",
-        "self._with_writer_lock(prepared, deadline)",
+        "self._with_writer_lock(lambda: within(work, deadline), deadline, prepare)",
+        "self._with_writer_lock(lambda: (self._settle(), work())[1], deadline, prepare)",
         PUBLISHING + "a_compaction_waits_for_a_flush_and_takes_it_in",
     ),
     Mutant(

@@ -126,9 +126,9 @@ class Engine(BaseEngine):
                 if header.replaced:
                     raise identity.replaced_error(self)
                 if header.log_id != self.log.log_id:
-                    self._open_sheltered(self.logview.reopen)
+                    self._sheltered(self.logview.reopen)
                 if header.incarnation != self.incarnation:
-                    self._open_sheltered(self._follow_table)
+                    self._sheltered(self._follow_table)
                 state = header.state
                 if (
                     header.incarnation == self.incarnation
@@ -168,15 +168,12 @@ class Engine(BaseEngine):
                 with self.view_lock:  # otherwise another thread is just opening a new table
                     if table is self.table:
                         # A failed compaction could not open it again.
-                        self._open_sheltered(table.ensure_open)
+                        self._sheltered(table.ensure_open)
 
-    def _open_sheltered(self, open_it: Callable[[], object]) -> None:
-        self._translated(lambda: sheltered(open_it))
-
-    def _translated(self, call: Callable[[], T]) -> T:
-        """Call, and raise what the operating system and LMDB raise as errors of a write."""
+    def _sheltered(self, work: Callable[[], object]) -> None:
+        """Work sheltered, and raise the errors of the system and of LMDB as those of a write."""
         try:
-            return call()
+            sheltered(work)
         except Exception as exc:
             raise_write_error(self.path, exc)
 
@@ -224,7 +221,7 @@ class Engine(BaseEngine):
         StoreReplacedError, what a recovery meets, and what ``work`` raises.  The lock is given
         back whatever raises, a signal handler at any moment included.
         """
-        return self._with_writer_lock(work, deadline, self._prepare_to_append)
+        return self._with_writer_lock(work, deadline, partial(self._prepare_to_append, deadline))
 
     def _prepare_to_append(self, deadline: float) -> None:
         self._prepare()
@@ -236,16 +233,9 @@ class Engine(BaseEngine):
 
         With ``recover`` False the log is not looked at, for it may be damaged.
         """
-
-        def prepared() -> T:
-            if recover:
-                self._translated(self._prepare)
-                self._settle()
-            else:
-                self._translated(self._adopt_files)
-            return work()
-
-        return self._with_writer_lock(lambda: self._with_flush_lock(prepared, deadline), deadline)
+        within = self.settled_within if recover else self._with_flush_lock
+        prepare = self._prepare if recover else self._adopt_files
+        return self._with_writer_lock(lambda: within(work, deadline), deadline, prepare)
 
     def settled_within(self, work: Callable[[], T], deadline: float) -> T:
         """As :meth:`settled`, for work within :meth:`appending`."""
@@ -257,18 +247,14 @@ class Engine(BaseEngine):
         return self._with_flush_lock(prepared, deadline)
 
     def _with_writer_lock(
-        self,
-        work: Callable[[], T],
-        deadline: float,
-        prepare: Callable[[float], object] | None = None,
+        self, work: Callable[[], T], deadline: float, prepare: Callable[[], object]
     ) -> T:
         writer_lock = self._writer_lock
         try:
             try:
                 if not writer_lock.acquire(self.log, deadline, self._reopen_log_sheltered):
                     raise self._timeout_error()
-                if prepare is not None:
-                    prepare(deadline)
+                prepare()
             except Exception as exc:
                 raise_write_error(self.path, exc)
             value = work()
@@ -462,7 +448,7 @@ class Engine(BaseEngine):
             with self.view_lock:
                 self.logview.catch_up(self.header.state)
         if self.must_recover() or self.header.flushing:
-            self._translated(lambda: sheltered(self.recover))
+            self._sheltered(self.recover)
 
     # -- compaction and recovery ------------------------------------------------------------
 

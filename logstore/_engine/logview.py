@@ -102,30 +102,17 @@ class LogView:
         start = split(self._header.appended)[1]
         end = append(self.log, self._header, self._seed, entries, sync=sync)
         if entries:
-            lock = self.lock
-            try:  # as in under_lock
-                lock.acquire()
-                self.unpublished.add(entries, start, end)
-            finally:
-                try:
-                    lock.release()
-                except RuntimeError:
-                    pass
+            self.under_lock(lambda: self.unpublished.add(entries, start, end))
         return end
 
     def publish(self, epoch: int, end: int) -> None:
         """Show all readers what is appended up to ``end``; flush lock held."""
-        lock = self.lock
-        try:  # as in under_lock
-            lock.acquire()
-            self._header.publish(epoch, end)
-            if self.overlay.epoch == epoch:
-                self.unpublished.move_to(self.overlay, end)
-        finally:
-            try:
-                lock.release()
-            except RuntimeError:
-                pass
+        self.under_lock(lambda: self._publish(epoch, end))
+
+    def _publish(self, epoch: int, end: int) -> None:
+        self._header.publish(epoch, end)
+        if self.overlay.epoch == epoch:
+            self.unpublished.move_to(self.overlay, end)
 
     def begin_epoch(self, epoch: int) -> None:
         """Publish that the log starts over; writer and flush lock held."""

@@ -189,7 +189,7 @@ def test_a_read_of_a_table_that_is_closed_meanwhile_says_that_the_store_is(path:
 
 def test_what_is_no_error_of_the_system_passes_an_opening(store: logstore.Store) -> None:
     with pytest.raises(Alarm):
-        live(store)._open_sheltered(ring)
+        live(store)._sheltered(ring)
 
 
 def test_a_log_that_a_peer_has_replaced_is_opened_by_the_next_write(

@@ -39,11 +39,10 @@ def with_writer_lock(
     engine: Engine,
     work: Callable[[], Any],
     deadline: float,
-    prepare: Callable[[float], object] | None = None,
+    prepare: Callable[[], object],
 ) -> Any:
     with _Held(engine, deadline):
-        if prepare is not None:
-            prepare(deadline)
+        prepare()
         value = work()
         engine._writer_lock.about_to_release()
     return value

@@ -97,19 +97,22 @@ def appended(store: logstore.Store) -> int:
     return live(store).header.appended
 
 
-def in_log(store: logstore.Store, call: Future[Any], before: int) -> None:
-    """Wait until a write has been appended, and see that it is not acked."""
+def appended_by(
+    store: logstore.Store, begin: Callable[..., Future[Any]], *call: Any
+) -> Future[Any]:
+    """Begin a write beside the test, and return when it is appended; it is not acked then."""
+    before = appended(store)
+    written = begin(*call)
     wait_until(lambda: appended(store) > before)
-    assert not call.done()
+    assert not written.done()
+    return written
 
 
 def test_a_write_does_not_wait_for_the_lock_while_another_process_flushes(
     store: logstore.Store, flushing: Flushing, beside: Callable[..., Future[Any]]
 ) -> None:
     flushing.begin("store.set_result('theirs', 1)")
-    before = appended(store)
-    ours = beside(store.set_result, "ours", 2)
-    in_log(store, ours, before)
+    ours = appended_by(store, beside, store.set_result, "ours", 2)
     assert [store.status(key) for key in ("theirs", "ours")] == ["unknown", "unknown"]
     flushing.go_on()
     ours.result(LONG_S)
@@ -126,9 +129,7 @@ def test_one_flush_acks_what_all_processes_have_appended(
 ) -> None:
     third = start_peer(store.path)
     flushing.begin("store.set_result('a', 1)")
-    before = appended(store)
-    ours = beside(store.set_result, "b", 2)
-    in_log(store, ours, before)
+    ours = appended_by(store, beside, store.set_result, "b", 2)
     before = appended(store)
     third.begin("store.set_result('c', 3)")
     wait_until(lambda: appended(store) > before)
@@ -143,9 +144,7 @@ def test_when_the_flushing_process_dies_another_one_flushes_for_both(
     store: logstore.Store, flushing: Flushing, beside: Callable[..., Future[Any]]
 ) -> None:
     flushing.begin("store.set_result('theirs', 1)")
-    before = appended(store)
-    ours = beside(store.set_result, "ours", 2)
-    in_log(store, ours, before)
+    ours = appended_by(store, beside, store.set_result, "ours", 2)
     flushing.peer.kill()
     ours.result(LONG_S)
     assert [store.get_result(key) for key in ("theirs", "ours")] == [1, 2]
@@ -157,9 +156,7 @@ def test_a_flush_that_fails_fails_the_writes_of_all_processes_and_none_is_ever_s
 ) -> None:
     store.set_result("before", 0)
     flushing.begin("store.set_result('theirs', 1)", then="raise OSError(5, 'I/O')")
-    before = appended(store)
-    ours = beside(store.set_result, "ours", 2)
-    in_log(store, ours, before)
+    ours = appended_by(store, beside, store.set_result, "ours", 2)
     flushing.go_on()
     with pytest.raises(logstore.WriteError, match="was not acknowledged"):
         ours.result(LONG_S)
@@ -230,9 +227,7 @@ def test_progress_behind_an_unflushed_result_is_published_with_it_and_before_no_
     store.set_progress("t", TaskProgress(0.1))
     assert store.stats().flushes == flushes
     flushing.begin("store.set_result('theirs', 1)")
-    before = appended(store)
-    reported = beside(store.set_progress, "t", TaskProgress(0.5))
-    in_log(store, reported, before)
+    reported = appended_by(store, beside, store.set_progress, "t", TaskProgress(0.5))
     assert store.get_progress("t") == TaskProgress(0.1)
     flushing.go_on()
     reported.result(LONG_S)
