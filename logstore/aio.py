@@ -256,8 +256,8 @@ class AsyncStore:
         store = self._store
         key = task_key(task_id)
         view = self._handle.current_view()
-        if view is not None and key in view.progress:
-            entry = view.progress[key]
+        known, entry = (False, None) if view is None else view.find_progress(key)
+        if known:
             if entry is None or not is_live_progress(entry, now_us()):
                 return None
             if len(entry.payload) <= SMALL_BYTES and self._handle.dec_hook is None:
@@ -274,7 +274,7 @@ class AsyncStore:
 
     def _in_memory(self, key: bytes) -> Entry | None:
         view = self._handle.current_view()
-        return None if view is None else view.results.get(key)
+        return None if view is None else view.result(key)
 
     def wait_result(
         self, task_id: str, *, timeout_s: float | None = None, timeout: float | None = None

@@ -414,7 +414,7 @@ class Store:
             data_bytes=counts.data_bytes,
             file_bytes=counts.file_bytes,
             free_bytes=counts.free_bytes,
-            log_bytes=log.committed - FIRST_OFFSET,
+            log_bytes=log.committed - FIRST_OFFSET + max(log.sealed_end - FIRST_OFFSET, 0),
             log_unsynced_bytes=max(log.committed - log.synced, 0),
             log_file_bytes=engine.log_file_bytes(),
             epoch=log.epoch,

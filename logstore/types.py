@@ -79,7 +79,7 @@ class CheckReport(NamedTuple):
     problems: tuple[str, ...] = ()
     salvaged_frames: int = 0
     lost_bytes: int = 0  # of the log, between intact frames
-    kept_log: str | None = None  # the new path of the damaged log
+    kept_logs: tuple[str, ...] = ()  # the new paths of damaged logs
 
     @property
     def ok(self) -> bool:

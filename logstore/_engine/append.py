@@ -12,12 +12,12 @@ import errno
 from logstore._engine import frames
 from logstore._engine.frames import OFFSET_MAX, Entry
 from logstore._engine.header import SharedHeader, split
-from logstore._engine.log import FIRST_OFFSET, Log
+from logstore._engine.log import FIRST_OFFSET, Logs
 from logstore.errors import WriteError
 
 
 def append(
-    log: Log, header: SharedHeader, seed: int, entries: list[tuple[bytes, Entry]], *, sync: bool
+    logs: Logs, header: SharedHeader, seed: int, entries: list[tuple[bytes, Entry]], *, sync: bool
 ) -> int:
     """Write the frames of some entries; return the offset behind them.
 
@@ -29,15 +29,15 @@ def append(
     if not FIRST_OFFSET <= synced <= start or header.state > header.appended:
         raise WriteError(
             errno.EIO,
-            f"{log.path.removesuffix('-log')}-shm: damaged: it says that the log is synced up to "
-            f"{synced}, and written up to {start}; close the store in all processes, and it "
-            f"is rebuilt",
+            f"{logs.path}-shm: damaged: it says that the log is synced up to {synced}, and "
+            f"written up to {start}; close the store in all processes, and it is rebuilt",
         )
     if not entries:
         return start
     encode = frames.encode_frame
     data = b"".join([encode(seed, epoch, synced, key, entry) for key, entry in entries])
     end = start + len(data)
+    log = logs.of(epoch)
     if end > OFFSET_MAX:
         raise WriteError(errno.EFBIG, f"{log.path}: the log has reached its largest size")
     log.reserve(end)
@@ -49,3 +49,19 @@ def append(
     header.arrivals += 1
     header.writing = 0
     return end
+
+
+def begin_after(logs: Logs, header: SharedHeader, seed: int, sealed: int) -> int:
+    """Write the first frame behind a sealed epoch; return where it ends.
+
+    It says where the sealed log ends, so that a recovery can tell whether that is damaged.  Leaves
+    WRITING set: the new epoch is to be published next.  Raises OSError, with nothing changed.
+    """
+    before, end = split(sealed)
+    epoch = before + 1
+    frame = frames.encode_start(seed, epoch, FIRST_OFFSET, end, header.last_time_us)
+    log = logs.of(epoch)
+    log.reserve(FIRST_OFFSET + len(frame))
+    header.writing = 1
+    log.write(frame, FIRST_OFFSET)
+    return FIRST_OFFSET + len(frame)

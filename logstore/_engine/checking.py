@@ -15,7 +15,7 @@ from logstore._engine.clock import runs_again
 from logstore._engine.copying import copy_table, is_taken, make_copy, open_copy, take
 from logstore._engine.engine import Engine
 from logstore._engine.frames import DELETED, EXPIRED, PROGRESS, RESULT
-from logstore._engine.log import FIRST_OFFSET
+from logstore._engine.log import FIRST_OFFSET, log_paths
 from logstore._engine.overlay import Overlay
 from logstore._engine.reading import BaseEngine
 from logstore._engine.records import TIME, Mark
@@ -68,17 +68,24 @@ def check(engine: BaseEngine) -> CheckReport:
 
 def _check_log(engine: BaseEngine, problems: list[str]) -> int:
     while True:
-        log = engine.log_state()
-        data = engine.read_log()
-        if engine.log_state().epoch == log.epoch:
+        state = engine.log_state()
+        ends = {state.epoch: state.committed}
+        if state.sealed_end:
+            ends[state.epoch - 1] = state.sealed_end
+        read = {epoch: engine.read_log(epoch, end) for epoch, end in ends.items()}
+        after = engine.log_state()
+        if (after.epoch, after.sealed_end) == (state.epoch, state.sealed_end):
             break
-    found, end = frames.scan(data, FIRST_OFFSET, engine.seed, log.epoch)
-    if end < log.committed:
-        problems.append(
-            f"{engine.path}-log: expected a whole frame of epoch {log.epoch} at offset {end}, "
-            f"found none, although everything up to {log.committed} was published"
-        )
-    return len(found)
+    whole = 0
+    for epoch, data in read.items():
+        found, end = frames.scan(data, FIRST_OFFSET, engine.seed, epoch)
+        if end < ends[epoch]:
+            problems.append(
+                f"{log_paths(engine.path)[epoch & 1]}: expected a whole frame of epoch {epoch} at "
+                f"offset {end}, found none, although everything up to {ends[epoch]} was published"
+            )
+        whole += sum(frame.entry.kind != frames.START for frame in found)
+    return whole
 
 
 class _TakenError(LogstoreError):
@@ -203,8 +210,11 @@ def _check_record(
 
 def overlay_difference(engine: BaseEngine, view: Overlay) -> tuple[int, int]:
     """Return how many results and progress records the log adds to the table's, or removes."""
-    in_log = {key: entry.kind == RESULT for key, entry in list(view.results.items())}
-    running = {key: entry is not None for key, entry in list(view.progress.items())}
+    in_log: dict[bytes, bool] = {}
+    running: dict[bytes, bool] = {}
+    for in_results, in_progress in view.newer_than(0):
+        in_log |= {key: entry.kind == RESULT for key, entry in list(in_results.items())}
+        running |= {key: entry is not None for key, entry in list(in_progress.items())}
     keys = list(in_log.keys() | running.keys())
     results = progress = 0
     for at in range(0, len(keys), LISTING_KEYS):

@@ -54,10 +54,9 @@ def write_new(destination: str, like: Table, log: Overlay) -> None:
 def _fold_and_close(path: str, log: Overlay) -> None:
     copy = Table(path, lock=False)
     try:
-        is_missing = copy.meta.epoch <= log.epoch
         fold_into(
             copy,
-            [(log.results, log.progress)] if is_missing else [],
+            log.newer_than(copy.meta.epoch),
             epoch=copy.meta.epoch,  # a log with frames of that epoch is newer than the copy
             incarnation=copy.meta.incarnation,
             clean=True,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from logstore._engine import files, identity, locks
 from logstore._engine.engine import Engine
+from logstore._engine.log import log_paths
 from logstore._engine.presence import close_presence, remove_leftovers, wait_for_table
 from logstore._engine.systemerrors import raise_write_error
 from logstore.errors import StoreReplacedError
@@ -52,7 +53,8 @@ def close_engine(engine: Engine) -> None:
     try:
         engine.release()
         if alone:
-            files.remove(path + "-log")
+            for log_path in log_paths(path):
+                files.remove(log_path)
             remove_leftovers(path)
             files.remove(path + "-shm")
     except OSError:

@@ -1,9 +1,9 @@
 """The engine: one per store file and process; connects log, table, shared header and overlay.
 
 Rules: locks are taken in this order: ``commit_lock`` (one thread), the writer lock (one process),
-the flush lock (one process, publishing.py), the view lock (one thread, for microseconds), the
-table's gate (one thread, for one short read).  Reads take the last two only, so they do not wait
-for writers.
+the flush lock (one process, publishing.py), the fold lock (one thread, foldlock.py), the view lock
+(one thread, for microseconds), the table's gate (one thread, for one short read).  Reads take the
+last two only, so they do not wait for writers.
 The states of a store are in :mod:`logstore._engine.header`.  A process that gets the writer lock in
 the state *interrupted* or *failed* recovers first: it folds what was appended into the table and
 begins a new epoch, so that nothing is ever appended to the tail of an interrupted append.
@@ -26,15 +26,16 @@ import lmdb
 
 from logstore._engine import clock, durability, files, frames, identity, locks
 from logstore._engine.commitqueue import CommitQueue, nested_error
-from logstore._engine.compaction import Batch, fold_into, is_due
+from logstore._engine.compaction import fold_into, is_due
 from logstore._engine.counters import Counters
+from logstore._engine.foldlock import FoldLock
 from logstore._engine.frames import DELETED, HAD_RESULT, OFFSET_MAX, PROGRESS, Entry
 from logstore._engine.header import COPIES, Copy, SharedHeader, split
 from logstore._engine.lmdbfile import MapResizedError
-from logstore._engine.log import FIRST_OFFSET, Log, new_log_id
+from logstore._engine.log import FIRST_OFFSET, Logs
 from logstore._engine.logview import LogView
 from logstore._engine.options import Options, arena_bytes
-from logstore._engine.overlay import Overlay
+from logstore._engine.overlay import Batch, Overlay
 from logstore._engine.publishing import Found, Point, Publisher
 from logstore._engine.reading import BaseEngine, LogState
 from logstore._engine.shelter import acquire, is_interrupt, sheltered
@@ -54,6 +55,8 @@ T = TypeVar("T")
 Keyed = tuple[bytes, Entry]
 CommitGroup = Callable[["Engine", list[Write], Callable[[], None]], None]
 
+FOLD_WAIT_S = 1.0
+BOTH_FULL = 2  # a writer waits for a fold when the open log has this many times its limit
 COPY_LOG_FACTOR = 64  # while a copy advances, the log may grow to this many times its limit
 HOLD_NS = 10 * 10**9  # a copy whose step takes longer does not advance
 
@@ -67,31 +70,34 @@ class Engine(BaseEngine):
         options: Options,
         header: SharedHeader,
         presence_fd: int,
-        log: Log,
+        logs: Logs,
         table: Table,
         counters: Counters,
         commit_group: CommitGroup,
     ) -> None:
         super().__init__(path, options, table, counters)
         self.header = header
-        self.presence_fd = presence_fd
-        self.logview = LogView(log, header, self.seed)
+        self.presence_fd = presence_fd  # of the -shm file, with the locks of processes
+        self.logview = LogView(logs, header, self.seed)
         self.view_lock = self.logview.lock
-        self._publisher = Publisher(self.logview, header, counters)
+        self._publisher = Publisher(self.logview, header, presence_fd, counters)
         self.commit_lock = threading.RLock()  # held by the one thread that may write
         self._retired: list[Table] = []
         self.lost_files: list[str] = []  # those that this process has found replaced
         self.copy_lock = threading.Lock()  # held while there is a copy of the table
         self._held_until_ns = 0  # what this process last wrote to put compactions off
-        self._writer_lock = WriterLock(header)
+        self._writer_lock = WriterLock(header, presence_fd)
+        self._fold_lock = FoldLock(header, presence_fd)
+        self._waited_at = 0  # the state in which a fold was last waited for in vain
+        self.on_sealed: Callable[[], object] = lambda: None  # asks for a fold of the sealed log
         self.commit_queue = CommitQueue(partial(commit_group, self), options.write_timeout_s)
 
     # -- the view ---------------------------------------------------------------------------
 
     @property
-    def log(self) -> Log:
-        """The log's file."""
-        return self.logview.log
+    def logs(self) -> Logs:
+        """The log's files."""
+        return self.logview.logs
 
     @property
     def overlay(self) -> Overlay:
@@ -105,14 +111,20 @@ class Engine(BaseEngine):
         the files at the path were removed or replaced.
         """
         overlay = self.overlay
-        if overlay.state == self.header.state:
+        if overlay.state == self.header.state and (
+            overlay.sealed is None or overlay.sealed.state == self.header.sealed
+        ):
             return overlay
         return self._refresh()
 
     def current_view(self) -> Overlay | None:
         """Return the overlay if it is complete, without reading from the disk; otherwise None."""
         overlay = self.overlay
-        return overlay if overlay.state == self.header.state else None
+        if overlay.state != self.header.state:
+            return None
+        if overlay.sealed is not None and overlay.sealed.state != self.header.sealed:
+            return None
+        return overlay
 
     def _refresh(self) -> Overlay:
         """Catch up with what other processes have written to the log."""
@@ -125,14 +137,14 @@ class Engine(BaseEngine):
                 header = self.header
                 if header.replaced:
                     raise identity.replaced_error(self)
-                if header.log_id != self.log.log_id:
+                if header.log_id != self.logs.log_id:
                     self._sheltered(self.logview.reopen)
                 if header.incarnation != self.incarnation:
                     self._sheltered(self._follow_table)
                 state = header.state
                 if (
                     header.incarnation == self.incarnation
-                    and header.log_id == self.log.log_id
+                    and header.log_id == self.logs.log_id
                     and self.logview.catch_up(state)
                 ):
                     return self.overlay
@@ -229,11 +241,11 @@ class Engine(BaseEngine):
             self.settled_within(lambda: None, deadline)
 
     def settled(self, work: Callable[[], T], deadline: float, *, recover: bool = True) -> T:
-        """As :meth:`appending`, with the flush lock too, and everything appended is published.
+        """As :meth:`appending`, with all locks of writers, and everything appended is published.
 
         With ``recover`` False the log is not looked at, for it may be damaged.
         """
-        within = self.settled_within if recover else self._with_flush_lock
+        within = self.settled_within if recover else self._with_other_locks
         prepare = self._prepare if recover else self._adopt_files
         return self._with_writer_lock(lambda: within(work, deadline), deadline, prepare)
 
@@ -244,7 +256,7 @@ class Engine(BaseEngine):
             self._settle()
             return work()
 
-        return self._with_flush_lock(prepared, deadline)
+        return self._with_other_locks(prepared, deadline)
 
     def _with_writer_lock(
         self, work: Callable[[], T], deadline: float, prepare: Callable[[], object]
@@ -252,7 +264,7 @@ class Engine(BaseEngine):
         writer_lock = self._writer_lock
         try:
             try:
-                if not writer_lock.acquire(self.log, deadline, self._reopen_log_sheltered):
+                if not writer_lock.acquire(deadline):
                     raise self._timeout_error()
                 prepare()
             except Exception as exc:
@@ -262,18 +274,18 @@ class Engine(BaseEngine):
             return value
         finally:
             try:
-                locks.flock(self.logview.log.fd, locks.LOCK_UN)  # the first call, as above
+                locks.fcntl_call(self.presence_fd, locks.SETLK, locks.WRITER.unlocked)  # as above
             finally:
                 writer_lock.released()
                 if self.logview.left:
                     sheltered(self.logview.close_left)
 
-    def _with_flush_lock(self, work: Callable[[], T], deadline: float) -> T:
-        """Run ``work`` holding the flush lock too.  The caller has the writer lock.
+    def _with_other_locks(self, work: Callable[[], T], deadline: float) -> T:
+        """Run ``work`` holding the flush lock and the fold lock.  The caller has the writer lock.
 
         Raises WriteTimeoutError at the deadline, and what ``work`` raises.
         """
-        found = self._publisher.with_lock(lambda: (work(),), deadline)
+        found = self._publisher.with_lock(lambda: self._fold_lock.hold(work, deadline), deadline)
         if found is None:
             raise self._timeout_error()
         return found[0]
@@ -289,10 +301,13 @@ class Engine(BaseEngine):
         super().refuse_nested()
 
     def _adopt_files(self) -> None:
-        """Take over the table that the header names, for writing."""
+        """Take over the logs and the table that the header names, for writing."""
         header = self.header
         if header.replaced:
             raise identity.replaced_error(self)
+        if header.log_id != self.logs.log_id:
+            with self.view_lock:
+                sheltered(self.logview.reopen)
         if header.incarnation != self.incarnation or self.table.readonly:
             with self.view_lock:  # LMDB must not open a file twice, and readers open it too
                 sheltered(self._reopen_table)
@@ -303,10 +318,6 @@ class Engine(BaseEngine):
         header = self.header
         if not header.appended == header.state == self.overlay.state:
             self.logview.under_lock(self.logview.look_ahead)
-
-    def _reopen_log_sheltered(self) -> Log:
-        with self.view_lock:
-            return sheltered(self.logview.reopen)
 
     def _follow_table(self) -> None:
         """Open, for reading, the file that a vacuum has put in the table's place.
@@ -440,15 +451,22 @@ class Engine(BaseEngine):
 
         The overlay is complete then, and does not change before the locks are released.
         """
+        if not self._is_settled(0):
+            self._sheltered(self.recover)
+
+    def _is_settled(self, synced_to: int) -> bool:
+        """Publish everything appended; return whether no write or flush has failed.
+
+        Up to ``synced_to`` it is on the disk too.  Writer and flush lock held.
+        """
         try:
-            self._publisher.publish_all()
+            self._publisher.publish_all(synced_to)
         except OSError as exc:
             self._note(exc)
         if self.overlay.state != self.header.state:
             with self.view_lock:
                 self.logview.catch_up(self.header.state)
-        if self.must_recover() or self.header.flushing:
-            self._sheltered(self.recover)
+        return not (self.must_recover() or self.header.flushing)
 
     # -- compaction and recovery ------------------------------------------------------------
 
@@ -467,7 +485,8 @@ class Engine(BaseEngine):
     def fold_large(self, key: bytes, entry: Entry) -> None:
         """Put a large record into the table at once; on the disk when this returns."""
         overlay = self.overlay
-        if key in (overlay.progress if entry.kind == PROGRESS else overlay.results):
+        is_in_log = overlay.find_progress(key)[0] if entry.kind == PROGRESS else overlay.result(key)
+        if is_in_log:
             self.fold()  # otherwise readers could find the older record in the overlay
             header = self.header
             header.last_time_us += 1
@@ -486,23 +505,103 @@ class Engine(BaseEngine):
 
         The caller has ``commit_lock``.
         """
-
-        def fold() -> None:
-            if self._is_full():  # else another process was faster
-                self.fold()
-
         if not self._is_full():
             return
+        deadline = time.monotonic() + self.options.write_timeout_s
         try:
-            self.settled(fold, time.monotonic() + self.options.write_timeout_s)
+            if self.expiry_due():
+                self.settled(self._fold_if_full, deadline)
+            elif not self.header.sealed or self._fold_both_full():
+                self.appending(partial(self._seal_if_full, deadline), deadline)
         except (OSError, lmdb.Error, LogstoreError) as exc:
             self.counters.compaction_errors += 1
-            self.counters.last_compaction_error = str(exc)
+            self._note(exc)
 
     def _is_full(self) -> bool:
         """Return whether the log has reached its limit, and no copy puts a compaction off."""
         end = self.header.appended & OFFSET_MAX
         return end >= self.options.compact_at and not self.copy_defers(0)
+
+    def _fold_if_full(self) -> None:
+        if self._is_full():  # else another process was faster
+            self.fold()
+
+    def _fold_both_full(self) -> bool:
+        """Wait for the sealed log if both are full.  Return whether the open one can be sealed.
+
+        The wait is short: if the holder of the fold lock is stopped, the open log grows.
+        """
+        self.on_sealed()  # the process that was to do it may be dead
+        state = self.header.state
+        end = split(state)[1]
+        if end < self.options.compact_at * BOTH_FULL or state - self._waited_at < end // BOTH_FULL:
+            return False
+        done = self.fold_sealed(time.monotonic() + FOLD_WAIT_S)
+        self._waited_at = 0 if done else state
+        return done
+
+    def _seal_if_full(self, deadline: float) -> None:
+        """Seal the open log and begin the next one; writer lock held."""
+
+        def seal() -> None:
+            header = self.header
+            end = split(header.appended)[1]
+            # Another process may have been faster.
+            if self._is_full() and not header.sealed and self._is_settled(end):
+                self._sheltered(self.logview.seal)
+                self.on_sealed()
+
+        if self._publisher.with_lock(lambda: (seal(),), deadline) is None:
+            raise self._timeout_error()
+
+    def fold_sealed(self, deadline: float) -> bool:
+        """Fold the sealed log into the table, beside the writers.
+
+        Return whether there is none any more.  What readers see does not change: nothing that has
+        expired is removed.  The caller has no lock.  Raises lmdb.Error or an error of the system.
+        """
+        if not self.header.sealed:
+            return True
+        view = self.view()
+        found = self._fold_lock.hold(lambda: sheltered(lambda: self._fold_sealed(view)), deadline)
+        return found is not None and found[0]
+
+    def _fold_sealed(self, view: Overlay) -> bool:
+        header = self.header
+        state = header.sealed
+        sealed = view.sealed
+        if not state:
+            return True
+        if (
+            sealed is None
+            or sealed.state != state
+            or self.table.readonly
+            or header.incarnation != self.incarnation
+            or header.writing
+            or self.copy_defers(0)
+            or identity.is_suspect(self)
+        ):
+            return False  # first a writer takes over the files, or recovers
+        started = time.perf_counter()
+        header.folding = 1
+        try:
+            if self.from_table(Table.read_meta).epoch > sealed.epoch:
+                durability.sync_data(self.table.fd)  # its process may have died before it did so
+            else:
+                fold_into(
+                    self.table,
+                    [(sealed.results, sealed.progress)],
+                    epoch=sealed.epoch + 1,
+                    incarnation=self.incarnation,
+                )
+        except lmdb.Error:
+            self.table.reopen()  # LMDB refuses further use after some failed commits
+            raise
+        header.table_txn = self.table.last_transaction()
+        header.sealed = 0
+        header.folding = 0
+        self.counters.count_compaction(time.perf_counter() - started)
+        return True
 
     def hold_compactions(self, by: Copy) -> None:
         """Put compactions off for HOLD_NS, for a copy of the table, which repeats the call.
@@ -564,9 +663,8 @@ class Engine(BaseEngine):
         epoch = max(meta.epoch, view.epoch) + 1
         if epoch > frames.EPOCH_MAX:
             raise WriteError(errno.EOVERFLOW, f"{self.path}: no epochs are left")
-        batches: list[Batch] = []
+        batches = view.newer_than(meta.epoch)
         if meta.epoch <= view.epoch:  # else a process folded it and died before it said so
-            batches.append((view.results, view.progress))
             if header.log_failed:
                 header.add_failure()
             else:
@@ -594,14 +692,14 @@ class Engine(BaseEngine):
     def begin_epoch(self, epoch: int) -> None:
         """Publish that the table holds everything and the log starts over; all locks held.
 
-        A log that has failed is replaced.
+        Logs that have failed are replaced.
         """
         header = self.header
         header.table_txn = self.table.last_transaction()
         self.logview.begin_epoch(epoch)
-        header.flushing = 0
+        header.folding = header.flushing = 0
         if header.log_failed:
-            self._replace_log()
+            self._replace_logs()
         header.writing = 0
 
     def must_recover(self) -> bool:
@@ -630,20 +728,16 @@ class Engine(BaseEngine):
             raise exc
         self.counters.last_compaction_error = str(exc)
 
-    def _replace_log(self) -> None:
-        """Begin a new log file, after a failed write or when the old one was removed.
+    def _replace_logs(self) -> None:
+        """Begin new log files, after a failed write or when an old one was removed.
 
-        The page cache does not show what of the old file is on the disk.
+        The page cache does not show what of the old files is on the disk.
         """
-        header = self.header
-        header.next_log = log_id = new_log_id()
-        if not identity.has_log(self) and identity.is_worth_keeping(self.log.path, self.log.uuid):
-            files.keep_aside(self.log.path, "replaced")  # that file is not ours to remove
-        new = Log.create(
-            self.log.path, self.log.uuid, log_id, arena_bytes(self.options), like=self.path
-        )
-        self.logview.replace(new)
-        header.log_failed = 0
+        for log in self.logs.both:
+            if not identity.has_log(log) and identity.is_worth_keeping(log.path, log.uuid):
+                files.keep_aside(log.path, "replaced")  # that file is not ours to remove
+        self.logview.replace(Logs.create(self.path, self.logs.uuid, arena_bytes(self.options)))
+        self.header.log_failed = 0
 
     # -- salvage ----------------------------------------------------------------------------
 
@@ -662,15 +756,23 @@ class Engine(BaseEngine):
         """Return how far the log has been published and synced."""
         if self.closed:
             raise self.closed_error()
-        return LogState(*split(self.header.state), self.header.synced)
+        header = self.header
+        while True:
+            state, sealed = header.state, header.sealed
+            epoch, committed = split(state)
+            before, end = split(sealed)
+            if header.state >> 32 == epoch and before in (0, epoch - 1):
+                return LogState(epoch, committed, header.synced, end)
+            if before == epoch:  # it is just being sealed
+                return LogState(epoch, committed, header.synced, 0)
 
     def log_file_bytes(self) -> int:
-        """Return the size of the log file."""
-        return self.log.size
+        """Return the size of the log files."""
+        return self.logs.bytes
 
-    def read_log(self) -> bytes:
-        """Read the published part of the log from the disk."""
-        return self.log.read(FIRST_OFFSET, self.log_state().committed)
+    def read_log(self, epoch: int, end: int) -> bytes:
+        """Read the log of an epoch from the disk, up to an offset."""
+        return self.logs.of(epoch).read(FIRST_OFFSET, end)
 
     # -- closing ----------------------------------------------------------------------------
 
@@ -687,8 +789,7 @@ class Engine(BaseEngine):
         """Close all files but that of the presence lock.  No thread may be inside the engine."""
         with ExitStack() as stack:  # each is closed, whatever happens to the others
             stack.callback(self.header.close)
-            stack.callback(self.log.close)
-            stack.callback(self.logview.close_left)
+            stack.callback(self.logview.close)
             stack.callback(self.table.close)
             stack.callback(self.close_retired)
 
@@ -697,7 +798,8 @@ class Engine(BaseEngine):
     def after_fork_in_child(self) -> None:
         """Drop inherited handles: closed, not unlocked, because the parent has the same locks."""
         self.closed = self.forked = True
-        self.log.fd = -1  # files.py closes it with all others
+        for log in self.logs.both:
+            log.fd = -1  # files.py closes it with all others
         self.header.close()
 
     def _timeout_error(self) -> WriteTimeoutError:

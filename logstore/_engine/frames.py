@@ -35,6 +35,7 @@ RESULT = 1
 PROGRESS = 2
 DELETED = 3
 EXPIRED = 4  # only in the table: a result that expired or was evicted
+START = 5  # only in the log: the first frame behind a sealed log, with where that ends
 
 # Flags of a record.
 FAILED = 1  # the result is an error
@@ -119,6 +120,24 @@ def encode_frame(seed: int, epoch: int, synced_through: int, key: bytes, entry: 
     return zlib.crc32(body, seed).to_bytes(4, "little") + body
 
 
+def encode_start(seed: int, epoch: int, offset: int, sealed_end: int, time_us: int) -> bytes:
+    """Encode the first frame of an epoch behind a sealed log that ends at ``sealed_end``."""
+    entry = Entry(START, 0, max(time_us, 1), 0, sealed_end.to_bytes(8, "little"))
+    return encode_frame(seed, epoch, offset, b"-", entry)
+
+
+def sealed_end(frame: Frame) -> int | None:
+    """Return where the sealed log before a frame ends, None if it is no first frame."""
+    if frame.entry.kind != START:
+        return None
+    return int.from_bytes(frame.entry.payload, "little")
+
+
+def records(found: list[Frame]) -> list[tuple[bytes, Entry]]:
+    """Return the keys and entries of frames; the first frame behind a sealed log is no record."""
+    return [(frame.key, frame.entry) for frame in found if frame.entry.kind != START]
+
+
 def decode_frame(data: bytes, at: int, base: int, seed: int, epoch: int) -> Frame | None:
     """Decode the frame of ``epoch`` at index ``at`` of ``data``; None if there is no whole one.
 
@@ -134,7 +153,7 @@ def decode_frame(data: bytes, at: int, base: int, seed: int, epoch: int) -> Fram
         or length < FRAME.size + key_length
         or end > len(data)
         or not 0 < key_length <= KEY_BYTES_MAX
-        or not RESULT <= kind <= DELETED
+        or not (RESULT <= kind <= DELETED or kind == START)
         or flags > FLAGS_MAX
         or not 0 < time_us <= TIME_MAX
         or expires_us > TIME_MAX

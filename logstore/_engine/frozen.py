@@ -15,11 +15,11 @@ from typing import TypeVar
 
 from logstore._engine import files, locks
 from logstore._engine.counters import Counters
-from logstore._engine.log import FIRST_OFFSET, Log
+from logstore._engine.log import FIRST_OFFSET, log_paths
 from logstore._engine.options import Options
 from logstore._engine.overlay import Overlay
 from logstore._engine.reading import BaseEngine, LogState
-from logstore._engine.recovery import is_log_needed, recover_frames
+from logstore._engine.recovery import are_logs_needed, recover_frames
 from logstore._engine.table import Table
 from logstore.errors import NotAStoreError, StoreBusyError
 
@@ -60,20 +60,12 @@ class FrozenEngine(BaseEngine):
         self._overlay = Overlay(meta.epoch)
         self._log_bytes = 0
         try:
-            if is_log_needed(path, meta):
-                self._scan_log()
+            if are_logs_needed(path, meta):
+                self._overlay = recover_frames(path, meta, self.counters)
+                self._log_bytes = sum(map(os.path.getsize, log_paths(path)))
         except BaseException:
             self.table.close()
             raise
-
-    def _scan_log(self) -> None:
-        meta = self.table.meta
-        log = Log.open(self.path + "-log", meta.uuid, writable=False)
-        try:
-            recover_frames(log, meta, self._overlay, self.counters)
-            self._log_bytes = log.size
-        finally:
-            log.close()
 
     def view(self) -> Overlay:
         """Return the content of the log.  Raises StoreBusyError if the files have changed."""
@@ -100,19 +92,20 @@ class FrozenEngine(BaseEngine):
 
     def log_state(self) -> LogState:
         """Return the end of the log, which is all synced."""
-        end = self._overlay.applied
-        return LogState(self._overlay.epoch, end, end)
+        overlay = self._overlay
+        sealed_end = 0 if overlay.sealed is None else overlay.sealed.applied
+        return LogState(overlay.epoch, overlay.applied, overlay.applied, sealed_end)
 
     def log_file_bytes(self) -> int:
-        """Return the size of the log file, 0 if there is none."""
+        """Return the size of the log files, 0 if there are none."""
         return self._log_bytes
 
-    def read_log(self) -> bytes:
-        """Read the valid part of the log."""
+    def read_log(self, epoch: int, end: int) -> bytes:
+        """Read the log of an epoch, up to an offset."""
         if self.table.meta.clean:
             return b""
-        with open(self.path + "-log", "rb") as file:
-            return file.read(self._overlay.applied)[FIRST_OFFSET:]
+        with open(log_paths(self.path)[epoch & 1], "rb") as file:
+            return file.read(end)[FIRST_OFFSET:]
 
     def release(self) -> None:
         """Close the table."""

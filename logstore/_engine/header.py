@@ -57,17 +57,18 @@ from logstore._engine.frames import OFFSET_MAX
 from logstore._engine.sharedpage import SharedPage
 
 SIZE = 4096
-MAGIC = int.from_bytes(b"LSTRSHM2", "little")
-FAILURES = range(25, 29)
+MAGIC = int.from_bytes(b"LSTRSHM3", "little")
+FAILURES = range(24, 28)
 
 Copy: TypeAlias = Literal["vacuum", "check", "backup"]
 COPIES: tuple[Copy, ...] = get_args(Copy)
 
-# Indexes of words of 4 bytes, in cache lines of their own; processes sleep on three of them.
-SEQUENCE = 64  # counts publications
-WAITERS = 65  # not 0: a process sleeps on SEQUENCE
-RELEASES = 80  # counts releases of the writer lock
-WANTED = 81  # a process that waits for the writer lock
+# Indexes of words of 4 bytes, in cache lines of their own; processes sleep on four of them.
+SEQUENCE = 96  # counts publications
+WAITERS = 97  # not 0: a process sleeps on SEQUENCE
+RELEASES = 112  # counts releases of the writer lock
+WANTED = 113  # a process that waits for the writer lock
+FOLDS = 128  # counts releases of the fold lock
 
 
 class _Fields(ctypes.Structure):
@@ -82,7 +83,7 @@ class _Fields(ctypes.Structure):
     synced: int  # everything below this offset of the log is on the disk
     incarnation: int  # which file is the table: a vacuum adds one
     table_inode: int  # the inode of that file
-    log_id: int  # which file is the log
+    log_id: int  # which files are the logs
     writing: int  # not 0 while an append or a compaction is under way
     log_failed: int  # not 0: the log must be replaced before the next append
     held_by_vacuum: int  # until when it puts compactions off, in ns of the monotonic clock
@@ -97,7 +98,6 @@ class _Fields(ctypes.Structure):
     appended: int  # epoch << 32 | end of the last whole frame, published or not
     unsynced: int  # end of the last frame that is not to be published before a flush
     flushing: int  # not 0: a flush is under way, or its process has died within it
-    next_log: int  # the log that is being put in the place of the one that has failed
     failed_1: int  # states whose flush has failed
     failed_2: int
     failed_3: int
@@ -105,6 +105,8 @@ class _Fields(ctypes.Structure):
     arrivals: int  # counts groups that were appended
     arrivals_published: int  # how many of them were there when it was published last
     batch: int  # how many were published then
+    sealed: int  # the last state of the epoch before, until it is in the table; 0 if it is
+    folding: int  # not 0 while it is being folded into the table
 
 
 FIELDS = tuple(_Fields.__annotations__)
@@ -129,6 +131,7 @@ class SharedHeader(_Fields):
         self.waiters = futex.SharedWord(memory, 4 * WAITERS)
         self.releases = futex.SharedWord(memory, 4 * RELEASES)
         self.wanted = futex.SharedWord(memory, 4 * WANTED)
+        self.folds = futex.SharedWord(memory, 4 * FOLDS)
 
     _page: SharedPage
 
@@ -178,15 +181,15 @@ class SharedHeader(_Fields):
         """Make everything up to ``committed`` in ``epoch`` visible to all readers."""
         self.state = epoch << 32 | committed
 
-    def begin_epoch(self, epoch: int, first_offset: int) -> None:
-        """Publish that the log of an epoch is empty; writer and flush lock held, or alone.
+    def begin_epoch(self, epoch: int, synced: int, end: int) -> None:
+        """Publish that an epoch begins, with frames up to ``end``; locks held, or alone.
 
         ``appended`` comes last: one of another epoch than ``state`` says that nothing is appended.
         """
-        self.synced = self.unsynced = first_offset
+        self.synced = self.unsynced = synced
         self.arrivals_published, self.batch = self.arrivals, 0
-        self.publish(epoch, first_offset)
-        self.appended = epoch << 32 | first_offset
+        self.publish(epoch, end)
+        self.appended = epoch << 32 | end
 
     def add_failure(self) -> None:
         """Note that what is behind the committed offset of this epoch is never published."""

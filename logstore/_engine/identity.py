@@ -25,7 +25,7 @@ import lmdb
 from logstore._engine import files, frames, locks
 from logstore._engine.closedcopy import write_closed, write_new
 from logstore._engine.header import SharedHeader
-from logstore._engine.log import Log, read_whole
+from logstore._engine.log import Log, Logs, read_whole
 from logstore._engine.overlay import Overlay
 from logstore._engine.table import Table
 from logstore.errors import (
@@ -64,8 +64,8 @@ class OpenFiles(Protocol):
     lost_files: list[str]
 
     @property
-    def log(self) -> Log:
-        """The log's file."""
+    def logs(self) -> Logs:
+        """The log's files."""
 
     @property
     def overlay(self) -> Overlay:
@@ -80,7 +80,7 @@ def verify(engine: OpenFiles) -> None:
 
     Sets ``log_failed`` if only the log is not.  Raises StoreReplacedError if another file is not.
     """
-    if not has_log(engine):
+    if not has_logs(engine):
         engine.header.log_failed = 1
     lost = _lost(engine)
     if lost:
@@ -89,12 +89,17 @@ def verify(engine: OpenFiles) -> None:
 
 def is_suspect(engine: OpenFiles) -> bool:
     """Return whether to check under the writer lock; also true just after a vacuum."""
-    return not has_log(engine) or bool(_lost(engine, successor=False))
+    return not has_logs(engine) or bool(_lost(engine, successor=False))
 
 
-def has_log(engine: OpenFiles) -> bool:
-    """Return whether the log at its path is the one that this process has open."""
-    return files.identity(engine.log.path) == engine.log.identity
+def has_logs(engine: OpenFiles) -> bool:
+    """Return whether the logs at their paths are those that this process has open."""
+    return all(map(has_log, engine.logs.both))
+
+
+def has_log(log: Log) -> bool:
+    """Return whether an open log is at its path."""
+    return files.identity(log.path) == log.identity
 
 
 def is_worth_keeping(log_path: str, uuid: bytes) -> bool:
@@ -134,7 +139,7 @@ def is_overwritten(engine: OpenFiles) -> bool:
     """
     header = engine.header
     found, expected = engine.table.last_transaction(), header.table_txn
-    return found < expected or (found > expected and not header.writing)
+    return found < expected or (found > expected and not (header.writing or header.folding))
 
 
 def publish_table(header: SharedHeader, table: Table) -> None:
@@ -192,7 +197,7 @@ def _abandon(engine: OpenFiles, lost: list[str]) -> NoReturn:
     header.replaced = AT_PATH if named == engine.path else ELSEWHERE
     header.state = _VOID_STATE
     for path, mine in (
-        (engine.log.path, engine.log.identity),
+        *((log.path, log.identity) for log in engine.logs.both),
         (engine.path + "-lock", engine.table.lock_identity),
         (engine.path + "-shm", files.identity(engine.presence_fd)),
     ):

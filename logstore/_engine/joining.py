@@ -10,13 +10,13 @@ import os
 from collections.abc import Callable
 from typing import TypeVar
 
-from logstore._engine import durability, files, identity
+from logstore._engine import durability, files, identity, locks
 from logstore._engine.counters import Counters
 from logstore._engine.engine import Engine
 from logstore._engine.groups import commit_group
 from logstore._engine.header import SharedHeader
 from logstore._engine.lmdbfile import make_lock_file
-from logstore._engine.log import Log
+from logstore._engine.log import Logs
 from logstore._engine.options import Options
 from logstore._engine.table import HeldAloneError, Table
 from logstore.errors import MissingLogError
@@ -29,20 +29,20 @@ def join(path: str, fd: int, options: Options) -> Engine | None:
     if os.fstat(fd).st_size == 0:
         return None
     header = SharedHeader(fd)
-    log: Log | None = None
+    logs: Logs | None = None
     table: Table | None = None
     try:
         if header.is_live() and not header.replaced:
-            log = _if_there(lambda: Log.open(path + "-log", header.uuid))
-            if log is not None and log.log_id == header.log_id and os.path.lexists(path):
+            logs = _if_there(lambda: Logs.open(path, header.uuid))
+            if logs is not None and logs.log_id == header.log_id and os.path.lexists(path):
                 table = _open_published(path, header)
                 if table is not None:
-                    return Engine(path, options, header, fd, log, table, Counters(), commit_group)
-                _publish_vacuumed(path, header, log)
+                    return Engine(path, options, header, fd, logs, table, Counters(), commit_group)
+                _publish_vacuumed(path, header, fd, logs.log_id)
     except BaseException:
-        _close_all(header, log, table)
+        _close_all(header, logs, table)
         raise
-    _close_all(header, log, table)
+    _close_all(header, logs, table)
     return None
 
 
@@ -61,13 +61,13 @@ def _inode(path: str) -> int:
     return 0 if found is None else found[1]
 
 
-def _publish_vacuumed(path: str, header: SharedHeader, log: Log) -> None:
+def _publish_vacuumed(path: str, header: SharedHeader, lock_fd: int, log_id: int) -> None:
     """Publish the table of a vacuum that died after its rename, unless a process is writing.
 
     The table is opened without the lock file, which may be missing or may be the old table's,
     with which LMDB would read an older snapshot.
     """
-    if not header.writing or not log.try_lock():
+    if not header.writing or not locks.try_lock_byte(lock_fd, locks.WRITER):
         return
     try:
         fd = _if_there(lambda: files.open_file(path, os.O_RDONLY))
@@ -81,14 +81,14 @@ def _publish_vacuumed(path: str, header: SharedHeader, log: Log) -> None:
         try:
             expected = (header.uuid, header.incarnation + 1)
             found = (table.meta.uuid, table.meta.incarnation)
-            if header.writing and header.log_id == log.log_id and found == expected:
+            if header.writing and header.log_id == log_id and found == expected:
                 durability.sync_directory(os.path.dirname(path))
                 make_lock_file(path)
                 identity.publish_table(header, table)
         finally:
             table.close()
     finally:
-        log.unlock()
+        locks.fcntl_call(lock_fd, locks.SETLK, locks.WRITER.unlocked)
 
 
 def _if_there(open_it: Callable[[], T]) -> T | None:
@@ -99,9 +99,9 @@ def _if_there(open_it: Callable[[], T]) -> T | None:
         return None
 
 
-def _close_all(header: SharedHeader, log: Log | None, table: Table | None) -> None:
+def _close_all(header: SharedHeader, logs: Logs | None, table: Table | None) -> None:
     if table is not None:
         table.close()
-    if log is not None:
-        log.close()
+    if logs is not None:
+        logs.close()
     header.close()

@@ -59,11 +59,14 @@ class _Listing:
         self._newest_first = newest_first
         self._limit = limit
         self._now_us = now_us()
-        self._results = dict(view.results)
-        self._progress = dict(view.progress)
+        self._results: dict[bytes, Entry] = {}
+        self._progress: dict[bytes, Entry | None] = {}
+        for results, progress in view.newer_than(0):
+            self._results.update(dict(results))
+            self._progress.update(dict(progress))
         self._start_us = 0  # the newest record in the table at the start
         self._listed: set[bytes] = set()  # the expired results listed from the table
-        self._changed = list(view.changed)  # last, so that it has all that the others have
+        self._changed = view.changes()  # last, so that it has all that the others have
 
     def finished(self) -> list[Iterator[Record]]:
         """Return streams of the tasks with a result."""

@@ -1,4 +1,4 @@
-"""Locks on files: one on the whole file (``flock``), and one on a byte of it.
+"""Locks on files: one on the whole file (``flock``), and those on single bytes of it.
 
 Rules: a lock belongs to the open file, not to the process.  The kernel frees it when the last
 descriptor of the open file is closed, so also when its process dies.  The two kinds do not see
@@ -17,8 +17,6 @@ flock = fcntl.flock
 LOCK_UN = fcntl.LOCK_UN
 fcntl_call = fcntl.fcntl
 SETLK = fcntl.F_OFD_SETLK
-UNLOCKED_BYTE = struct.pack("hhqqi4x", fcntl.F_UNLCK, os.SEEK_SET, 0, 1, 0)
-_LOCKED_BYTE = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
 _HELD_BY_OTHERS = (errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN)
 
 
@@ -33,18 +31,37 @@ def try_lock(fd: int, *, shared: bool = False) -> bool:
     return True
 
 
-def try_lock_byte(fd: int) -> bool:
-    """Take the lock on the first byte of an open file without waiting; False if others hold it.
+class ByteLock:
+    """The lock on one byte of a file: arguments for ``fcntl_call(fd, SETLK, ...)``."""
 
-    It is given back by ``fcntl_call(fd, SETLK, UNLOCKED_BYTE)``.
+    __slots__ = ("locked", "unlocked")
+
+    def __init__(self, at: int) -> None:
+        self.locked = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, at, 1, 0)
+        self.unlocked = struct.pack("hhqqi4x", fcntl.F_UNLCK, os.SEEK_SET, at, 1, 0)
+
+
+# The locks of writers, on bytes of the ``-shm`` file.
+WRITER, FLUSH, FOLD = ByteLock(0), ByteLock(1), ByteLock(2)
+
+
+def try_lock_byte(fd: int, byte: ByteLock) -> bool:
+    """Take the lock on a byte of an open file without waiting; False if others hold it.
+
+    It is given back by ``fcntl_call(fd, SETLK, byte.unlocked)``.
     """
     try:
-        fcntl_call(fd, SETLK, _LOCKED_BYTE)
+        fcntl_call(fd, SETLK, byte.locked)
     except OSError as exc:
         if exc.errno in _HELD_BY_OTHERS:
             return False
         raise
     return True
+
+
+def is_byte_locked(fd: int, byte: ByteLock) -> bool:
+    """Return whether another open file has the lock on a byte."""
+    return fcntl_call(fd, fcntl.F_OFD_GETLK, byte.locked)[:2] != byte.unlocked[:2]
 
 
 def unlock(fd: int) -> None:

@@ -1,16 +1,17 @@
-"""The write-ahead log's file: the one module that opens, writes, reads and syncs it.
+"""The write-ahead log's two files: the one module that opens, writes, reads and syncs them.
 
-Rules: every write is made by the holder of the writer lock, which is an exclusive ``flock`` on
-this file.  The file grows in zero-filled steps and never shrinks, so that a commit usually does not
-change its size and ``fdatasync`` needs no commit of the file system's journal.  A new log is
-complete and on the disk before it is renamed into place.
+Rules: one file has the even epochs, the other the odd ones, so that a log can be folded into the
+table while the next one is written.  Every write is made by the holder of the writer lock.  A file
+grows in zero-filled steps and never shrinks, so that a commit usually does not change its size and
+``fdatasync`` needs no commit of the file system's journal.  A new log is complete and on the disk
+before it is renamed into place.
 """
 
 from __future__ import annotations
 
 import os
 
-from logstore._engine import durability, files, frames, locks
+from logstore._engine import durability, files, frames
 from logstore._engine.systemerrors import raise_open_error
 from logstore.errors import CorruptLogError, FormatVersionError, MissingLogError
 
@@ -33,7 +34,7 @@ class Log:
     def create(
         cls, path: str, uuid: bytes, log_id: int, size: int, *, like: str | None = None
     ) -> Log:
-        """Make a new log, zero-filled, locked by the caller, and put it at ``path``.
+        """Make a new log, zero-filled, and put it at ``path``.
 
         It gets the owner and mode of the file ``like``, and is on the disk, its name included,
         when this returns.  Raises OSError; the file that was at ``path`` is then still there.
@@ -42,7 +43,6 @@ class Log:
         files.remove(temporary)
         fd = files.open_file(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, like=like)
         try:
-            locks.try_lock(fd)
             durability.pwrite_all(fd, frames.encode_log_header(uuid, log_id), 0)
             _fill(fd, FIRST_OFFSET, size)
             durability.sync_file(fd)
@@ -119,19 +119,65 @@ class Log:
         """Read everything after page 0."""
         return self.read(FIRST_OFFSET, os.fstat(self.fd).st_size)
 
-    def try_lock(self) -> bool:
-        """Take the writer lock if it is free."""
-        return locks.try_lock(self.fd)
-
-    def unlock(self) -> None:
-        """Release the writer lock."""
-        locks.unlock(self.fd)
-
     def close(self) -> None:
-        """Close the file, which releases the writer lock if it is held."""
+        """Close the file."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             files.close(fd)
+
+
+def log_paths(path: str) -> tuple[str, str]:
+    """Return where the logs of a store are, that of the even epochs first."""
+    return path + "-log", path + "-log2"
+
+
+class Logs:
+    """The two open logs of a store."""
+
+    def __init__(self, even: Log, odd: Log) -> None:
+        self.both = even, odd
+        self.log_id = even.log_id if even.log_id == odd.log_id else 0  # replaced together
+        self.uuid = even.uuid
+        self.path = even.path.removesuffix("-log")  # of the store
+
+    @classmethod
+    def create(cls, path: str, uuid: bytes, size: int) -> Logs:
+        """Make both logs of the store at ``path``, as :meth:`Log.create` does."""
+        made: list[Log] = []
+        log_id = _new_log_id()
+        try:
+            for each in log_paths(path):
+                made.append(Log.create(each, uuid, log_id, size, like=path))
+            return cls(*made)
+        except BaseException:
+            for log in made:
+                log.close()
+            raise
+
+    @classmethod
+    def open(cls, path: str, uuid: bytes, *, writable: bool = True) -> Logs:
+        """Open both logs of the store at ``path``, as :meth:`Log.open` does."""
+        even, odd = log_paths(path)
+        first = Log.open(even, uuid, writable=writable)
+        try:
+            return cls(first, Log.open(odd, uuid, writable=writable))
+        except BaseException:
+            first.close()
+            raise
+
+    def of(self, epoch: int) -> Log:
+        """Return the log of an epoch."""
+        return self.both[epoch & 1]
+
+    @property
+    def bytes(self) -> int:
+        """The sizes of both files, as last seen."""
+        return sum(log.size for log in self.both)
+
+    def close(self) -> None:
+        """Close both files."""
+        for log in self.both:
+            log.close()
 
 
 def read_whole(path: str) -> bytes:
@@ -160,7 +206,7 @@ def check_header(path: str, header: frames.LogHeader, uuid: bytes) -> None:
         )
 
 
-def new_log_id() -> int:
+def _new_log_id() -> int:
     """Return a random number, by which a log differs from the one before it."""
     return int.from_bytes(os.urandom(8), "little") >> 1 | 1
 

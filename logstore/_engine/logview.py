@@ -1,9 +1,13 @@
-"""What a process sees of the log: what is published, and what is appended behind that.
+"""What a process sees of the logs: what is published, and what is appended behind that.
 
 Rules: everything here is changed under ``lock``, the view lock, for microseconds, and the overlay
 is read without it.  Readers see the overlay only; writes with a condition see also what is
 unpublished.  A signal handler may interrupt a writer between any two steps: what is missing in
 memory then is read from the log again.
+
+There are two logs, one of the even epochs and one of the odd.  The log of the epoch before is
+sealed: what it has is complete, on the disk, and no longer changes.  It is read until ``sealed`` in
+the header says that the table has it; only then a later epoch may overwrite it.
 """
 
 from __future__ import annotations
@@ -12,23 +16,23 @@ import threading
 from collections.abc import Callable
 
 from logstore._engine import frames
-from logstore._engine.append import append
+from logstore._engine.append import append, begin_after
 from logstore._engine.frames import Entry
 from logstore._engine.header import SharedHeader, split
-from logstore._engine.log import FIRST_OFFSET, Log
+from logstore._engine.log import FIRST_OFFSET, Log, Logs
 from logstore._engine.overlay import Overlay, Unpublished
 from logstore.errors import CorruptLogError
 
 
 class LogView:
-    """One process's side of the log."""
+    """One process's side of the logs."""
 
-    def __init__(self, log: Log, header: SharedHeader, seed: int) -> None:
-        self.log = log
+    def __init__(self, logs: Logs, header: SharedHeader, seed: int) -> None:
+        self.logs = logs
         self.lock = threading.RLock()
-        self.overlay = Overlay(header.epoch)
+        self.overlay = Overlay(0)  # of no epoch
         self.unpublished = Unpublished()
-        self.left: list[Log] = []  # replaced; the thread of a writer may still use them
+        self.left: list[Log] = []  # replaced; another thread may still use them
         self._header = header
         self._seed = seed
 
@@ -57,16 +61,43 @@ class LogView:
         epoch, committed = split(state)
         overlay = self.overlay
         if overlay.epoch != epoch:
-            overlay = Overlay(epoch)
+            next_overlay = self._begin(epoch)
+            if next_overlay is None:
+                return False
+            overlay = next_overlay
             self.unpublished.clear()
         self.unpublished.move_to(overlay, committed)
         if committed > overlay.applied:
-            found = self._read(epoch, overlay.applied, committed)
+            header = self._header
+            found = self._read(epoch, overlay.applied, committed, lambda: header.epoch == epoch)
             if found is None:
                 return False
-            overlay.apply([(frame.key, frame.entry) for frame in found], committed)
+            overlay.apply(frames.records(found), committed)
+        sealed = overlay.sealed
+        if sealed is not None and sealed.state != self._header.sealed:
+            overlay.sealed = None  # the table has that
         self.overlay = overlay
         return True
+
+    def _begin(self, epoch: int) -> Overlay | None:
+        """Return an overlay for an epoch, before its first frame; None if the epoch has moved."""
+        header = self._header
+        sealed = header.sealed
+        before, end = split(sealed)
+        if before != epoch - 1:
+            return Overlay(epoch) if not sealed or before == epoch else None
+        known = self.overlay
+        if known.epoch != before:
+            known = Overlay(before)
+        else:
+            self.unpublished.move_to(known, end)
+        if known.applied < end:
+            found = self._read(before, known.applied, end, lambda: header.sealed == sealed)
+            if found is None:
+                return None
+            known.apply(frames.records(found), end)
+        known.sealed = None  # the table has that
+        return Overlay(epoch, known)
 
     def look_ahead(self) -> None:
         """Take in what is published and what is appended; writer lock held too."""
@@ -79,13 +110,17 @@ class LogView:
             for frame in self._read(epoch, start, appended) or ():
                 self.unpublished.add([(frame.key, frame.entry)], frame.offset, frame.end)
 
-    def _read(self, epoch: int, start: int, end: int) -> list[frames.Frame] | None:
-        found, whole_to = frames.scan(self.log.read(start, end), start, self._seed, epoch)
-        if self._header.epoch != epoch:
+    def _read(
+        self, epoch: int, start: int, end: int, is_valid: Callable[[], bool] = lambda: True
+    ) -> list[frames.Frame] | None:
+        """Read the frames between two offsets; None if the log was used again meanwhile."""
+        log = self.logs.of(epoch)
+        found, whole_to = frames.scan(log.read(start, end), start, self._seed, epoch)
+        if not is_valid():
             return None
         if whole_to != end:
             raise CorruptLogError(
-                f"{self.log.path}: expected a whole frame of epoch {epoch} at offset {whole_to}, "
+                f"{log.path}: expected a whole frame of epoch {epoch} at offset {whole_to}, "
                 f"found none, although everything up to {end} was written; "
                 f"check(salvage=True) recovers the frames after it"
             )
@@ -100,7 +135,7 @@ class LogView:
         published before a flush.  Raises OSError; nothing is appended then.
         """
         start = split(self._header.appended)[1]
-        end = append(self.log, self._header, self._seed, entries, sync=sync)
+        end = append(self.logs, self._header, self._seed, entries, sync=sync)
         if entries:
             self.under_lock(lambda: self.unpublished.add(entries, start, end))
         return end
@@ -115,32 +150,55 @@ class LogView:
             self.unpublished.move_to(self.overlay, end)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Publish that the log starts over; writer and flush lock held."""
+        """Publish that the log starts over and the table has everything; all locks held."""
         with self.lock:
-            self._header.begin_epoch(epoch, FIRST_OFFSET)
+            self._header.sealed = 0
+            self._header.begin_epoch(epoch, FIRST_OFFSET, FIRST_OFFSET)
             self.unpublished.clear()
             self.overlay = Overlay(epoch)
 
-    # -- the file -------------------------------------------------------------------------------
+    def seal(self) -> None:
+        """Begin the next epoch in the other log; writer and flush lock held, sheltered.
 
-    def reopen(self) -> Log:
-        """Take over the log that another process has put in the place of a failed one.
-
-        The old one stays open: a reader calls this while a writer may try to lock that.
+        Everything is published and on the disk, the overlay is complete, and the table has the
+        epoch before this one.  Raises OSError, such as ENOSPC, with nothing changed.
         """
-        new = Log.open(self.log.path, self.log.uuid)
-        self.left.append(self.log)
-        self.log = new
-        return new
+        header, sealed = self._header, self.overlay
+        epoch = sealed.epoch + 1
+        start = begin_after(self.logs, header, self._seed, sealed.state)
+        with self.lock:
+            header.sealed = sealed.state
+            header.begin_epoch(epoch, FIRST_OFFSET, start)
+            self.unpublished.clear()
+            sealed.sealed = None
+            self.overlay = Overlay(epoch, sealed)
+            self.overlay.apply([], start)
+        header.writing = 0
+
+    # -- the files ------------------------------------------------------------------------------
+
+    def reopen(self) -> None:
+        """Take over the logs that another process has put in the place of failed ones.
+
+        The old ones stay open: a writer may still use them.
+        """
+        old = self.logs
+        self.logs = Logs.open(old.path, old.uuid)
+        self.left.extend(old.both)
+
+    def replace(self, new: Logs) -> None:
+        """Put new logs in the place of the old ones; all locks held."""
+        with self.lock:
+            old, self.logs = self.logs, new
+            self._header.log_id = new.log_id
+        old.close()
+
+    def close(self) -> None:
+        """Close all logs."""
+        self.logs.close()
+        self.close_left()
 
     def close_left(self) -> None:
         """Close the logs that were replaced; called by the thread that may write."""
         while self.left:
             self.left.pop().close()
-
-    def replace(self, new: Log) -> None:
-        """Put a new log in the place of the old one; writer and flush lock held."""
-        with self.lock:
-            old, self.log = self.log, new
-            self._header.log_id = new.log_id
-        old.close()

@@ -1,7 +1,8 @@
 """The background thread of an open store: it syncs progress, compacts, purges and vacuums.
 
-Rules: one daemon thread per engine.  Every ``sync_interval_s`` it syncs what no commit has synced,
-also what processes have written that died.  Once a second it checks whether the files at the paths
+Rules: one daemon thread per engine.  It folds a log as soon as that is sealed.  Every
+``sync_interval_s`` it syncs what no commit has synced, also what processes have written that died.
+Once a second it checks whether the files at the paths
 are still those of the store.  When nothing has been published for a second it compacts, so that an
 idle store is one small file and an empty log, and purges expired records, in steps as short as a
 compaction.  It vacuums a file that is more than half free.  It waits for a lock only briefly, and
@@ -14,7 +15,7 @@ from __future__ import annotations
 import threading
 import time
 
-from logstore._engine import affinity, identity, vacuum
+from logstore._engine import affinity, identity, locks, vacuum
 from logstore._engine.engine import Engine
 from logstore._engine.header import split
 from logstore._engine.log import FIRST_OFFSET
@@ -36,6 +37,7 @@ class Maintenance:
         self._engine = engine
         self._ended = False
         self._wake = Signal()  # an Event needs memory to be set, or keeps its lock
+        engine.on_sealed = self._wake.set
         self._processors = affinity.unbound()
         self._thread = threading.Thread(target=self._run, name="logstore-maintenance", daemon=True)
         start_thread(engine.path, self._thread)
@@ -76,6 +78,10 @@ class Maintenance:
         """Do the most urgent task that is due."""
         engine.close_retired()
         header = engine.header
+        if header.sealed and not locks.is_byte_locked(engine.presence_fd, locks.FOLD):
+            engine.fold_sealed(now + self._lock_s())
+        if engine.overlay.sealed is not None:
+            engine.view()  # frees the memory of a sealed log that is in the table
         state = header.state
         if state != self._last_state:
             self._last_state, self._since = state, now

@@ -136,6 +136,8 @@ class Notifier:
             index = len(overlay.changed)
             if index:
                 return _Position(overlay, index, overlay.changed[index - 1][1].time_us)
+            if overlay:
+                return _Position(overlay, 0, overlay.last_time_us())
             time_us = self._engine.from_table(lambda table: table.newest_time_us())
             if self._engine.view() is overlay:
                 return _Position(overlay, 0, time_us)
@@ -263,20 +265,22 @@ class Notifier:
         """Return the new overlay, how many of its changes count, and all changes up to there.
 
         They are the rest of the old epoch, changes that are in the table only, and those of the
-        new epoch.  Times only grow, so each change is passed on once.  Changes that are in both
-        the table and the new overlay come from the overlay, which has more than the newest of
-        each task.
+        new overlay and what is sealed behind it.  Times only grow, so each change is passed on
+        once.  Changes that are in both the table and an overlay come from the overlay, which has
+        more than the newest of each task.
         """
         while True:
             overlay = self._engine.view()
+            sealed = overlay.sealed
             in_table = self._engine.from_table(lambda table: table.changes_since(before.time_us))
             if self._engine.view() is overlay:
                 break
         end = len(overlay.changed)
-        if end:
-            first_us = overlay.changed[0][1].time_us
+        in_memory = [*(sealed.changed if sealed else ()), *overlay.changed[:end]]
+        if in_memory:
+            first_us = in_memory[0][1].time_us
             in_table = [change for change in in_table if change[1].time_us < first_us]
-        changes = [*before.overlay.changed[before.seen :], *in_table, *overlay.changed[:end]]
+        changes = [*before.overlay.changed[before.seen :], *in_table, *in_memory]
         new = {
             (entry.time_us, entry.kind): (key, entry)
             for key, entry in changes

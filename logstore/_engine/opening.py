@@ -17,7 +17,7 @@ from logstore._engine.groups import commit_group
 from logstore._engine.header import SharedHeader
 from logstore._engine.joining import join
 from logstore._engine.lmdbfile import inspect_file
-from logstore._engine.log import FIRST_OFFSET, Log
+from logstore._engine.log import FIRST_OFFSET, Logs
 from logstore._engine.options import Options
 from logstore._engine.places import check_directory
 from logstore._engine.presence import (
@@ -115,15 +115,17 @@ def _open_alone(path: str, fd: int, options: Options, *, accept_log_loss: bool) 
         except BaseException:
             files.close(table_fd)
             raise
-        log: Log | None = None
+        logs: Logs | None = None
         try:
-            log, epoch, last_time_us = recover_alone(
+            if locks.is_byte_locked(fd, locks.WRITER):
+                raise LeavingError  # a closing process still holds it
+            logs, epoch, last_time_us = recover_alone(
                 path, table, options, counters, accept_log_loss=accept_log_loss
             )
             identity.publish_table(header, table)
-            header.log_id = header.next_log = log.log_id
+            header.log_id = logs.log_id
             header.last_time_us = last_time_us
-            header.begin_epoch(epoch, FIRST_OFFSET)
+            header.begin_epoch(epoch, FIRST_OFFSET, FIRST_OFFSET)
             header.end_rebuild(table.meta.uuid)
             # A conversion releases the lock for a moment: another process may have been alone.
             if (
@@ -134,14 +136,14 @@ def _open_alone(path: str, fd: int, options: Options, *, accept_log_loss: bool) 
                 and header.is_live()
                 and header.nonce == nonce
             ):
-                return Engine(path, options, header, fd, log, table, counters, commit_group)
+                return Engine(path, options, header, fd, logs, table, counters, commit_group)
         except BaseException:
             table.close()
-            if log is not None:
-                log.close()
+            if logs is not None:
+                logs.close()
             raise
         table.close()
-        log.close()
+        logs.close()
     except LeavingError:
         pass
     except BaseException:

@@ -1,27 +1,32 @@
 """The overlay: the newest frame per task of the current epoch, in memory.
 
 Rules: an overlay belongs to one epoch and only grows; a new epoch gets a new overlay, and readers
-that still hold the old one keep a consistent view.  It is changed under the engine's view lock
-and read without it: a single dictionary look-up is atomic.  :class:`Unpublished` holds what is in
-the log behind the overlay; conditional writes see it, readers do not.
+that still hold the old one keep a consistent view.  Behind it may be the overlay of the epoch
+before, whose log is sealed and being folded into the table.  It may stay there when that is done:
+the table has the same then.  An overlay is changed under the engine's view lock and read without
+it: a single dictionary look-up is atomic.  :class:`Unpublished` holds what is in the log behind the
+overlay; conditional writes see it, readers do not.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from logstore._engine.frames import DELETED, PROGRESS, Entry
 from logstore._engine.log import FIRST_OFFSET
+
+Batch = tuple[Mapping[bytes, Entry], Mapping[bytes, "Entry | None"]]  # results, progress
 
 
 class Overlay:
     """Entries by key.  ``state`` is the value of ``header.state`` for which it is complete."""
 
-    __slots__ = ("applied", "changed", "epoch", "progress", "results", "state")
+    __slots__ = ("applied", "changed", "epoch", "progress", "results", "sealed", "state")
 
-    def __init__(self, epoch: int) -> None:
+    def __init__(self, epoch: int, sealed: Overlay | None = None) -> None:
         self.epoch = epoch
+        self.sealed = sealed  # of the epoch before; complete, with none behind it
         self.applied = FIRST_OFFSET  # it has everything in the log below this offset
         self.state = epoch << 32 | FIRST_OFFSET
         self.results: dict[bytes, Entry] = {}  # RESULT and DELETED entries
@@ -43,12 +48,51 @@ class Overlay:
         self.applied = applied
         self.state = self.epoch << 32 | applied
 
+    def result(self, key: bytes) -> Entry | None:
+        """Return the newest RESULT or DELETED entry of a task."""
+        entry = self.results.get(key)
+        if entry is None:
+            sealed = self.sealed
+            if sealed is not None:
+                entry = sealed.results.get(key)
+        return entry
+
+    def find_progress(self, key: bytes) -> tuple[bool, Entry | None]:
+        """Return whether there is anything about the progress of a task, and what."""
+        sealed = self.sealed
+        for part in (self,) if sealed is None else (self, sealed):
+            if key in part.progress:
+                return True, part.progress[key]
+        return False, None
+
+    def changes(self) -> list[tuple[bytes, Entry]]:
+        """Return all entries, the sealed ones too, in the order of the log."""
+        return [change for part in self._parts() for change in list(part.changed)]
+
+    def newer_than(self, epoch: int) -> list[Batch]:
+        """Return what a table of this epoch lacks, in the order in which it is to be folded."""
+        return [(part.results, part.progress) for part in self._parts() if part.epoch >= epoch]
+
+    def _parts(self) -> tuple[Overlay, ...]:
+        sealed = self.sealed
+        return (self,) if sealed is None else (sealed, self)
+
+    def frozen(self) -> Overlay:
+        """Return an overlay that has the same and does not grow."""
+        copy: Overlay | None = None
+        for part in self._parts():
+            copy = Overlay(part.epoch, copy)
+            copy.apply(list(part.changed), part.applied)
+        assert copy is not None
+        return copy
+
     def last_time_us(self) -> int:
         """Return the time of the newest entry, 0 if there is none."""
-        return self.changed[-1][1].time_us if self.changed else 0
+        changes = self.changes()
+        return changes[-1][1].time_us if changes else 0
 
     def __bool__(self) -> bool:
-        return bool(self.changed)
+        return bool(self.changed or self.sealed)
 
 
 class Unpublished:

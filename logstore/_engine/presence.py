@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from logstore._engine import durability, files, frames, locks
-from logstore._engine.log import read_whole
+from logstore._engine.log import log_paths, read_whole
 from logstore._engine.systemerrors import raise_open_error
 from logstore._engine.table import Table
 from logstore.errors import CorruptTableError, StoreBusyError
@@ -51,8 +51,7 @@ def open_table_alone(path: str) -> int | None:
 
 def _create(path: str) -> None:
     """Create an empty table, unless there is a log, whose table is missing then."""
-    log_path = path + "-log"
-    if os.path.lexists(log_path):
+    for log_path in filter(os.path.lexists, log_paths(path)):
         header = frames.decode_log_header(read_whole(log_path)[: frames.HEADER_BYTES])
         raise CorruptTableError(
             f"{path}: the table is missing but its log is there"
@@ -82,8 +81,9 @@ def hold_alone(path: str) -> Iterator[None]:
             yield
         finally:
             files.remove(path + "-lock")
-            if not had_header or not os.path.lexists(path + "-log"):
+            if not had_header:
                 files.remove(path + "-shm")
+            remove_header(path)
     finally:
         if table_fd is not None:
             files.close(table_fd)
@@ -102,14 +102,16 @@ def wait_for_table(fd: int) -> bool:
 
 def remove_header(path: str) -> None:
     """Remove a header that no process uses, unless a log shows that there was a crash."""
-    if not os.path.lexists(path + "-log"):
+    if not any(map(os.path.lexists, log_paths(path))):
         files.remove(path + "-shm")
 
 
 def remove_leftovers(path: str) -> None:
     """Remove the files that dead processes may have left; only for a process that is alone."""
-    for suffix in ("-lock", "-new", "-new-lock", "-vacuum", "-vacuum-lock", "-check", "-log-new"):
+    for suffix in ("-lock", "-new", "-new-lock", "-vacuum", "-vacuum-lock", "-check"):
         files.remove(path + suffix)
+    for log_path in log_paths(path):
+        files.remove(log_path + "-new")
 
 
 def close_presence(fd: int) -> None:

@@ -1,11 +1,11 @@
 """Flushing and publishing what is appended: one flush for the writers of all processes.
 
 Rules: a write is appended under the writer lock, which is then given back.  It is acknowledged when
-it is published.  Of the processes that wait for that, one gets the flush lock, a lock on the first
-byte of the log: it flushes for all, publishes, and wakes the others, which sleep meanwhile.  What
-is published is always the log from its start to some offset; it is on the disk unless it needs no
-flush.  A holder of the flush lock never waits for the writer lock; compaction, recovery and closing
-take both, in the order writer lock, flush lock.
+it is published.  Of the processes that wait for that, one gets the flush lock: it flushes for all,
+publishes, and wakes the others, which sleep meanwhile.  What is published is always the log from
+its start to some offset; it is on the disk unless it needs no flush.  A holder of the flush lock
+never waits for the writer lock; whatever begins a new epoch takes both, in the order writer lock,
+flush lock.
 
 After a failed flush nothing more of the epoch is published.  After a process has died in its flush,
 no further flush of that log is trusted: that one may have failed, and the system reports a failure
@@ -54,9 +54,12 @@ class Found(Enum):
 class Publisher:
     """One process's side of the flush lock.  Used by one thread at a time."""
 
-    def __init__(self, view: LogView, header: SharedHeader, counters: Counters) -> None:
+    def __init__(
+        self, view: LogView, header: SharedHeader, lock_fd: int, counters: Counters
+    ) -> None:
         self._view = view
         self._header = header
+        self._lock_fd = lock_fd
         self._counters = counters
         self._flush_s = 0.0  # how long the last flush has taken
         self._arrival = 0  # which of all appended groups was the last of this process
@@ -80,11 +83,11 @@ class Publisher:
             if state >> 32 != epoch:
                 published = header.published_before(epoch)
                 if published is not None and published < end:
-                    raise flush_error(self._view.log.path)
+                    raise flush_error(self._view.logs.of(epoch).path)
                 return Found.PUBLISHED
             if state & OFFSET_MAX >= end and (not flush or header.synced >= end):
                 return Found.PUBLISHED
-            if header.log_failed or header.log_id != self._view.log.log_id:
+            if header.log_failed or header.log_id != self._view.logs.log_id:
                 return Found.BROKEN
             found = self._try_publish(epoch, end if flush else 0)
             if found is Found.BROKEN:
@@ -100,17 +103,17 @@ class Publisher:
         header, view = self._header, self._view
         locked = False
         try:
-            locked = locks.try_lock_byte(view.log.fd)
+            locked = locks.try_lock_byte(self._lock_fd, locks.FLUSH)
             if not locked:
                 return Found.LATE
             if header.flushing:
                 return Found.BROKEN
-            if header.log_id == view.log.log_id and header.epoch == epoch:
+            if header.log_id == view.logs.log_id and header.epoch == epoch:
                 self._gather()
                 self.publish_all(synced_to)
             return Found.PUBLISHED
         finally:
-            locks.fcntl_call(view.log.fd, locks.SETLK, locks.UNLOCKED_BYTE)  # the first call
+            locks.fcntl_call(self._lock_fd, locks.SETLK, locks.FLUSH.unlocked)  # the first call
             if locked:
                 header.announce()
 
@@ -149,11 +152,11 @@ class Publisher:
 
         The lock is given back whatever raises, a signal handler at any moment included.
         """
-        header, view = self._header, self._view
+        header = self._header
         try:
             while True:
                 seen = header.sequence.value
-                if locks.try_lock_byte(view.log.fd):
+                if locks.try_lock_byte(self._lock_fd, locks.FLUSH):
                     return work()
                 left = deadline - time.monotonic()
                 if left <= 0:
@@ -162,7 +165,7 @@ class Publisher:
                 header.wait_for_publication(seen, min(left, RECHECK_S))
         finally:
             try:
-                locks.fcntl_call(view.log.fd, locks.SETLK, locks.UNLOCKED_BYTE)  # the first call
+                locks.fcntl_call(self._lock_fd, locks.SETLK, locks.FLUSH.unlocked)  # as above
             finally:
                 header.announce()
 
@@ -186,7 +189,7 @@ class Publisher:
             header.flushing = 1  # an exception of a signal handler leaves it set
             start = time.perf_counter()
             try:
-                self._view.log.sync()
+                self._view.logs.of(epoch).sync()
             except OSError as exc:
                 if not is_interrupt(exc):
                     header.log_failed = 1

@@ -25,11 +25,12 @@ T = TypeVar("T")
 
 
 class LogState(NamedTuple):
-    """How far the log goes: its epoch, and the published and the synced offset."""
+    """How far the logs go."""
 
     epoch: int
-    committed: int
-    synced: int
+    committed: int  # the end of what is published
+    synced: int  # the end of what is on the disk
+    sealed_end: int  # of the log of the epoch before, 0 if the table has that
 
 
 class BaseEngine(ABC):
@@ -63,11 +64,11 @@ class BaseEngine(ABC):
 
     @abstractmethod
     def log_file_bytes(self) -> int:
-        """Return the size of the log file, 0 if there is none."""
+        """Return the size of the log files, 0 if there are none."""
 
     @abstractmethod
-    def read_log(self) -> bytes:
-        """Read the published part of the log from the disk."""
+    def read_log(self, epoch: int, end: int) -> bytes:
+        """Read the log of an epoch from the disk, up to an offset."""
 
     @abstractmethod
     def release(self) -> None:
@@ -86,7 +87,7 @@ class BaseEngine(ABC):
 
     def find_result(self, key: bytes) -> Entry | None:
         """Return a task's newest RESULT (expired or not), DELETED or EXPIRED record, or None."""
-        entry = self.view().results.get(key)
+        entry = self.view().result(key)
         if entry is None:
             entry = self.from_table(lambda table: table.get_result(key))
         return entry
@@ -102,8 +103,8 @@ class BaseEngine(ABC):
 
     def find_traces(self, keys: list[bytes]) -> list[Entry | CorruptRecordError | None]:
         """As :meth:`find_trace` for each key, with one read of the table for all."""
-        results = self.view().results
-        found: list[Entry | CorruptRecordError | None] = [results.get(key) for key in keys]
+        view = self.view()
+        found: list[Entry | CorruptRecordError | None] = [view.result(key) for key in keys]
         absent = [n for n, entry in enumerate(found) if entry is None]
         if absent:
             wanted = [keys[n] for n in absent]
@@ -120,9 +121,9 @@ class BaseEngine(ABC):
 
     def find_progress(self, key: bytes) -> Entry | None:
         """Return the newest progress record, expired or not; or None."""
-        progress = self.view().progress
-        if key in progress:
-            return progress[key]
+        known, progress = self.view().find_progress(key)
+        if known:
+            return progress
         return self.from_table(lambda table: table.get_progress(key))
 
     # -- many tasks -------------------------------------------------------------------------

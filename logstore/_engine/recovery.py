@@ -1,18 +1,24 @@
-"""Recovery of a store that no process has open: folding its log into its table.
+"""Recovery of a store that no process has open: folding its logs into its table.
 
 Rules: called by a process that is alone with the store.  Nothing is changed before it is certain
-that the log belongs to the table and that no synced frame of it is damaged.  A log that is not
+that the logs belong to the table and that no synced frame of them is damaged.  A log that is not
 needed, but may have the last copy of some data, is kept under another name.
+
+A table of epoch T lacks the frames of T, in the log of T.  If that was sealed, it lacks those of
+T + 1 too, in the other log, whose first frame says where the sealed log ends.  Nothing of T + 2
+exists.  So the new epoch is T + 2, and no frame that is left in a log ever counts again.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 from logstore._engine import clock, durability, files, frames
 from logstore._engine.compaction import fold_into
 from logstore._engine.counters import Counters
-from logstore._engine.log import FIRST_OFFSET, Log, new_log_id, read_whole
+from logstore._engine.frames import START
+from logstore._engine.log import FIRST_OFFSET, Log, Logs, log_paths, read_whole
 from logstore._engine.options import Options, arena_bytes
 from logstore._engine.overlay import Overlay
 from logstore._engine.records import Meta
@@ -26,102 +32,142 @@ class LeavingError(Exception):
 
 def recover_alone(
     path: str, table: Table, options: Options, counters: Counters, *, accept_log_loss: bool
-) -> tuple[Log, int, int]:
-    """Fold the log into the table; return an empty log, its epoch, and the newest time."""
+) -> tuple[Logs, int, int]:
+    """Fold the logs into the table; return new logs, their epoch, and the newest time."""
     meta = table.meta
+    accepted = _set_logs_aside(path, meta) if accept_log_loss else False
+    if meta.clean:
+        _set_others_aside(path, meta)
     overlay = Overlay(meta.epoch)
-    log_path = path + "-log"
-    without_log = _set_log_aside(path, meta, accept_log_loss=accept_log_loss)
-    needs_log = not without_log and is_log_needed(path, meta)
-    if not needs_log:
-        log = Log.create(log_path, meta.uuid, new_log_id(), arena_bytes(options), like=path)
-    else:
-        # A vacuum, or a replacement of the log, may have died after its rename.
+    if not accepted and are_logs_needed(path, meta):
+        # A vacuum, or a replacement of the logs, may have died after its rename.
         durability.sync_directory(os.path.dirname(path))
-        log = Log.open(log_path, meta.uuid)
-    try:
-        if not log.try_lock():
-            raise LeavingError  # a closing process still holds the writer lock
-        log.unlock()
-        if needs_log:
-            recover_frames(log, meta, overlay, counters)
-        epoch = meta.epoch + 1
-        last_time_us = fold_into(
-            table,
-            [(overlay.results, overlay.progress)],
-            options.retention,
-            now_us=clock.now_us(),
-            last_time_us=max(table.newest_time_us(), overlay.last_time_us()),
-            epoch=epoch,
-            incarnation=meta.incarnation,
-        )
-    except BaseException:
-        log.close()
-        raise
-    return log, epoch, last_time_us
+        overlay = recover_frames(path, meta, counters, accept_log_loss=accept_log_loss)
+    epoch = meta.epoch + 2
+    last_time_us = fold_into(
+        table,
+        overlay.newer_than(meta.epoch),
+        options.retention,
+        now_us=clock.now_us(),
+        last_time_us=max(table.newest_time_us(), overlay.last_time_us()),
+        epoch=epoch,
+        incarnation=meta.incarnation,
+    )
+    return Logs.create(path, meta.uuid, arena_bytes(options)), epoch, last_time_us
 
 
-def is_log_needed(path: str, meta: Meta) -> bool:
-    """Return whether the table needs the log beside it.
+def are_logs_needed(path: str, meta: Meta) -> bool:
+    """Return whether the table needs the logs beside it.
 
-    Raises StaleTableError if the log has frames of a later epoch: the table is an older copy.
+    Raises StaleTableError if they have frames of a later epoch: the table is an older copy.
     """
-    if os.path.lexists(path + "-log"):
-        refuse_older(path, meta)
+    refuse_older(path, meta)
     return not meta.clean
 
 
 def refuse_older(path: str, meta: Meta) -> None:
-    """Raise StaleTableError for a table that is older than the log beside it."""
-    newest = _newest_epoch(path, meta)
-    if newest > meta.epoch - meta.clean:
-        raise StaleTableError(
-            f"{path}: a table of epoch {meta.epoch}, but {path}-log has writes of epoch "
-            f"{newest}: this is an older copy of the table; put back the table that belongs to "
-            f"the log, or open with accept_log_loss=True to go on without the log, which is "
-            f"then kept under another name"
-        )
+    """Raise StaleTableError for a table that is older than the logs beside it."""
+    for log_path in _there(path):
+        newest = _newer_epoch(log_path, meta)
+        if newest:
+            raise StaleTableError(
+                f"{path}: a table of epoch {meta.epoch}, but {log_path} has writes of epoch "
+                f"{newest}: this is an older copy of the table; put back the table that belongs "
+                f"to the log, or open with accept_log_loss=True to go on without the log, which "
+                f"is then kept under another name"
+            )
 
 
-def _newest_epoch(path: str, meta: Meta) -> int:
-    data = read_whole(path + "-log")[FIRST_OFFSET:]
-    return frames.newest_epoch(data, FIRST_OFFSET, frames.checksum_seed(meta.uuid))
+def _newer_epoch(log_path: str, meta: Meta) -> int:
+    """Return the epoch of a log that is too new for the table, 0 if it is not.
 
-
-def _set_log_aside(path: str, meta: Meta, *, accept_log_loss: bool) -> bool:
-    """Keep a log that the table does not need, but that may have the last copy of some data.
-
-    Returns whether to go on without a log.
+    The table may lack one epoch that is not its own: the one behind a sealed log.
     """
-    log_path = path + "-log"
-    if not os.path.lexists(log_path):
-        return meta.clean or accept_log_loss
-    header = frames.decode_log_header(read_whole(log_path)[: frames.HEADER_BYTES])
-    is_others = meta.clean and header is not None and header.uuid != meta.uuid
-    is_newer = accept_log_loss and _newest_epoch(path, meta) > meta.epoch - meta.clean
-    if is_others or is_newer:
+    data = read_whole(log_path)[FIRST_OFFSET:]
+    seed = frames.checksum_seed(meta.uuid)
+    newest = frames.newest_epoch(data, FIRST_OFFSET, seed)
+    if newest <= meta.epoch - meta.clean:
+        return 0
+    if newest == meta.epoch + 1 and not meta.clean:
+        first = frames.decode_frame(data, 0, FIRST_OFFSET, seed, newest)
+        if first is None or first.entry.kind == START:
+            return 0
+    return newest
+
+
+def _there(path: str) -> Iterator[str]:
+    return filter(os.path.lexists, log_paths(path))
+
+
+def _set_logs_aside(path: str, meta: Meta) -> bool:
+    """Keep logs that are too new for the table; return whether there is one, or none at all."""
+    newer = [log_path for log_path in _there(path) if _newer_epoch(log_path, meta)]
+    for log_path in newer:
         files.keep_aside(log_path, "replaced")
-    return is_others or is_newer
+    return bool(newer) or not any(_there(path))
 
 
-def recover_frames(log: Log, meta: Meta, overlay: Overlay, counters: Counters) -> None:
-    """Scan the log of a store that was not closed into an overlay.
+def _set_others_aside(path: str, meta: Meta) -> None:
+    """Keep the logs of another store beside a table that was closed."""
+    for log_path in _there(path):
+        header = frames.decode_log_header(read_whole(log_path)[: frames.HEADER_BYTES])
+        if header is not None and header.uuid != meta.uuid:
+            files.keep_aside(log_path, "replaced")
+
+
+def recover_frames(
+    path: str, meta: Meta, counters: Counters, *, accept_log_loss: bool = False
+) -> Overlay:
+    """Scan the logs of a store that was not closed into an overlay; nothing is changed.
 
     Raises CorruptLogError if frames that had been synced are damaged; the tail of an interrupted
-    append is dropped.
+    append is dropped.  Raises MissingLogError, unless ``accept_log_loss``, as :meth:`Log.open`.
     """
-    data = log.read_all()
+    own, other = log_paths(path)[meta.epoch & 1], log_paths(path)[~meta.epoch & 1]
+    ours = _read(own, meta, accept_log_loss)
+    next_ones = _read(other, meta, accept_log_loss)
+    overlay = Overlay(meta.epoch)
+    _recover(overlay, own, ours, meta, counters)
     seed = frames.checksum_seed(meta.uuid)
-    found, end = frames.scan(data, FIRST_OFFSET, seed, meta.epoch)
-    proof = frames.damage_below_sync(data, end - FIRST_OFFSET, FIRST_OFFSET, seed, meta.epoch)
+    first = frames.decode_frame(next_ones, 0, FIRST_OFFSET, seed, meta.epoch + 1)
+    sealed_end = None if first is None else frames.sealed_end(first)
+    if sealed_end is not None and sealed_end != overlay.applied:
+        raise CorruptLogError(
+            f"{own}: damaged at offset {overlay.applied}: expected a whole frame of epoch "
+            f"{meta.epoch}, found none, but {other} says that there are frames up to "
+            f"{sealed_end}; the file is kept as it is; check(salvage=True) recovers every whole "
+            f"frame"
+        )
+    behind = Overlay(meta.epoch + 1, overlay)
+    _recover(behind, other, next_ones, meta, counters)
+    return behind if sealed_end is not None else overlay
+
+
+def _read(path: str, meta: Meta, accept_log_loss: bool) -> bytes:
+    if accept_log_loss and not os.path.lexists(path):
+        return b""
+    log = Log.open(path, meta.uuid, writable=False)
+    try:
+        return log.read_all()
+    finally:
+        log.close()
+
+
+def _recover(overlay: Overlay, path: str, data: bytes, meta: Meta, counters: Counters) -> None:
+    """Put the frames of a log into an overlay.  Raises CorruptLogError."""
+    epoch = overlay.epoch
+    seed = frames.checksum_seed(meta.uuid)
+    found, end = frames.scan(data, FIRST_OFFSET, seed, epoch)
+    proof = frames.damage_below_sync(data, end - FIRST_OFFSET, FIRST_OFFSET, seed, epoch)
     if proof is not None:
         raise CorruptLogError(
-            f"{log.path}: damaged at offset {end}: expected a whole frame of epoch {meta.epoch}, "
+            f"{path}: damaged at offset {end}: expected a whole frame of epoch {epoch}, "
             f"found none, but the frame at offset {proof.offset} says that everything below "
             f"{proof.synced_through} had been synced; the file is kept as it is; "
             f"check(salvage=True) recovers every whole frame"
         )
-    overlay.apply([(frame.key, frame.entry) for frame in found], end)
-    counters.recovered_frames += len(found)
+    entries = frames.records(found)
+    overlay.apply(entries, end)
+    counters.recovered_frames += len(entries)
     if any(data[end - FIRST_OFFSET : end - FIRST_OFFSET + frames.FRAME.size]):
-        counters.torn_tails += frames.decode_epoch(data, end - FIRST_OFFSET) == meta.epoch
+        counters.torn_tails += frames.decode_epoch(data, end - FIRST_OFFSET) == epoch

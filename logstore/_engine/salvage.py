@@ -17,7 +17,7 @@ from logstore._engine import clock, durability, files, frames
 from logstore._engine.compaction import fold_into
 from logstore._engine.engine import Engine
 from logstore._engine.lmdbfile import verify_pages
-from logstore._engine.log import FIRST_OFFSET, check_header
+from logstore._engine.log import FIRST_OFFSET, check_header, log_paths, read_whole
 from logstore._engine.overlay import Overlay
 from logstore._engine.presence import hold_alone
 from logstore._engine.recovery import refuse_older
@@ -31,24 +31,34 @@ class Salvaged(NamedTuple):
 
     salvaged_frames: int = 0
     lost_bytes: int = 0
-    kept_log: str | None = None
+    kept_logs: tuple[str, ...] = ()
 
 
 def salvage_open(engine: Engine) -> Salvaged:
-    """Fold the whole frames of an open store's log if it is damaged, and begin a new log.
+    """Fold the whole frames of an open store's logs if one is damaged, and begin new logs.
 
-    What this process has in memory of the log counts as whole.  Raises WriteError.
+    What this process has in memory of the logs counts as whole.  Raises WriteError.
     """
 
     def salvage() -> Salvaged:
-        epoch, committed, _ = engine.log_state()
-        overlay = Overlay(epoch)
-        if engine.overlay.epoch == epoch:
-            overlay.apply(engine.overlay.changed, engine.overlay.applied)
-        data = engine.read_log()
-        if frames.scan(data, FIRST_OFFSET, engine.seed, epoch)[1] >= committed:
+        state, known = engine.log_state(), engine.overlay
+        saved, overlay = Salvaged(), None
+        for epoch, end in ((state.epoch - 1, state.sealed_end), (state.epoch, state.committed)):
+            if not end:
+                continue
+            overlay = Overlay(epoch, overlay)
+            if known.sealed is not None and known.sealed.epoch == epoch:
+                overlay.apply(known.sealed.changed, known.sealed.applied)
+            elif known.epoch == epoch:
+                overlay.apply(known.changed, known.applied)
+            data = engine.read_log(epoch, end)
+            log_path = log_paths(engine.path)[epoch & 1]
+            is_damaged = frames.scan(data, FIRST_OFFSET, engine.seed, epoch)[1] < end
+            taken = _take_in(overlay, data, engine.seed, end, log_path, keep=is_damaged)
+            saved = _sum(saved, taken)
+        assert overlay is not None
+        if not saved.kept_logs:
             return Salvaged()
-        saved = _take_in(overlay, data, engine.seed, committed, engine.log.path)
         engine.adopt_salvaged(overlay)
         return saved
 
@@ -56,7 +66,7 @@ def salvage_open(engine: Engine) -> Salvaged:
 
 
 def salvage_at_rest(path: str) -> Salvaged:
-    """Fold the whole frames of the log beside a table that no process has open, if there is one.
+    """Fold the whole frames of the logs beside a table that no process has open, if there are any.
 
     Raises an :class:`~logstore.errors.OpenError`, CorruptTableError, CorruptLogError or WriteError.
     """
@@ -65,7 +75,7 @@ def salvage_at_rest(path: str) -> Salvaged:
             verify_pages(path)
             table = Table(path, lock=False)
             try:
-                if table.meta.clean or not os.path.lexists(path + "-log"):
+                if table.meta.clean or not any(map(os.path.lexists, log_paths(path))):
                     return Salvaged()
                 return _salvage_beside(path, table)
             finally:
@@ -77,30 +87,41 @@ def salvage_at_rest(path: str) -> Salvaged:
 
 
 def _salvage_beside(path: str, table: Table) -> Salvaged:
-    log_path, epoch = path + "-log", table.meta.epoch
-    with open(log_path, "rb") as file:
-        header = frames.decode_log_header(file.read(FIRST_OFFSET))
-        data = file.read()
-    if header is not None:  # a damaged header: the frames themselves identify their store
-        check_header(log_path, header, table.meta.uuid)
-    refuse_older(path, table.meta)  # what is newer in the log is of no use to it
-    overlay = Overlay(epoch)
-    saved = _take_in(overlay, data, table.seed, FIRST_OFFSET + len(data), log_path)
+    meta = table.meta
+    logs: list[tuple[int, str, bytes]] = []
+    for epoch in (meta.epoch, meta.epoch + 1):
+        log_path = log_paths(path)[epoch & 1]
+        if os.path.lexists(log_path):
+            data = read_whole(log_path)
+            header = frames.decode_log_header(data[:FIRST_OFFSET])
+            if header is not None:  # a damaged header: the frames themselves identify their store
+                check_header(log_path, header, meta.uuid)
+            logs.append((epoch, log_path, data[FIRST_OFFSET:]))
+    refuse_older(path, meta)  # what is newer in the logs is of no use to the table
+    saved, overlay = Salvaged(), None
+    for epoch, log_path, data in logs:
+        overlay = Overlay(epoch, overlay)
+        end = FIRST_OFFSET + len(data)
+        taken = _take_in(overlay, data, table.seed, end, log_path, keep=any(data))
+        saved = _sum(saved, taken)
     fold_into(
         table,
-        [(overlay.results, overlay.progress)],
+        [] if overlay is None else overlay.newer_than(meta.epoch),
         now_us=clock.now_us(),
-        epoch=epoch + 1,
-        incarnation=table.meta.incarnation,
+        epoch=meta.epoch + 2,
+        incarnation=meta.incarnation,
         clean=True,
     )
-    os.unlink(log_path)
+    for _, log_path, _ in logs:
+        os.unlink(log_path)
     durability.sync_directory(os.path.dirname(path))
     return saved
 
 
-def _take_in(overlay: Overlay, data: bytes, seed: int, end: int, log_path: str) -> Salvaged:
-    """Complete an overlay with the whole frames of a log up to ``end``, and keep the log."""
+def _take_in(
+    overlay: Overlay, data: bytes, seed: int, end: int, log_path: str, *, keep: bool
+) -> Salvaged:
+    """Complete an overlay with the whole frames of a log up to ``end``; with ``keep``, keep it."""
     lost, position = 0, overlay.applied
     found = []
     for frame in frames.find_frames(
@@ -108,6 +129,11 @@ def _take_in(overlay: Overlay, data: bytes, seed: int, end: int, log_path: str) 
     ):
         lost += frame.offset - position
         position = frame.end
-        found.append((frame.key, frame.entry))
-    overlay.apply(found, end)
-    return Salvaged(len(found), lost, files.keep_aside(log_path, "damaged"))
+        found.append(frame)
+    taken = frames.records(found)
+    overlay.apply(taken, end)
+    return Salvaged(len(taken), lost, (files.keep_aside(log_path, "damaged"),) if keep else ())
+
+
+def _sum(one: Salvaged, other: Salvaged) -> Salvaged:
+    return Salvaged(*(a + b for a, b in zip(one, other, strict=True)))

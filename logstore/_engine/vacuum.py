@@ -18,7 +18,6 @@ from logstore._engine.closedcopy import write_closed
 from logstore._engine.compaction import fold_into
 from logstore._engine.copying import copy_table, is_taken, make_copy, open_copy, take
 from logstore._engine.engine import Engine
-from logstore._engine.log import FIRST_OFFSET
 from logstore._engine.overlay import Overlay
 from logstore._engine.pages import OvertakenError
 from logstore._engine.systemerrors import raise_write_error
@@ -79,8 +78,8 @@ def _begin(engine: Engine, temporary: str) -> int:
     """Return the descriptor of the file for the copy; writer lock held."""
     if is_taken(engine, "vacuum", temporary):
         raise StoreBusyError(f"{engine.path}: another vacuum is running")
-    if not engine.is_held():  # otherwise another copy would be overtaken
-        engine.fold()  # so that the copy begins with an empty log
+    if engine.header.sealed or not engine.is_held():  # otherwise another copy would be overtaken
+        engine.fold()  # so that the copy begins with empty logs
     engine.hold_compactions("vacuum")
     return take(engine, temporary)
 
@@ -148,7 +147,8 @@ def _finish(engine: Engine, copy: Table, fd: int, folded: int) -> None:
     if (
         view.epoch != copy.meta.epoch
         or not files.is_at(fd, path + "-vacuum")
-        or header.log_failed  # a fold has to replace the log
+        or header.sealed
+        or header.log_failed  # a fold has to replace the logs
     ):
         raise OvertakenError(f"{engine.path}: compacted during a vacuum")
     epoch, incarnation = view.epoch + 1, engine.incarnation + 1
@@ -185,9 +185,7 @@ def backup(engine: Engine, destination: str) -> None:
 
 
 def _copy_closed(engine: Engine, destination: str) -> None:
-    view = engine.view()
-    log = Overlay(view.epoch)
-    log.apply(list(view.changed), FIRST_OFFSET)
+    log = engine.view().frozen()
 
     def fill(fd: int) -> None:
         try:
