@@ -543,15 +543,16 @@ class Engine(BaseEngine):
     def _seal_if_full(self, deadline: float) -> None:
         """Seal the open log and begin the next one; writer lock held."""
 
-        def seal() -> None:
+        def seal() -> bool:
             header = self.header
             end = split(header.appended)[1]
             # Another process may have been faster.
             if self._is_full() and not header.sealed and self._is_settled(end):
                 self._sheltered(self.logview.seal)
                 self.on_sealed()
+            return True
 
-        if self._publisher.with_lock(lambda: (seal(),), deadline) is None:
+        if not self._publisher.with_lock(seal, deadline):
             raise self._timeout_error()
 
     def fold_sealed(self, deadline: float) -> bool:

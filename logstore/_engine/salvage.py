@@ -136,4 +136,8 @@ def _take_in(
 
 
 def _sum(one: Salvaged, other: Salvaged) -> Salvaged:
-    return Salvaged(*(a + b for a, b in zip(one, other, strict=True)))
+    return Salvaged(
+        one.salvaged_frames + other.salvaged_frames,
+        one.lost_bytes + other.lost_bytes,
+        one.kept_logs + other.kept_logs,
+    )
