@@ -117,6 +117,13 @@ class Engine(BaseEngine):
             return overlay
         return self._refresh()
 
+    def must_look_again(self, view: Overlay) -> bool:
+        """Return whether a look into the table does not go with a view.
+
+        A recovery puts into the table what readers have not been shown, and publishes it then.
+        """
+        return self.header.writing != 0 and self.header.state != view.state
+
     def current_view(self) -> Overlay | None:
         """Return the overlay if it is complete, without reading from the disk; otherwise None."""
         overlay = self.overlay
@@ -584,9 +591,12 @@ class Engine(BaseEngine):
         ):
             return False  # first a writer takes over the files, or recovers
         started = time.perf_counter()
+        epoch = self.from_table(Table.read_meta).epoch
+        if epoch > sealed.epoch + 1:
+            return False  # a compaction of both died before it published that: recover first
         header.folding = 1
         try:
-            if self.from_table(Table.read_meta).epoch > sealed.epoch:
+            if epoch > sealed.epoch:
                 durability.sync_data(self.table.fd)  # its process may have died before it did so
             else:
                 fold_into(

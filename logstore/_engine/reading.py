@@ -2,7 +2,8 @@
 
 Rules: a read takes the view, looks into its overlay, and only on a miss into the table.  In that
 order a concurrent compaction is harmless: the table has the same values before the epoch changes.
-The table returns copies; nothing of a transaction outlives the call.
+A recovery may put more into it, so a read beside one that finds its view old begins again.  The
+table returns copies; nothing of a transaction outlives the call.
 """
 
 from __future__ import annotations
@@ -54,6 +55,10 @@ class BaseEngine(ABC):
     def current_view(self) -> Overlay | None:
         """Return the overlay if it is complete, without reading from the disk; otherwise None."""
 
+    def must_look_again(self, view: Overlay) -> bool:
+        """Return whether a look into the table does not go with a view."""
+        return False
+
     @abstractmethod
     def from_table(self, read: Callable[[Table], T]) -> T:
         """Run a read on the current table."""
@@ -87,10 +92,14 @@ class BaseEngine(ABC):
 
     def find_result(self, key: bytes) -> Entry | None:
         """Return a task's newest RESULT (expired or not), DELETED or EXPIRED record, or None."""
-        entry = self.view().result(key)
-        if entry is None:
-            entry = self.from_table(lambda table: table.get_result(key))
-        return entry
+        while True:
+            view = self.view()
+            entry = view.result(key)
+            if entry is None:
+                entry = self.from_table(lambda table: table.get_result(key))
+                if self.must_look_again(view):
+                    continue
+            return entry
 
     def find_trace(self, key: bytes) -> Entry | None:
         """As :meth:`find_result`, but ignore a deletion that removed progress only."""
@@ -103,14 +112,18 @@ class BaseEngine(ABC):
 
     def find_traces(self, keys: list[bytes]) -> list[Entry | CorruptRecordError | None]:
         """As :meth:`find_trace` for each key, with one read of the table for all."""
-        view = self.view()
-        found: list[Entry | CorruptRecordError | None] = [view.result(key) for key in keys]
-        absent = [n for n, entry in enumerate(found) if entry is None]
-        if absent:
-            wanted = [keys[n] for n in absent]
-            in_table = self.from_table(lambda table: table.get_results(wanted))
-            for n, entry in zip(absent, in_table, strict=True):
-                found[n] = entry
+        while True:
+            view = self.view()
+            found: list[Entry | CorruptRecordError | None] = [view.result(key) for key in keys]
+            absent = [n for n, entry in enumerate(found) if entry is None]
+            if absent:
+                wanted = [keys[n] for n in absent]
+                in_table = self.from_table(lambda table: table.get_results(wanted))
+                if self.must_look_again(view):
+                    continue
+                for n, entry in zip(absent, in_table, strict=True):
+                    found[n] = entry
+            break
         for n, entry in enumerate(found):
             if isinstance(entry, Entry) and entry.kind == DELETED:
                 try:
@@ -121,10 +134,14 @@ class BaseEngine(ABC):
 
     def find_progress(self, key: bytes) -> Entry | None:
         """Return the newest progress record, expired or not; or None."""
-        known, progress = self.view().find_progress(key)
-        if known:
-            return progress
-        return self.from_table(lambda table: table.get_progress(key))
+        while True:
+            view = self.view()
+            known, progress = view.find_progress(key)
+            if known:
+                return progress
+            progress = self.from_table(lambda table: table.get_progress(key))
+            if not self.must_look_again(view):
+                return progress
 
     # -- many tasks -------------------------------------------------------------------------
 
