@@ -114,22 +114,27 @@ class BaseEngine(ABC):
         """As :meth:`find_trace` for each key, with one read of the table for all."""
         while True:
             view = self.view()
-            found: list[Entry | CorruptRecordError | None] = [view.result(key) for key in keys]
-            absent = [n for n, entry in enumerate(found) if entry is None]
-            if absent:
-                wanted = [keys[n] for n in absent]
-                in_table = self.from_table(lambda table: table.get_results(wanted))
-                if self.must_look_again(view):
-                    continue
-                for n, entry in zip(absent, in_table, strict=True):
-                    found[n] = entry
-            break
+            found = self._find_results(view, keys)
+            if not self.must_look_again(view):
+                break
         for n, entry in enumerate(found):
             if isinstance(entry, Entry) and entry.kind == DELETED:
                 try:
                     found[n] = self.find_trace(keys[n])
                 except CorruptRecordError as exc:
                     found[n] = exc
+        return found
+
+    def _find_results(
+        self, view: Overlay, keys: list[bytes]
+    ) -> list[Entry | CorruptRecordError | None]:
+        found: list[Entry | CorruptRecordError | None] = [view.result(key) for key in keys]
+        absent = [n for n, entry in enumerate(found) if entry is None]
+        if absent:
+            wanted = [keys[n] for n in absent]
+            in_table = self.from_table(lambda table: table.get_results(wanted))
+            for n, entry in zip(absent, in_table, strict=True):
+                found[n] = entry
         return found
 
     def find_progress(self, key: bytes) -> Entry | None:
