@@ -39,21 +39,31 @@ def recover_alone(
     if meta.clean:
         _set_others_aside(path, meta)
     overlay = Overlay(meta.epoch)
+    logs: Logs | None = None
     if not accepted and are_logs_needed(path, meta):
         # A vacuum, or a replacement of the logs, may have died after its rename.
         durability.sync_directory(os.path.dirname(path))
         overlay = recover_frames(path, meta, counters, accept_log_loss=accept_log_loss)
+    else:  # there have to be logs before the table says that it needs them
+        logs = Logs.create(path, meta.uuid, arena_bytes(options))
     epoch = meta.epoch + 2
-    last_time_us = fold_into(
-        table,
-        overlay.newer_than(meta.epoch),
-        options.retention,
-        now_us=clock.now_us(),
-        last_time_us=max(table.newest_time_us(), overlay.last_time_us()),
-        epoch=epoch,
-        incarnation=meta.incarnation,
-    )
-    return Logs.create(path, meta.uuid, arena_bytes(options)), epoch, last_time_us
+    try:
+        last_time_us = fold_into(
+            table,
+            overlay.newer_than(meta.epoch),
+            options.retention,
+            now_us=clock.now_us(),
+            last_time_us=max(table.newest_time_us(), overlay.last_time_us()),
+            epoch=epoch,
+            incarnation=meta.incarnation,
+        )
+        if logs is None:
+            logs = Logs.create(path, meta.uuid, arena_bytes(options))
+    except BaseException:
+        if logs is not None:
+            logs.close()
+        raise
+    return logs, epoch, last_time_us
 
 
 def are_logs_needed(path: str, meta: Meta) -> bool:
