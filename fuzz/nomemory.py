@@ -114,7 +114,7 @@ def make_stores(place: Path) -> None:
         store.set_progress("running", TaskProgress(current=1))
         store.sync()
         (place / "dead").mkdir()
-        for suffix in ("", "-log", "-shm"):
+        for suffix in ("", "-log", "-log2", "-shm"):
             shutil.copyfile(f"{live / FILE}{suffix}", f"{place / 'dead' / FILE}{suffix}")
     shutil.copytree(live, place / "closed")
     shutil.rmtree(live)

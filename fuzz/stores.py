@@ -77,7 +77,7 @@ def make(directory: Path, *, crashed: bool) -> Path:
             store.sync()
             end = HEADER_BYTES + store.stats().log_bytes
             if crashed:
-                for suffix in ("", "-log", "-shm"):
+                for suffix in ("", "-log", "-log2", "-shm"):
                     shutil.copyfile(f"{live / NAME}{suffix}", f"{path}{suffix}")
                 os.truncate(f"{path}-log", end + LOG_TAIL_BYTES)
         if not crashed:

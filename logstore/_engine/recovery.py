@@ -6,7 +6,7 @@ needed, but may have the last copy of some data, is kept under another name.
 
 A table of epoch T lacks the frames of T, in the log of T.  If that was sealed, it lacks those of
 T + 1 too, in the other log, whose first frame says where the sealed log ends.  Nothing of T + 2
-exists.  So the new epoch is T + 2, and no frame that is left in a log ever counts again.
+exists: that is the new epoch, so that no frame that is left in a log ever counts again.
 """
 
 from __future__ import annotations
@@ -40,13 +40,14 @@ def recover_alone(
         _set_others_aside(path, meta)
     overlay = Overlay(meta.epoch)
     logs: Logs | None = None
+    epoch = meta.epoch + 2
     if not accepted and are_logs_needed(path, meta):
         # A vacuum, or a replacement of the logs, may have died after its rename.
         durability.sync_directory(os.path.dirname(path))
         overlay = recover_frames(path, meta, counters, accept_log_loss=accept_log_loss)
     else:  # there have to be logs before the table says that it needs them
         logs = Logs.create(path, meta.uuid, arena_bytes(options))
-    epoch = meta.epoch + 2
+        epoch = meta.epoch + 1
     try:
         last_time_us = fold_into(
             table,
