@@ -11,7 +11,7 @@ import errno
 
 from logstore._engine import frames
 from logstore._engine.frames import OFFSET_MAX, Entry
-from logstore._engine.header import SharedHeader, split
+from logstore._engine.header import SharedHeader
 from logstore._engine.log import FIRST_OFFSET, Log
 from logstore.errors import WriteError
 
@@ -19,14 +19,14 @@ from logstore.errors import WriteError
 def append(
     log: Log, header: SharedHeader, seed: int, entries: list[tuple[bytes, Entry]], *, sync: bool
 ) -> int:
-    """Write the frames of some entries; return the offset behind them.
+    """Write the frames of some entries; return the value of ``appended`` behind them.
 
     With ``sync`` they are not to be published before a flush.  Raises OSError; nothing is appended
     then.
     """
-    epoch, start = split(header.appended)
-    synced = header.synced
-    if not FIRST_OFFSET <= synced <= start or header.state > header.appended:
+    appended, synced = header.appended, header.synced
+    epoch, start = appended >> 32, appended & OFFSET_MAX
+    if not FIRST_OFFSET <= synced <= start or header.state > appended:
         raise WriteError(
             errno.EIO,
             f"{log.path.removesuffix('-log')}-shm: damaged: it says that the log is synced up to "
@@ -34,7 +34,7 @@ def append(
             f"is rebuilt",
         )
     if not entries:
-        return start
+        return appended
     encode = frames.encode_frame
     data = b"".join([encode(seed, epoch, synced, key, entry) for key, entry in entries])
     end = start + len(data)
@@ -45,7 +45,7 @@ def append(
     log.write(data, start)
     if sync:
         header.unsynced = end
-    header.appended = epoch << 32 | end
+    header.appended = appended = epoch << 32 | end
     header.arrivals += 1
     header.writing = 0
-    return end
+    return appended

@@ -174,10 +174,6 @@ class SharedHeader(_Fields):
         """The committed offset in ``state``."""
         return self.state & OFFSET_MAX
 
-    def publish(self, epoch: int, committed: int) -> None:
-        """Make everything up to ``committed`` in ``epoch`` visible to all readers."""
-        self.state = epoch << 32 | committed
-
     def begin_epoch(self, epoch: int, first_offset: int) -> None:
         """Publish that the log of an epoch is empty; writer and flush lock held, or alone.
 
@@ -185,7 +181,7 @@ class SharedHeader(_Fields):
         """
         self.synced = self.unsynced = first_offset
         self.arrivals_published, self.batch = self.arrivals, 0
-        self.publish(epoch, first_offset)
+        self.state = epoch << 32 | first_offset
         self.appended = epoch << 32 | first_offset
 
     def add_failure(self) -> None:
