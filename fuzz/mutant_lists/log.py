@@ -112,8 +112,8 @@ MUTANTS = [
     Mutant(
         "what was only written counts as synced",
         "_engine/publishing.py",
-        "        if state != header.state:\n",
-        "        header.synced = end\n        if state != header.state:\n",
+        "        if appended != state:\n",
+        "        header.synced = appended & OFFSET_MAX\n        if appended != state:\n",
         G + "g2_progress_is_flushed_within_the_interval",
     ),
     # -- the order of a commit
@@ -121,7 +121,7 @@ MUTANTS = [
         "a group is published before it is flushed",
         "_engine/publishing.py",
         "self._view.log.sync()",
-        "self._view.publish(epoch, end), self._view.log.sync()",
+        "self._view.publish(appended), self._view.log.sync()",
         G + "g3_no_reader_sees_a_result_before_its_flush",
     ),
     Mutant(

@@ -19,21 +19,21 @@ from logstore.errors import WriteError
 def append(
     logs: Logs, header: SharedHeader, seed: int, entries: list[tuple[bytes, Entry]], *, sync: bool
 ) -> int:
-    """Write the frames of some entries; return the offset behind them.
+    """Write the frames of some entries; return the value of ``appended`` behind them.
 
     With ``sync`` they are not to be published before a flush.  Raises OSError; nothing is appended
     then.
     """
-    epoch, start = split(header.appended)
-    synced = header.synced
-    if not FIRST_OFFSET <= synced <= start or header.state > header.appended:
+    appended, synced = header.appended, header.synced
+    epoch, start = appended >> 32, appended & OFFSET_MAX
+    if not FIRST_OFFSET <= synced <= start or header.state > appended:
         raise WriteError(
             errno.EIO,
             f"{logs.path}-shm: damaged: it says that the log is synced up to {synced}, and "
             f"written up to {start}; close the store in all processes, and it is rebuilt",
         )
     if not entries:
-        return start
+        return appended
     encode = frames.encode_frame
     data = b"".join([encode(seed, epoch, synced, key, entry) for key, entry in entries])
     end = start + len(data)
@@ -45,10 +45,10 @@ def append(
     log.write(data, start)
     if sync:
         header.unsynced = end
-    header.appended = epoch << 32 | end
+    header.appended = appended = epoch << 32 | end
     header.arrivals += 1
     header.writing = 0
-    return end
+    return appended
 
 
 def begin_after(logs: Logs, header: SharedHeader, seed: int, sealed: int) -> int:

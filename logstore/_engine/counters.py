@@ -6,6 +6,8 @@ read without a lock: a reader may see one counter of an event changed and anothe
 
 from __future__ import annotations
 
+from collections import deque
+
 GROUP_SIZES_KEPT = 512
 
 
@@ -17,7 +19,7 @@ class Counters:
         self.writes = 0
         self.flushes = 0
         self.group_size_max = 0
-        self._group_sizes: list[int] = []  # the last ones
+        self._group_sizes: deque[int] = deque(maxlen=GROUP_SIZES_KEPT)  # of the last groups
         self.compactions = 0
         self.compaction_errors = 0
         self.compaction_pause_max_s = 0.0
@@ -34,14 +36,11 @@ class Counters:
         self.writes += writes
         if writes > self.group_size_max:
             self.group_size_max = writes
-        sizes = self._group_sizes
-        sizes.append(writes)
-        if len(sizes) >= 2 * GROUP_SIZES_KEPT:
-            del sizes[:GROUP_SIZES_KEPT]
+        self._group_sizes.append(writes)
 
     def group_size_mean(self) -> float:
         """Return the mean size of the last groups; 0 if there were none."""
-        sizes = self._group_sizes[-GROUP_SIZES_KEPT:]
+        sizes = self._group_sizes.copy()
         return sum(sizes) / len(sizes) if sizes else 0.0
 
     def count_compaction(self, pause_s: float) -> None:

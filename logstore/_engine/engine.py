@@ -36,7 +36,7 @@ from logstore._engine.log import FIRST_OFFSET, Logs
 from logstore._engine.logview import LogView
 from logstore._engine.options import Options, arena_bytes
 from logstore._engine.overlay import Batch, Overlay
-from logstore._engine.publishing import Found, Point, Publisher
+from logstore._engine.publishing import Found, Publisher
 from logstore._engine.reading import BaseEngine, LogState
 from logstore._engine.shelter import acquire, is_interrupt, sheltered
 from logstore._engine.systemerrors import raise_write_error
@@ -398,13 +398,13 @@ class Engine(BaseEngine):
 
     # -- appending ----------------------------------------------------------------------------
 
-    def append(self, entries: list[Keyed], *, sync: bool, deadline: float) -> Point:
-        """Write one group behind what is appended; writer lock held.  Return its end.
+    def append(self, entries: list[Keyed], *, sync: bool, deadline: float) -> int:
+        """Write one group behind what is appended; writer lock held.  Return ``appended`` then.
 
         Raises OSError; nothing is appended then.
         """
         try:
-            self.logview.append(entries, sync=sync)
+            point = self.logview.append(entries, sync=sync)
         except OSError as exc:
             if self.header.writing and not is_interrupt(exc):
                 try:
@@ -414,12 +414,14 @@ class Engine(BaseEngine):
             raise
         if entries:
             self.counters.count_group(len(entries))
-        return self._publisher.point()
+        return point
 
     # -- publishing ---------------------------------------------------------------------------
 
-    def publish(self, point: Point, deadline: float, *, flush: bool) -> None:
-        """Return when everything up to a point is published, on the disk too with ``flush``.
+    def publish(self, point: int, deadline: float, *, flush: bool) -> None:
+        """Return when everything up to a point, a value of ``appended``, is published.
+
+        With ``flush`` it is on the disk, too.
 
         The caller has ``commit_lock``.  Raises WriteTimeoutError at the deadline, and OSError if
         the flush fails, of this process or of another: what was not published then never is.
@@ -449,7 +451,7 @@ class Engine(BaseEngine):
         """Put everything appended on the disk, and publish what a dead process has left."""
 
         def publish(deadline: float) -> None:
-            self.publish(self._publisher.point(), deadline, flush=True)
+            self.publish(self.header.appended, deadline, flush=True)
 
         self.in_turn(publish, timeout_s)
 
@@ -756,7 +758,7 @@ class Engine(BaseEngine):
         """Fold an overlay made of whole frames and replace the log; writer lock held."""
         header = self.header
         if header.appended >> 32 == header.epoch:
-            header.publish(*split(header.appended))
+            header.state = header.appended
         header.log_failed = 1
         self.logview.overlay = overlay
         self.recover()

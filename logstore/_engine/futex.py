@@ -28,35 +28,31 @@ class _Timespec(ctypes.Structure):
     _fields_ = (("tv_sec", ctypes.c_long), ("tv_nsec", ctypes.c_long))
 
 
-class SharedWord:
+class SharedWord(ctypes.c_uint32):
     """A 32-bit word of a shared mapping on which processes can sleep and be woken.
+
+    ``value`` is the word as it is now; a value that is set is cut to 32 bits.
 
     Uses a futex where the system call is known and allowed; elsewhere :meth:`wait` polls every
     2 ms and :meth:`wake` does nothing.  The word keeps the mapping alive.
     """
 
-    def __init__(self, mapping: mmap.mmap, offset: int) -> None:
+    def __new__(cls, mapping: mmap.mmap, offset: int) -> SharedWord:
+        """Return the word at an offset of a mapping."""
         if offset % 4:
             raise ValueError(f"a futex word must be 4-byte aligned, not at offset {offset}")
-        self._word = ctypes.c_uint32.from_buffer(mapping, offset)
-        self._address = ctypes.addressof(self._word)
+        return cls.from_buffer(mapping, offset)
+
+    def __init__(self, mapping: mmap.mmap, offset: int) -> None:
+        self._address = ctypes.addressof(self)
         self._syscall = None
         if _FUTEX_SYSCALL is not None and ctypes.sizeof(ctypes.c_void_p) == 8:
             self._syscall = ctypes.CDLL(None, use_errno=True).syscall
             self._syscall.restype = ctypes.c_long
 
-    @property
-    def value(self) -> int:
-        """The word as it is now."""
-        return self._word.value
-
-    @value.setter
-    def value(self, value: int) -> None:
-        self._word.value = value
-
     def add_one(self) -> None:
         """Count up; the largest number is followed by 0."""
-        self._word.value += 1  # ctypes keeps the lowest 32 bits
+        self.value += 1
 
     def wait(self, seen: int, timeout_s: float) -> None:
         """Sleep while the word is ``seen``, at most ``timeout_s``; may return early."""

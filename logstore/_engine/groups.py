@@ -16,7 +16,6 @@ from logstore._engine import clock
 from logstore._engine.engine import Engine, Keyed
 from logstore._engine.frames import DELETED, PROGRESS, TIME_MAX, Entry
 from logstore._engine.options import LARGE_BYTES
-from logstore._engine.publishing import Point
 from logstore._engine.shelter import is_interrupt
 from logstore._engine.systemerrors import write_error
 from logstore._engine.writes import INTERRUPTED, Lookup, Write
@@ -50,9 +49,9 @@ class _Appended:
     def __init__(self, engine: Engine, deadline: float) -> None:
         self.engine = engine
         self.deadline = deadline
-        self._segments: list[tuple[list[Write], Point]] = []  # each with where it ends
+        self._segments: list[tuple[list[Write], int]] = []  # each with where it ends
 
-    def add(self, writes: list[Write], point: Point) -> None:
+    def add(self, writes: list[Write], point: int) -> None:
         self._segments.append((writes, point))
 
     def publish(self) -> None:

@@ -177,10 +177,6 @@ class SharedHeader(_Fields):
         """The committed offset in ``state``."""
         return self.state & OFFSET_MAX
 
-    def publish(self, epoch: int, committed: int) -> None:
-        """Make everything up to ``committed`` in ``epoch`` visible to all readers."""
-        self.state = epoch << 32 | committed
-
     def begin_epoch(self, epoch: int, synced: int, end: int) -> None:
         """Publish that an epoch begins, with frames up to ``end``; locks held, or alone.
 
@@ -188,7 +184,7 @@ class SharedHeader(_Fields):
         """
         self.synced = self.unsynced = synced
         self.arrivals_published, self.batch = self.arrivals, 0
-        self.publish(epoch, end)
+        self.state = epoch << 32 | end
         self.appended = epoch << 32 | end
 
     def add_failure(self) -> None:

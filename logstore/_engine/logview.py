@@ -1,7 +1,8 @@
 """What a process sees of the logs: what is published, and what is appended behind that.
 
 Rules: everything here is changed under ``lock``, the view lock, for microseconds, and the overlay
-is read without it.  Readers see the overlay only; writes with a condition see also what is
+is read without it.  Only the frames that this process appends are added without it, under the
+writer lock.  Readers see the overlay only; writes with a condition see also what is
 unpublished.  A signal handler may interrupt a writer between any two steps: what is missing in
 memory then is read from the log again.
 
@@ -17,7 +18,7 @@ from collections.abc import Callable
 
 from logstore._engine import frames
 from logstore._engine.append import append, begin_after
-from logstore._engine.frames import Entry
+from logstore._engine.frames import OFFSET_MAX, Entry
 from logstore._engine.header import SharedHeader, split
 from logstore._engine.log import FIRST_OFFSET, Log, Logs
 from logstore._engine.overlay import Overlay, Unpublished
@@ -129,25 +130,25 @@ class LogView:
     # -- writing --------------------------------------------------------------------------------
 
     def append(self, entries: list[tuple[bytes, Entry]], *, sync: bool) -> int:
-        """Write the frames of some entries behind what is appended; return where they end.
+        """Write the frames of some entries behind what is appended; return its value then.
 
         The writer lock is held, and nothing is to be taken in.  With ``sync`` they are not to be
         published before a flush.  Raises OSError; nothing is appended then.
         """
-        start = split(self._header.appended)[1]
-        end = append(self.logs, self._header, self._seed, entries, sync=sync)
+        before = self._header.appended
+        appended = append(self.logs, self._header, self._seed, entries, sync=sync)
         if entries:
-            self.under_lock(lambda: self.unpublished.add(entries, start, end))
-        return end
+            self.unpublished.add(entries, before & OFFSET_MAX, appended & OFFSET_MAX)
+        return appended
 
-    def publish(self, epoch: int, end: int) -> None:
-        """Show all readers what is appended up to ``end``; flush lock held."""
-        self.under_lock(lambda: self._publish(epoch, end))
+    def publish(self, state: int) -> None:
+        """Show all readers what is appended up to a state; flush lock held."""
+        self.under_lock(lambda: self._publish(state))
 
-    def _publish(self, epoch: int, end: int) -> None:
-        self._header.publish(epoch, end)
-        if self.overlay.epoch == epoch:
-            self.unpublished.move_to(self.overlay, end)
+    def _publish(self, state: int) -> None:
+        self._header.state = state
+        if self.overlay.epoch == state >> 32:
+            self.unpublished.move_to(self.overlay, state & OFFSET_MAX)
 
     def begin_epoch(self, epoch: int) -> None:
         """Publish that the log starts over and the table has everything; all locks held."""

@@ -111,7 +111,7 @@ class Unpublished:
         return max(overlay.applied, self._groups[-1][1]) if self._groups else overlay.applied
 
     def add(self, entries: Sequence[tuple[bytes, Entry]], start: int, end: int) -> None:
-        """Take in the entries of the frames between two offsets."""
+        """Take in the entries of the frames between two offsets; writer lock held."""
         self._index = None
         self._groups.append((start, end, entries))
 

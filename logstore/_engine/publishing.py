@@ -19,12 +19,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from enum import Enum
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from logstore._engine import locks, shelter
 from logstore._engine.counters import Counters
 from logstore._engine.frames import OFFSET_MAX
-from logstore._engine.header import SharedHeader, split
+from logstore._engine.header import SharedHeader
 from logstore._engine.logview import LogView
 from logstore._engine.shelter import is_interrupt
 from logstore._engine.systemerrors import flush_error
@@ -34,13 +34,6 @@ T = TypeVar("T")
 GATHER_FLUSH_S_MIN = 0.0005  # a faster flush is not worth a wait
 GATHER_STEP_S, GATHER_SKIP_MAX = 0.00005, 64
 RECHECK_S = 0.01  # how long a wait for another process's flush lasts before it looks again
-
-
-class Point(NamedTuple):
-    """A place in the log that a write waits for."""
-
-    epoch: int
-    end: int
 
 
 class Found(Enum):
@@ -65,18 +58,15 @@ class Publisher:
         self._arrival = 0  # which of all appended groups was the last of this process
         self._skip = self._misses = 0
 
-    def point(self) -> Point:
-        """Return the point at the end of the log."""
-        return Point(*split(self._header.appended))
-
-    def publish(self, point: Point, deadline: float, *, flush: bool) -> Found:
+    def publish(self, point: int, deadline: float, *, flush: bool) -> Found:
         """Publish everything up to a point; with ``flush``, put it on the disk in any case.
 
-        The flush may be made by another process.  Raises OSError if the flush fails, or if one
-        has failed that the point needed: what was not published then never is.
+        A point is a value of ``appended``.  The flush may be made by another process.  Raises
+        OSError if the flush fails, or if one has failed that the point needed: what was not
+        published then never is.
         """
         header = self._header
-        epoch, end = point
+        epoch, end = point >> 32, point & OFFSET_MAX
         while True:
             seen = header.sequence.value
             state = header.state
@@ -85,7 +75,7 @@ class Publisher:
                 if published is not None and published < end:
                     raise flush_error(self._view.logs.of(epoch).path)
                 return Found.PUBLISHED
-            if state & OFFSET_MAX >= end and (not flush or header.synced >= end):
+            if state >= point and (not flush or header.synced >= end):
                 return Found.PUBLISHED
             if header.log_failed or header.log_id != self._view.logs.log_id:
                 return Found.BROKEN
@@ -108,7 +98,7 @@ class Publisher:
                 return Found.LATE
             if header.flushing:
                 return Found.BROKEN
-            if header.log_id == view.logs.log_id and header.epoch == epoch:
+            if header.log_id == view.logs.log_id and header.state >> 32 == epoch:
                 self._gather()
                 self.publish_all(synced_to)
             return Found.PUBLISHED
@@ -181,24 +171,23 @@ class Publisher:
         if header.log_failed or header.flushing:
             return
         arrivals = header.arrivals
-        state = header.appended
-        epoch, end = split(state)
-        if epoch != header.epoch:
+        appended, state = header.appended, header.state
+        if appended >> 32 != state >> 32:
             return  # a process died while it began a new epoch
         if header.synced < max(synced_to, header.unsynced):
             header.flushing = 1  # an exception of a signal handler leaves it set
             start = time.perf_counter()
             try:
-                self._view.logs.of(epoch).sync()
+                self._view.logs.of(appended >> 32).sync()
             except OSError as exc:
                 if not is_interrupt(exc):
                     header.log_failed = 1
                 raise
             self._flush_s = time.perf_counter() - start
             self._counters.flushes += 1
-            header.synced = end
+            header.synced = appended & OFFSET_MAX
             header.flushing = 0
-        if state != header.state:
+        if appended != state:
             header.batch = arrivals - header.arrivals_published
             header.arrivals_published = arrivals
-            self._view.publish(epoch, end)
+            self._view.publish(appended)

@@ -37,7 +37,7 @@ def test_an_empty_file_is_made_one_page_and_is_not_live(header: SharedHeader, fd
 
 def test_a_rebuilt_header_is_live_and_knows_its_store(header: SharedHeader) -> None:
     header.begin_rebuild()
-    header.publish(3, 5000)
+    header.state = 3 << 32 | 5000
     header.end_rebuild(UUID)
     assert header.is_live()
     assert header.uuid == UUID
@@ -79,7 +79,7 @@ def test_a_header_with_a_wrong_first_word_is_not_live(header: SharedHeader, fiel
 
 def test_two_mappings_of_one_file_see_each_other(header: SharedHeader, fd: int) -> None:
     other = SharedHeader(fd)
-    header.publish(1, 4242)
+    header.state = 1 << 32 | 4242
     assert other.state == 1 << 32 | 4242
     other.close()
 

@@ -90,7 +90,7 @@ def test_a_write_that_is_under_way_is_left_alone_and_one_that_makes_no_progress_
         now_s += 0.6 * STILL_S
         state = next(ticks, None)
         if state is not None:
-            header.publish(0, FIRST_OFFSET + state)
+            header.state = FIRST_OFFSET + state
             header.appended = header.state
         return state is None
 

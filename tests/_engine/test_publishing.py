@@ -21,8 +21,7 @@ from logstore._engine import durability, locks, shelter
 from logstore._engine.compaction import Fold
 from logstore._engine.counters import Counters
 from logstore._engine.engine import Engine
-from logstore._engine.frames import Entry
-from logstore._engine.header import FAILURES, split
+from logstore._engine.header import FAILURES
 from logstore._engine.log import FIRST_OFFSET
 from logstore._engine.options import LARGE_BYTES
 from logstore._engine.publishing import Found, Publisher
@@ -312,7 +311,7 @@ def test_a_writer_that_sleeps_through_more_failures_than_are_kept_has_an_error(
 ) -> None:
     peer = start_peer(store.path)
     engine = live(store)
-    point = engine.in_turn(lambda deadline: engine.appending(engine._publisher.point, deadline))
+    point = engine.header.appended
     for number in range(len(FAILURES) + 1):
         peer.run(A_WRITE_WHOSE_FLUSH_FAILS.replace("lost", f"lost-{number}"))
     with pytest.raises(OSError, match="has failed"):
@@ -569,7 +568,7 @@ def test_what_is_said_to_be_appended_to_another_epoch_is_not_published(
     assert store.get_result("a") == 1
 
 
-@pytest.mark.parametrize("call", ["under_lock", "append", "publish"])
+@pytest.mark.parametrize("call", ["under_lock", "publish"])
 def test_a_handler_that_raises_before_the_view_lock_is_taken_is_not_hidden(
     store: logstore.Store, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
@@ -584,11 +583,9 @@ def test_a_handler_that_raises_before_the_view_lock_is_taken_is_not_hidden(
             raise RuntimeError("cannot release un-acquired lock")
 
     view = live(store).logview
-    entry = Entry(1, 0, 1, 0, b"\x01")
     calls: dict[str, Callable[[], object]] = {
         "under_lock": lambda: view.under_lock(lambda: None),
-        "append": lambda: view.append([(b"a", entry)], sync=False),
-        "publish": lambda: view.publish(*split(live(store).header.appended)),
+        "publish": lambda: view.publish(live(store).header.appended),
     }
     with monkeypatch.context() as patched:
         patched.setattr(view, "lock", NotTaken())

@@ -13,7 +13,7 @@ import pytest
 
 import logstore
 from logstore._engine import durability
-from logstore._engine.header import SharedHeader
+from logstore._engine.logview import LogView
 from logstore._engine.table import Table
 from logstore._engine.writerlock import WriterLock
 
@@ -47,7 +47,7 @@ def test_a_handler_that_writes_during_a_write_is_refused_and_nothing_is_lost(
 
         owner, name = {
             "flush": (durability, "sync_data"),
-            "publication": (SharedHeader, "publish"),
+            "publication": (LogView, "_publish"),
             "compaction": (Table, "read_meta"),
             "lock": (WriterLock, "acquire"),
         }[at]

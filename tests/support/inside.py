@@ -16,8 +16,8 @@ from unittest import mock
 from logstore import aio
 from logstore._engine import maintenance, notify, pages
 from logstore._engine.engine import Engine
-from logstore._engine.header import SharedHeader
 from logstore._engine.log import Log
+from logstore._engine.logview import LogView
 from logstore._loops import waiters
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def between_system_calls(point: Callable[[], object]) -> None:
 
         return wrapped
 
-    for owner, name in ((SharedHeader, "publish"), (Log, "close"), (Engine, "begin_epoch")):
+    for owner, name in ((LogView, "_publish"), (Log, "close"), (Engine, "begin_epoch")):
         setattr(owner, name, around(getattr(owner, name)))
 
 
