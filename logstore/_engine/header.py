@@ -12,12 +12,15 @@ The states of a store, and what leads from one to the next:
                                                               synced end, flushing 0
     appended     publishing.py: readers are shown all of it   state (e, end)             idle
     appended     publishing.py: the flush has failed          log_failed 1               failed
-    idle         identity.py: the log has been removed        log_failed 1               failed
-    idle         Engine.fold: a compaction                    writing 1                  folding
+    idle         identity.py: a log has been removed          log_failed 1               failed
+    idle         LogView.seal: the log is full, the other     writing 1, sealed (e,      idle
+                 one is free                                  end), state, appended
+                                                              (e + 1, start), writing 0
+    idle         Engine.fold: a compaction of both logs       writing 1                  folding
     failed       Engine.recover, before anything else         writing 1                  folding
     interrupted  Engine.recover, before anything else         writing 1                  folding
-    folding      Engine.begin_epoch: the table is committed;  state, appended (e + 1,    idle
-                 a log that has failed is replaced            4096), flushing 0,
+    folding      Engine.begin_epoch: the table is committed;  sealed 0, state, appended  idle
+                 logs that have failed are replaced           (e + 1, 4096), flushing 0,
                                                               log_failed 0, writing 0
     idle         vacuum.py: the last round of a vacuum        writing 1                  exchanging
     exchanging   vacuum.py: the new table has the old name    incarnation + 1, then as   idle
@@ -29,10 +32,13 @@ The states of a store, and what leads from one to the next:
     idle         closing.py: the last process has folded      ready 0                    void
 
 The holder of the writer lock appends, also while the log is being flushed; the holder of the flush
-lock flushes and publishes; all other steps but the first are of a process that has both.  So a
-process that gets the writer lock and finds ``writing`` set knows that the holder before it is gone;
-the same with ``flushing``.  In any state a copy (copying.py) may put compactions off until a time
-of its own.
+lock flushes and publishes; the holder of the fold lock writes the table.  A seal needs the first
+two, all other steps but the first are of a process that has all.  So a process that gets the writer
+lock and finds ``writing`` set knows that the holder before it is gone; the same with ``flushing``.
+
+Beside all this, the holder of the fold lock folds a sealed log in any state but the last two: it
+sets ``folding``, commits, and clears ``sealed``, which lets the log be used again, and
+``folding``.  In any state a copy (copying.py) may put compactions off until a time of its own.
 
 Rules: only the holder of a lock changes the fields, except for the times of copies, and
 ``waiters`` and ``wanted``, which waiting processes set.  The counts on which these sleep go up
