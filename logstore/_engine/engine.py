@@ -215,18 +215,13 @@ class Engine(BaseEngine):
                 pass  # not held: the wait for it was interrupted, or too long
 
     def appending(self, work: Callable[[], T], deadline: float) -> T:
-        """Run ``work`` holding the writer lock, recovered and caught up with what is appended.
+        """Run ``work`` holding the writer lock, caught up with what is appended.
 
         The caller has ``commit_lock``.  Raises WriteTimeoutError at the deadline,
-        StoreReplacedError, what a recovery meets, and what ``work`` raises.  The lock is given
-        back whatever raises, a signal handler at any moment included.
+        StoreReplacedError, and what ``work`` raises.  The lock is given back whatever raises, a
+        signal handler at any moment included.
         """
-        return self._with_writer_lock(work, deadline, partial(self._prepare_to_append, deadline))
-
-    def _prepare_to_append(self, deadline: float) -> None:
-        self._prepare()
-        if self.must_recover():
-            self.settled_within(lambda: None, deadline)
+        return self._with_writer_lock(work, deadline, self._prepare)
 
     def settled(self, work: Callable[[], T], deadline: float, *, recover: bool = True) -> T:
         """As :meth:`appending`, with the flush lock too, and everything appended is published.
@@ -488,13 +483,13 @@ class Engine(BaseEngine):
 
         The caller has ``commit_lock``.
         """
+        if not self._is_full():
+            return
 
         def fold() -> None:
             if self._is_full():  # else another process was faster
                 self.fold()
 
-        if not self._is_full():
-            return
         try:
             self.settled(fold, time.monotonic() + self.options.write_timeout_s)
         except (OSError, lmdb.Error, LogstoreError) as exc:
