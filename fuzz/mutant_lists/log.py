@@ -258,8 +258,8 @@ MUTANTS = [
     Mutant(
         "a group goes on after a segment has failed",
         "_engine/groups.py",
-        "if engine.must_recover():",
-        "if False:",
+        "            _recover(engine, deadline)  # the segment",
+        "            pass  # the segment",
         COMMIT + "a_group_does_not_go_on_behind_a_compaction_that_failed_half_way",
     ),
     Mutant(

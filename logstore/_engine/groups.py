@@ -49,11 +49,11 @@ def _append(engine: Engine, group: list[Write], deadline: float) -> list[Segment
 
     Returns the writes that are in the log and may not be published yet.
     """
+    _recover(engine, deadline)
     appended: list[Segment] = []
     for writes in _segments(group):
         try:
-            if engine.must_recover():  # a writer before, or the segment before, has failed
-                engine.settled_within(lambda: None, deadline)
+            _recover(engine, deadline)  # the segment before this one may have failed
             resolved, flush = _resolve(engine, writes)
             if resolved and _goes_to_table(engine, writes, resolved[0][1]):
                 _fold(engine, resolved[0], deadline)
@@ -66,6 +66,11 @@ def _append(engine: Engine, group: list[Write], deadline: float) -> list[Segment
                 raise
             _fail(writes, write_error(engine.path, exc))
     return appended
+
+
+def _recover(engine: Engine, deadline: float) -> None:
+    if engine.must_recover():
+        engine.settled_within(lambda: None, deadline)
 
 
 def _fold(engine: Engine, large: Keyed, deadline: float) -> None:
