@@ -30,6 +30,8 @@ class Equivalent(NamedTuple):
 
     def fits(self, point: Point, source: str) -> bool:
         """Whether the entry is about this mutant."""
+        if self[:3] != (point.file, point.function, point.kind):
+            return False
         old, new = point.lines(source)
         if self.new == ANY:
             old, new = old.partition(" = ")[0], ANY if " = 0 << " not in new else new
@@ -37,7 +39,7 @@ class Equivalent(NamedTuple):
             new = WIDER
         elif self.new == OR_EQUAL and point.new in ("<", "<=", ">", ">=") and point.variant == 0:
             new = OR_EQUAL
-        return self[:5] == (point.file, point.function, point.kind, old, new)
+        return (self.old, self.new) == (old, new)
 
 
 # Constants of a module that decide only how long something takes, or how much is done at once.

@@ -42,9 +42,9 @@ KILLED, SURVIVED, BROKEN = "killed", "SURVIVED", "BROKEN"
 def copy_tree(place: Path, root: Path = ROOT) -> None:
     """What the tests need, without anything that was compiled."""
     ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
-    for name in ("logstore", "tests", "fuzz"):
+    for name in ("logstore", "tests", "fuzz", "docs"):
         shutil.copytree(root / name, place / name, ignore=ignore)
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("pyproject.toml", "README.md", "Makefile"):
         shutil.copy(root / name, place)
 
 

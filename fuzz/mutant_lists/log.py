@@ -105,8 +105,8 @@ MUTANTS = [
     Mutant(
         "progress costs a flush",
         "_engine/groups.py",
-        "        sync = any(write.sync for write in writes)\n        point",
-        "        sync = True\n        point",
+        "flush = flush or write.sync",
+        "flush = True",
         G + "g2_progress_costs_no_flush",
     ),
     Mutant(
@@ -156,8 +156,9 @@ MUTANTS = [
     Mutant(
         "a write that is refused does not wait for the flush of what refuses it",
         "_engine/groups.py",
-        "        appended.add(writes, point)\n",
-        "        appended.add(writes, point) if resolved else _succeed(writes)\n",
+        "                appended.append((writes, point, flush))\n",
+        "                appended.append((writes, point, flush)) if resolved else "
+        "_succeed(writes)\n",
         PUBLISHING + "a_write_with_a_condition_is_told_nothing_that_a_crash_could_take_back[True]",
     ),
     Mutant(
@@ -199,9 +200,10 @@ MUTANTS = [
     Mutant(
         "a group waits for its flush under the locks of a compaction",
         "_engine/groups.py",
-        "engine.settled_within(lambda: engine.fold_large(*resolved[0]), deadline)",
-        "engine.settled_within("
-        "lambda: (appended.publish(), engine.fold_large(*resolved[0])), deadline)",
+        "engine.settled_within(lambda: engine.fold_large(*large), deadline)",
+        "point = engine.header.appended; engine.settled_within("
+        "lambda: (engine.publish(point, deadline, flush=True), engine.fold_large(*large)), "
+        "deadline)",
         PUBLISHING + "a_large_write_behind_a_sync_in_its_group_is_folded_under_the_flush_lock",
     ),
     Mutant(
@@ -241,10 +243,9 @@ MUTANTS = [
     ),
     Mutant(
         "of an interrupted append only the WRITING word is cleared",
-        "_engine/engine.py",
-        "        if self.must_recover():\n"
-        "            self.settled_within(lambda: None, deadline)\n",
-        "        self.header.writing = 0\n",
+        "_engine/groups.py",
+        "engine.settled_within(lambda: None, deadline)",
+        "engine.header.writing = 0",
         G + "g5_nothing_behind_a_dead_writers_frames_comes_to_life",
     ),
     Mutant(
@@ -257,15 +258,15 @@ MUTANTS = [
     Mutant(
         "a group goes on after a segment has failed",
         "_engine/groups.py",
-        "if engine.must_recover():",
-        "if False:",
+        "            _recover(engine, deadline)  # the segment",
+        "            pass  # the segment",
         COMMIT + "a_group_does_not_go_on_behind_a_compaction_that_failed_half_way",
     ),
     Mutant(
         "an error does not reach the caller",
         "_engine/groups.py",
-        "            else:\n                _succeed(writes)\n",
-        "            finally:\n                _succeed(writes)\n",
+        "    else:\n        _succeed(writes)\n",
+        "    finally:\n        _succeed(writes)\n",
         G + "g3_nothing_shows_when_the_flush_fails",
     ),
     Mutant(

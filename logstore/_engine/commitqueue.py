@@ -76,7 +76,7 @@ class CommitQueue:
         lead, queue = self._lead, self._queue
         try:
             try:
-                if lead.acquire(blocking=False):
+                if lead.acquire(False):
                     self._lead_with(batch)
             finally:
                 try:
@@ -99,7 +99,7 @@ class CommitQueue:
             queue.append(batch)
             while not batch.done:
                 try:
-                    if lead.acquire(blocking=False) and not batch.done:
+                    if lead.acquire(False) and not batch.done:
                         if batch.taken:
                             return  # by a leader that was interrupted: the writes say so
                         self._lead_with(batch)
@@ -126,6 +126,7 @@ class CommitQueue:
         """Commit a batch and all that are queued, as one group.  The caller has the lead."""
         own.taken = True
         group = [own]
+        writes = list(own.writes)
         queue = self._queue
         try:
             while queue:
@@ -133,9 +134,8 @@ class CommitQueue:
                 if batch is not own:
                     group.append(batch)
                     batch.taken = True
-            self._commit(
-                [write for batch in group for write in batch.writes], lambda: _acknowledge(group)
-            )
+                    writes += batch.writes
+            self._commit(writes, lambda: _acknowledge(group))
         finally:
             if not group[-1].done:
                 _acknowledge(group)

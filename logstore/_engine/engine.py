@@ -234,18 +234,13 @@ class Engine(BaseEngine):
                 pass  # not held: the wait for it was interrupted, or too long
 
     def appending(self, work: Callable[[], T], deadline: float) -> T:
-        """Run ``work`` holding the writer lock, recovered and caught up with what is appended.
+        """Run ``work`` holding the writer lock, caught up with what is appended.
 
         The caller has ``commit_lock``.  Raises WriteTimeoutError at the deadline,
-        StoreReplacedError, what a recovery meets, and what ``work`` raises.  The lock is given
-        back whatever raises, a signal handler at any moment included.
+        StoreReplacedError, and what ``work`` raises.  The lock is given back whatever raises, a
+        signal handler at any moment included.
         """
-        return self._with_writer_lock(work, deadline, partial(self._prepare_to_append, deadline))
-
-    def _prepare_to_append(self, deadline: float) -> None:
-        self._prepare()
-        if self.must_recover():
-            self.settled_within(lambda: None, deadline)
+        return self._with_writer_lock(work, deadline, self._prepare)
 
     def settled(self, work: Callable[[], T], deadline: float, *, recover: bool = True) -> T:
         """As :meth:`appending`, with all locks of writers, and everything appended is published.
@@ -516,7 +511,15 @@ class Engine(BaseEngine):
         """
         if not self._is_full():
             return
+<<<<<<< HEAD
         deadline = time.monotonic() + self.options.write_timeout_s
+=======
+
+        def fold() -> None:
+            if self._is_full():  # else another process was faster
+                self.fold()
+
+>>>>>>> main
         try:
             if self.expiry_due():
                 self.settled(self._fold_if_full, deadline)
@@ -587,14 +590,13 @@ class Engine(BaseEngine):
             or sealed.state != state
             or self.table.readonly
             or header.incarnation != self.incarnation
-            or header.writing
             or self.copy_defers(0)
             or identity.is_suspect(self)
         ):
             return False  # first a writer takes over the files, or recovers
         started = time.perf_counter()
         epoch = self.from_table(Table.read_meta).epoch
-        if epoch > sealed.epoch + 1:
+        if epoch not in (sealed.epoch, sealed.epoch + 1):
             return False  # a compaction of both died before it published that: recover first
         header.folding = 1
         try:

@@ -21,6 +21,8 @@ from logstore._engine.systemerrors import write_error
 from logstore._engine.writes import INTERRUPTED, Lookup, Write
 from logstore.errors import WriteError
 
+Segment = tuple[list[Write], int, bool]  # where it ends in the log, whether it needs a flush
+
 
 def commit_group(engine: Engine, group: list[Write], ack: Callable[[], None]) -> None:
     """Commit a group; every write gets its outcome or its error.
@@ -29,9 +31,8 @@ def commit_group(engine: Engine, group: list[Write], ack: Callable[[], None]) ->
     """
 
     def commit(deadline: float) -> None:
-        appended = _Appended(engine, deadline)
-        engine.appending(lambda: _append(appended, group), deadline)
-        appended.publish()
+        for segment in engine.appending(lambda: _append(engine, group, deadline), deadline):
+            _publish(engine, segment, deadline)
         ack()
         engine.compact_if_due()
 
@@ -43,55 +44,51 @@ def commit_group(engine: Engine, group: list[Write], ack: Callable[[], None]) ->
         _fail(group, write_error(engine.path, exc))
 
 
-class _Appended:
-    """The writes of a group that are in the log and may not be published yet."""
+def _append(engine: Engine, group: list[Write], deadline: float) -> list[Segment]:
+    """Put a group into the log, and its large writes into the table.  Writer lock held.
 
-    def __init__(self, engine: Engine, deadline: float) -> None:
-        self.engine = engine
-        self.deadline = deadline
-        self._segments: list[tuple[list[Write], int]] = []  # each with where it ends
-
-    def add(self, writes: list[Write], point: int) -> None:
-        self._segments.append((writes, point))
-
-    def publish(self) -> None:
-        """Publish them; each gets its outcome or its error.  No lock of processes is held."""
-        for writes, point in self._segments:
-            try:
-                # Also if none of them writes anything: it acknowledges all before it as durable.
-                flush = any(write.sync for write in writes)
-                self.engine.publish(point, self.deadline, flush=flush)
-            except Exception as exc:
-                if is_interrupt(exc):
-                    raise
-                _fail(writes, write_error(self.engine.path, exc))
-            else:
-                _succeed(writes)
-
-
-def _append(appended: _Appended, group: list[Write]) -> None:
-    """Put a group into the log, and its large writes into the table.  Writer lock held."""
+    Returns the writes that are in the log and may not be published yet.
+    """
+    _recover(engine, deadline)
+    appended: list[Segment] = []
     for writes in _segments(group):
         try:
-            _append_segment(appended, writes)
+            _recover(engine, deadline)  # the segment before this one may have failed
+            resolved, flush = _resolve(engine, writes)
+            if resolved and _goes_to_table(engine, writes, resolved[0][1]):
+                _fold(engine, resolved[0], deadline)
+                _succeed(writes)
+            else:
+                point = engine.append(resolved, sync=flush, deadline=deadline)
+                appended.append((writes, point, flush))
         except Exception as exc:
             if is_interrupt(exc):
                 raise
-            _fail(writes, write_error(appended.engine.path, exc))
+            _fail(writes, write_error(engine.path, exc))
+    return appended
 
 
-def _append_segment(appended: _Appended, writes: list[Write]) -> None:
-    engine, deadline = appended.engine, appended.deadline
-    if engine.must_recover():  # the segment before this one failed
+def _recover(engine: Engine, deadline: float) -> None:
+    if engine.must_recover():
         engine.settled_within(lambda: None, deadline)
-    resolved = _resolve(engine, writes)
-    if resolved and _goes_to_table(engine, writes, resolved[0][1]):
-        engine.settled_within(lambda: engine.fold_large(*resolved[0]), deadline)
-        _succeed(writes)
+
+
+def _fold(engine: Engine, large: Keyed, deadline: float) -> None:
+    engine.settled_within(lambda: engine.fold_large(*large), deadline)
+
+
+def _publish(engine: Engine, segment: Segment, deadline: float) -> None:
+    """Publish some writes; each gets its outcome or its error.  No lock of processes is held."""
+    writes, point, flush = segment
+    try:
+        # Also if none of them writes anything: it acknowledges all before it as durable.
+        engine.publish(point, deadline, flush=flush)
+    except Exception as exc:
+        if is_interrupt(exc):
+            raise
+        _fail(writes, write_error(engine.path, exc))
     else:
-        sync = any(write.sync for write in writes)
-        point = engine.append(resolved, sync=sync, deadline=deadline)
-        appended.add(writes, point)
+        _succeed(writes)
 
 
 def _succeed(writes: list[Write]) -> None:
@@ -99,14 +96,19 @@ def _succeed(writes: list[Write]) -> None:
         write.error = write.refusal
 
 
-def _resolve(engine: Engine, writes: list[Write]) -> list[Keyed]:
-    """Return the entries to log, with their times; set the errors of failed conditions."""
+def _resolve(engine: Engine, writes: list[Write]) -> tuple[list[Keyed], bool]:
+    """Return the entries to log, with their times, and whether they need a flush.
+
+    Sets the errors of failed conditions.
+    """
     header = engine.header
     now_us = clock.now_us()
     time_us = max(now_us, header.last_time_us)
     resolved: list[Keyed] = []
+    flush = False
     pending: _Pending | None = None  # made for the first write with a condition
     for write in writes:
+        flush = flush or write.sync
         entry: Entry | None = write.entry
         if type(write) is not Write:
             if pending is None:
@@ -127,7 +129,7 @@ def _resolve(engine: Engine, writes: list[Write]) -> list[Keyed]:
     if time_us > TIME_MAX:
         raise WriteError(errno.EOVERFLOW, f"{engine.path}: no times are left")
     header.last_time_us = time_us
-    return resolved
+    return resolved, flush
 
 
 def _goes_to_table(engine: Engine, writes: list[Write], entry: Entry) -> bool:

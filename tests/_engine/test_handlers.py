@@ -14,8 +14,10 @@ import resource
 import tempfile
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 from unittest import mock
 
 import lmdb
@@ -67,6 +69,17 @@ def raising(error: BaseException) -> Callable[..., NoReturn]:
     return fail
 
 
+class Broken:
+    """An environment of LMDB, one of whose methods raises what nobody has foreseen."""
+
+    def __init__(self, env: lmdb.Environment, method: str) -> None:
+        self._env = env
+        setattr(self, method, raising(UnforeseenError()))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._env, name)
+
+
 def in_a_file(call: Callable[[int], object]) -> None:
     with tempfile.TemporaryFile() as file:
         call(file.fileno())
@@ -86,6 +99,13 @@ def a_file(path: str) -> str:
 def a_store_checked(path: str) -> None:
     logstore.open(path).close()
     logstore.check(path)
+
+
+def given_away(path: str) -> None:
+    Path(path).touch()
+    other = SimpleNamespace(st_uid=12345, st_gid=54321, st_mode=0o100600)
+    with mock.patch.object(os, "stat", return_value=other):
+        in_a_file(lambda fd: files.adopt_owner(fd, path))
 
 
 def a_table_opened(path: str) -> None:
@@ -111,6 +131,7 @@ def a_thread_started(path: str) -> None:
         (os, "link", lambda path: files.keep_aside(path + "-log", "damaged")),
         (os, "readlink", lambda path: files.current_path(0)),
         (os, "unlink", files.remove),
+        (os, "fchown", given_away),
         (os, "stat", files.identity),
         (os, "stat", lmdbfile.least_map_bytes),
         (os, "stat", logstore.open),
@@ -257,20 +278,23 @@ def test_databases_that_cannot_be_opened_are_not_called_missing(
     Table.create(str(path), UUID)
     real = lmdbfile.open_environment
 
-    class Environment:
-        def __init__(self, **options: Any) -> None:
-            self._env = real(str(path), **options)
+    def opened(_: str, **options: Any) -> Any:
+        return Broken(real(str(path), **options), "open_db")
 
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._env, name)
-
-        open_db = raising(UnforeseenError())
-
-    monkeypatch.setattr(
-        table_module, "open_environment", lambda _, **options: Environment(**options)
-    )
+    monkeypatch.setattr(table_module, "open_environment", opened)
     with pytest.raises(UnforeseenError):
         Table(str(path), lock=False)
+
+
+def test_an_unforeseen_error_of_the_list_of_readers_passes(path: Path) -> None:
+    Table.create(str(path), UUID)
+    table = Table(str(path), lock=False)
+    whole, table._env = table._env, cast("Any", Broken(table.env, "readers"))
+    with pytest.raises(UnforeseenError):
+        table.counts()
+    table._env = whole
+    assert table.counts().results == 0
+    table.close()
 
 
 @pytest.mark.parametrize(("owner", "name"), [(Engine, "fold"), (files, "remove")])
@@ -286,6 +310,53 @@ def test_a_store_whose_closing_meets_an_unforeseen_error_is_closed(
     assert store.closed
     with logstore.open(path) as again:
         assert again.get_result("a") == 1
+
+
+def test_a_compaction_that_is_due_lets_an_unforeseen_error_pass(
+    open_store: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(compact_at=1 << 14)
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "fold", raising(UnforeseenError()))
+        with pytest.raises(UnforeseenError):
+            store.set_result("a", bytes(1 << 14))
+    assert live(store).counters.last_compaction_error is None
+    assert store.get_result("a") == bytes(1 << 14)
+
+
+@pytest.mark.parametrize(
+    ("fails", "settles"), [("sync_data", "settled"), ("pwrite_all", "settled_within")]
+)
+def test_an_unforeseen_error_of_settling_is_not_told_as_the_error_before_it(
+    fails: str, settles: str, store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = OSError(errno.EIO, os.strerror(errno.EIO))
+    with monkeypatch.context() as patch, ThreadPoolExecutor(1) as beside:
+        patch.setattr(durability, fails, raising(full))
+        patch.setattr(Engine, settles, raising(UnforeseenError()))
+        # Not in the main thread, where it could come from a signal handler.
+        with pytest.raises(UnforeseenError):
+            beside.submit(store.set_result, "a", 1).result()
+    assert live(store).counters.last_compaction_error is None
+    store.set_result("a", 2)
+    assert store.get_result("a") == 2
+
+
+def test_an_unforeseen_error_beside_a_vacuum_of_another_process_passes(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = live(store)
+    incarnation = engine.header.incarnation
+
+    def fail(*_: object) -> NoReturn:
+        engine.header.incarnation += 1  # as another vacuum in between
+        raise UnforeseenError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(identity, "open_published", fail)
+        with pytest.raises(UnforeseenError):
+            engine._follow_table()
+    engine.header.incarnation = incarnation
 
 
 def test_an_unforeseen_error_of_a_rescue_is_not_called_a_lack_of_space(

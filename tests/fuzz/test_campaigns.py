@@ -45,7 +45,7 @@ STALE_READER = Fault(
 )
 ERROR_IS_LOST = Fault(
     "groups.py",
-    "            _fail(writes, write_error(appended.engine.path, exc))\n",
+    "            _fail(writes, write_error(engine.path, exc))\n",
     "            _succeed(writes)\n",
 )
 LAST_FRAME_LOST = Fault(

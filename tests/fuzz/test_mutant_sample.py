@@ -268,11 +268,12 @@ def test_what_runs_at_import_is_near_to_what_uses_it(tmp_path: Path) -> None:
 
 def make_tree(root: Path) -> Path:
     """The tree of a small project."""
-    for name in ("logstore", "tests", "fuzz"):
+    for name in ("logstore", "tests", "fuzz", "docs"):
         (root / name).mkdir(parents=True)
     (root / "logstore" / "__init__.py").write_text(PACKAGE)
     (root / "tests" / "test_it.py").write_text(TESTS)
-    (root / "README.md").touch()
+    for name in ("README.md", "Makefile"):
+        (root / name).touch()
     (root / "pyproject.toml").write_text("[tool.pytest.ini_options]\naddopts = ['-q']\n")
     return root
 

@@ -57,6 +57,15 @@ def test_the_example_of_a_scheme_opens(name: str) -> None:
     assert type(open_backend(SCHEMES[name].example)).__name__ in SCHEMES[name].backend
 
 
+def test_an_unknown_scheme_is_answered_with_an_example_of_each() -> None:
+    with pytest.raises(BackendURLError) as caught:
+        open_backend("redis:")
+    assert str(caught.value) == (
+        "'redis:' names no known backend; known are: dummy://, memory://?max_stored_results=500, "
+        "file:///var/lib/app/results, logstore:///var/lib/app.db?keep_results=false"
+    )
+
+
 def test_the_options_are_those_of_the_backend_and_of_the_store() -> None:
     assert {name: list(scheme.options) for name, scheme in SCHEMES.items()} == {
         "dummy": [],
