@@ -511,15 +511,7 @@ class Engine(BaseEngine):
         """
         if not self._is_full():
             return
-<<<<<<< HEAD
         deadline = time.monotonic() + self.options.write_timeout_s
-=======
-
-        def fold() -> None:
-            if self._is_full():  # else another process was faster
-                self.fold()
-
->>>>>>> main
         try:
             if self.expiry_due():
                 self.settled(self._fold_if_full, deadline)
