@@ -94,7 +94,7 @@ def crash_copy(tmp_path: Path) -> Callable[[logstore.Store], Path]:
         count += 1
         directory = tmp_path / f"crash-{count}"
         directory.mkdir()
-        for suffix in ("", "-log", "-shm"):
+        for suffix in ("", "-log", "-log2", "-shm"):
             shutil.copyfile(store.path + suffix, directory / f"app.db{suffix}")
         return directory / "app.db"
 

@@ -269,7 +269,7 @@ class StoreMachine(RuleBasedStateMachine):
         before = self.path
         self.lives += 1
         self.path.parent.mkdir()
-        for suffix in ("", "-log", "-shm"):
+        for suffix in ("", "-log", "-log2", "-shm"):
             shutil.copyfile(f"{before}{suffix}", f"{self.path}{suffix}")
         self.close_all()
         self.open_all()

@@ -52,7 +52,7 @@ def test_a_whole_store_is_counted_and_nothing_is_found(filled: Path) -> None:
     report = logstore.check(filled)
     assert report.ok
     assert (report.results, report.progress, report.gone) == (5, 6, 5)
-    assert (report.salvaged_frames, report.lost_bytes, report.kept_log) == (0, 0, None)
+    assert (report.salvaged_frames, report.lost_bytes, report.kept_logs) == (0, 0, ())
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,8 @@ def test_checking_what_is_not_a_store_raises(path: Path) -> None:
 
 def damage_second_frame(store: logstore.Store) -> tuple[int, int]:
     """Change a byte of the log under a live store; where the frame begins and ends."""
-    log = live(store).log
+    engine = live(store)
+    log = engine.logs.of(engine.header.epoch)
     ends = [FIRST_OFFSET]
     while (length := int.from_bytes(log.read(ends[-1] + 4, ends[-1] + 8), "little")) != 0:
         ends.append(ends[-1] + length)
@@ -176,8 +177,8 @@ def test_salvage_of_an_open_store_saves_every_whole_frame(
     report = store.check(salvage=True)
     assert report.ok, report.problems
     assert (report.salvaged_frames, report.lost_bytes) == (4, end - start)
-    assert report.kept_log is not None
-    Path(report.kept_log).unlink()
+    [kept] = report.kept_logs
+    Path(kept).unlink()
     assert [store.get_result(f"task-{i}") for i in (0, 2, 3, 4)] == [0, 2, 3, 4]
     assert peer.run("store.get_result('task-4')") == 4
     peer.run("store.set_result('after', 1)")
@@ -208,8 +209,8 @@ def test_salvage_of_an_open_store_saves_what_the_process_has_in_memory(
     report = store.check(salvage=True)
     assert report.ok, report.problems
     assert report.lost_bytes == 0
-    assert report.kept_log is not None
-    Path(report.kept_log).unlink()
+    [kept] = report.kept_logs
+    Path(kept).unlink()
     assert [store.get_result(f"task-{i}") for i in range(5)] == list(range(5))
     late = start_peer(store.path)
     assert late.run("store.get_result('task-1')") == 1

@@ -479,7 +479,7 @@ def test_a_failed_write_or_flush_fails_the_group_and_shows_nothing_of_it(
 def test_after_a_failed_flush_the_log_is_another_file(
     store: logstore.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = live(store).log.log_id
+    before = live(store).logs.log_id
 
     def fail(fd: int) -> None:
         raise OSError(5, "Input/output error")
@@ -489,7 +489,7 @@ def test_after_a_failed_flush_the_log_is_another_file(
         store.set_result("a", 1)
     monkeypatch.undo()
     store.set_result("b", 1)
-    assert live(store).log.log_id != before
+    assert live(store).logs.log_id != before
     assert store.status("a") == "unknown"
 
 

@@ -15,7 +15,7 @@ import logstore
 from logstore._engine import copying, vacuum
 from logstore._engine.engine import COPY_LOG_FACTOR, HOLD_NS
 from logstore._engine.table import Table
-from tests.support.inside import live
+from tests.support.inside import folded, live
 
 if TYPE_CHECKING:
     from tests.support.peers import Peer, PeerError
@@ -34,6 +34,7 @@ def compactions_after(store: logstore.Store, log_bytes: int) -> int:
     before = store.stats().compactions
     for _ in range(log_bytes // 1000):
         store.set_result("task", bytes(1000))
+        assert folded(store)
     return store.stats().compactions - before
 
 

@@ -271,13 +271,13 @@ def test_a_log_that_a_peer_has_replaced_is_opened_again(
 ) -> None:
     store = open_store()
     store.set_result("a", 1)
-    before = live(store).log.log_id
+    before = live(store).logs.log_id
     peer = start_peer(store.path)
     peer.run(A_WRITE_WHOSE_FLUSH_FAILS)
     peer.run("store.set_result('b', 2)")
     assert store.get_result("b") == 2
     store.set_result("c", 3)
-    assert live(store).log.log_id != before
+    assert live(store).logs.log_id != before
     assert peer.run("(store.get_result('a'), store.get_result('c'))") == (1, 3)
     assert store.status("lost") == "unknown"
     peer.run("store.close()")
@@ -353,18 +353,19 @@ def test_a_store_without_epochs_left_says_so_and_keeps_what_it_has(
 
 def test_exclusive_work_that_raises_keeps_no_lock(store: logstore.Store) -> None:
     engine = live(store)
-    fd = os.open(engine.log.path, os.O_RDWR)  # as another process has it
+    fd = os.open(f"{store.path}-shm", os.O_RDWR)  # as another process has it
     taken: list[bool] = []
+    all_locks = (locks.WRITER, locks.FLUSH, locks.FOLD)
 
     def work() -> None:
-        taken.append(locks.try_lock(fd))
+        taken.extend(locks.try_lock_byte(fd, byte) for byte in all_locks)
         raise KeyError(1)
 
     with pytest.raises(KeyError):
         engine.exclusively(work)
-    taken.append(locks.try_lock(fd))
+    taken.extend(locks.try_lock_byte(fd, byte) for byte in all_locks)
     os.close(fd)
-    assert taken == [False, True]
+    assert taken == [False] * 3 + [True] * 3
     thread = threading.Thread(target=lambda: store.set_result("a", 1))
     thread.start()
     thread.join(LONG_S)

@@ -29,15 +29,10 @@ def log(log_path: str) -> Iterator[Log]:
     log.close()
 
 
-def test_a_new_log_is_locked_zero_filled_and_private(log: Log, log_path: str) -> None:
+def test_a_new_log_is_zero_filled_and_private(log: Log, log_path: str) -> None:
     info = os.stat(log_path)
     assert (info.st_size, info.st_mode & 0o777) == (SIZE, 0o600)
     assert log.read_all() == bytes(SIZE - FIRST_OFFSET)
-    other = Log.open(log_path, UUID)
-    assert not other.try_lock()
-    log.unlock()
-    assert other.try_lock()
-    other.close()
 
 
 def test_creating_a_log_that_cannot_be_synced_leaves_the_old_one_in_place(

@@ -96,6 +96,7 @@ def test_a_write_that_is_under_way_is_left_alone_and_one_that_makes_no_progress_
 
     engine: Any = SimpleNamespace(
         header=header,
+        overlay=SimpleNamespace(sealed=None),
         options=SimpleNamespace(sync_interval_s=IDLE_S, write_timeout_s=1.0),
         close_retired=lambda: None,
         exclusively=exclusively,
@@ -117,7 +118,8 @@ class Tidied:
         self.waits: list[float] = []
         self.compacted_at: list[float] = []
         self.header = header
-        header.begin_epoch(1, FIRST_OFFSET)
+        header.begin_epoch(1, FIRST_OFFSET, FIRST_OFFSET)
+        self.overlay = SimpleNamespace(sealed=None)
         self.options = SimpleNamespace(sync_interval_s=IDLE_S, write_timeout_s=1.0)
         self.copies = False
         self.on_wait: Callable[[], None] = lambda: None
@@ -135,7 +137,7 @@ class Tidied:
         self.left -= 1
         self.compacted_at.append(self.now_s)
         self.now_s += 0.025
-        self.header.begin_epoch(self.header.epoch + 1, FIRST_OFFSET)
+        self.header.begin_epoch(self.header.epoch + 1, FIRST_OFFSET, FIRST_OFFSET)
 
     def wait(self, timeout: float) -> bool:
         self.now_s += timeout
@@ -188,7 +190,7 @@ def test_one_process_that_takes_away_is_enough(
     engine = Tidied(header, 100)
 
     def compact_elsewhere() -> None:
-        engine.header.begin_epoch(engine.header.epoch + 1, FIRST_OFFSET)
+        engine.header.begin_epoch(engine.header.epoch + 1, FIRST_OFFSET, FIRST_OFFSET)
 
     engine.on_wait = compact_elsewhere
     engine.run(monkeypatch)

@@ -42,7 +42,7 @@ for key, value in list(values.items())[300:]:
     store.set_result(key, value)
 if kind == "closed":
     store.close()
-for name in ["app.db", "app.db-log"][: 1 + (kind == "crashed")]:
+for name in ["app.db", "app.db-log", "app.db-log2"][: 1 + 2 * (kind == "crashed")]:
     shutil.copyfile(f"{directory}/first/{name}", f"{directory}/{name}")
 with open(path, "rb") as file:
     whole = file.read()

@@ -42,14 +42,14 @@ def ring(*_: object, **__: object) -> NoReturn:
 def test_a_handlers_error_in_a_flush_passes_and_the_log_is_not_replaced(
     store: logstore.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log_id = live(store).log.log_id
+    log_id = live(store).logs.log_id
     with monkeypatch.context() as patch:
         patch.setattr(durability, "sync_data", ring)
         with pytest.raises(Alarm):
             store.set_result("a", 1)
     store.set_result("b", 2)
     assert store.get_result("b") == 2
-    assert live(store).log.log_id == log_id
+    assert live(store).logs.log_id == log_id
 
 
 def test_a_handlers_error_while_a_pop_looks_passes(
@@ -317,15 +317,14 @@ def test_a_joiner_publishes_no_table_while_a_process_is_at_work_or_if_there_is_n
     logstore.open(other).close()
     header.writing = 1
     before = list(header.words)
-    mine = Log.open(store_path + "-log", header.uuid)
-    theirs = Log.open(store_path + "-log", header.uuid)
-    assert theirs.try_lock()
-    joining._publish_vacuumed(store_path, header, mine)
-    theirs.close()
-    joining._publish_vacuumed(store_path + "-none", header, mine)
-    joining._publish_vacuumed(str(other), header, mine)
+    mine, theirs = (os.open(store_path + "-shm", os.O_RDWR) for _ in range(2))
+    assert locks.try_lock_byte(theirs, locks.WRITER)
+    joining._publish_vacuumed(store_path, header, mine, header.log_id)
+    os.close(theirs)
+    joining._publish_vacuumed(store_path + "-none", header, mine, header.log_id)
+    joining._publish_vacuumed(str(other), header, mine, header.log_id)
     assert joining._inode(store_path + "-none") == 0
-    mine.close()
+    os.close(mine)
     assert list(header.words) == before
     header.writing = 0
 
@@ -401,11 +400,11 @@ def test_what_is_no_table_beside_a_live_header_is_an_error_and_leaves_no_descrip
     junk = tmp_path_factory.mktemp("junk") / "app.db"
     junk.write_bytes(b"not a store" * 1000)
     header = live(store).header
-    mine = Log.open(store.path + "-log", header.uuid)
+    mine = os.open(store.path + "-shm", os.O_RDWR)
     before = sorted(os.listdir("/proc/self/fd"))
     header.writing = 1
     with pytest.raises(logstore.NotAStoreError):
-        joining._publish_vacuumed(str(junk), header, mine)
+        joining._publish_vacuumed(str(junk), header, mine, header.log_id)
     header.writing = 0
     assert sorted(os.listdir("/proc/self/fd")) == before
-    mine.close()
+    os.close(mine)

@@ -25,13 +25,11 @@ class _Held:
         self._deadline = deadline
 
     def __enter__(self) -> None:
-        engine = self._engine
-        reopen = engine._reopen_log_sheltered
-        if not engine._writer_lock.acquire(engine.log, self._deadline, reopen):
-            raise engine._timeout_error()
+        if not self._engine._writer_lock.acquire(self._deadline):
+            raise self._engine._timeout_error()
 
     def __exit__(self, *_: object) -> None:
-        locks.unlock(self._engine.log.fd)
+        locks.fcntl_call(self._engine.presence_fd, locks.SETLK, locks.WRITER.unlocked)
         self._engine._writer_lock.released()
 
 

@@ -122,12 +122,12 @@ def test_frames_of_an_epoch_that_the_table_has_passed_are_not_folded_again(
 ) -> None:
     """As when power fails after a compaction's commit, with the old frames still in the log."""
     store.set_result("a", "old")
-    old_log = tmp_path / "old-log"
-    shutil.copyfile(store.path + "-log", old_log)
+    old = live(store).logs.of(live(store).header.epoch).path
+    shutil.copyfile(old, tmp_path / "old")
     store.set_result("a", "new")
     store.compact()
     crashed = crash_copy(store)
-    shutil.copyfile(old_log, f"{crashed}-log")
+    shutil.copyfile(tmp_path / "old", crashed.parent / os.path.basename(old))
     with logstore.open(crashed) as opened:
         assert opened.get_result("a") == "new"
         assert opened.stats().recovered_frames == 0
@@ -141,7 +141,7 @@ def test_a_recovery_that_dies_is_done_again(
     crashed = crash_copy(store)
     for number in range(opens):
         peer = start_peer()
-        victim = ("table.Table.write_meta", "header.SharedHeader.end_rebuild", "log.Log.unlock")
+        victim = ("table.Table.write_meta", "header.SharedHeader.end_rebuild", "log.Logs.create")
         peer.die(f"logstore.open({str(crashed)!r})", at=f"logstore._engine.{victim[number]}")
     with logstore.open(crashed) as opened:
         assert opened.get_result("a") == 1
@@ -225,19 +225,19 @@ def test_a_process_on_its_way_out_that_holds_the_writer_lock_is_waited_for(
 ) -> None:
     store.set_result("a", 1)
     crashed = crash_copy(store)
-    leaving = os.open(f"{crashed}-log", os.O_RDWR)
-    assert locks.try_lock(leaving)
-    real = locks.try_lock
+    leaving = os.open(f"{crashed}-shm", os.O_RDWR)
+    assert locks.try_lock_byte(leaving, locks.WRITER)
+    real = locks.is_byte_locked
     refused: list[int] = []
 
-    def lock(fd: int, *, shared: bool = False) -> bool:
-        got = real(fd, shared=shared)
-        if not got:
+    def is_locked(fd: int, byte: locks.ByteLock) -> bool:
+        held = real(fd, byte)
+        if held:
             refused.append(fd)
             os.close(leaving)
-        return got
+        return held
 
-    monkeypatch.setattr(locks, "try_lock", lock)
+    monkeypatch.setattr(locks, "is_byte_locked", is_locked)
     with logstore.open(crashed) as opened:
         assert len(refused) == 1
         assert opened.get_result("a") == 1
@@ -250,8 +250,8 @@ def test_a_process_on_its_way_out_that_holds_the_writer_lock_is_waited_for(
         ("SharedHeader", ["app.db"]),
         ("make_lock_file", ["app.db"]),
         ("Log.create", ["app.db"]),
-        ("fold_into", ["app.db", "app.db-log", "app.db-shm"]),
-        ("end_rebuild", ["app.db", "app.db-log", "app.db-shm"]),
+        ("fold_into", ["app.db", "app.db-log", "app.db-log2", "app.db-shm"]),
+        ("end_rebuild", ["app.db", "app.db-log", "app.db-log2", "app.db-shm"]),
     ],
 )
 def test_an_opening_that_fails_is_an_error_and_the_next_one_succeeds(
@@ -353,8 +353,8 @@ def test_a_log_replaced_while_it_is_opened_is_opened_again(
     real = Log.open
     opened: list[int] = []
 
-    def open_log(path: str, uuid: bytes) -> Log:
-        log = real(path, uuid)
+    def open_log(path: str, uuid: bytes, *, writable: bool = True) -> Log:
+        log = real(path, uuid, writable=writable)
         opened.append(log.log_id)
         if len(opened) == 1:
             peer.run(A_WRITE_WHOSE_FLUSH_FAILS)

@@ -381,7 +381,7 @@ class Gathering:
         self.now_s = 0.0
         self.arrives: Callable[[], object] = lambda: None
         self.header = SimpleNamespace(arrivals=10, arrivals_published=9, batch=3)
-        self.publisher = Publisher(cast("Any", None), cast("Any", self.header), Counters())
+        self.publisher = Publisher(cast("Any", None), cast("Any", self.header), -1, Counters())
         self.publisher._flush_s = flush_s
         self.publisher._arrival = 7  # in the batch that was published last, as two others
         monkeypatch.setattr(time, "perf_counter", lambda: self.now_s)
@@ -450,8 +450,8 @@ def test_a_large_write_behind_a_sync_in_its_group_is_folded_under_the_flush_lock
     taken: list[bool] = []
 
     def observed(engine: Engine, **options: Any) -> None:
-        with open(engine.log.path, "r+b") as beside:
-            taken.append(locks.try_lock_byte(beside.fileno()))
+        with open(f"{store.path}-shm", "r+b") as beside:
+            taken.append(locks.try_lock_byte(beside.fileno(), locks.FLUSH))
         fold(engine, **options)
 
     monkeypatch.setattr(Engine, "fold", observed)
@@ -461,21 +461,21 @@ def test_a_large_write_behind_a_sync_in_its_group_is_folded_under_the_flush_lock
     assert store.get_progress("t") == TaskProgress(0.5)
 
 
-def test_a_write_that_waits_for_the_lock_of_a_log_that_is_replaced_goes_on(
+def test_a_write_that_waits_while_the_logs_are_replaced_goes_on(
     store: logstore.Store,
     start_peer: Callable[..., Peer],
     beside: Callable[..., Future[Any]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A reader of the same process opens the new log, and closes the old one."""
+    """A reader of the same process opens the new logs, and leaves the old ones."""
     peer = start_peer(store.path)
-    log = open(live(store).log.path, "r+b")  # noqa: SIM115 - its lock is given back meanwhile
-    locks.try_lock(log.fileno())
+    holder = open(f"{store.path}-shm", "r+b")  # noqa: SIM115 - the lock is given back meanwhile
+    assert locks.try_lock_byte(holder.fileno(), locks.WRITER)
     check = shelter.check
 
     def replaced() -> None:
         monkeypatch.setattr(shelter, "check", check)
-        log.close()
+        holder.close()
         peer.run(A_WRITE_WHOSE_FLUSH_FAILS)
         assert beside(store.status, "lost").result(LONG_S) == "unknown"
 

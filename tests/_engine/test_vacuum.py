@@ -18,7 +18,7 @@ from logstore._engine.engine import HOLD_NS
 from logstore._engine.table import Table
 from tests.support.boundary import when_copied
 from tests.support.forked import run_in_fork
-from tests.support.inside import live
+from tests.support.inside import folded, live
 
 if TYPE_CHECKING:
     from tests.support.peers import Peer
@@ -333,6 +333,7 @@ def test_compactions_go_on_when_the_vacuum_that_put_them_off_has_died(
     now_ns = time.monotonic_ns
     monkeypatch.setattr(time, "monotonic_ns", lambda: now_ns() + HOLD_NS)
     store.set_result("after", 1)
+    assert folded(store)
     assert store.stats().compactions == before + 1
     assert len(list(store.tasks())) == 31
 

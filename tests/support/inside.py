@@ -8,6 +8,7 @@ assertions are about private state is in ``tests/_engine``, the only place that 
 from __future__ import annotations
 
 import mmap
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,11 @@ def live(store: logstore.Store) -> Engine:
     engine = store._handle.engine
     assert isinstance(engine, Engine)
     return engine
+
+
+def folded(store: logstore.Store, wait_s: float = NEVER_S) -> bool:
+    """Wait until no sealed log is left, and fold it if nobody does; return whether that is done."""
+    return live(store).fold_sealed(time.monotonic() + wait_s)
 
 
 def no_idle_compaction() -> mock._patch[float]:

@@ -110,7 +110,11 @@ class Peer:
 
     def stop_with_the_writer_lock(self) -> None:
         """Stop it as if in a write of its ``store``, until :meth:`resume_and_unlock`."""
-        self.run("lock = open(store.path + '-log'); fcntl.flock(lock, fcntl.LOCK_EX)")
+        self.run(
+            "from logstore._engine import locks\n"
+            "lock = open(store.path + '-shm', 'r+b')\n"
+            "assert locks.try_lock_byte(lock.fileno(), locks.WRITER)"
+        )
         self.stop()
 
     def resume(self) -> None:

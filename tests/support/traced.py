@@ -26,11 +26,11 @@ def steady(path: str) -> None:
     """Results one after the other."""
     with logstore.open(path) as store:
         store.set_result("first", 0)
-        ack(f"begin {os.stat(path + '-log').st_size}")
+        ack(f"begin {sum(os.stat(path + name).st_size for name in ('-log', '-log2'))}")
         for number in range(STEADY):
             store.set_result(f"task {number}", {"number": number})
             ack(str(number))
-        ack(f"end {os.stat(path + '-log').st_size}")
+        ack(f"end {sum(os.stat(path + name).st_size for name in ('-log', '-log2'))}")
 
 
 def verbs(path: str) -> None:
