@@ -563,12 +563,19 @@ class Engine(BaseEngine):
         """Fold the sealed log into the table, beside the writers.
 
         Return whether there is none any more.  What readers see does not change: nothing that has
-        expired is removed.  The caller has no lock.  Raises lmdb.Error or an error of the system.
+        expired is removed.  The caller has no lock.  Errors are counted, and it is tried again.
         """
         if not self.header.sealed:
             return True
-        view = self.view()
-        found = self._fold_lock.hold(lambda: sheltered(lambda: self._fold_sealed(view)), deadline)
+        try:
+            view = self.view()
+            found = self._fold_lock.hold(
+                lambda: sheltered(lambda: self._fold_sealed(view)), deadline
+            )
+        except (OSError, lmdb.Error, LogstoreError) as exc:
+            self.counters.compaction_errors += 1
+            self._note(exc)
+            return False
         return found is not None and found[0]
 
     def _fold_sealed(self, view: Overlay) -> bool:
