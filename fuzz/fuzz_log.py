@@ -307,8 +307,8 @@ def salvage(path: Path, log: bytes, expected: dict[str, Any], genuine: bool) -> 
         expect(len(list(path.parent.iterdir())) == 2, "a refused salvage left files")
         return
     expect(report.ok or not genuine, f"after a salvage the check finds {report.problems}")
-    if report.kept_log is not None:
-        expect(Path(report.kept_log).read_bytes() == log, "the log that was kept is another")
+    for kept in report.kept_logs:
+        expect(Path(kept).read_bytes() == log, "the log that was kept is another")
     with logstore.open(path) as store:
         compare(stores.read_everything(store, genuine=genuine), expected, genuine)
         stores.use(store)

@@ -20,7 +20,7 @@ from logstore._engine.frames import DELETED, EXPIRED, FAILED, HAD_RESULT, PROGRE
 from logstore._engine.options import Retention
 from logstore._engine.records import TIME, Mark
 from logstore._engine.table import DB_GONE, DB_IDS, DB_PROGRESS, DB_RESULTS, DB_RUNNING, Table
-from tests.support.inside import live
+from tests.support.inside import folded, live
 
 if TYPE_CHECKING:
     from tests.support.peers import Peer
@@ -531,6 +531,33 @@ def test_a_failed_compaction_is_counted_and_writing_goes_on(
         raise lmdb.DiskError("mdb_txn_commit: Input/output error")
 
     monkeypatch.setattr(Table, "write_meta", fail)
+    for i in range(20):
+        store.set_result(f"task-{i}", bytes(1000))
+    assert not folded(store)
+    failed = engine.counters.compaction_errors
+    assert failed >= 1
+    assert "Input/output error" in (store.stats().last_error or "")
+    monkeypatch.undo()
+    acked = [info.task_id for info in store.tasks()]
+    assert len(acked) == 20
+    store.set_result("after", 1)
+    assert folded(store)
+    assert store.stats().recoveries == 0
+    assert [info.task_id for info in store.tasks()] == ["after", *acked]
+
+
+def test_a_failed_compaction_of_both_logs_is_counted_and_writing_goes_on_after_a_recovery(
+    open_store: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of both, because something has expired."""
+    store = open_store(compact_at=1 << 14)
+    engine = live(store)
+
+    def fail(*_: object) -> None:
+        raise lmdb.DiskError("mdb_txn_commit: Input/output error")
+
+    monkeypatch.setattr(Table, "write_meta", fail)
+    monkeypatch.setattr(engine, "expiry_due", lambda: True)
     for i in range(20):
         try:
             store.set_result(f"task-{i}", bytes(1000))
