@@ -478,7 +478,7 @@ class Engine(BaseEngine):
         """Fold the log into the table.  On the disk when this returns.  Raises WriteError."""
 
         def fold() -> None:
-            if self.overlay or self.expiry_due():
+            if self.overlay.applied > FIRST_OFFSET or self.overlay.sealed or self.expiry_due():
                 self.fold()
 
         try:

@@ -61,12 +61,14 @@ class _Listing:
         self._now_us = now_us()
         self._results: dict[bytes, Entry] = {}
         self._progress: dict[bytes, Entry | None] = {}
-        for results, progress in view.newer_than(0):
-            self._results.update(dict(results))
-            self._progress.update(dict(progress))
+        parts = view.parts()
+        for part in parts:
+            self._results.update(dict(part.results))
+            self._progress.update(dict(part.progress))
         self._start_us = 0  # the newest record in the table at the start
         self._listed: set[bytes] = set()  # the expired results listed from the table
-        self._changed = view.changes()  # last, so that it has all that the others have
+        # Last, so that it has all that the others have.
+        self._changed = [change for part in parts for change in list(part.changed)]
 
     def finished(self) -> list[Iterator[Record]]:
         """Return streams of the tasks with a result."""

@@ -136,8 +136,9 @@ class Notifier:
             index = len(overlay.changed)
             if index:
                 return _Position(overlay, index, overlay.changed[index - 1][1].time_us)
-            if overlay:
-                return _Position(overlay, 0, overlay.last_time_us())
+            sealed_us = overlay.last_time_us()
+            if sealed_us:
+                return _Position(overlay, 0, sealed_us)
             time_us = self._engine.from_table(lambda table: table.newest_time_us())
             if self._engine.view() is overlay:
                 return _Position(overlay, 0, time_us)

@@ -67,20 +67,21 @@ class Overlay:
 
     def changes(self) -> list[tuple[bytes, Entry]]:
         """Return all entries, the sealed ones too, in the order of the log."""
-        return [change for part in self._parts() for change in list(part.changed)]
+        return [change for part in self.parts() for change in list(part.changed)]
 
     def newer_than(self, epoch: int) -> list[Batch]:
         """Return what a table of this epoch lacks, in the order in which it is to be folded."""
-        return [(part.results, part.progress) for part in self._parts() if part.epoch >= epoch]
+        return [(part.results, part.progress) for part in self.parts() if part.epoch >= epoch]
 
-    def _parts(self) -> tuple[Overlay, ...]:
+    def parts(self) -> tuple[Overlay, ...]:
+        """Return the sealed overlay, if there is one, and this one."""
         sealed = self.sealed
         return (self,) if sealed is None else (sealed, self)
 
     def frozen(self) -> Overlay:
         """Return an overlay that has the same and does not grow."""
         copy: Overlay | None = None
-        for part in self._parts():
+        for part in self.parts():
             copy = Overlay(part.epoch, copy)
             copy.apply(list(part.changed), part.applied)
         assert copy is not None
@@ -90,9 +91,6 @@ class Overlay:
         """Return the time of the newest entry, 0 if there is none."""
         changes = self.changes()
         return changes[-1][1].time_us if changes else 0
-
-    def __bool__(self) -> bool:
-        return bool(self.changed or self.sealed)
 
 
 class Unpublished:
