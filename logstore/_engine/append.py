@@ -59,7 +59,7 @@ def begin_after(logs: Logs, header: SharedHeader, seed: int, sealed: int) -> int
     """
     before, end = split(sealed)
     epoch = before + 1
-    frame = frames.encode_start(seed, epoch, FIRST_OFFSET, end, header.last_time_us)
+    frame = frames.encode_start(seed, epoch, end)
     log = logs.of(epoch)
     log.reserve(FIRST_OFFSET + len(frame))
     header.writing = 1

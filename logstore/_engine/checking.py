@@ -15,7 +15,7 @@ from logstore._engine.clock import runs_again
 from logstore._engine.copying import copy_table, is_taken, make_copy, open_copy, take
 from logstore._engine.engine import Engine
 from logstore._engine.frames import DELETED, EXPIRED, PROGRESS, RESULT
-from logstore._engine.log import FIRST_OFFSET, log_paths
+from logstore._engine.log import FIRST_OFFSET, frames_of, log_path
 from logstore._engine.overlay import Overlay
 from logstore._engine.reading import BaseEngine
 from logstore._engine.records import TIME, Mark
@@ -78,13 +78,15 @@ def _check_log(engine: BaseEngine, problems: list[str]) -> int:
             break
     whole = 0
     for epoch, data in read.items():
-        found, end = frames.scan(data, FIRST_OFFSET, engine.seed, epoch)
+        where = log_path(engine.path, epoch, engine.table.meta.version)
+        with frames_of(where):
+            found, end = frames.scan(data, FIRST_OFFSET, engine.seed, epoch)
         if end < ends[epoch]:
             problems.append(
-                f"{log_paths(engine.path)[epoch & 1]}: expected a whole frame of epoch {epoch} at "
+                f"{where}: expected a whole frame of epoch {epoch} at "
                 f"offset {end}, found none, although everything up to {ends[epoch]} was published"
             )
-        whole += sum(frame.entry.kind != frames.START for frame in found)
+        whole += len(frames.records_of(found))
     return whole
 
 

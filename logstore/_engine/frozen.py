@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from logstore._engine import files, locks
 from logstore._engine.counters import Counters
-from logstore._engine.log import FIRST_OFFSET, log_paths
+from logstore._engine.log import FIRST_OFFSET, log_path, log_paths
 from logstore._engine.options import Options
 from logstore._engine.overlay import Overlay
 from logstore._engine.reading import BaseEngine, LogState
@@ -62,7 +62,8 @@ class FrozenEngine(BaseEngine):
         try:
             if are_logs_needed(path, meta):
                 self._overlay = recover_frames(path, meta, self.counters)
-                self._log_bytes = sum(map(os.path.getsize, log_paths(path)))
+                there = filter(os.path.lexists, log_paths(path))
+                self._log_bytes = sum(map(os.path.getsize, there))
         except BaseException:
             self.table.close()
             raise
@@ -104,7 +105,7 @@ class FrozenEngine(BaseEngine):
         """Read the log of an epoch, up to an offset."""
         if self.table.meta.clean:
             return b""
-        with open(log_paths(self.path)[epoch & 1], "rb") as file:
+        with open(log_path(self.path, epoch, self.table.meta.version), "rb") as file:
             return file.read(end)[FIRST_OFFSET:]
 
     def release(self) -> None:

@@ -10,6 +10,8 @@ before it is renamed into place.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from logstore._engine import durability, files, frames
 from logstore._engine.systemerrors import raise_open_error
@@ -25,6 +27,7 @@ class Log:
     def __init__(self, path: str, fd: int, header: frames.LogHeader, size: int) -> None:
         self.path = path
         self.fd = fd
+        self.version = header.version
         self.uuid = header.uuid
         self.log_id = header.log_id
         self.size = size  # as last seen; another process may have grown the file since
@@ -131,6 +134,11 @@ def log_paths(path: str) -> tuple[str, str]:
     return path + "-log", path + "-log2"
 
 
+def log_path(path: str, epoch: int, version: int = frames.FORMAT_VERSION) -> str:
+    """Return where the log of an epoch is.  A store of version 1 has one log."""
+    return log_paths(path)[epoch & 1 if version > 1 else 0]
+
+
 class Logs:
     """The two open logs of a store."""
 
@@ -153,6 +161,11 @@ class Logs:
             for log in made:
                 log.close()
             raise
+
+    @classmethod
+    def create_odd(cls, path: str, uuid: bytes, size: int) -> None:
+        """Make the log of the odd epochs beside a store that has the other one only."""
+        Log.create(log_paths(path)[1], uuid, _new_log_id(), size, like=path).close()
 
     @classmethod
     def open(cls, path: str, uuid: bytes, *, writable: bool = True) -> Logs:
@@ -195,15 +208,25 @@ def read_whole(path: str) -> bytes:
 
 def check_header(path: str, header: frames.LogHeader, uuid: bytes) -> None:
     """Refuse a whole header page of another version or of another store's log."""
-    if header.version != frames.FORMAT_VERSION:
+    if not frames.OLDEST_VERSION <= header.version <= frames.FORMAT_VERSION:
         raise FormatVersionError(
-            f"{path}: log format {header.version}, this version reads {frames.FORMAT_VERSION}"
+            f"{path}: log format {header.version}, this version reads {frames.OLDEST_VERSION} to "
+            f"{frames.FORMAT_VERSION}"
         )
     if header.uuid != uuid:
         raise CorruptLogError(
             f"{path}: the log belongs to store {header.uuid.hex()}, not to {uuid.hex()}; put the "
             f"right log beside the table"
         )
+
+
+@contextmanager
+def frames_of(path: str) -> Iterator[None]:
+    """Name the log in the error for a frame that a newer version has written."""
+    try:
+        yield
+    except frames.NewerFrameError as exc:
+        raise FormatVersionError(f"{path}: {exc}") from None
 
 
 def _new_log_id() -> int:

@@ -20,7 +20,7 @@ from logstore._engine import frames
 from logstore._engine.append import append, begin_after
 from logstore._engine.frames import OFFSET_MAX, Entry
 from logstore._engine.header import SharedHeader, split
-from logstore._engine.log import FIRST_OFFSET, Log, Logs
+from logstore._engine.log import FIRST_OFFSET, Log, Logs, frames_of
 from logstore._engine.overlay import Overlay, Unpublished
 from logstore.errors import CorruptLogError
 
@@ -73,7 +73,7 @@ class LogView:
             found = self._read(epoch, overlay.applied, committed, lambda: header.epoch == epoch)
             if found is None:
                 return False
-            overlay.apply(frames.records(found), committed)
+            overlay.apply(frames.records_of(found), committed)
         sealed = overlay.sealed
         if sealed is not None and sealed.state != self._header.sealed:
             overlay.sealed = None  # the table has that
@@ -96,7 +96,7 @@ class LogView:
             found = self._read(before, known.applied, end, lambda: header.sealed == sealed)
             if found is None:
                 return None
-            known.apply(frames.records(found), end)
+            known.apply(frames.records_of(found), end)
         known.sealed = None  # the table has that
         return Overlay(epoch, known)
 
@@ -109,14 +109,16 @@ class LogView:
         start = self.unpublished.end(self.overlay)
         if epoch == self.overlay.epoch and appended > start:
             for frame in self._read(epoch, start, appended) or ():
-                self.unpublished.add([(frame.key, frame.entry)], frame.offset, frame.end)
+                self.unpublished.add(frames.records_of([frame]), frame.offset, frame.end)
 
     def _read(
         self, epoch: int, start: int, end: int, is_valid: Callable[[], bool] = lambda: True
     ) -> list[frames.Frame] | None:
         """Read the frames between two offsets; None if the log was used again meanwhile."""
         log = self.logs.of(epoch)
-        found, whole_to = frames.scan(log.read(start, end), start, self._seed, epoch)
+        data = log.read(start, end)
+        with frames_of(log.path):
+            found, whole_to = frames.scan(data, start, self._seed, epoch)
         if not is_valid():
             return None
         if whole_to != end:

@@ -7,6 +7,10 @@ needed, but may have the last copy of some data, is kept under another name.
 A table of epoch T lacks the frames of T, in the log of T.  If that was sealed, it lacks those of
 T + 1 too, in the other log, whose first frame says where the sealed log ends.  Nothing of T + 2
 exists: that is the new epoch, so that no frame that is left in a log ever counts again.
+
+A fold makes the table one of the present format version, in its one transaction.  A store of
+version 1 has one log: the other is made before that, and the old one replaced behind it, so each
+moment shows the old store with its log, or the new one.
 """
 
 from __future__ import annotations
@@ -17,8 +21,8 @@ from collections.abc import Iterator
 from logstore._engine import clock, durability, files, frames
 from logstore._engine.compaction import fold_into
 from logstore._engine.counters import Counters
-from logstore._engine.frames import START
-from logstore._engine.log import FIRST_OFFSET, Log, Logs, log_paths, read_whole
+from logstore._engine.frames import FORMAT_VERSION, START
+from logstore._engine.log import FIRST_OFFSET, Log, Logs, frames_of, log_path, log_paths, read_whole
 from logstore._engine.options import Options, arena_bytes
 from logstore._engine.overlay import Overlay
 from logstore._engine.records import Meta
@@ -45,6 +49,8 @@ def recover_alone(
         # A vacuum, or a replacement of the logs, may have died after its rename.
         durability.sync_directory(os.path.dirname(path))
         overlay = recover_frames(path, meta, counters, accept_log_loss=accept_log_loss)
+        if meta.version < FORMAT_VERSION:
+            Logs.create_odd(path, meta.uuid, arena_bytes(options))
     else:  # there have to be logs before the table says that it needs them
         logs = Logs.create(path, meta.uuid, arena_bytes(options))
         epoch = meta.epoch + 1
@@ -78,31 +84,32 @@ def are_logs_needed(path: str, meta: Meta) -> bool:
 
 def refuse_older(path: str, meta: Meta) -> None:
     """Raise StaleTableError for a table that is older than the logs beside it."""
-    for log_path in _there(path):
-        newest = _newer_epoch(log_path, meta)
+    for each in _there(path):
+        newest = _newer_epoch(each, meta)
         if newest:
             raise StaleTableError(
-                f"{path}: a table of epoch {meta.epoch}, but {log_path} has writes of epoch "
+                f"{path}: a table of epoch {meta.epoch}, but {each} has writes of epoch "
                 f"{newest}: this is an older copy of the table; put back the table that belongs "
                 f"to the log, or open with accept_log_loss=True to go on without the log, which "
                 f"is then kept under another name"
             )
 
 
-def _newer_epoch(log_path: str, meta: Meta) -> int:
+def _newer_epoch(where: str, meta: Meta) -> int:
     """Return the epoch of a log that is too new for the table, 0 if it is not.
 
     The table may lack one epoch that is not its own: the one behind a sealed log.
     """
-    data = read_whole(log_path)[FIRST_OFFSET:]
+    data = read_whole(where)[FIRST_OFFSET:]
     seed = frames.checksum_seed(meta.uuid)
-    newest = frames.newest_epoch(data, FIRST_OFFSET, seed)
-    if newest <= meta.epoch - meta.clean:
-        return 0
-    if newest == meta.epoch + 1 and not meta.clean:
-        first = frames.decode_frame(data, 0, FIRST_OFFSET, seed, newest)
-        if first is None or first.entry.kind == START:
+    with frames_of(where):
+        newest = frames.newest_epoch(data, FIRST_OFFSET, seed)
+        if newest <= meta.epoch - meta.clean:
             return 0
+        if newest == meta.epoch + 1 and not meta.clean:
+            first = frames.decode_frame(data, 0, FIRST_OFFSET, seed, newest)
+            if first is None or first.entry.kind == START:
+                return 0
     return newest
 
 
@@ -112,18 +119,18 @@ def _there(path: str) -> Iterator[str]:
 
 def _set_logs_aside(path: str, meta: Meta) -> bool:
     """Keep logs that are too new for the table; return whether there is one, or none at all."""
-    newer = [log_path for log_path in _there(path) if _newer_epoch(log_path, meta)]
-    for log_path in newer:
-        files.keep_aside(log_path, "replaced")
+    newer = [each for each in _there(path) if _newer_epoch(each, meta)]
+    for each in newer:
+        files.keep_aside(each, "replaced")
     return bool(newer) or not any(_there(path))
 
 
 def _set_others_aside(path: str, meta: Meta) -> None:
     """Keep the logs of another store beside a table that was closed."""
-    for log_path in _there(path):
-        header = frames.decode_log_header(read_whole(log_path)[: frames.HEADER_BYTES])
+    for each in _there(path):
+        header = frames.decode_log_header(read_whole(each)[: frames.HEADER_BYTES])
         if header is not None and header.uuid != meta.uuid:
-            files.keep_aside(log_path, "replaced")
+            files.keep_aside(each, "replaced")
 
 
 def recover_frames(
@@ -134,13 +141,16 @@ def recover_frames(
     Raises CorruptLogError if frames that had been synced are damaged; the tail of an interrupted
     append is dropped.  Raises MissingLogError, unless ``accept_log_loss``, as :meth:`Log.open`.
     """
-    own, other = log_paths(path)[meta.epoch & 1], log_paths(path)[~meta.epoch & 1]
+    own, other = (log_path(path, meta.epoch + n, meta.version) for n in range(2))
     ours = _read(own, meta, accept_log_loss)
-    next_ones = _read(other, meta, accept_log_loss)
     overlay = Overlay(meta.epoch)
     _recover(overlay, own, ours, meta, counters)
+    if other == own:
+        return overlay
+    next_ones = _read(other, meta, accept_log_loss)
     seed = frames.checksum_seed(meta.uuid)
-    first = frames.decode_frame(next_ones, 0, FIRST_OFFSET, seed, meta.epoch + 1)
+    with frames_of(other):
+        first = frames.decode_frame(next_ones, 0, FIRST_OFFSET, seed, meta.epoch + 1)
     sealed_end = None if first is None else frames.sealed_end(first)
     if sealed_end is not None and sealed_end != overlay.applied:
         raise CorruptLogError(
@@ -168,8 +178,9 @@ def _recover(overlay: Overlay, path: str, data: bytes, meta: Meta, counters: Cou
     """Put the frames of a log into an overlay.  Raises CorruptLogError."""
     epoch = overlay.epoch
     seed = frames.checksum_seed(meta.uuid)
-    found, end = frames.scan(data, FIRST_OFFSET, seed, epoch)
-    proof = frames.damage_below_sync(data, end - FIRST_OFFSET, FIRST_OFFSET, seed, epoch)
+    with frames_of(path):
+        found, end = frames.scan(data, FIRST_OFFSET, seed, epoch)
+        proof = frames.damage_below_sync(data, end - FIRST_OFFSET, FIRST_OFFSET, seed, epoch)
     if proof is not None:
         raise CorruptLogError(
             f"{path}: damaged at offset {end}: expected a whole frame of epoch {epoch}, "
@@ -177,7 +188,7 @@ def _recover(overlay: Overlay, path: str, data: bytes, meta: Meta, counters: Cou
             f"{proof.synced_through} had been synced; the file is kept as it is; "
             f"check(salvage=True) recovers every whole frame"
         )
-    entries = frames.records(found)
+    entries = frames.records_of(found)
     overlay.apply(entries, end)
     counters.recovered_frames += len(entries)
     if any(data[end - FIRST_OFFSET : end - FIRST_OFFSET + frames.FRAME.size]):

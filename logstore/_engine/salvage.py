@@ -17,7 +17,14 @@ from logstore._engine import clock, durability, files, frames
 from logstore._engine.compaction import fold_into
 from logstore._engine.engine import Engine
 from logstore._engine.lmdbfile import verify_pages
-from logstore._engine.log import FIRST_OFFSET, check_header, log_paths, read_whole
+from logstore._engine.log import (
+    FIRST_OFFSET,
+    check_header,
+    frames_of,
+    log_path,
+    log_paths,
+    read_whole,
+)
 from logstore._engine.overlay import Overlay
 from logstore._engine.presence import hold_alone
 from logstore._engine.recovery import refuse_older
@@ -52,9 +59,10 @@ def salvage_open(engine: Engine) -> Salvaged:
             elif known.epoch == epoch:
                 overlay.apply(known.changed, known.applied)
             data = engine.read_log(epoch, end)
-            log_path = log_paths(engine.path)[epoch & 1]
-            is_damaged = frames.scan(data, FIRST_OFFSET, engine.seed, epoch)[1] < end
-            taken = _take_in(overlay, data, engine.seed, end, log_path, keep=is_damaged)
+            where = log_path(engine.path, epoch)
+            with frames_of(where):
+                is_damaged = frames.scan(data, FIRST_OFFSET, engine.seed, epoch)[1] < end
+            taken = _take_in(overlay, data, engine.seed, end, where, keep=is_damaged)
             saved = _sum(saved, taken)
         assert overlay is not None
         if not saved.kept_logs:
@@ -88,21 +96,21 @@ def salvage_at_rest(path: str) -> Salvaged:
 
 def _salvage_beside(path: str, table: Table) -> Salvaged:
     meta = table.meta
-    logs: list[tuple[int, str, bytes]] = []
+    logs: dict[str, tuple[int, bytes]] = {}
     for epoch in (meta.epoch, meta.epoch + 1):
-        log_path = log_paths(path)[epoch & 1]
-        if os.path.lexists(log_path):
-            data = read_whole(log_path)
+        where = log_path(path, epoch, meta.version)
+        if os.path.lexists(where) and where not in logs:
+            data = read_whole(where)
             header = frames.decode_log_header(data[:FIRST_OFFSET])
             if header is not None:  # a damaged header: the frames themselves identify their store
-                check_header(log_path, header, meta.uuid)
-            logs.append((epoch, log_path, data[FIRST_OFFSET:]))
+                check_header(where, header, meta.uuid)
+            logs[where] = epoch, data[FIRST_OFFSET:]
     refuse_older(path, meta)  # what is newer in the logs is of no use to the table
     saved, overlay = Salvaged(), None
-    for epoch, log_path, data in logs:
+    for where, (epoch, data) in logs.items():
         overlay = Overlay(epoch, overlay)
         end = FIRST_OFFSET + len(data)
-        taken = _take_in(overlay, data, table.seed, end, log_path, keep=any(data))
+        taken = _take_in(overlay, data, table.seed, end, where, keep=any(data))
         saved = _sum(saved, taken)
     fold_into(
         table,
@@ -112,27 +120,26 @@ def _salvage_beside(path: str, table: Table) -> Salvaged:
         incarnation=meta.incarnation,
         clean=True,
     )
-    for _, log_path, _ in logs:
-        os.unlink(log_path)
+    for where in logs:
+        os.unlink(where)
     durability.sync_directory(os.path.dirname(path))
     return saved
 
 
 def _take_in(
-    overlay: Overlay, data: bytes, seed: int, end: int, log_path: str, *, keep: bool
+    overlay: Overlay, data: bytes, seed: int, end: int, where: str, *, keep: bool
 ) -> Salvaged:
     """Complete an overlay with the whole frames of a log up to ``end``; with ``keep``, keep it."""
     lost, position = 0, overlay.applied
-    found = []
-    for frame in frames.find_frames(
-        data, position - FIRST_OFFSET, FIRST_OFFSET, seed, overlay.epoch
-    ):
+    start = position - FIRST_OFFSET
+    with frames_of(where):
+        found = list(frames.find_chains(data, start, FIRST_OFFSET, seed, overlay.epoch))
+    for frame in found:
         lost += frame.offset - position
         position = frame.end
-        found.append(frame)
-    taken = frames.records(found)
+    taken = frames.records_of(found)
     overlay.apply(taken, end)
-    return Salvaged(len(taken), lost, (files.keep_aside(log_path, "damaged"),) if keep else ())
+    return Salvaged(len(taken), lost, (files.keep_aside(where, "damaged"),) if keep else ())
 
 
 def _sum(one: Salvaged, other: Salvaged) -> Salvaged:
