@@ -137,11 +137,11 @@ def test_the_words_of_the_shared_header_are_those_of_the_code() -> None:
     documented = {row[1]: int(row[0]) for row in rows_behind("Words of 8 bytes")}
     documented |= {row[1]: int(row[0]) for row in rows_behind("Words of 4 bytes")}
     coded = {name.upper(): index for index, name in enumerate(header.FIELDS)}
-    for name in ("SEQUENCE", "WAITERS", "RELEASES", "WANTED"):
+    for name in ("SEQUENCE", "WAITERS", "RELEASES", "WANTED", "FOLDS"):
         coded[name] = getattr(header, name)
     assert documented == coded
     assert f"One page of {header.SIZE} bytes" in TEXT
-    assert header.MAGIC.to_bytes(8, "little") == b"LSTRSHM2"
+    assert header.MAGIC.to_bytes(8, "little") == b"LSTRSHM3"
 
 
 def test_the_databases_are_those_of_the_code() -> None:
