@@ -32,7 +32,7 @@ def try_lock(fd: int, *, shared: bool = False) -> bool:
 
 
 class ByteLock:
-    """The lock on one byte of a file: arguments for ``fcntl_call(fd, SETLK, ...)``."""
+    """The lock on one byte of a file, which need not exist: arguments of ``fcntl_call``."""
 
     __slots__ = ("locked", "unlocked")
 
@@ -57,6 +57,11 @@ def try_lock_byte(fd: int, byte: ByteLock) -> bool:
             return False
         raise
     return True
+
+
+def unlock_byte(fd: int, byte: ByteLock) -> None:
+    """Release the lock on a byte."""
+    fcntl_call(fd, SETLK, byte.unlocked)
 
 
 def is_byte_locked(fd: int, byte: ByteLock) -> bool:

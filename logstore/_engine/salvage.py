@@ -81,7 +81,7 @@ def salvage_at_rest(path: str) -> Salvaged:
     try:
         with hold_alone(path):
             verify_pages(path)
-            table = Table(path, lock=False)
+            table = Table(path)
             try:
                 if table.meta.clean or not any(map(os.path.lexists, log_paths(path))):
                     return Salvaged()

@@ -110,7 +110,7 @@ def given_away(path: str) -> None:
 
 def a_table_opened(path: str) -> None:
     Table.create(path, UUID)
-    Table(path, lock=False)
+    Table(path)
 
 
 def a_table_verified(path: str) -> None:
@@ -282,12 +282,12 @@ def test_databases_that_cannot_be_opened_are_not_called_missing(
 
     monkeypatch.setattr(table_module, "open_environment", opened)
     with pytest.raises(UnforeseenError):
-        Table(str(path), lock=False)
+        Table(str(path))
 
 
 def test_an_unforeseen_error_of_the_list_of_readers_passes(path: Path) -> None:
     Table.create(str(path), UUID)
-    table = Table(str(path), lock=False)
+    table = Table(str(path))
     whole, table._env = table._env, cast("Any", Broken(table.env, "readers"))
     with pytest.raises(UnforeseenError):
         table.counts()
@@ -376,7 +376,7 @@ def test_an_unforeseen_error_of_a_rescue_is_not_called_a_lack_of_space(
 
 def test_a_tables_unforeseen_error_passes_its_reads_and_writes(path: Path) -> None:
     Table.create(str(path), UUID)
-    table = Table(str(path), lock=False)
+    table = Table(str(path))
     for call in (table.read, table.write):
         with pytest.raises(UnforeseenError):
             call(raising(UnforeseenError()))
