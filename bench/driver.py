@@ -102,7 +102,8 @@ class Driver:
         self._wanted = wanted
         self._rivals = list(rivals)
         self._progress = progress
-        self._directory = Path(tempfile.mkdtemp(prefix="bench-", dir=parent))
+        # Absolute: a server runs in a directory of its own, and must find the shim.
+        self._directory = Path(tempfile.mkdtemp(prefix="bench-", dir=parent.resolve()))
         self.outcome = Outcome()
         self._shim: Path | None = None
         self._shim_missing = ""
