@@ -237,6 +237,7 @@ def rounds_of(workload: Workload, profile: Profile) -> int:
         "short": profile.rounds,
         "slow": profile.slow_rounds,
         "long": profile.long_rounds,
+        "tail": profile.tail_rounds,
     }
     return rounds[workload.pace]
 
