@@ -12,6 +12,7 @@ import subprocess
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import geometric_mean
 
 from .children import ROOT
 from .driver import Cell, Contender
@@ -21,6 +22,10 @@ from .targets import Figures
 from .workloads import WORKLOADS
 
 NOW = "now"
+# A single process must not become slower in these.
+NO_WORSE = ("W1", "W2", "W3", "W4")
+# What is below it by less is what two runs of one revision differ by.
+NO_WORSE_BOUND = 0.97
 LIBRARY = "logstore"
 VERDICT_ROUNDS_MIN = 3
 
@@ -104,6 +109,35 @@ def table(cells: list[Cell], exported: Exported, peers: list[str]) -> Table:
                 )
     columns = ["workload", "", "metric", exported.revision, NOW, f"{NOW} / then", ""]
     return Table(f"{exported.revision} and {NOW}", columns, rows)
+
+
+def no_worse(cells: list[Cell], exported: Exported, peers: list[str]) -> Table:
+    """Judge each of NO_WORSE as a whole: how good it is now beside then, and whether that is met.
+
+    Of each round the geometric mean over variants and peers, of the first metric; the median of the
+    rounds is judged.
+    """
+    figures = Figures(cells, {})
+    rows = []
+    for workload in NO_WORSE:
+        metric = WORKLOADS[workload].metrics[0]
+        rounds: dict[int, list[float]] = {}
+        for variant in figures.variants(workload):
+            for peer in peers:
+                then = figures.rounds(workload, variant, f"{peer}-{exported.revision}", metric.key)
+                now = figures.rounds(workload, variant, f"{peer}-{NOW}", metric.key)
+                for turn in then.keys() & now.keys():
+                    ratio = now[turn] / then[turn]
+                    better = ratio if metric.better == "higher" else 1 / ratio
+                    rounds.setdefault(turn, []).append(better)
+        shown, verdict = "-", "not measured"
+        if rounds:
+            found = spread([geometric_mean(ratios) for ratios in rounds.values()])
+            shown = f"{found.median:.2f}x ({found.low:.2f} to {found.high:.2f})"
+            verdict = "met" if found.median >= NO_WORSE_BOUND else "missed"
+        rows.append([workload, metric.label, f"at least {NO_WORSE_BOUND:.2f}x", shown, verdict])
+    columns = ["workload", "metric", "target", "as good as then", "verdict"]
+    return Table("A single process is no worse than then", columns, rows)
 
 
 def _row(

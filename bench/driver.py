@@ -102,7 +102,8 @@ class Driver:
         self._wanted = wanted
         self._rivals = list(rivals)
         self._progress = progress
-        self._directory = Path(tempfile.mkdtemp(prefix="bench-", dir=parent))
+        # Absolute: a server runs in a directory of its own, and must find the shim.
+        self._directory = Path(tempfile.mkdtemp(prefix="bench-", dir=parent.resolve()))
         self.outcome = Outcome()
         self._shim: Path | None = None
         self._shim_missing = ""
@@ -236,6 +237,7 @@ def rounds_of(workload: Workload, profile: Profile) -> int:
         "short": profile.rounds,
         "slow": profile.slow_rounds,
         "long": profile.long_rounds,
+        "tail": profile.tail_rounds,
     }
     return rounds[workload.pace]
 

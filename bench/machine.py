@@ -23,6 +23,8 @@ PACKAGES = (
     "aiosqlite",
     "diskcache",
     "huey",
+    "honker",
+    "litequeue",
     "redis",
     "hiredis",
     "taskiq-redis",

@@ -90,6 +90,10 @@ class Control:
         """The counters so far."""
         return Flushes(*CONTROL.unpack_from(self._map, 0)[1:])
 
+    def steers(self, pid: int) -> bool:
+        """Whether process `pid` has the page mapped: otherwise it is not slowed and not counted."""
+        return f"{self.path.resolve()}\n" in Path(f"/proc/{pid}/maps").read_text()
+
     def close(self) -> None:
         """Unmap the page."""
         self._map.close()

@@ -43,6 +43,9 @@ def serve(channel: Channel) -> None:
             part.server_directory = base / "redis"
             redis = Redis(part.server_directory, appendfsync=server.removeprefix("redis-"))
             part.url, part.server_pid = redis.url, redis.pid
+            if part.control is not None and not part.control.steers(redis.pid):
+                redis.stop()
+                raise ServerUnavailableError("redis-server runs without the shim: it is not slowed")
         elif server == "postgres":
             part.url = postgres_url()
             versions = postgres_versions(part.url)

@@ -19,6 +19,8 @@ TABLE: dict[str, tuple[str, str | None, str | None]] = {
     "aiosqlite-full-shared": ("aiosqlite_backend", None, "AiosqliteGrouped"),
     "diskcache-full": ("diskcache_peer", "DiskCacheFull", "AsyncDiskCacheFull"),
     "huey": ("huey_peer", "HueySqlite", None),
+    "honker-full": ("honker_peer", "HonkerFull", "AsyncHonkerFull"),
+    "litequeue-full": ("litequeue_peer", "LiteQueueFull", "AsyncLiteQueueFull"),
     "file": ("file_peer", None, "FilePeer"),
     "redis-always": ("redis_peer", None, "RedisAlways"),
     "postgres": ("postgres_peer", None, "PostgresPeer"),
@@ -27,6 +29,9 @@ TABLE: dict[str, tuple[str, str | None, str | None]] = {
     "diskcache-normal": ("diskcache_peer", "DiskCacheNormal", None),
     "redis-everysec": ("redis_peer", None, "RedisEverysec"),
 }
+
+# What they are given cannot be found again by its id: sets alone are measured.
+WRITE_ONLY = frozenset({"bare", "litequeue-full"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,7 @@ def load(name: str) -> Peer:
 
 __all__ = [
     "TABLE",
+    "WRITE_ONLY",
     "About",
     "AsyncPeer",
     "Offloaded",

@@ -73,6 +73,8 @@ class Place:
     space: str = "bench"
     value_bytes: int = 300
     ttl_s: int | None = None
+    # Of logstore, the size of the log that starts a compaction; None: its default.
+    log_bytes: int | None = None
 
 
 class SyncPeer(ABC):
@@ -170,6 +172,10 @@ class AsyncPeer(ABC):
 
     def commit_groups(self) -> int | None:
         """How many commit groups there have been; None: the peer does not count them."""
+        return None
+
+    def compactions(self) -> int | None:
+        """How many compactions there have been; None: the peer does not count them."""
         return None
 
 

@@ -20,10 +20,15 @@ FILE_NAME = "app.db"
 PRELOAD_GROUP = 256
 
 
-def _commit_groups(place: Place) -> int:
-    """The count of the store that this process has open: a second handle shares it."""
+def _stats(place: Place) -> logstore.StoreStats:
+    """The counts of the store that this process has open: a second handle shares them."""
     with logstore.open(place.directory / FILE_NAME) as store:
-        return store.stats().commits
+        return store.stats()
+
+
+def _options(place: Place) -> dict[str, Any]:
+    """What a workload asks of a store beside its defaults."""
+    return {} if place.log_bytes is None else {"compact_at": place.log_bytes}
 
 
 class StorePeer(SyncPeer):
@@ -35,13 +40,13 @@ class StorePeer(SyncPeer):
         durable=True,
         role="own",
         modules=("logstore", "lmdb", "cbor2"),
-        why=WHY.format(", but for a time to live in W11")
+        why=WHY.format(", but for a time to live in W11 and a long log in a part of W14")
         + "W1 and W6 call Store, the rest LogStoreResultBackend.",
     )
 
     def open(self) -> None:
         path = self.place.directory / FILE_NAME
-        self._store = logstore.open(path, result_ttl_s=self.place.ttl_s)
+        self._store = logstore.open(path, result_ttl_s=self.place.ttl_s, **_options(self.place))
 
     def close(self) -> None:
         self._store.close()
@@ -60,10 +65,22 @@ class StorePeer(SyncPeer):
         return sum(1 for _ in self._store.tasks(limit=count))
 
     def preload(self, items: Iterable[tuple[str, bytes]]) -> None:
-        # As many callers who write at the same time.
-        waiting, store = iter(items), self._store
+        waiting = iter(items)
         while group := list(islice(waiting, PRELOAD_GROUP)):
-            store._handle.commit([store._handle.result_write(key, value) for key, value in group])
+            self.write_group(group)
+
+    def write_group(self, items: Iterable[tuple[str, bytes]]) -> None:
+        """Set many at once, as so many callers who write at the same time."""
+        handle = self._store._handle
+        handle.commit([handle.result_write(key, value) for key, value in items])
+
+    def log_bytes(self) -> int:
+        """How much of the log is in use."""
+        return self._store.stats().log_bytes
+
+    def recovered_frames(self) -> int:
+        """How many frames of its log the opening found that were not in the table."""
+        return self._store.stats().recovered_frames
 
 
 class AsyncStorePeer(AsyncPeer):
@@ -80,7 +97,9 @@ class AsyncStorePeer(AsyncPeer):
 
     async def open(self) -> None:
         self._store = await logstore.open_async(
-            self.place.directory / FILE_NAME, result_ttl_s=self.place.ttl_s
+            self.place.directory / FILE_NAME,
+            result_ttl_s=self.place.ttl_s,
+            **_options(self.place),
         )
 
     async def close(self) -> None:
@@ -107,7 +126,10 @@ class AsyncStorePeer(AsyncPeer):
         await self._store.wait_result(task_id)
 
     def commit_groups(self) -> int | None:
-        return _commit_groups(self.place)
+        return _stats(self.place).commits
+
+    def compactions(self) -> int | None:
+        return _stats(self.place).compactions
 
 
 class BackendLogStorePeer(BackendPeer):
@@ -121,8 +143,12 @@ class BackendLogStorePeer(BackendPeer):
         backend: AsyncResultBackend[Any] = LogStoreResultBackend(
             self.place.directory / FILE_NAME,
             result_ex_time=self.place.ttl_s,
+            **_options(self.place),
         )
         return backend
 
     def commit_groups(self) -> int | None:
-        return _commit_groups(self.place)
+        return _stats(self.place).commits
+
+    def compactions(self) -> int | None:
+        return _stats(self.place).compactions

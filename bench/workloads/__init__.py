@@ -15,6 +15,9 @@ from . import (
     w10_wake,
     w11_soak,
     w12_writers,
+    w13_taskiq,
+    w14_tail,
+    w15_recovery,
 )
 from .base import Metric, Slice, Workload
 
@@ -33,6 +36,9 @@ WORKLOADS: dict[str, Workload] = {
         w10_wake,
         w11_soak,
         w12_writers,
+        w13_taskiq,
+        w14_tail,
+        w15_recovery,
     )
 }
 

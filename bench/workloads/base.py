@@ -17,7 +17,7 @@ from ..profiles import Profile
 from ..shim import Control
 
 Better = Literal["higher", "lower"]
-Pace = Literal["short", "slow", "long"]
+Pace = Literal["short", "slow", "long", "tail"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from ..measure import (
     settle,
 )
 from ..payloads import result, task_id
+from ..peers import WRITE_ONLY
 from ..peers.base import AsyncPeer, Place
 from .base import Metric, Slice, Workload
 from .w02_async_set import lanes_of
@@ -109,7 +110,7 @@ WORKLOAD = Workload(
     title="get_result and is_result_ready",
     variants=lambda profile: [f"{kind} c={lanes}" for kind in KINDS for lanes in (1, 64)],
     run=run,
-    without=frozenset({"bare"}),
+    without=WRITE_ONLY,
     metrics=(
         Metric("ops_per_s", "reads per second", "higher"),
         Metric("p50_us", "median latency, us", "lower", 1),

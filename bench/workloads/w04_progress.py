@@ -11,6 +11,7 @@ import itertools
 
 from ..measure import Metrics, closed_lanes
 from ..payloads import progress, task_id
+from ..peers import WRITE_ONLY
 from ..peers.base import AsyncPeer
 from .base import Metric, Slice, Workload
 from .w02_async_set import lanes_of
@@ -45,7 +46,7 @@ WORKLOAD = Workload(
     title="progress updates",
     variants=lambda profile: [f"{tasks} c={lanes}" for tasks in TASKS for lanes in (1, 64)],
     run=run,
-    without=frozenset({"bare"}),
+    without=WRITE_ONLY,
     not_durable=frozenset({"logstore", "logstore-async"}),
     metrics=(
         Metric("ops_per_s", "updates per second", "higher"),

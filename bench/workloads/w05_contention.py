@@ -22,7 +22,7 @@ from typing import Any
 from ..children import Channel, Child, Message
 from ..measure import Metrics, Samples, closed_lanes
 from ..payloads import result, task_id
-from ..peers import load
+from ..peers import WRITE_ONLY, load
 from ..peers.base import Place
 from ..stats import quantile
 from .base import Metric, Slice, Workload
@@ -100,6 +100,25 @@ class Lane:
         }
 
 
+async def together(
+    lane: Lane, channel: Channel, operation: Callable[[], Awaitable[None]], at_once: int = 1
+) -> None:
+    """Wait for the others, run closed loops over `operation`, and tell what was measured."""
+
+    async def guarded() -> None:
+        try:
+            await operation()
+        except Exception as error:
+            lane.failed(error)
+
+    channel.send({"ready": True})
+    await asyncio.to_thread(channel.receive)
+    samples = await closed_lanes(guarded, at_once, lane.seconds)
+    channel.send(lane.reply(samples))
+    # Open until all have replied: what closing costs is no part of what is counted.
+    await asyncio.to_thread(channel.receive)
+
+
 async def _run(lane: Lane, channel: Channel) -> None:
     peer = lane.peer.async_class(lane.place)
     payload = result(1)
@@ -114,22 +133,7 @@ async def _run(lane: Lane, channel: Channel) -> None:
             if (await peer.get(lane.next_read())).return_value != payload.return_value:
                 lane.failed("an acknowledged result was missing or wrong")
 
-        def guarded(operation: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
-            async def run() -> None:
-                try:
-                    await operation()
-                except Exception as error:
-                    lane.failed(error)
-
-            return run
-
-        channel.send({"ready": True})
-        await asyncio.to_thread(channel.receive)
-        operation = guarded(write if lane.writes else read)
-        samples = await closed_lanes(operation, 1, lane.seconds)
-        channel.send(lane.reply(samples))
-        # Open until all have replied: what closing costs is no part of what is counted.
-        await asyncio.to_thread(channel.receive)
+        await together(lane, channel, write if lane.writes else read)
     finally:
         await peer.close()
 
@@ -163,8 +167,20 @@ def _pooled(replies: list[Message], prefix: str) -> Metrics:
     }
 
 
-def contention_slice(part: Slice, writers: int = WRITERS, readers: int = READERS) -> Metrics:
-    """Start the processes, let them go together, and pool what they measured."""
+def contention_slice(
+    part: Slice,
+    writers: int = WRITERS,
+    readers: int = READERS,
+    *,
+    role: str = f"{__name__}:lane",
+    seconds: float | None = None,
+    setup: Message | None = None,
+) -> Metrics:
+    """Start the processes, let them go together, and pool what they measured.
+
+    `role` is what each of them does, and `setup` what it is told beside what all are told.
+    """
+    seconds = part.profile.contention_s if seconds is None else seconds
     place = part.place()
     # Not below the peer's own directory: for some peers every file there is theirs.
     counts = place.directory.with_suffix(".counts")
@@ -173,20 +189,21 @@ def contention_slice(part: Slice, writers: int = WRITERS, readers: int = READERS
     children: list[Child] = []
     try:
         for number in range(writers + readers):
-            child = Child(f"{__name__}:lane", search_path=part.search_path)
+            child = Child(role, search_path=part.search_path)
             children.append(child)
             child.send(
                 {
                     "peer": part.peer.about.name,
                     "number": number,
                     "writers": writers,
-                    "seconds": part.profile.contention_s,
+                    "seconds": seconds,
                     "counts": str(counts),
                     "place": {
                         "directory": str(place.directory),
                         "url": place.url,
                         "space": place.space,
                     },
+                    **(setup or {}),
                 }
             )
         for child in children:
@@ -194,7 +211,7 @@ def contention_slice(part: Slice, writers: int = WRITERS, readers: int = READERS
         before = part.flushes()
         for child in children:
             child.send({"go": True})
-        timeout_s = START_TIMEOUT_S + 3 * part.profile.contention_s
+        timeout_s = START_TIMEOUT_S + 3 * seconds
         replies = [child.receive(timeout_s) for child in children]
         flushes = part.flushes() - before
     finally:
@@ -238,6 +255,6 @@ WORKLOAD = Workload(
     variants=lambda profile: ["2w+2r"],
     run=run,
     pace="slow",
-    without=frozenset({"bare", "logstore-async"}),
+    without=WRITE_ONLY | {"logstore-async"},
     metrics=METRICS,
 )

@@ -16,7 +16,7 @@ from ..children import Channel, Child
 from ..counters import directory_bytes, private_bytes
 from ..measure import Metrics, closed_loop
 from ..payloads import Ids, pairs, task_id, value
-from ..peers import load
+from ..peers import WRITE_ONLY, load
 from ..peers.base import Place
 from .base import Metric, Slice, Workload
 
@@ -92,7 +92,7 @@ def _filled(part: Slice, count: int) -> tuple[Place, float]:
     return filled
 
 
-def _read_all(directory: Path) -> None:
+def read_all(directory: Path) -> None:
     """Bring the files into the page cache, from which a busy or thrifty kernel takes them."""
     for path in directory.rglob("*"):
         if path.is_file():
@@ -104,7 +104,7 @@ def _read_all(directory: Path) -> None:
 def run(part: Slice, variant: str) -> Metrics:
     count = int(variant)
     place, bytes_per_result = _filled(part, count)
-    _read_all(place.directory)
+    read_all(place.directory)
     child = Child(f"{__name__}:measure", search_path=part.search_path)
     try:
         child.send(
@@ -132,7 +132,7 @@ WORKLOAD = Workload(
     run=run,
     pace="slow",
     side="sync",
-    without=frozenset({"bare", "sqlite-normal", "diskcache-normal"}),
+    without=WRITE_ONLY | {"sqlite-normal", "diskcache-normal"},
     takes_part=lambda variant, peer: int(variant) < LARGE or peer in AT_LARGE,
     metrics=(
         Metric("set_p50_us", "set median, us", "lower", 1),

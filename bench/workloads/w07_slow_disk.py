@@ -12,6 +12,7 @@ import asyncio
 
 from ..measure import Metrics, closed_loop
 from ..payloads import value
+from ..peers import WRITE_ONLY
 from ..peers.bare import Bare
 from .base import Metric, Slice, Workload
 from .w02_async_set import lanes_of, set_slice
@@ -59,7 +60,7 @@ def takes_part(variant: str, peer: str) -> bool:
     if variant.endswith(FLOOR):
         return peer == "bare"
     if variant.endswith(CONTENTION):
-        return peer not in {"bare", "logstore-async"}
+        return peer not in WRITE_ONLY | {"logstore-async"}
     return True
 
 

@@ -140,7 +140,15 @@ WORKLOAD = Workload(
     run=run,
     pace="long",
     only=frozenset(
-        {"logstore", "logstore-async", "aiosqlite-full", "file", "redis-always", "postgres"}
+        {
+            "logstore",
+            "logstore-async",
+            "aiosqlite-full",
+            "honker-full",
+            "file",
+            "redis-always",
+            "postgres",
+        }
     ),
     metrics=(
         Metric("wake_p50_ms", "acknowledgement to wake-up, median, ms", "lower", 2),

@@ -9,7 +9,10 @@ latencies are shown beyond two flushes. How long a flush takes is measured befor
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..measure import Metrics
+from ..profiles import Profile
 from .base import Metric, Slice, Workload
 from .w05_contention import METRICS as CONTENTION_METRICS
 from .w05_contention import contention_slice
@@ -25,13 +28,17 @@ def writers_of(variant: str) -> int:
     return int(variant.partition(" ")[2].removesuffix("w"))
 
 
-def run(part: Slice, variant: str) -> Metrics:
+def modelled(part: Slice, variant: str, measure: Callable[[int], Metrics]) -> Metrics:
+    """Measure a variant's number of processes at its delay, beside one flush and one process.
+
+    Raises RuntimeError if a set failed.
+    """
     assert part.control is not None
     delay_s, writers = delay_of(variant), writers_of(variant)
     part.control.set_delay(delay_s)
     try:
         flush_us = floor(part, FLOOR_FLUSHES * delay_s + FLOOR_S_MIN)["p50_us"]
-        metrics = contention_slice(part, writers, readers=0)
+        metrics = measure(writers)
     finally:
         part.control.set_delay(0)
     if metrics["errors"]:
@@ -52,14 +59,23 @@ def run(part: Slice, variant: str) -> Metrics:
     return metrics
 
 
-WORKLOAD = Workload(
-    name="W12",
-    title="writer processes on a modelled disk",
-    variants=lambda profile: [
+def variants(profile: Profile) -> list[str]:
+    """Each number of processes at each delay, one process first."""
+    return [
         f"{delay:g}ms {writers}w"
         for delay in profile.writer_delays_ms
         for writers in profile.writers
-    ],
+    ]
+
+
+def run(part: Slice, variant: str) -> Metrics:
+    return modelled(part, variant, lambda writers: contention_slice(part, writers, readers=0))
+
+
+WORKLOAD = Workload(
+    name="W12",
+    title="writer processes on a modelled disk",
+    variants=variants,
     run=run,
     pace="slow",
     shimmed=True,

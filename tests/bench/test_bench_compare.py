@@ -34,6 +34,25 @@ def test_ratios_are_now_over_then_of_the_same_round(tmp_path: Path) -> None:
     assert row[-2:] == ["3.00x (3.00 to 3.00)", "better"]
 
 
+def test_a_workload_is_as_good_as_then_as_a_whole(tmp_path: Path) -> None:
+    exported = compare.Exported("abc1234", tmp_path)
+    cells = []
+    for number in range(3):
+        # A rate that grew by a quarter and one that fell by as much; a latency that doubled.
+        for variant, now in (("c=1", 12.5), ("c=8", 8.0)):
+            cells.append(Cell("W2", variant, "logstore-now", number, {"ops_per_s": now}))
+            cells.append(Cell("W2", variant, "logstore-abc1234", number, {"ops_per_s": 10.0}))
+        cells.append(Cell("W1", "300B", "logstore-now", number, {"p50_us": 20.0}))
+        cells.append(Cell("W1", "300B", "logstore-abc1234", number, {"p50_us": 10.0}))
+    found = {row[0]: row[-2:] for row in compare.no_worse(cells, exported, ["logstore"]).rows}
+    assert found == {
+        "W1": ["0.50x (0.50 to 0.50)", "missed"],
+        "W2": ["1.00x (1.00 to 1.00)", "met"],
+        "W3": ["-", "not measured"],
+        "W4": ["-", "not measured"],
+    }
+
+
 @pytest.mark.parametrize(
     ("ratio", "higher_is_better", "word"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,3 +74,27 @@ def test_a_synchronous_workload_has_no_asynchronous_peers() -> None:
     assert takes_part(WORKLOADS["W1"], "sqlite-full")
     assert not takes_part(WORKLOADS["W1"], "redis-always")
     assert not takes_part(WORKLOADS["W3"], "bare")
+
+
+def test_what_has_no_results_takes_part_where_sets_alone_are_measured() -> None:
+    part = [name for name, workload in WORKLOADS.items() if takes_part(workload, "litequeue-full")]
+    assert part == ["W1", "W2", "W7", "W8", "W9"]
+    variants = WORKLOADS["W7"].variants(TINY)
+    slow = [one for one in variants if WORKLOADS["W7"].takes_part(one, "litequeue-full")]
+    assert slow == ["2ms c=1", "2ms c=64", "20ms c=1", "20ms c=64"]
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="no redis-server")
+def test_a_server_is_slowed_when_the_bench_runs_in_a_relative_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("taskiq_redis")
+    monkeypatch.chdir(tmp_path)
+    profile = replace(TINY, slow_rounds=1, writers=(1,))
+    progress = Progress(1, io.StringIO())
+    outcome = Driver(profile, contenders(["redis-always"]), Path(), progress).run(["W12"])
+    assert (outcome.failed, outcome.skipped) == ([], [])
+    (cell,) = outcome.cells
+    assert cell.metrics["flushes_per_set"] == pytest.approx(1.0, abs=0.2)
+    assert list(tmp_path.iterdir()) == []

@@ -27,6 +27,7 @@ EMBEDDED = (
     "diskcache-full",
     "diskcache-normal",
     "huey",
+    "honker-full",
 )
 
 
@@ -114,6 +115,48 @@ def test_huey_is_durable_too(tmp_path: Path) -> None:
     connection: sqlite3.Connection = store._storage.conn  # type: ignore[attr-defined]
     assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
     store.close()
+
+
+@pytest.mark.parametrize("name", ["honker-full", "litequeue-full"])
+def test_what_sets_normal_itself_is_set_to_full(name: str, tmp_path: Path) -> None:
+    sync_class = peer_or_skip(name).sync_class
+    assert sync_class is not None
+    store = sync_class(Place(tmp_path))
+    store.open()
+    assert store.synchronous() == 2  # type: ignore[attr-defined]
+    store.close()
+
+
+def test_a_queue_keeps_what_is_put_and_has_no_results(tmp_path: Path) -> None:
+    queue = peer_or_skip("litequeue-full")
+    assert queue.sync_class is not None
+    store = queue.sync_class(Place(tmp_path))
+    store.open()
+    store.set("one", value(300))
+    store.close()
+
+    async def scenario() -> None:
+        peer = queue.async_class(Place(tmp_path))
+        await peer.open()
+        await asyncio.gather(*(peer.set(str(one), result(one)) for one in range(20)))
+        assert peer._sync.messages() == 21  # type: ignore[attr-defined]
+        with pytest.raises(NotImplementedError, match="no results"):
+            await peer.get("one")
+        with pytest.raises(NotImplementedError, match="no results"):
+            await peer.ready("one")
+        with pytest.raises(NotImplementedError, match="no results"):
+            await peer.set_progress("one", progress(1))
+        await peer.close()
+
+    asyncio.run(scenario())
+
+
+def test_numbers_of_jobs_fit_a_column_of_integers_and_differ() -> None:
+    from bench.peers.honker_peer import job_id
+
+    numbers = [job_id(task_id("space", one)) for one in range(1000)]
+    assert len(set(numbers)) == 1000
+    assert 0 <= min(numbers) < max(numbers) < 1 << 63
 
 
 def test_threads_that_read_sqlite_have_connections_of_their_own(tmp_path: Path) -> None:

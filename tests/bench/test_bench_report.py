@@ -41,7 +41,12 @@ def sample() -> record.Record:
         "versions": {"python": "3.11"},
     }
     small = replace(
-        PROFILES["quick"], workloads=["W1", "W4"], store_sizes=[], writers=[], writer_delays_ms=[]
+        PROFILES["quick"],
+        workloads=["W1", "W4"],
+        store_sizes=[],
+        writers=[],
+        writer_delays_ms=[],
+        tail_delays_ms=[],
     )
     return record.Record("bench", asdict(small), machine, outcome)
 
@@ -116,7 +121,7 @@ def test_what_a_workload_does_not_make_durable_has_a_star(sample: record.Record)
         (("W1", "W5", "W6"), "3 rounds, W5 and W6 2"),
         (("W1", "W5", "W6", "W7"), "3 rounds, W5 to W7 2"),
         (("W1", "W5", "W7", "W8", "W11"), "3 rounds, W5, W7 and W8 2, W11 1"),
-        (ALL, "3 rounds, W5, W6, W7, W8, W9 and W12 2, W10 and W11 1"),
+        (ALL, "3 rounds, W5, W6, W7, W8, W9, W12 and W13 2, W10 and W11 1"),
     ],
 )
 def test_the_rounds_of_each_pace_are_told(workloads: tuple[str, ...], line: str) -> None:

@@ -100,6 +100,24 @@ def test_lmdb_needs_two_flushes_per_commit_which_a_count_of_fsync_alone_would_mi
     control.close()
 
 
+def test_a_process_that_the_library_did_not_reach_is_seen(library: Path, tmp_path: Path) -> None:
+    control = Control(tmp_path / "control")
+    seen = []
+    for environment in (control.environment(library), {}):
+        with subprocess.Popen(
+            [sys.executable, "-c", "print(flush=True); input()"],
+            env={**os.environ, **environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            seen.append(control.steers(process.pid))
+            process.communicate(b"\n")
+    assert seen == [True, False]
+    control.close()
+
+
 def test_a_missing_compiler_is_said_and_not_raised_as_something_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

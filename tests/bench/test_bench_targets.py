@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,8 +10,10 @@ import pytest
 from bench.driver import Cell
 from bench.peers import TABLE
 from bench.profiles import PROFILES
+from bench.stats import Spread
 from bench.targets import (
     LARGEST,
+    MIDDLE,
     SMALLEST,
     TARGETS,
     Best,
@@ -46,12 +49,19 @@ def rate(sense: Any, bound: float, versus: Figure | Best | None) -> Target:
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: f"{target.workload} {target.text}")
 def test_every_target_names_a_workload_a_variant_and_peers_that_exist(target: Target) -> None:
     variants = WORKLOADS[target.workload].variants(PROFILES["quick"])
-    assert target.variant in [*variants, SMALLEST, LARGEST]
+    assert target.variant in [*variants, SMALLEST, LARGEST, MIDDLE]
+    assert target.metric in metrics_of(target.workload)
     for figure in (target.versus, target.minus):
         if isinstance(figure, Figure):
             assert figure.peer in TABLE
             there = WORKLOADS[figure.workload or target.workload].variants(PROFILES["quick"])
-            assert (figure.variant or target.variant) in [*there, SMALLEST, LARGEST]
+            assert (figure.variant or target.variant) in [*there, SMALLEST, LARGEST, MIDDLE]
+
+
+def metrics_of(workload: str) -> set[str]:
+    """The metrics that its tables show, and those that only targets use."""
+    shown = {metric.key for metric in WORKLOADS[workload].metrics}
+    return shown | {"errors", "bytes_ratio"} if workload in ("W5", "W6") else shown
 
 
 def test_at_least_of_a_rate_is_ours_over_theirs() -> None:
@@ -145,6 +155,38 @@ def test_seconds_never_fail_a_run_and_errors_always_do() -> None:
     assert judge(wrong, found).regressed
 
 
+def test_what_is_promised_of_every_round_is_missed_by_one() -> None:
+    found = Figures(cells("stall_max_ms", logstore=[3.0, 4.0, 11.0]), PEERS)
+    target = Target("test", "W2", "c=1", "stall_max_ms", "at most", 10.0, "ms")
+    assert judge(target, found).met
+    assert not judge(replace(target, every=True), found).met
+    rates = Figures(cells("ops_per_s", logstore=[3.0, 4.0, 1.0]), PEERS)
+    least = rate("at least", 2.0, None)
+    assert judge(least, rates).met
+    assert not judge(replace(least, every=True), rates).met
+
+
+def test_in_the_middle_is_the_median_of_the_variants_that_both_have() -> None:
+    found = []
+    for variant, ours in (("1w", [10.0, 30.0, 20.0]), ("2w", [40.0]), ("4w", [90.0]), ("8w", [])):
+        for number, figure in enumerate(ours):
+            found.append(Cell("W2", variant, "logstore", number, {"ops_per_s": figure}))
+            found.append(Cell("W2", variant, "slow", number, {"ops_per_s": 10.0}))
+    found.append(Cell("W2", "8w", "slow", 0, {"ops_per_s": 10.0}))
+    target = replace(rate("at least", 4.0, Figure("slow")), variant=MIDDLE)
+    finding = judge(target, Figures(found, PEERS))
+    assert finding.measured == Spread(4.0, 2.0, 9.0, 3)
+    assert (finding.met, finding.against) == (True, "slow")
+    nothing = judge(target, Figures([], PEERS))
+    assert (nothing.measured, nothing.met, nothing.regressed) == (None, False, False)
+
+
+def test_a_ratio_of_tails_is_missed_and_fails_no_run() -> None:
+    found = Figures(cells("ops_per_s", logstore=[1.0]), PEERS)
+    finding = judge(replace(rate("at least", 10.0, None), fails=False), found)
+    assert (finding.met, finding.regressed) == (False, False)
+
+
 def test_a_target_without_figures_is_neither_met_nor_a_regression() -> None:
     finding = judge(rate("at least", 1.0, Figure("slow")), Figures([], PEERS))
     assert (finding.measured, finding.met, finding.regressed) == (None, False, False)
@@ -160,3 +202,9 @@ def test_a_smoke_run_measures_what_its_targets_compare_and_no_more() -> None:
     assert needed("W6", "10000", "logstore")
     assert not needed("W6", "10000", "lmdb")
     assert not needed("W10", "wait", "logstore")
+    assert needed("W13", "2ms 1w", "logstore")
+    assert needed("W13", "2ms 4w", "logstore")
+    assert needed("W14", "0ms compacting", "logstore")
+    assert needed("W14", "0ms no compaction", "logstore")
+    assert not needed("W14", "0ms no compaction", "bare")
+    assert needed("W15", "10000", "logstore")
