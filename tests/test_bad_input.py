@@ -27,7 +27,7 @@ import pytest
 import logstore
 from logstore import TaskProgress
 from tests.support import boundary, fileformat
-from tests.support.fileformat import FIRST_OFFSET, Frame, frames_in, log_of, meta_of
+from tests.support.fileformat import FIRST_OFFSET, Frame, frames_in, log_of, logs_of, meta_of
 from tests.support.forked import run_in_fork
 from tests.support.inside import in_one_group
 from tests.support.peers import CHILD_S, run_child
@@ -227,6 +227,9 @@ def test_a_table_whose_free_pages_at_the_end_were_never_written_is_whole(path: P
 # -- the log's tail, torn by a crash ---------------------------------------------------------
 
 
+FILES = ("app.db", "app.db-log", "app.db-log2")
+
+
 def overwrite(path: Path, offset: int, data: bytes) -> None:
     with path.open("r+b") as file:
         file.seek(offset)
@@ -291,7 +294,7 @@ def test_damage_below_what_was_synced_is_refused_naming_the_offset(
     crashed: Path, mode: str
 ) -> None:
     damaged = damage_frame(crashed, 1)
-    before = {name: crashed.with_name(name).read_bytes() for name in ("app.db", "app.db-log")}
+    before = {name: crashed.with_name(name).read_bytes() for name in FILES}
     with pytest.raises(logstore.CorruptLogError, match=f"damaged at offset {damaged.offset}:") as c:
         logstore.open(crashed, mode=mode)  # type: ignore[arg-type]
     assert str(log_of(crashed)) in str(c.value)
@@ -387,15 +390,17 @@ def test_salvage_of_a_store_that_is_open_elsewhere_is_refused(
     peer.run("store.close()")
 
 
-def test_a_log_of_another_store_is_refused(crashed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_log_of_another_store_is_refused(crashed: Path, tmp_path: Path, number: int) -> None:
+    log = logs_of(crashed)[number]
     other = tmp_path / "other" / "app.db"
     other.parent.mkdir()
     with logstore.open(other) as opened:
         opened.set_result("x", 1)
-        shutil.copyfile(log_of(other), log_of(crashed))
+        shutil.copyfile(log_of(other), log)
     with pytest.raises(logstore.CorruptLogError, match="put the right log beside the table"):
         logstore.open(crashed)
-    before = {name: crashed.with_name(name).read_bytes() for name in ("app.db", "app.db-log")}
+    before = {name: crashed.with_name(name).read_bytes() for name in FILES}
     for salvage in (False, True):
         report = logstore.check(crashed, salvage=salvage)
         assert "put the right log beside the table" in report.problems[0]
@@ -717,8 +722,11 @@ def test_closing_twice_does_nothing(store: logstore.Store) -> None:
 
 
 @pytest.mark.parametrize("mode", ["rw", "r"])
-def test_a_missing_log_is_refused_and_says_what_is_lost(crashed: Path, mode: str) -> None:
-    log_of(crashed).unlink()
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_missing_log_is_refused_and_says_what_is_lost(
+    crashed: Path, mode: str, number: int
+) -> None:
+    logs_of(crashed)[number].unlink()
     before = crashed.read_bytes()
     with pytest.raises(logstore.MissingLogError, match="writes since the last compaction"):
         logstore.open(crashed, mode=mode)  # type: ignore[arg-type]
@@ -742,15 +750,15 @@ def test_accepting_a_loss_that_did_not_happen_loses_nothing(crashed: Path) -> No
 
 
 def test_a_log_without_its_table_is_not_taken_for_a_new_store(crashed: Path) -> None:
+    before = [log.read_bytes() for log in logs_of(crashed)]
     crashed.unlink()
-    before = log_of(crashed).read_bytes()
     with pytest.raises(logstore.CorruptTableError, match="the table is missing but its log is"):
         logstore.open(crashed)
-    assert log_of(crashed).read_bytes() == before
+    assert [log.read_bytes() for log in logs_of(crashed)] == before
     assert not crashed.exists()
 
 
-@pytest.mark.parametrize("left", ["-shm", "-lock", "-new", "-vacuum", "-log-new"])
+@pytest.mark.parametrize("left", ["-shm", "-lock", "-new", "-vacuum", "-log-new", "-log2-new"])
 def test_garbage_in_a_side_file_that_means_nothing_is_ignored(crashed: Path, left: str) -> None:
     crashed.with_name("app.db" + left).write_bytes(b"garbage" * 1000)
     with logstore.open(crashed) as store:
@@ -838,25 +846,31 @@ def test_a_file_that_may_be_read_and_not_written_is_a_permission_error_for_write
 
 
 @pytest.mark.parametrize("mode", ["rw", "r"])
+@pytest.mark.parametrize("number", [0, 1])
 def test_a_log_that_may_not_be_read_is_a_permission_error(
-    crashed: Path, shared_directory: Path, as_nobody: Callable[[Path, str], str], mode: str
+    crashed: Path,
+    shared_directory: Path,
+    as_nobody: Callable[[Path, str], str],
+    mode: str,
+    number: int,
 ) -> None:
     path = shared_directory / "app.db"
-    shutil.copyfile(crashed, path)
-    shutil.copyfile(log_of(crashed), log_of(path))
-    path.chmod(0o666)
-    log_of(path).chmod(0o600)
+    for name in FILES:
+        shutil.copyfile(crashed.with_name(name), path.with_name(name))
+        path.with_name(name).chmod(0o666)
+    log = logs_of(path)[number]
+    log.chmod(0o600)
     shared_directory.chmod(0o777)
     said = as_nobody(path, mode)
     assert said.startswith("StorePermissionError")
-    assert str(log_of(path)) in said
+    assert str(log) in said
 
 
 def test_all_files_of_an_open_store_are_private(store: logstore.Store) -> None:
     store.set_result("a", 1)
     directory = Path(store.path).parent
     modes = {entry.name: entry.stat().st_mode & 0o777 for entry in directory.iterdir()}
-    assert modes == dict.fromkeys(("app.db", "app.db-log", "app.db-shm"), 0o600)
+    assert modes == dict.fromkeys((*FILES, "app.db-shm"), 0o600)
 
 
 READ_ONLY_MOUNT = """

@@ -281,10 +281,10 @@ def test_a_whole_frame_of_an_unknown_kind_or_flag_is_an_error(kind: int, flags: 
     assert keys_in(bytes(damaged)) == ([b"a"], len(before))
 
 
-def test_a_start_says_where_the_arena_before_ends() -> None:
+def test_a_start_says_where_the_sealed_log_ends() -> None:
     data = frames.encode_start(SEED, 7, 2**40)
     found, end = frames.scan(data + encode((b"a", some_entry())), BASE, SEED, 7)
-    assert frames.decode_start(found[0]) == 2**40
+    assert [frames.sealed_end(frame) for frame in found] == [2**40, None]
     assert found[0].entry.kind == START
     assert [key for key, _ in frames.records_of(found)] == [b"a"]
     assert end == found[1].end

@@ -9,14 +9,15 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 import logstore
 from logstore._engine import recovery
-from logstore._engine.log import Log
+from logstore._engine.log import Logs
 from tests.support import fileformat
-from tests.support.fileformat import log_of, log_version, meta_of
+from tests.support.fileformat import log_of, log_version, logs_of, meta_of
 from tests.support.peers import Peer
 from tests.support.stores import names_in
 
@@ -36,15 +37,6 @@ def copy_of(state: str, directory: Path) -> Path:
 
 def contents(path: Path) -> dict[str, bytes]:
     return {name: path.with_name(name).read_bytes() for name in names_in(path.parent)}
-
-
-def meta_of_open(path: Path) -> fileformat.Meta:
-    """Return the meta record of a store that this process has open, of a copy of its table."""
-    copy = Path(shutil.copyfile(path, path.with_name("copy-of-table")))
-    try:
-        return meta_of(copy)
-    finally:
-        copy.unlink()
 
 
 def shown(store: logstore.Store) -> list[object]:
@@ -69,9 +61,9 @@ def first_version_reads(path: Path) -> str:
         return f"format {version}.{data_format}, this version of logstore reads 1.0"
     if meta_of(path).clean:
         return "opens"
-    if not log_of(path).exists():
+    if not logs_of(path)[0].exists():
         return "the log is missing"
-    page = log_of(path).read_bytes()[:44]
+    page = logs_of(path)[0].read_bytes()[:44]
     magic, version = struct.unpack_from("<8sI", page)
     if magic != b"LOGSTORE" or zlib.crc32(page[:40]) != struct.unpack("<I", page[40:])[0]:
         return "damaged"
@@ -100,7 +92,7 @@ def test_opening_an_old_store_alone_upgrades_it(old: Path) -> None:
     with logstore.open(old, mode="r") as reader:
         before = shown(reader)
     with logstore.open(old) as store:
-        assert (meta_of_open(old).version, log_version(old)) == (2, 2)
+        assert [meta_of(old).version, *map(log_version, logs_of(old))] == [2, 2, 2]
         assert shown(store) == before
         store.set_result("new", "written")
         assert store.check().ok
@@ -121,19 +113,32 @@ def test_what_is_in_the_log_of_an_old_store_is_in_the_table_at_once(tmp_path: Pa
         assert store.get_result("in-the-log") == "new"
 
 
-def test_an_upgrade_that_cannot_make_a_new_log_leaves_the_new_table_and_is_gone_on_with(
+def full(*_: object, **__: object) -> NoReturn:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_an_upgrade_that_cannot_make_the_second_log_leaves_the_old_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = copy_of("crashed", tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(Logs, "create_odd", full)
+        with pytest.raises(logstore.DiskFullError):
+            logstore.open(path)
+    assert (meta_of(path).version, log_version(logs_of(path)[0])) == (1, 1)
+    assert not logs_of(path)[1].exists()
+    assert first_version_reads(path) == "opens"
 
-    def full(*_: object, **__: object) -> Log:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Log, "create", full)
-    with pytest.raises(logstore.LogstoreError):
-        logstore.open(path)
-    monkeypatch.undo()
-    assert (meta_of(path).version, log_version(path)) == (2, 1)
+def test_an_upgrade_that_cannot_replace_the_old_log_leaves_the_new_table_and_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = copy_of("crashed", tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(Logs, "create", full)
+        with pytest.raises(logstore.DiskFullError):
+            logstore.open(path)
+    assert [meta_of(path).version, *map(log_version, logs_of(path))] == [2, 1, 2]
     assert first_version_reads(path) == REFUSED
     for mode in ("r", "rw"):
         with logstore.open(path, mode=mode) as store:
@@ -146,15 +151,16 @@ def test_an_old_store_whose_fold_fails_is_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = copy_of("crashed", tmp_path)
-
-    def full(*_: object, **__: object) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(recovery, "fold_into", full)
-    with pytest.raises(logstore.LogstoreError):
-        logstore.open(path)
-    assert (meta_of(path).version, log_version(path)) == (1, 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(recovery, "fold_into", full)
+        with pytest.raises(logstore.DiskFullError):
+            logstore.open(path)
+    assert [meta_of(path).version, *map(log_version, logs_of(path))] == [1, 1, 2]
     assert first_version_reads(path) == "opens"
+    for mode in ("r", "rw"):
+        with logstore.open(path, mode=mode) as store:  # type: ignore[arg-type]
+            assert store.get_result("in-the-log") == "new"
+            assert store.check().ok
 
 
 def test_an_old_store_with_a_damaged_log_is_refused_and_not_upgraded(tmp_path: Path) -> None:

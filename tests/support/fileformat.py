@@ -7,7 +7,9 @@ it reads, compares the package with the document.  A store whose table is edited
 from __future__ import annotations
 
 import mmap
+import shutil
 import struct
+import tempfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +23,7 @@ FIRST_OFFSET = 4096  # of a frame
 RESULT, PROGRESS, DELETED, EXPIRED, START = 1, 2, 3, 4, 5
 MORE = 128  # a flag
 TIME_MAX = 253_402_300_799_999_999
-STATE, SYNCED, APPENDED = 5, 6, 21  # words of the shared header
+STATE, SYNCED, APPENDED, SEALED, FOLDING = 5, 6, 21, 31, 32  # words of the shared header
 
 _LOG_HEADER = struct.Struct("<8sII16sQ")  # these without their checksum
 _FRAME = struct.Struct("<IIIBBHQQ")
@@ -31,9 +33,18 @@ _TIME = struct.Struct(">Q")
 _CRC = struct.Struct("<I")
 
 
+def logs_of(path: Path) -> tuple[Path, Path]:
+    """Return the paths of a store's logs: of the even epochs, and of the odd."""
+    return path.with_name(path.name + "-log"), path.with_name(path.name + "-log2")
+
+
 def log_of(path: Path) -> Path:
-    """Return the path of a store's log."""
-    return path.with_name(path.name + "-log")
+    """Return the path of the log of a store's open epoch; the store may be open, too."""
+    return _log_of(path, open_epoch(path), meta_of(path).version)
+
+
+def _log_of(path: Path, epoch: int, version: int) -> Path:
+    return logs_of(path)[epoch % 2 if version > 1 else 0]
 
 
 def _checked(body: bytes, seed: int = 0, place: bytes = b"") -> bytes:
@@ -45,11 +56,12 @@ def _checked(body: bytes, seed: int = 0, place: bytes = b"") -> bytes:
 
 
 class Frame(NamedTuple):
-    """Where a frame is in the log, and its key."""
+    """Where a frame is in the log, its key and its kind."""
 
     offset: int
     end: int
     key: bytes
+    kind: int
 
 
 def log_header(uuid: bytes, *, version: int = VERSION) -> bytes:
@@ -76,21 +88,33 @@ def frame(
     return _checked(head + key + payload, zlib.crc32(uuid))
 
 
-def frames_in(path: Path) -> list[Frame]:
-    """Return the frames of the epoch of a store's table."""
+def frames_in(path: Path, epoch: int | None = None) -> list[Frame]:
+    """Return the frames of an epoch: START, if it is there, and those of tasks.
+
+    Without an epoch: of the open one.
+    """
     meta = meta_of(path)
-    data = log_of(path).read_bytes()
+    wanted = open_epoch(path) if epoch is None else epoch
+    log = _log_of(path, wanted, meta.version)
+    data = log.read_bytes() if log.exists() else b""
     found: list[Frame] = []
     at = FIRST_OFFSET
     while at + 4 + _FRAME.size <= len(data):
-        length, epoch, _, _, _, key_length, _, _ = _FRAME.unpack_from(data, at + 4)
+        length, of, _, kind, _, key_length, _, _ = _FRAME.unpack_from(data, at + 4)
         body = data[at + 4 : at + length]
-        if epoch != meta.epoch or _checked(body, zlib.crc32(meta.uuid)) != data[at : at + length]:
+        if of != wanted or _checked(body, zlib.crc32(meta.uuid)) != data[at : at + length]:
             break
         key_at = at + 4 + _FRAME.size
-        found.append(Frame(at, at + length, data[key_at : key_at + key_length]))
+        found.append(Frame(at, at + length, data[key_at : key_at + key_length], kind))
         at += length
     return found
+
+
+def open_epoch(path: Path) -> int:
+    """Return the epoch that is appended to: the one behind the table's, if that is sealed."""
+    meta = meta_of(path)
+    behind = frames_in(path, meta.epoch + 1) if meta.version > 1 else []
+    return meta.epoch + (bool(behind) and behind[0].kind == START)
 
 
 def append_to_log(path: Path, *raw: bytes) -> int:
@@ -103,9 +127,9 @@ def append_to_log(path: Path, *raw: bytes) -> int:
     return at
 
 
-def log_version(path: Path) -> int:
-    """Return the version in page 0 of a store's log."""
-    page = log_of(path).read_bytes()[:44]
+def log_version(log: Path) -> int:
+    """Return the version in page 0 of a log."""
+    page = log.read_bytes()[:44]
     assert page[40:] == _CRC.pack(zlib.crc32(page[:40]))
     return int(_LOG_HEADER.unpack(page[:40])[1])
 
@@ -138,8 +162,13 @@ def editing(path: object, database: bytes) -> Iterator[lmdb.Transaction[bytes]]:
 
 
 def get(path: Path, database: bytes, key: bytes) -> bytes:
-    """Return what the table has for a key."""
-    env = lmdb.open(str(path), subdir=False, lock=False, max_dbs=16, lib_version=0)
+    """Return what the table has for a key, from a copy of it: the store may be open."""
+    with tempfile.TemporaryDirectory() as scratch:
+        return _get(shutil.copyfile(path, f"{scratch}/app.db"), database, key)
+
+
+def _get(path: str, database: bytes, key: bytes) -> bytes:
+    env = lmdb.open(path, subdir=False, lock=False, max_dbs=16, lib_version=0)
     try:
         db = env.open_db(database, create=False)
         with env.begin(db=db) as txn:
