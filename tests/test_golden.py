@@ -10,34 +10,52 @@ from typing import TYPE_CHECKING
 import pytest
 
 import logstore
-from tests.support.fileformat import VERSION
+from tests.support.fileformat import (
+    PROGRESS,
+    RESULT,
+    START,
+    VERSION,
+    frames_in,
+    meta_of,
+    open_epoch,
+)
 
 if TYPE_CHECKING:
     from tests.support.stores import Stores
 
 GOLDEN = Path(__file__).with_name("golden")
 VERSIONS = sorted(path.name for path in GOLDEN.glob("v*"))
+STATES = sorted(str(path.parent.relative_to(GOLDEN)) for path in GOLDEN.rglob("app.db"))
 
 
 def test_there_are_golden_files_of_the_current_version() -> None:
     assert f"v{VERSION}" in VERSIONS
+    states = [state for state in STATES if state.startswith(f"v{VERSION}/")]
+    assert [state.rpartition("/")[2] for state in states] == ["closed", "crashed", "sealed"]
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("state", ["closed", "crashed"])
+def test_the_golden_store_with_a_sealed_log_has_writes_in_all_three_files() -> None:
+    path = GOLDEN / f"v{VERSION}" / "sealed" / "app.db"
+    meta = meta_of(path)
+    assert open_epoch(path) == meta.epoch + 1
+    assert len(frames_in(path, meta.epoch)) > 100
+    assert [frame.kind for frame in frames_in(path)] == [START, RESULT, RESULT, PROGRESS]
+
+
+@pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("mode", ["rw", "r"])
 def test_a_golden_store_opens_with_everything_that_was_written(
-    version: str, state: str, mode: str, tmp_path: Path, open_store: Stores
+    state: str, mode: str, tmp_path: Path, open_store: Stores
 ) -> None:
     expected = runpy.run_path(str(GOLDEN / "make_golden.py"))
-    shutil.copytree(GOLDEN / version / state, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(GOLDEN / state, tmp_path, dirs_exist_ok=True)
     store = logstore.open(tmp_path / "app.db", mode=mode)  # type: ignore[arg-type]
     for task_id, value in (expected["RESULTS"] | expected["FAILED"] | expected["MANY"]).items():
         found = store.get_result(task_id)
         assert (type(found), found) == (type(value), value)
         if not isinstance(value, frozenset):  # of str, whose order differs from run to run
             assert repr(found) == repr(value)
-    assert store.get_result(expected["IN_LOG"]) == ("new" if state == "crashed" else "old")
+    assert store.get_result(expected["IN_LOG"]) == ("old" if "closed" in state else "new")
     failed = [info.task_id for info in store.tasks(status="ready") if info.failed]
     assert failed == list(expected["FAILED"])
     assert store.get_progress(expected["RUNNING"]) == expected["PROGRESS"]

@@ -1,8 +1,9 @@
 """Makes the golden files of the current format version; run it once per released version.
 
 Usage: ``python -m tests.golden.make_golden [directory]``.  It writes ``v<version>/closed/app.db``,
-a store that was closed, and ``v<version>/crashed/app.db`` with its log, a store whose process died
-with writes in the log.  ``RESULTS`` and the rest say what is in both.  Never change the files of a
+a store that was closed, ``v<version>/crashed/app.db`` with its logs, a store whose process died
+with writes in the log, and ``v<version>/sealed/app.db``, one with writes in a sealed log and in the
+one behind it.  ``RESULTS`` and the rest say what is in all of them.  Never change the files of a
 released version: a later version of the package must open them.
 """
 
@@ -22,7 +23,7 @@ from uuid import UUID
 
 import logstore
 from tests.support.fileformat import VERSION
-from tests.support.inside import no_idle_compaction
+from tests.support.inside import is_log_sealed, no_background_fold, no_idle_compaction
 
 MOMENT = dt.datetime(2024, 2, 29, 12, 30, 15, 123456)
 
@@ -58,7 +59,7 @@ BOTH = "both"  # a result, and progress from before it
 AGAIN = "again"  # progress, and an expired result from before it
 CLEARED = "cleared"  # its progress was deleted; it had no result
 MANY = {f"many-{number}": number for number in range(150)}  # more than a page has room for
-IN_LOG = "in-the-log"  # of the crashed store; overwritten there, and older in its table
+IN_LOG = "in-the-log"  # of the crashed stores; overwritten there, and older in their tables
 
 
 def fill(store: logstore.Store) -> None:
@@ -96,10 +97,29 @@ def make(directory: Path) -> None:
             store.compact()
             fill(store)
             store.set_result(IN_LOG, "new")
-            (goal / "crashed").mkdir()
-            for suffix in ("", "-log"):
-                shutil.copyfile(f"{path}{suffix}", goal / "crashed" / f"app.db{suffix}")
+            copy_crashed(path, goal / "crashed")
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "app.db"
+        with logstore.open(path, compact_at=1 << 16) as store:
+            store.set_result(IN_LOG, "old")
+            store.compact()
+            with no_background_fold():
+                fill(store)
+                while not is_log_sealed(store):
+                    store.set_result(IN_LOG, "old")
+                store.set_result(IN_LOG, "new")
+                for task_id, value in FAILED.items():
+                    store.set_result(task_id, value, failed=True, ttl_s=9e9)
+                store.set_progress(AGAIN, PROGRESS, ttl_s=9e9)
+                copy_crashed(path, goal / "sealed")
     print(f"{goal}, {time.strftime('%Y-%m-%d')}, logstore {logstore.__version__}")
+
+
+def copy_crashed(path: Path, goal: Path) -> None:
+    """Copy an open store, as a sudden death would leave it."""
+    goal.mkdir()
+    for suffix in ("", "-log", "-log2"):
+        shutil.copyfile(f"{path}{suffix}", goal / f"app.db{suffix}")
 
 
 if __name__ == "__main__":

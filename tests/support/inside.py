@@ -41,6 +41,16 @@ def folded(store: logstore.Store, wait_s: float = NEVER_S) -> bool:
     return live(store).fold_sealed(time.monotonic() + wait_s)
 
 
+def no_background_fold() -> mock._patch[Any]:
+    """Leave a log that is sealed as it is, until a compaction folds both."""
+    return mock.patch.object(Engine, "fold_sealed", lambda self, deadline: False)
+
+
+def is_log_sealed(store: logstore.Store) -> bool:
+    """Return whether there is a sealed log that is not in the table yet."""
+    return bool(live(store).header.sealed)
+
+
 def no_idle_compaction() -> mock._patch[float]:
     """Compact only on request, when the log is full, and at the end."""
     return mock.patch.object(maintenance, "IDLE_S", NEVER_S)
