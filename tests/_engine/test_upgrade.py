@@ -158,7 +158,7 @@ def test_an_old_store_whose_fold_fails_is_as_it_was(
     assert [meta_of(path).version, *map(log_version, logs_of(path))] == [1, 1, 2]
     assert first_version_reads(path) == "opens"
     for mode in ("r", "rw"):
-        with logstore.open(path, mode=mode) as store:  # type: ignore[arg-type]
+        with logstore.open(path, mode=mode) as store:
             assert store.get_result("in-the-log") == "new"
             assert store.check().ok
 

@@ -43,7 +43,7 @@ def folded(store: logstore.Store, wait_s: float = NEVER_S) -> bool:
 
 def no_background_fold() -> mock._patch[Any]:
     """Leave a log that is sealed as it is, until a compaction folds both."""
-    return mock.patch.object(Engine, "fold_sealed", lambda self, deadline: False)
+    return mock.patch.object(Engine, "fold_sealed", return_value=False)
 
 
 def is_log_sealed(store: logstore.Store) -> bool:
