@@ -32,7 +32,7 @@ def test_a_golden_store_opens_with_everything_that_was_written(
     expected = runpy.run_path(str(GOLDEN / "make_golden.py"))
     shutil.copytree(GOLDEN / version / state, tmp_path, dirs_exist_ok=True)
     store = logstore.open(tmp_path / "app.db", mode=mode)  # type: ignore[arg-type]
-    for task_id, value in (expected["RESULTS"] | expected["FAILED"]).items():
+    for task_id, value in (expected["RESULTS"] | expected["FAILED"] | expected["MANY"]).items():
         found = store.get_result(task_id)
         assert (type(found), found) == (type(value), value)
         if not isinstance(value, frozenset):  # of str, whose order differs from run to run
@@ -41,7 +41,13 @@ def test_a_golden_store_opens_with_everything_that_was_written(
     failed = [info.task_id for info in store.tasks(status="ready") if info.failed]
     assert failed == list(expected["FAILED"])
     assert store.get_progress(expected["RUNNING"]) == expected["PROGRESS"]
-    assert [info.task_id for info in store.tasks(status="running")] == [expected["RUNNING"]]
+    running = [info.task_id for info in store.tasks(status="running")]
+    assert running == [expected["AGAIN"], expected["RUNNING"]]
+    assert store.get_progress(expected["AGAIN"]) == expected["PROGRESS"]
+    assert not store.is_result_ready(expected["AGAIN"])
+    assert store.get_result(expected["BOTH"]) == "both"
+    assert store.get_progress(expected["BOTH"]) == expected["PROGRESS"]
+    assert store.status(expected["CLEARED"]) in ("deleted", "unknown")
     assert store.status(expected["DELETED"]) in ("deleted", "unknown")  # a day later
     assert store.status(expected["EXPIRED"]) in ("expired", "unknown")
     report = store.check()

@@ -54,6 +54,10 @@ PROGRESS = logstore.TaskProgress(0.25, "a quarter", 1, 4, {"stage": (1, 2)})
 RUNNING = "running"
 DELETED = "deleted"
 EXPIRED = "expired"
+BOTH = "both"  # a result, and progress from before it
+AGAIN = "again"  # progress, and an expired result from before it
+CLEARED = "cleared"  # its progress was deleted; it had no result
+MANY = {f"many-{number}": number for number in range(150)}  # more than a page has room for
 IN_LOG = "in-the-log"  # of the crashed store; overwritten there, and older in its table
 
 
@@ -67,6 +71,14 @@ def fill(store: logstore.Store) -> None:
     store.set_result(DELETED, 1)
     store.delete_result(DELETED)
     store.set_result(EXPIRED, 1, ttl_s=1e-6)
+    store.set_progress(BOTH, PROGRESS, ttl_s=9e9)
+    store.set_result(BOTH, "both")
+    store.set_result(AGAIN, 1, ttl_s=1e-6)
+    store.set_progress(AGAIN, PROGRESS, ttl_s=9e9)
+    store.set_progress(CLEARED, PROGRESS)
+    store.delete_result(CLEARED)
+    for task_id, value in MANY.items():
+        store.set_result(task_id, value)
     store.set_result(IN_LOG, "old")
 
 
@@ -75,11 +87,11 @@ def make(directory: Path) -> None:
     goal = directory / f"v{VERSION}"
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "app.db"
-        with logstore.open(path, compact_at=1 << 14) as store:
+        with logstore.open(path, compact_at=1 << 17) as store:
             fill(store)
         (goal / "closed").mkdir(parents=True)
         shutil.copyfile(path, goal / "closed" / "app.db")
-        with logstore.open(path, compact_at=1 << 14) as store:
+        with logstore.open(path, compact_at=1 << 17) as store:
             fill(store)
             store.compact()
             fill(store)
