@@ -47,7 +47,7 @@ def seeds() -> Sequence[bytes]:
     ]
     marks = (Mark(), Mark(1), Mark(0, 2), Mark(0, 0, 3), Mark(1, 0, 3), Mark(0, TIME_US, 3))
     found += [bytes((_MARK,)) + records.encode_mark(SEED, KEY, mark) for mark in marks]
-    found.append(bytes((_META,)) + records.encode_meta(Meta(1, 0, UUID, 5, 1, 1000, True)))
+    found.append(bytes((_META,)) + records.encode_meta(Meta(2, 0, UUID, 5, 1, 1000, True)))
     return found
 
 

@@ -116,8 +116,16 @@ def test_reading_a_store_that_is_not_there_creates_nothing(path: Path) -> None:
 
 def test_a_table_of_a_later_format_is_refused_and_untouched(path: Path) -> None:
     fill(path)
-    fileformat.put_meta(path, meta_of(path)._replace(version=2))
-    expect_refused(path, logstore.FormatVersionError, r"format 2\.0, this version .* reads 1\.0")
+    fileformat.put_meta(path, meta_of(path)._replace(version=3))
+    expected = r"format 3\.0, this version of logstore reads 1\.0 to 2\.0"
+    expect_refused(path, logstore.FormatVersionError, expected)
+
+
+def test_a_table_with_features_that_are_not_known_is_refused_and_untouched(path: Path) -> None:
+    fill(path)
+    fileformat.put_meta(path, meta_of(path)._replace(features=1 << 31 | 1 << 4))
+    expected = r"features that this version of logstore does not know \(bit 4, 31\); use a newer"
+    expect_refused(path, logstore.FormatVersionError, expected)
 
 
 def test_a_table_in_another_lmdb_data_format_is_refused_and_untouched(path: Path) -> None:
@@ -142,24 +150,28 @@ def test_a_log_of_a_later_format_is_refused_and_untouched(
     path = crash_copy(store)
     log = log_of(path)
     data = log.read_bytes()
-    page = fileformat.log_header(meta_of(path).uuid, version=2)
+    page = fileformat.log_header(meta_of(path).uuid, version=3)
     log.write_bytes(page + data[len(page) :])
     for mode in ("rw", "r"):
-        with pytest.raises(logstore.FormatVersionError, match="log format 2, this version reads 1"):
+        with pytest.raises(
+            logstore.FormatVersionError, match="log format 3, this version reads 1 to 2"
+        ):
             logstore.open(path, mode=mode)
     assert log.read_bytes() == page + data[len(page) :]
     before = {name: path.with_name(name).read_bytes() for name in names_in(path.parent)}
     for salvage in (False, True):
-        with pytest.raises(logstore.FormatVersionError, match="log format 2, this version reads 1"):
+        with pytest.raises(
+            logstore.FormatVersionError, match="log format 3, this version reads 1 to 2"
+        ):
             logstore.check(path, salvage=salvage)
         assert before == {name: path.with_name(name).read_bytes() for name in names_in(path.parent)}
 
 
 def test_a_table_of_a_later_format_is_not_salvaged(crashed: Path) -> None:
     os.unlink(f"{crashed}-shm")
-    fileformat.put_meta(crashed, meta_of(crashed)._replace(version=2))
+    fileformat.put_meta(crashed, meta_of(crashed)._replace(version=3))
     before = {name: crashed.with_name(name).read_bytes() for name in names_in(crashed.parent)}
-    with pytest.raises(logstore.FormatVersionError, match=r"format 2\.0, this version"):
+    with pytest.raises(logstore.FormatVersionError, match=r"format 3\.0, this version"):
         logstore.check(crashed, salvage=True)
     after = {name: crashed.with_name(name).read_bytes() for name in names_in(crashed.parent)}
     assert after == before

@@ -15,7 +15,7 @@ from logstore._engine.clock import runs_again
 from logstore._engine.copying import copy_table, is_taken, make_copy, open_copy, take
 from logstore._engine.engine import Engine
 from logstore._engine.frames import DELETED, EXPIRED, PROGRESS, RESULT
-from logstore._engine.log import FIRST_OFFSET
+from logstore._engine.log import FIRST_OFFSET, frames_of
 from logstore._engine.overlay import Overlay
 from logstore._engine.reading import BaseEngine
 from logstore._engine.records import TIME, Mark
@@ -72,7 +72,8 @@ def _check_log(engine: BaseEngine, problems: list[str]) -> int:
         data = engine.read_log()
         if engine.log_state().epoch == log.epoch:
             break
-    found, end = frames.scan(data, FIRST_OFFSET, engine.seed, log.epoch)
+    with frames_of(engine.path + "-log"):
+        found, end = frames.scan(data, FIRST_OFFSET, engine.seed, log.epoch)
     if end < log.committed:
         problems.append(
             f"{engine.path}-log: expected a whole frame of epoch {log.epoch} at offset {end}, "

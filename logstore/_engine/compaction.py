@@ -18,7 +18,7 @@ import lmdb
 
 from logstore._engine import records
 from logstore._engine.clock import runs_again
-from logstore._engine.frames import EXPIRED, HAD_RESULT, PROGRESS, RESULT, Entry
+from logstore._engine.frames import EXPIRED, FORMAT_VERSION, HAD_RESULT, PROGRESS, RESULT, Entry
 from logstore._engine.options import Retention
 from logstore._engine.records import EXPIRY, RECORD, TIME, Mark
 from logstore._engine.systemerrors import blame_space
@@ -101,9 +101,13 @@ class Fold:
             yield
 
     def write_meta(self, epoch: int, incarnation: int, clean: bool) -> None:
-        """Write the meta record only."""
+        """Write the meta record only: of the present format version, whatever it was."""
         meta = self._meta._replace(
-            epoch=epoch, incarnation=incarnation, clean=clean, data_bytes=max(self._data_bytes, 0)
+            version=FORMAT_VERSION,
+            epoch=epoch,
+            incarnation=incarnation,
+            clean=clean,
+            data_bytes=max(self._data_bytes, 0),
         )
         self._table.write_meta(self._txn, meta)
 

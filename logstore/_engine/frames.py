@@ -3,17 +3,22 @@
 Rules: pure functions on bytes; nothing here opens a file.  Bytes are not trusted: a length is
 checked against its bounds before it is used, and a frame is returned only if its checksum matches
 and a writer could have written it.  The checksum is seeded with the UUID of the store, so that
-frames of another store never match.
+frames of another store never match.  A frame of which only the kind or a flag is unknown was
+written by a later version: it is never taken for damage or for the tail of an interrupted append.
+Frames of a chain (the flag MORE) are found together or not at all.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-FORMAT_VERSION = 1
+from logstore.errors import FormatVersionError
+
+FORMAT_VERSION = 2
+OLDEST_VERSION = 1  # that is read
 MAGIC = b"LOGSTORE"
 
 HEADER_BYTES = 4096  # page 0 of the log; the frames follow
@@ -34,12 +39,21 @@ EPOCH_MAX = 0xFFFFFFFF
 RESULT = 1
 PROGRESS = 2
 DELETED = 3
-EXPIRED = 4  # only in the table: a result that expired or was evicted
+EXPIRED = 4  # a result that expired or was evicted
+# Kinds of frame that are no record.
+START = 5  # the first frame of an arena: says where the arena before it ends
+KIND_MAX = START
 
 # Flags of a record.
 FAILED = 1  # the result is an error
 HAD_RESULT = 2  # a deletion removed a result, not only progress
 FLAGS_MAX = FAILED | HAD_RESULT
+# Flag of a frame.
+MORE = 128  # it stands or falls with the next frame
+_UNKNOWN_FLAGS = 255 & ~(FLAGS_MAX | MORE)
+
+START_KEY = b"-"
+_START = struct.Struct("<Q")  # payload of START: the end of the arena before
 
 
 class Entry(NamedTuple):
@@ -60,6 +74,11 @@ class Frame(NamedTuple):
     synced_through: int
     key: bytes
     entry: Entry
+    more: bool  # it belongs together with the next frame
+
+
+class NewerFrameError(FormatVersionError):
+    """A whole frame of a kind, or with a flag, that this version does not know."""
 
 
 def checksum_seed(uuid: bytes) -> int:
@@ -97,8 +116,10 @@ def decode_log_header(page: bytes) -> LogHeader | None:
 # -- frames ------------------------------------------------------------------------------------
 
 
-def encode_frame(seed: int, epoch: int, synced_through: int, key: bytes, entry: Entry) -> bytes:
-    """Encode one frame."""
+def encode_frame(
+    seed: int, epoch: int, synced_through: int, key: bytes, entry: Entry, *, more: bool = False
+) -> bytes:
+    """Encode one frame.  With ``more`` it stands or falls with the next one."""
     kind, flags, time_us, expires_us, payload = entry
     body = b"".join(
         (
@@ -107,7 +128,7 @@ def encode_frame(seed: int, epoch: int, synced_through: int, key: bytes, entry: 
                 epoch,
                 synced_through,
                 kind,
-                flags,
+                flags | MORE if more else flags,
                 len(key),
                 time_us,
                 expires_us,
@@ -122,7 +143,7 @@ def encode_frame(seed: int, epoch: int, synced_through: int, key: bytes, entry: 
 def decode_frame(data: bytes, at: int, base: int, seed: int, epoch: int) -> Frame | None:
     """Decode the frame of ``epoch`` at index ``at`` of ``data``; None if there is no whole one.
 
-    ``base`` is the log offset of ``data[0]``.
+    ``base`` is the log offset of ``data[0]``.  Raises NewerFrameError.
     """
     if at + FRAME.size > len(data):
         return None
@@ -134,8 +155,7 @@ def decode_frame(data: bytes, at: int, base: int, seed: int, epoch: int) -> Fram
         or length < FRAME.size + key_length
         or end > len(data)
         or not 0 < key_length <= KEY_BYTES_MAX
-        or not RESULT <= kind <= DELETED
-        or flags > FLAGS_MAX
+        or kind < RESULT
         or not 0 < time_us <= TIME_MAX
         or expires_us > TIME_MAX
         or synced > base + at  # what comes after a frame was not synced before it
@@ -147,10 +167,33 @@ def decode_frame(data: bytes, at: int, base: int, seed: int, epoch: int) -> Fram
     key = data[key_at : key_at + key_length]
     if not is_text(key):
         return None
+    if kind > KIND_MAX or flags & _UNKNOWN_FLAGS:
+        raise NewerFrameError(
+            f"a frame of kind {kind} with flags {flags:#x} at offset {base + at}, written by a "
+            f"newer version of logstore; use that version"
+        )
     payload = data[key_at + key_length : end]
-    return Frame(
-        base + at, base + end, synced, key, Entry(kind, flags, time_us, expires_us, payload)
-    )
+    if kind == START and (key != START_KEY or len(payload) != _START.size):
+        return None
+    entry = Entry(kind, flags & FLAGS_MAX, time_us, expires_us, payload)
+    return Frame(base + at, base + end, synced, key, entry, flags >= MORE)
+
+
+def encode_start(seed: int, epoch: int, end_before: int) -> bytes:
+    """Encode the first frame of an arena; the arena before it ends at ``end_before``, or 0."""
+    entry = Entry(START, 0, 1, 0, _START.pack(end_before))
+    return encode_frame(seed, epoch, HEADER_BYTES, START_KEY, entry)
+
+
+def decode_start(frame: Frame) -> int:
+    """Return where the arena before ends, from a frame of kind START."""
+    end_before: int = _START.unpack(frame.entry.payload)[0]
+    return end_before
+
+
+def records_of(frames: Sequence[Frame]) -> list[tuple[bytes, Entry]]:
+    """Return the records in some frames: all of them but START."""
+    return [(frame.key, frame.entry) for frame in frames if frame.entry.kind != START]
 
 
 def is_text(key: bytes) -> bool:
@@ -182,19 +225,26 @@ def newest_epoch(data: bytes, base: int, seed: int) -> int:
 
 
 def scan(data: bytes, base: int, seed: int, epoch: int) -> tuple[list[Frame], int]:
-    """Return all whole frames from ``data[0]`` on, and the offset at which they end."""
+    """Return all whole frames from ``data[0]`` on, and the offset at which they end.
+
+    A chain that has no end does not count.  Raises NewerFrameError.
+    """
     frames: list[Frame] = []
-    at = 0
+    at = end = count = 0
     while (frame := decode_frame(data, at, base, seed, epoch)) is not None:
         frames.append(frame)
         at = frame.end - base
-    return frames, base + at
+        if not frame.more:
+            end, count = at, len(frames)
+    del frames[count:]
+    return frames, base + end
 
 
 def find_frames(data: bytes, start: int, base: int, seed: int, epoch: int) -> Iterator[Frame]:
     """Yield every whole frame of ``epoch`` at or after index ``start``, wherever it begins.
 
-    This finds frames after damage: the bytes between two frames are skipped.
+    This finds frames after damage: the bytes between two frames are skipped.  Raises
+    NewerFrameError.
     """
     needle = struct.pack("<I", epoch)
     in_frame = 8  # crc32 and length come before the epoch
@@ -209,13 +259,28 @@ def find_frames(data: bytes, start: int, base: int, seed: int, epoch: int) -> It
             at = frame.end - base
 
 
+def find_chains(data: bytes, start: int, base: int, seed: int, epoch: int) -> Iterator[Frame]:
+    """Yield what :func:`find_frames` finds, without chains that have no end."""
+    chain: list[Frame] = []
+    for frame in find_frames(data, start, base, seed, epoch):
+        if chain and chain[-1].end != frame.offset:
+            chain.clear()
+        chain.append(frame)
+        if not frame.more:
+            yield from chain
+            chain.clear()
+
+
 def damage_below_sync(data: bytes, stop: int, base: int, seed: int, epoch: int) -> Frame | None:
     """Return a later frame that proves that the bytes at index ``stop`` had been synced, or None.
 
     With None, the bytes there are the tail of an interrupted append: nothing from there on was
-    ever acknowledged as durable.
+    ever acknowledged as durable.  Whole frames at ``stop``, of a chain without an end, are passed.
     """
+    bad = base + stop
     for frame in find_frames(data, stop, base, seed, epoch):
-        if frame.synced_through > base + stop:
+        if frame.offset == bad:
+            bad = frame.end
+        elif frame.synced_through > bad:
             return frame
     return None

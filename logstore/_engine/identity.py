@@ -103,11 +103,11 @@ def is_worth_keeping(log_path: str, uuid: bytes) -> bool:
         return False
     try:
         data = read_whole(log_path)
+        seed = frames.checksum_seed(uuid)
+        newest = frames.newest_epoch(data[frames.HEADER_BYTES :], frames.HEADER_BYTES, seed)
     except (OSError, LogstoreError):
         return True
     header = frames.decode_log_header(data[: frames.HEADER_BYTES])
-    seed = frames.checksum_seed(uuid)
-    newest = frames.newest_epoch(data[frames.HEADER_BYTES :], frames.HEADER_BYTES, seed)
     return header is None or header.uuid != uuid or newest > 0
 
 

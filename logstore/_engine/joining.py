@@ -13,13 +13,14 @@ from typing import TypeVar
 from logstore._engine import durability, files, identity
 from logstore._engine.counters import Counters
 from logstore._engine.engine import Engine
+from logstore._engine.frames import FORMAT_VERSION
 from logstore._engine.groups import commit_group
 from logstore._engine.header import SharedHeader
 from logstore._engine.lmdbfile import make_lock_file
 from logstore._engine.log import Log
 from logstore._engine.options import Options
 from logstore._engine.table import HeldAloneError, Table
-from logstore.errors import MissingLogError
+from logstore.errors import FormatVersionError, MissingLogError
 
 T = TypeVar("T")
 
@@ -53,7 +54,14 @@ def _open_published(path: str, header: SharedHeader) -> Table | None:
     """
     if _inode(path) != header.table_inode or not os.path.lexists(path + "-lock"):
         return None
-    return _if_there(lambda: identity.open_published(path, header))
+    table = _if_there(lambda: identity.open_published(path, header))
+    if table is not None and table.meta.version != FORMAT_VERSION:
+        table.close()
+        raise FormatVersionError(
+            f"{path}: format {table.meta.version}, in use by a process of an older version of "
+            f"logstore; close the store in all processes, and this version upgrades it"
+        )
+    return table
 
 
 def _inode(path: str) -> int:

@@ -9,6 +9,8 @@ complete and on the disk before it is renamed into place.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from logstore._engine import durability, files, frames, locks
 from logstore._engine.systemerrors import raise_open_error
@@ -24,6 +26,7 @@ class Log:
     def __init__(self, path: str, fd: int, header: frames.LogHeader, size: int) -> None:
         self.path = path
         self.fd = fd
+        self.version = header.version
         self.uuid = header.uuid
         self.log_id = header.log_id
         self.size = size  # as last seen; another process may have grown the file since
@@ -149,15 +152,25 @@ def read_whole(path: str) -> bytes:
 
 def check_header(path: str, header: frames.LogHeader, uuid: bytes) -> None:
     """Refuse a whole header page of another version or of another store's log."""
-    if header.version != frames.FORMAT_VERSION:
+    if not frames.OLDEST_VERSION <= header.version <= frames.FORMAT_VERSION:
         raise FormatVersionError(
-            f"{path}: log format {header.version}, this version reads {frames.FORMAT_VERSION}"
+            f"{path}: log format {header.version}, this version reads {frames.OLDEST_VERSION} to "
+            f"{frames.FORMAT_VERSION}"
         )
     if header.uuid != uuid:
         raise CorruptLogError(
             f"{path}: the log belongs to store {header.uuid.hex()}, not to {uuid.hex()}; put the "
             f"right log beside the table"
         )
+
+
+@contextmanager
+def frames_of(path: str) -> Iterator[None]:
+    """Name the log in the error for a frame that a newer version has written."""
+    try:
+        yield
+    except frames.NewerFrameError as exc:
+        raise FormatVersionError(f"{path}: {exc}") from None
 
 
 def new_log_id() -> int:

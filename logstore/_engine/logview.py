@@ -16,7 +16,7 @@ from logstore._engine import frames
 from logstore._engine.append import append
 from logstore._engine.frames import OFFSET_MAX, Entry
 from logstore._engine.header import SharedHeader, split
-from logstore._engine.log import FIRST_OFFSET, Log
+from logstore._engine.log import FIRST_OFFSET, Log, frames_of
 from logstore._engine.overlay import Overlay, Unpublished
 from logstore.errors import CorruptLogError
 
@@ -65,7 +65,7 @@ class LogView:
             found = self._read(epoch, overlay.applied, committed)
             if found is None:
                 return False
-            overlay.apply([(frame.key, frame.entry) for frame in found], committed)
+            overlay.apply(frames.records_of(found), committed)
         self.overlay = overlay
         return True
 
@@ -78,10 +78,12 @@ class LogView:
         start = self.unpublished.end(self.overlay)
         if epoch == self.overlay.epoch and appended > start:
             for frame in self._read(epoch, start, appended) or ():
-                self.unpublished.add([(frame.key, frame.entry)], frame.offset, frame.end)
+                self.unpublished.add(frames.records_of([frame]), frame.offset, frame.end)
 
     def _read(self, epoch: int, start: int, end: int) -> list[frames.Frame] | None:
-        found, whole_to = frames.scan(self.log.read(start, end), start, self._seed, epoch)
+        data = self.log.read(start, end)
+        with frames_of(self.log.path):
+            found, whole_to = frames.scan(data, start, self._seed, epoch)
         if self._header.epoch != epoch:
             return None
         if whole_to != end:

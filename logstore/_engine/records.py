@@ -28,12 +28,14 @@ from logstore.errors import CorruptRecordError, CorruptTableError
 RECORD = struct.Struct("<IBBHQ")  # crc32, kind, flags, key length, expiry; then key, payload
 RECORD_BODY = struct.Struct("<BBHQ")
 MARK = struct.Struct("<IB")  # crc32, state; then the times that belong to the state
-META = struct.Struct("<II16sQQQB7xI")
-# format version, LMDB data format, uuid, epoch, incarnation, data bytes, clean, crc32
+META = struct.Struct("<II16sQQQB3xII")
+# format version, LMDB data format, uuid, epoch, incarnation, data bytes, clean, features, crc32
 assert RECORD.size == 16
 assert RECORD_BODY.size == RECORD.size - 4
 assert MARK.size == 5
 assert META.size == 60
+
+FEATURES = 0  # the bits that this version knows
 
 TIME = struct.Struct(">Q")  # big-endian, so that keys sort as times do
 EXPIRY = struct.Struct(">QBQ")  # expiry, kind of the record, its time
@@ -192,6 +194,7 @@ class Meta(NamedTuple):
     incarnation: int
     data_bytes: int  # keys and payloads of results and progress
     clean: bool  # closed cleanly: a log beside it has nothing new
+    features: int = 0  # bits: what else is in the file
 
 
 def encode_meta(meta: Meta) -> bytes:
@@ -204,5 +207,5 @@ def decode_meta(raw: bytes, path: str) -> Meta:
     """Decode the meta record.  Raises CorruptTableError if it is damaged."""
     if len(raw) != META.size or zlib.crc32(raw[:-4]) != int.from_bytes(raw[-4:], "little"):
         raise CorruptTableError(f"{path}: the table's header is damaged; restore a backup")
-    version, data_format, uuid, epoch, incarnation, data_bytes, clean, _ = META.unpack(raw)
-    return Meta(version, data_format, uuid, epoch, incarnation, data_bytes, bool(clean))
+    meta = Meta(*META.unpack(raw)[:-1])
+    return meta._replace(clean=bool(meta.clean))

@@ -2,7 +2,9 @@
 
 Rules: called by a process that is alone with the store.  Nothing is changed before it is certain
 that the log belongs to the table and that no synced frame of it is damaged.  A log that is not
-needed, but may have the last copy of some data, is kept under another name.
+needed, but may have the last copy of some data, is kept under another name.  A fold makes the table
+one of the present format version, in its one transaction; a log of an older version is replaced
+behind that, so each moment shows the old store with its log, or the new table.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import os
 from logstore._engine import clock, durability, files, frames
 from logstore._engine.compaction import fold_into
 from logstore._engine.counters import Counters
-from logstore._engine.log import FIRST_OFFSET, Log, new_log_id, read_whole
+from logstore._engine.log import FIRST_OFFSET, Log, frames_of, new_log_id, read_whole
 from logstore._engine.options import Options, arena_bytes
 from logstore._engine.overlay import Overlay
 from logstore._engine.records import Meta
@@ -55,6 +57,10 @@ def recover_alone(
             epoch=epoch,
             incarnation=meta.incarnation,
         )
+        if log.version != frames.FORMAT_VERSION:
+            log.close()
+            log = Log.create(log_path, meta.uuid, new_log_id(), arena_bytes(options), like=path)
+            log.unlock()
     except BaseException:
         log.close()
         raise
@@ -85,7 +91,8 @@ def refuse_older(path: str, meta: Meta) -> None:
 
 def _newest_epoch(path: str, meta: Meta) -> int:
     data = read_whole(path + "-log")[FIRST_OFFSET:]
-    return frames.newest_epoch(data, FIRST_OFFSET, frames.checksum_seed(meta.uuid))
+    with frames_of(path + "-log"):
+        return frames.newest_epoch(data, FIRST_OFFSET, frames.checksum_seed(meta.uuid))
 
 
 def _set_log_aside(path: str, meta: Meta, *, accept_log_loss: bool) -> bool:
@@ -112,8 +119,9 @@ def recover_frames(log: Log, meta: Meta, overlay: Overlay, counters: Counters) -
     """
     data = log.read_all()
     seed = frames.checksum_seed(meta.uuid)
-    found, end = frames.scan(data, FIRST_OFFSET, seed, meta.epoch)
-    proof = frames.damage_below_sync(data, end - FIRST_OFFSET, FIRST_OFFSET, seed, meta.epoch)
+    with frames_of(log.path):
+        found, end = frames.scan(data, FIRST_OFFSET, seed, meta.epoch)
+        proof = frames.damage_below_sync(data, end - FIRST_OFFSET, FIRST_OFFSET, seed, meta.epoch)
     if proof is not None:
         raise CorruptLogError(
             f"{log.path}: damaged at offset {end}: expected a whole frame of epoch {meta.epoch}, "
@@ -121,7 +129,7 @@ def recover_frames(log: Log, meta: Meta, overlay: Overlay, counters: Counters) -
             f"{proof.synced_through} had been synced; the file is kept as it is; "
             f"check(salvage=True) recovers every whole frame"
         )
-    overlay.apply([(frame.key, frame.entry) for frame in found], end)
+    overlay.apply(frames.records_of(found), end)
     counters.recovered_frames += len(found)
     if any(data[end - FIRST_OFFSET : end - FIRST_OFFSET + frames.FRAME.size]):
         counters.torn_tails += frames.decode_epoch(data, end - FIRST_OFFSET) == meta.epoch

@@ -17,7 +17,7 @@ from logstore._engine import clock, durability, files, frames
 from logstore._engine.compaction import fold_into
 from logstore._engine.engine import Engine
 from logstore._engine.lmdbfile import verify_pages
-from logstore._engine.log import FIRST_OFFSET, check_header
+from logstore._engine.log import FIRST_OFFSET, check_header, frames_of
 from logstore._engine.overlay import Overlay
 from logstore._engine.presence import hold_alone
 from logstore._engine.recovery import refuse_older
@@ -46,8 +46,9 @@ def salvage_open(engine: Engine) -> Salvaged:
         if engine.overlay.epoch == epoch:
             overlay.apply(engine.overlay.changed, engine.overlay.applied)
         data = engine.read_log()
-        if frames.scan(data, FIRST_OFFSET, engine.seed, epoch)[1] >= committed:
-            return Salvaged()
+        with frames_of(engine.log.path):
+            if frames.scan(data, FIRST_OFFSET, engine.seed, epoch)[1] >= committed:
+                return Salvaged()
         saved = _take_in(overlay, data, engine.seed, committed, engine.log.path)
         engine.adopt_salvaged(overlay)
         return saved
@@ -102,12 +103,11 @@ def _salvage_beside(path: str, table: Table) -> Salvaged:
 def _take_in(overlay: Overlay, data: bytes, seed: int, end: int, log_path: str) -> Salvaged:
     """Complete an overlay with the whole frames of a log up to ``end``, and keep the log."""
     lost, position = 0, overlay.applied
-    found = []
-    for frame in frames.find_frames(
-        data, position - FIRST_OFFSET, FIRST_OFFSET, seed, overlay.epoch
-    ):
+    start = position - FIRST_OFFSET
+    with frames_of(log_path):
+        found = list(frames.find_chains(data, start, FIRST_OFFSET, seed, overlay.epoch))
+    for frame in found:
         lost += frame.offset - position
         position = frame.end
-        found.append((frame.key, frame.entry))
-    overlay.apply(found, end)
+    overlay.apply(frames.records_of(found), end)
     return Salvaged(len(found), lost, files.keep_aside(log_path, "damaged"))

@@ -19,7 +19,15 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import lmdb
 
 from logstore._engine import files, locks, metapages, records
-from logstore._engine.frames import FORMAT_VERSION, PROGRESS, RESULT, TIME_MAX, Entry, checksum_seed
+from logstore._engine.frames import (
+    FORMAT_VERSION,
+    OLDEST_VERSION,
+    PROGRESS,
+    RESULT,
+    TIME_MAX,
+    Entry,
+    checksum_seed,
+)
 from logstore._engine.lmdbfile import (
     DATA_FORMAT,
     adopt_map,
@@ -499,10 +507,17 @@ class Table:
         if raw is None:
             raise NotAStoreError(f"{self.path}: an LMDB file, but it has no logstore header")
         meta = records.decode_meta(bytes(raw), self.path)
-        if (meta.version, meta.data_format) != (FORMAT_VERSION, DATA_FORMAT):
+        if not OLDEST_VERSION <= meta.version <= FORMAT_VERSION or meta.data_format != DATA_FORMAT:
             raise FormatVersionError(
                 f"{self.path}: format {meta.version}.{meta.data_format}, this version of logstore "
-                f"reads {FORMAT_VERSION}.{DATA_FORMAT}"
+                f"reads {OLDEST_VERSION}.{DATA_FORMAT} to {FORMAT_VERSION}.{DATA_FORMAT}"
+            )
+        unknown = meta.features & ~records.FEATURES
+        if unknown:
+            bits = [str(bit) for bit in range(32) if unknown >> bit & 1]
+            raise FormatVersionError(
+                f"{self.path}: uses features that this version of logstore does not know (bit "
+                f"{', '.join(bits)}); use a newer version"
             )
         return meta
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logstore._engine import frames
-from logstore._engine.frames import DELETED, FAILED, PROGRESS, RESULT, Entry
+from logstore._engine.frames import DELETED, EXPIRED, FAILED, PROGRESS, RESULT, START, Entry
 from tests.support.drawn import FUZZ
 
 UUID = bytes(range(16))
@@ -20,7 +20,7 @@ BASE = frames.HEADER_BYTES
 
 entries = st.builds(
     Entry,
-    st.sampled_from((RESULT, PROGRESS, DELETED)),
+    st.sampled_from((RESULT, PROGRESS, DELETED, EXPIRED)),
     st.integers(0, 3),
     st.integers(1, frames.TIME_MAX),
     st.integers(0, frames.TIME_MAX),
@@ -55,6 +55,15 @@ def test_a_frame_with_any_bit_flipped_is_not_found(item: tuple[bytes, Entry], pl
     place %= len(data) * 8
     data[place // 8] ^= 1 << place % 8
     assert frames.decode_frame(bytes(data), 0, BASE, SEED, 7) is None
+
+
+@FUZZ
+@given(keyed, st.booleans())
+def test_a_frame_keeps_whether_there_is_more(item: tuple[bytes, Entry], more: bool) -> None:
+    data = frames.encode_frame(SEED, 7, BASE, *item, more=more)
+    frame = frames.decode_frame(data, 0, BASE, SEED, 7)
+    assert frame is not None
+    assert (frame.key, frame.entry, frame.more) == (*item, more)
 
 
 @FUZZ
@@ -99,10 +108,9 @@ def whole_with_crc(body: bytes) -> bytes:
         (37, RESULT, 2),
         (2**32 - 1, RESULT, 1),
         (37, 0, 1),
-        (37, 4, 1),
-        (37, 255, 1),
+        (37, START, 1),
     ],
-    ids=["no length", "below head", "key past end", "huge length", "kind 0", "kind 4", "kind 255"],
+    ids=["no length", "below head", "key past end", "huge length", "kind 0", "START"],
 )
 def test_a_frame_with_a_good_checksum_and_fields_out_of_bounds_is_not_found(
     length: int, kind: int, key_length: int
@@ -130,11 +138,10 @@ def test_a_frame_with_a_key_over_the_limit_is_not_found() -> None:
         (b"k", 2**64 - 1, 0, 0),
         (b"k", 1, frames.TIME_MAX + 1, 0),
         (b"k", 1, 2**64 - 1, 0),
-        (b"k", 1, 0, 4),
     ],
     ids=[
         *("no key", "no UTF-8", "a surrogate", "half a letter", "time 0", "time beyond the last"),
-        *("largest time", "expiry beyond the last", "largest expiry", "unknown flag"),
+        *("largest time", "expiry beyond the last", "largest expiry"),
     ],
 )
 def test_a_frame_with_a_good_checksum_that_no_writer_writes_is_not_found(
@@ -185,6 +192,108 @@ def test_damage_before_a_frame_that_was_not_flushed_behind_it_is_a_torn_tail() -
     first = encode((b"a", some_entry()))
     second = encode((b"b", some_entry()), synced=BASE)
     assert frames.damage_below_sync(bytes(len(first)) + second, 0, BASE, SEED, 7) is None
+
+
+# -- chains ------------------------------------------------------------------------------------
+
+
+def chain(*keys: bytes, synced: int = BASE) -> list[bytes]:
+    return [
+        frames.encode_frame(SEED, 7, synced, key, some_entry(), more=key != keys[-1])
+        for key in keys
+    ]
+
+
+def keys_in(data: bytes) -> tuple[list[bytes], int]:
+    found, end = frames.scan(data, BASE, SEED, 7)
+    assert list(frames.find_chains(data, 0, BASE, SEED, 7)) == found
+    return [frame.key for frame in found], end - BASE
+
+
+def test_a_whole_chain_is_found() -> None:
+    data = encode((b"a", some_entry())) + b"".join(chain(b"b", b"c", b"d"))
+    data += encode((b"e", some_entry()))
+    assert keys_in(data) == ([b"a", b"b", b"c", b"d", b"e"], len(data))
+
+
+@pytest.mark.parametrize("rest", [b"", bytes(200), b"\xff" * 200])
+def test_a_chain_cut_anywhere_is_not_found(rest: bytes) -> None:
+    before = encode((b"a", some_entry()))
+    links = b"".join(chain(b"b", b"c", b"d"))
+    for cut in range(len(links)):
+        assert keys_in(before + links[:cut] + rest) == ([b"a"], len(before)), cut
+
+
+def test_of_two_chains_only_the_one_without_an_end_is_not_found() -> None:
+    first, second = chain(b"b", b"c"), chain(b"d", b"e")
+    data = b"".join(first) + second[0]
+    assert keys_in(data) == ([b"b", b"c"], len(b"".join(first)))
+
+
+def test_a_search_finds_no_part_of_a_chain_whose_rest_is_damaged() -> None:
+    first, second, last = chain(b"b", b"c", b"d")
+    damaged = bytes(len(second))
+    data = first + damaged + last + encode((b"e", some_entry()))
+    found = [frame.key for frame in frames.find_chains(data, 0, BASE, SEED, 7)]
+    assert found == [b"d", b"e"]  # a frame does not say that it is a rest
+    assert [frame.key for frame in frames.find_chains(data[: -len(last)], 0, BASE, SEED, 7)] == [
+        b"d"
+    ]
+
+
+def test_damage_in_a_chain_is_proven_by_a_flush_behind_it() -> None:
+    first, second = chain(b"a", b"b")
+    later = encode((b"c", some_entry()), synced=BASE + len(first) + len(second))
+    proof = frames.damage_below_sync(first + bytes(len(second)) + later, 0, BASE, SEED, 7)
+    assert proof is not None
+    assert proof.key == b"c"
+
+
+def test_a_flush_in_the_middle_of_a_chain_proves_nothing_of_its_rest() -> None:
+    first, second = chain(b"a", b"b")
+    later = encode((b"c", some_entry()), synced=BASE + len(first))
+    data = first + bytes(len(second)) + later
+    assert frames.damage_below_sync(data, 0, BASE, SEED, 7) is None
+
+
+# -- frames of a newer version, and START ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags"), [(6, 0), (255, 0), (RESULT, 4), (RESULT, 64), (PROGRESS, 0x84), (6, 128)]
+)
+def test_a_whole_frame_of_an_unknown_kind_or_flag_is_an_error(kind: int, flags: int) -> None:
+    before = encode((b"a", some_entry()))
+    data = before + encode((b"k", Entry(kind, flags, 1, 0, b"payload")))
+    expected = (
+        f"kind {kind} with flags {flags:#x} at offset {BASE + len(before)}, written by a newer"
+    )
+    with pytest.raises(frames.NewerFrameError, match=expected):
+        frames.scan(data, BASE, SEED, 7)
+    torn = bytes(len(before)) + data[len(before) :]
+    with pytest.raises(frames.NewerFrameError, match=expected):
+        frames.damage_below_sync(torn, 0, BASE, SEED, 7)
+    alone = data[len(before) :]
+    with pytest.raises(frames.NewerFrameError):
+        frames.newest_epoch(alone, BASE, SEED)
+    damaged = bytearray(data)
+    damaged[-1] ^= 1
+    assert keys_in(bytes(damaged)) == ([b"a"], len(before))
+
+
+def test_a_start_says_where_the_arena_before_ends() -> None:
+    data = frames.encode_start(SEED, 7, 2**40)
+    found, end = frames.scan(data + encode((b"a", some_entry())), BASE, SEED, 7)
+    assert frames.decode_start(found[0]) == 2**40
+    assert found[0].entry.kind == START
+    assert [key for key, _ in frames.records_of(found)] == [b"a"]
+    assert end == found[1].end
+
+
+@pytest.mark.parametrize(("key", "payload"), [(b"x", bytes(8)), (b"-", bytes(7)), (b"-", b"")])
+def test_a_start_that_no_writer_writes_is_not_found(key: bytes, payload: bytes) -> None:
+    data = encode((key, Entry(START, 0, 1, 0, payload)))
+    assert frames.decode_frame(data, 0, BASE, SEED, 7) is None
 
 
 def test_log_header_encoded_is_one_page_and_decodes_to_what_it_was() -> None:

@@ -110,11 +110,11 @@ def test_opening_a_log_whose_page_0_is_damaged_names_what_was_found(
 def test_opening_a_log_of_a_later_format_names_both_versions(
     log: Log, log_path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(frames, "FORMAT_VERSION", 2)
+    monkeypatch.setattr(frames, "FORMAT_VERSION", 3)
     page = frames.encode_log_header(UUID, 5)
     monkeypatch.undo()
     durability.pwrite_all(log.fd, page, 0)
-    with pytest.raises(FormatVersionError, match="log format 2, this version reads 1"):
+    with pytest.raises(FormatVersionError, match="log format 3, this version reads 1 to 2"):
         Log.open(log_path, UUID)
 
 

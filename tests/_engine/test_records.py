@@ -32,7 +32,7 @@ marks = st.one_of(
     st.builds(Mark, st.just(0), times, st.one_of(st.just(0), times)),
     st.builds(Mark, st.just(0), st.just(0), times),
 )
-META = Meta(1, 0, bytes(range(16)), 7, 2, 12345, True)
+META = Meta(2, 0, bytes(range(16)), 7, 2, 12345, True, 1 << 31)
 
 
 # -- records ---------------------------------------------------------------------------------

@@ -50,8 +50,8 @@ ERROR_IS_LOST = Fault(
 )
 LAST_FRAME_LOST = Fault(
     "recovery.py",
-    "    overlay.apply([(frame.key, frame.entry) for frame in found], end)\n",
-    "    overlay.apply([(frame.key, frame.entry) for frame in found[:-1]], end)\n",
+    "    overlay.apply(frames.records_of(found), end)\n",
+    "    overlay.apply(frames.records_of(found[:-1]), end)\n",
 )
 
 

@@ -16,15 +16,16 @@ from typing import NamedTuple
 
 import lmdb
 
-VERSION = 1
+VERSION = 2
 FIRST_OFFSET = 4096  # of a frame
-RESULT, PROGRESS = 1, 2
+RESULT, PROGRESS, DELETED, EXPIRED, START = 1, 2, 3, 4, 5
+MORE = 128  # a flag
 TIME_MAX = 253_402_300_799_999_999
 STATE, SYNCED, APPENDED = 5, 6, 21  # words of the shared header
 
 _LOG_HEADER = struct.Struct("<8sII16sQ")  # these without their checksum
 _FRAME = struct.Struct("<IIIBBHQQ")
-_META = struct.Struct("<II16sQQQB7x")
+_META = struct.Struct("<II16sQQQB3xI")
 _RECORD = struct.Struct("<BBHQ")
 _TIME = struct.Struct(">Q")
 _CRC = struct.Struct("<I")
@@ -66,10 +67,12 @@ def frame(
     kind: int = RESULT,
     time_us: int = 1,
     expires_us: int = 0,
+    flags: int = 0,
+    synced: int = FIRST_OFFSET,
 ) -> bytes:
     """Return a frame with a right checksum."""
     length = 4 + _FRAME.size + len(key) + len(payload)
-    head = _FRAME.pack(length, epoch, FIRST_OFFSET, kind, 0, len(key), time_us, expires_us)
+    head = _FRAME.pack(length, epoch, synced, kind, flags, len(key), time_us, expires_us)
     return _checked(head + key + payload, zlib.crc32(uuid))
 
 
@@ -90,6 +93,23 @@ def frames_in(path: Path) -> list[Frame]:
     return found
 
 
+def append_to_log(path: Path, *raw: bytes) -> int:
+    """Put frames behind those of a store that was left by a crash; return where they begin."""
+    found = frames_in(path)
+    at = found[-1].end if found else FIRST_OFFSET
+    with open(log_of(path), "r+b") as log:
+        log.seek(at)
+        log.write(b"".join(raw))
+    return at
+
+
+def log_version(path: Path) -> int:
+    """Return the version in page 0 of a store's log."""
+    page = log_of(path).read_bytes()[:44]
+    assert page[40:] == _CRC.pack(zlib.crc32(page[:40]))
+    return int(_LOG_HEADER.unpack(page[:40])[1])
+
+
 # -- the table ---------------------------------------------------------------------------------
 
 
@@ -103,6 +123,7 @@ class Meta(NamedTuple):
     incarnation: int
     data_bytes: int
     clean: int
+    features: int
 
 
 @contextmanager

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from logstore import aio
-from logstore._engine import maintenance, notify, pages
+from logstore._engine import frames, maintenance, notify, pages
 from logstore._engine.engine import Engine
+from logstore._engine.frames import Entry, encode_frame
 from logstore._engine.log import Log
 from logstore._engine.logview import LogView
 from logstore._loops import waiters
@@ -65,6 +66,18 @@ def in_one_group(store: logstore.Store, *calls: tuple[Any, ...]) -> list[BaseExc
     writes = [getattr(handle, f"{verb}_write")(*arguments) for verb, *arguments in calls]
     handle.writable_engine.commit_queue.run(writes)
     return [write.error for write in writes]
+
+
+@contextmanager
+def chained_to_the_next(*task_ids: str) -> Iterator[None]:
+    """Write the frames of some tasks as parts of a chain, which goes on behind each of them."""
+    keys = {task_id.encode() for task_id in task_ids}
+
+    def encode(seed: int, epoch: int, synced: int, key: bytes, entry: Entry) -> bytes:
+        return encode_frame(seed, epoch, synced, key, entry, more=key in keys)
+
+    with mock.patch.object(frames, "encode_frame", encode):
+        yield
 
 
 def between_system_calls(point: Callable[[], object]) -> None:
