@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 import logstore
+from fuzz import version1
 from fuzz.clients import (
     Script,
     State,
@@ -56,6 +57,10 @@ def check(directory: Path, lines: list[str]) -> None:
     told = Told(lines)
     path = os.fspath(directory / FILE)
     clients = told.clients()
+    if told.run.plan.version == version1.OLD:
+        version1.check_old_or_new(path)
+        with logstore.open(path, mode="r") as reader:
+            _look(reader, told, clients)
     with logstore.open(path, compact_at=COMPACT_AT) as store:
         seen = _look(store, told, clients)
         store.set_result("check", 1)

@@ -24,7 +24,8 @@ class Plan(NamedTuple):
 
     `way`: "one" client; "threads" or "tasks" of one process; "two" processes, the second of which
     is killed. The first `set_up` operations of each client are done before the recording begins,
-    and the store is then closed ("close") or left as it is ("exit"). `again`: how many crash
+    and the store is then closed ("close") or left as it is ("exit"), as format version `version`
+    leaves it. `again`: how many crash
     states are drawn in which the recovery is crashed as well, and how often in a row. `share`: of
     the states that the others get, for where judging takes long.
     """
@@ -40,6 +41,7 @@ class Plan(NamedTuple):
     fs: str = "posix"
     again: tuple[int, int] = (0, 0)
     share: float = 1.0
+    version: int = 2
 
     @property
     def sync(self) -> str:
@@ -88,6 +90,12 @@ PLANS: dict[str, Plan] = {
                               again=(12, 3)),
     "recovery-failed-flush": Plan("recovering after a log's replacement", "failing", ops=12,
                                   again=(12, 2)),
+    "upgrade": Plan("opening what version 1 left in a crash", "mixed", ops=34, set_up=30,
+                    set_up_ends="exit", again=(12, 3), version=1),
+    "upgrade-ext4": Plan("the same on one journal", "mixed", ops=34, set_up=30, fs="ext4",
+                         set_up_ends="exit", version=1),
+    "upgrade-closed": Plan("opening what version 1 had closed", "mixed", ops=34, set_up=30,
+                           again=(12, 2), version=1),
     "two-processes": Plan("two writers, one of which is killed", "mixed", ("a", "b"), "two",
                           ops=40, again=(6, 2)),
     "two-processes-compacting": Plan("the same with compactions", "compacting", ("a", "b"), "two",

@@ -18,8 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from fuzz import version1
 from fuzz.campaign import ROOT, Findings, add_common, commit_seed, duration, end_tidily, workplace
-from fuzz.crash_check import check
+from fuzz.crash_check import FILE, check
 from fuzz.crash_plans import PLANS, Plan, Run
 from logstore.testing.crash import (
     Exploration,
@@ -131,6 +132,8 @@ def _record(run: Run, place: Path) -> Recording:
         done = subprocess.run(_command("set-up", run), env=environ, check=False)
         if done.returncode:
             raise WorkloadError(f"the set-up exited with {done.returncode}")
+        if run.plan.version == version1.OLD:
+            version1.make_old(str(store / FILE))
     return record(
         _command("run", run), store, place / "recording", fs=run.plan.fs, volatile=VOLATILE,
         base_acks=acks.read_bytes(), env=_environment(),

@@ -1,9 +1,11 @@
 """Fuzzer of the log's bytes, as pure functions read them.
 
 Invariants: every frame returned checks, lies inside the bytes and says its own place; ``scan``
-ends where there is no whole frame of the epoch, as a second reader, written from FORMAT.md alone,
-finds it; ``find_frames`` finds at least what ``scan`` does, in order and without overlap; whatever
-is found is written again as the same bytes, and can be listed.  Time is in proportion to the input.
+ends where there is no whole frame of the epoch, or before the chain that it ends in, as a second
+reader, written from FORMAT.md alone, finds it; a whole frame of a later version is an error where
+it is met, and only there; ``find_frames`` finds at least what ``scan`` does, in order and without
+overlap, and ``find_chains`` what of it is in whole chains; whatever is found is written again as
+the same bytes, and can be listed.  Time is in proportion to the input.
 """
 
 from __future__ import annotations
@@ -30,17 +32,24 @@ YEAR_9999_US = (datetime.max - datetime(1970, 1, 1)) // timedelta(microseconds=1
 
 
 def frame(
-    key: bytes, payload: bytes, *, kind: int = 1, epoch: int = EPOCH, synced: int = BASE
+    key: bytes,
+    payload: bytes,
+    *,
+    kind: int = 1,
+    epoch: int = EPOCH,
+    synced: int = BASE,
+    more: bool = False,
 ) -> bytes:
     """One frame."""
     entry = Entry(kind, 0, 1_700_000_000_000_000, 0, payload)
-    return frames.encode_frame(SEED, epoch, synced, key, entry)
+    return frames.encode_frame(SEED, epoch, synced, key, entry, more=more)
 
 
 def seeds() -> Sequence[bytes]:
     """Logs in the states that they have, and one made to be slow to look through."""
     one = frame(b"job-1", b"\x01")
-    many = b"".join(frame(b"k%d" % i, bytes(i), kind=1 + i % 3, synced=BASE + i) for i in range(12))
+    many = b"".join(frame(b"k%d" % i, bytes(i), kind=1 + i % 4, synced=BASE + i) for i in range(12))
+    chain = b"".join(frame(b"c%d" % i, b"z", more=i < 3) for i in range(4))
     return [
         *(b"", bytes(100), one, one + bytes(64), one[:-1], many, many[:-5] + bytes(80)),
         many + frame(b"old", b"x", epoch=EPOCH - 1),
@@ -49,6 +58,12 @@ def seeds() -> Sequence[bytes]:
         struct.pack("<I", EPOCH) * 2000,
         frame(b"n", one + many),
         frame(b"k" * 480, b"x" * 3000),
+        frames.encode_start(SEED, EPOCH, 1 << 20) + one,
+        chain + one,
+        one + chain[:-10],
+        chain[:-10] + bytes(9) + frame(b"later", b"y", synced=BASE + 90),
+        many + frame(b"newer", b"", kind=6) + one,
+        one + bytes(9) + frame(b"newer", b"", kind=255),
         frames.encode_log_header(UUID, 5),
     ]
 
@@ -70,49 +85,84 @@ def can_be_a_task_id(key: bytes) -> bool:
     return key.decode(errors="replace").encode() == key
 
 
-def reference(data: bytes) -> list[tuple[int, int]]:
-    """Start and end of the frames from the beginning on, by FORMAT.md."""
-    found, at = [], 0
+def reference(data: bytes) -> tuple[list[tuple[int, int]], bool]:
+    """Start and end of the frames from the beginning on, and whether one of a later version ends
+    them, by FORMAT.md."""
+    found: list[tuple[int, int]] = []
+    at, whole, newer = 0, 0, False
     while len(data) - at >= _HEAD.size:
         head = _HEAD.unpack_from(data, at)
         crc, length, epoch, synced, kind, flags, key_length, time_us, expiry_us = head
-        whole = data[at + 4 : at + length]
-        if length < _HEAD.size + key_length or len(whole) != length - 4 or epoch != EPOCH:
+        body = data[at + 4 : at + length]
+        if length < _HEAD.size + key_length or len(body) != length - 4 or epoch != EPOCH:
             break
-        if kind not in (1, 2, 3) or flags > 3 or not 1 <= key_length <= 480:
+        if kind == 0 or not 1 <= key_length <= 480:
             break
-        if synced > BASE + at or zlib.crc32(whole, SEED) != crc:
+        if synced > BASE + at or zlib.crc32(body, SEED) != crc:
             break
         if not 1 <= time_us <= YEAR_9999_US or expiry_us > YEAR_9999_US:
             break
-        if not can_be_a_task_id(whole[32 : 32 + key_length]):
+        key, payload = body[32 : 32 + key_length], body[32 + key_length :]
+        if not can_be_a_task_id(key):
+            break
+        newer = kind > 5 or flags not in (0, 1, 2, 3, 128, 129, 130, 131)
+        if newer or (kind == 5 and (key, len(payload)) != (b"-", 8)):
             break
         found.append((at, at + length))
         at += length
-    return found
+        if flags < 128:
+            whole = len(found)
+    return found[:whole], newer
 
 
 def run(data: bytes) -> str:
     """Scan, and look past damage from everywhere."""
-    found, end = frames.scan(data, BASE, SEED, EPOCH)
-    expect([(f.offset - BASE, f.end - BASE) for f in found] == reference(data), "not what is there")
+    expected_frames, newer = reference(data)
+    try:
+        found, end = frames.scan(data, BASE, SEED, EPOCH)
+        expect(not newer, "a frame of a later version was not seen")
+    except frames.NewerFrameError:
+        expect(newer, "a frame of this version was taken for one of a later")
+        return "newer"
+    expect([(f.offset - BASE, f.end - BASE) for f in found] == expected_frames, "not what is there")
     expect(end == (found[-1].end if found else BASE), "a wrong end")
-    later = list(frames.find_frames(data, 0, BASE, SEED, EPOCH))
+    try:
+        later = list(frames.find_frames(data, 0, BASE, SEED, EPOCH))
+    except frames.NewerFrameError:
+        return f"{min(len(found), 4)} then newer"
     expect(later[: len(found)] == found, "a search finds less than a scan")
+    whole = list(frames.find_chains(data, 0, BASE, SEED, EPOCH))
+    expect(whole == in_whole_chains(later), "a chain without an end was found")
     position = BASE
     for item in later:
         expect(position <= item.offset < item.end <= BASE + len(data), "a frame out of place")
-        again = frames.encode_frame(SEED, EPOCH, item.synced_through, item.key, item.entry)
+        again = frames.encode_frame(
+            SEED, EPOCH, item.synced_through, item.key, item.entry, more=item.more
+        )
         shown(item.key, item.entry.time_us, item.entry.expires_us)
         expect(again == data[item.offset - BASE : item.end - BASE], "not what was written")
         position = item.end
     proof = frames.damage_below_sync(data, end - BASE, BASE, SEED, EPOCH)
-    expected = [item for item in later if item.offset >= end and item.synced_through > end]
-    if len(later) > len(found) or proof is None:
-        expect(proof == (expected[0] if expected else None), "another proof of damage")
+    bad = end
+    while (passed := next((item for item in later if item.offset == bad), None)) is not None:
+        bad = passed.end
+    expected = [item for item in later if item.offset >= bad and item.synced_through > bad]
+    expect(proof == (expected[0] if expected else None), "another proof of damage")
     header = frames.decode_log_header(data)
     counts = f"{min(len(found), 4)} then {min(len(later) - len(found), 3)}"
-    return f"{counts} {proof is None} {header is None}"
+    return f"{counts} {len(later) == len(whole)} {proof is None} {header is None}"
+
+
+def in_whole_chains(found: Sequence[frames.Frame]) -> list[frames.Frame]:
+    """Those whose chain has an end: each frame is followed to where it ends."""
+    by_offset = {item.offset: item for item in found}
+
+    def has_end(item: frames.Frame | None) -> bool:
+        while item is not None and item.more:
+            item = by_offset.get(item.end)
+        return item is not None
+
+    return [item for item in found if has_end(item)]
 
 
 @contextmanager

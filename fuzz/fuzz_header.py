@@ -87,7 +87,7 @@ def committed() -> dict[int, dict[str, Any]]:
     epoch = fuzz_log.base()[2]
     states = {epoch << 32 | HEADER_BYTES: fuzz_log.replayed([])}
     for count, frame in enumerate(found, start=1):
-        states[epoch << 32 | frame[0]] = fuzz_log.replayed(found[:count])
+        states[epoch << 32 | frame.end] = fuzz_log.replayed(found[:count])
     expect(states[word(base()[2], "state")] == base()[3], "the log and the header differ")
     return states
 
@@ -350,7 +350,7 @@ def in_log(state: int, new: Any) -> dict[str, Any] | None:
     found, _, _ = fuzz_log.read_log(base()[1])
     if state not in committed():
         return None
-    published = [frame for frame in found if frame[0] <= state & 0xFFFFFFFF]
+    published = [frame for frame in found if frame.end <= state & 0xFFFFFFFF]
     return fuzz_log.replayed(published, table=()) | {"new": new}
 
 

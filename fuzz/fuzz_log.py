@@ -12,6 +12,7 @@ Invariants:
 - ``check()`` says so without writing a byte; with ``salvage`` the store can be opened afterwards,
   and holds the newest of every whole frame.  Of a log whose header is whole and of another version
   or store, or that is newer than the table, a salvage touches nothing.
+- A frame of a later version, where frames are looked for, lets nothing open or salvage the log.
 - A log that is newer than the table raises StaleTableError; without it the table is as it was, and
   the log is kept aside.
 """
@@ -26,7 +27,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import logstore
 from fuzz import stores
@@ -63,6 +64,9 @@ def seeds() -> Sequence[bytes]:
     for at in (8, 16):
         page = log[:at] + bytes((log[at] + 1,)) + log[at + 1 : 40]
         foreign.append(page + struct.pack("<I", zlib.crc32(page)) + log[44:])
+    first = log[:8] + b"\1" + log[9:40]
+    foreign.append(first + struct.pack("<I", zlib.crc32(first)) + log[44:])
+    foreign += [with_byte(log, offset, value) for offset, value in ((16, 6), (17, 128), (17, 4))]
     short = [log[: HEADER_BYTES + 300], log[:HEADER_BYTES], log[:40], b""]
     newer, torn = bytearray(log), bytearray(log)
     set_epoch(newer, HEADER_BYTES, epoch + 1)
@@ -70,6 +74,17 @@ def seeds() -> Sequence[bytes]:
     torn[HEADER_BYTES] ^= 1
     set_epoch(torn, HEADER_BYTES + frame_bytes(log, HEADER_BYTES), epoch + 1)
     return [log, log[: len(log) // 2], *short, *foreign, bytes(newer), bytes(torn)]
+
+
+def with_byte(log: bytes, offset: int, value: int) -> bytes:
+    """The log with another byte in the head of its third frame."""
+    changed, at = bytearray(log), HEADER_BYTES
+    for _ in range(2):
+        at += frame_bytes(log, at)
+    changed[at + offset] = value
+    body = changed[at + 4 : at + frame_bytes(log, at)]
+    struct.pack_into("<I", changed, at, zlib.crc32(body, _SEED))
+    return bytes(changed)
 
 
 def frame_bytes(log: bytes | bytearray, at: int) -> int:
@@ -110,7 +125,9 @@ def change_field(rng: random.Random, data: bytearray, corpus: Sequence[bytes]) -
         if rng.random() < 0.2:
             index = rng.randrange(1, 9)
             width = (32, 32, 32, 32, 8, 8, 16, 64, 64)[index]
-            value = rng.choice((0, 1, 2, 3, 4, 255, fields[index] + 1, rng.getrandbits(width)))
+            value = rng.choice(
+                (0, 1, 2, 3, 4, 5, 128, 255, fields[index] + 1, rng.getrandbits(width))
+            )
             fields[index] = value % (1 << width)
             _HEAD.pack_into(data, at, *fields)
             if rng.random() < 0.7:
@@ -122,16 +139,34 @@ def change_field(rng: random.Random, data: bytearray, corpus: Sequence[bytes]) -
 @lru_cache(maxsize=1)
 def written() -> frozenset[bytes]:
     """The frames that a store has written."""
-    return frozenset(frame[-1] for frame in read_log(base()[1])[0])
+    return frozenset(frame.raw for frame in read_log(base()[1])[0])
 
 
 # -- a second reader ---------------------------------------------------------------------------
 
 
-def decode(data: bytes, at: int, epoch: int | None = None) -> tuple[Any, ...] | None:
-    """The frame at an offset: end, synced-through, kind, expiry, key, payload, bytes; or None.
+class Found(NamedTuple):
+    """A whole frame."""
 
-    Of the table's epoch, if no other is given.
+    start: int
+    end: int
+    synced: int
+    kind: int
+    flags: int
+    expiry: int
+    key: bytes
+    payload: bytes
+    raw: bytes
+
+
+class NewerError(Exception):
+    """A whole frame of a later version."""
+
+
+def decode(data: bytes, at: int, epoch: int | None = None) -> Found | None:
+    """The frame at an offset, or None; of the table's epoch, if no other is given.
+
+    Raises NewerError.
     """
     if len(data) - at < _HEAD.size:
         return None
@@ -142,7 +177,7 @@ def decode(data: bytes, at: int, epoch: int | None = None) -> tuple[Any, ...] | 
     if found != (base()[2] if epoch is None else epoch):
         return None
     body = data[at + 4 : at + length]
-    if kind not in (1, 2, 3) or flags > 3 or not 1 <= key_length <= 480 or synced > at:
+    if kind == 0 or not 1 <= key_length <= 480 or synced > at:
         return None
     if zlib.crc32(body, _SEED) != crc:
         return None
@@ -151,15 +186,22 @@ def decode(data: bytes, at: int, epoch: int | None = None) -> tuple[Any, ...] | 
     if not can_be_a_task_id(body[32 : 32 + key_length]):
         return None
     key, payload = body[32 : 32 + key_length], body[32 + key_length :]
-    return at + length, synced, kind, expiry, key, payload, data[at : at + length]
+    if kind > 5 or flags & 0x7C:
+        raise NewerError
+    if kind == 5 and (key, len(payload)) != (b"-", 8):
+        return None
+    return Found(at, at + length, synced, kind, flags, expiry, key, payload, data[at : at + length])
 
 
-def read_log(data: bytes) -> tuple[list[tuple[Any, ...]], bool, list[tuple[Any, ...]]]:
-    """The frames up to the first bad place, whether what follows proves damage, and all frames."""
+def read_log(data: bytes) -> tuple[list[Found], bool, list[Found]]:
+    """The frames up to the first bad place, whether what follows proves damage, and all frames.
+
+    Without those of chains that have no end.  Raises NewerError.
+    """
     found, at = [], HEADER_BYTES
     while (frame := decode(data, at)) is not None:
         found.append(frame)
-        at = frame[0]
+        at = frame.end
     stop, everything, damaged = at, list(found), False
     while at + _HEAD.size <= len(data):
         frame = decode(data, at)
@@ -167,9 +209,23 @@ def read_log(data: bytes) -> tuple[list[tuple[Any, ...]], bool, list[tuple[Any, 
             at += 1
             continue
         everything.append(frame)
-        damaged = damaged or frame[1] > stop
-        at = frame[0]
-    return found, damaged, everything
+        damaged = damaged or frame.synced > stop
+        at = frame.end
+    return in_chains(found), damaged, in_chains(everything)
+
+
+def in_chains(frames: Sequence[Found]) -> list[Found]:
+    """The frames of whole chains."""
+    whole: list[Found] = []
+    chain: list[Found] = []
+    for frame in frames:
+        if chain and chain[-1].end != frame.start:
+            chain = []
+        chain.append(frame)
+        if frame.flags < 128:
+            whole += chain
+            chain = []
+    return whole
 
 
 def is_newer(data: bytes) -> bool:
@@ -185,21 +241,21 @@ def is_newer(data: bytes) -> bool:
 
 
 def replayed(
-    frames: Sequence[tuple[Any, ...]], *, table: Sequence[tuple[str, Any]] = stores.IN_TABLE
+    frames: Sequence[Found], *, table: Sequence[tuple[str, Any]] = stores.IN_TABLE
 ) -> dict[str, Any]:
     """What a store should say of each id."""
     state: dict[bytes, Any] = {}
     for task_id, value in table:
         state[task_id.encode()] = value
-    for _, _, kind, expiry, key, payload, _ in frames:
-        if kind == 1:
-            live = expiry == 0 or expiry > 4e15
+    for frame in frames:
+        if frame.kind == 1:
+            live = frame.expiry == 0 or frame.expiry > 4e15
             try:
-                state[key] = decode_value(payload) if live else None
+                state[frame.key] = decode_value(frame.payload) if live else None
             except logstore.DecodeError as error:
-                state[key] = type(error)
-        elif kind == 3:
-            state[key] = None
+                state[frame.key] = type(error)
+        elif frame.kind in (3, 4):
+            state[frame.key] = None
     return {
         task_id: stores.NOT_THERE if (value := state.get(task_id.encode())) is None else value
         for task_id in stores.IDS
@@ -236,8 +292,12 @@ class Logs:
 
     def check(self, data: bytes) -> str:
         """Hold what the store says against what is in the log."""
-        frames, damaged, everything = read_log(data)
-        genuine = all(frame[-1] in written() for frame in everything)
+        try:
+            frames, damaged, everything = read_log(data)
+            is_newer(data)
+        except NewerError:
+            return refused(self.lay_out(data), data)
+        genuine = all(frame.raw in written() for frame in everything)
         path = self.lay_out(data)
         label = read_only(path, data, replayed(frames), damaged, genuine)
         expect((label == "StaleTableError") == is_newer(data), f"opening a newer log: {label}")
@@ -248,6 +308,30 @@ class Logs:
             go_without(path, data)
         counts = f"{min(len(frames), 3)} {min(len(everything) - len(frames), 2)}"
         return f"{label} {counts} {'genuine' if genuine else 'forged'}"
+
+
+def refused(path: Path, log: bytes) -> str:
+    """A log with a frame of a later version is not opened, salvaged or changed."""
+    labels = []
+    for mode in ("r", "rw"):
+        try:
+            logstore.open(path, mode=mode).close()
+            raise AssertionError("opened in spite of a frame of a later version")
+        except _EXPECTED as error:
+            labels.append(type(error).__name__)
+            expect(str(path) in str(error), "the message names no file")
+    expect(labels[0] == labels[1], f"mode='r' says {labels[0]}, mode='rw' says {labels[1]}")
+    Path(f"{path}-shm").unlink(missing_ok=True)
+    try:
+        report = logstore.check(path, salvage=True)
+        expect(not report.ok, "salvaged in spite of a frame of a later version")
+    except logstore.FormatVersionError:
+        pass
+    expect(Path(f"{path}-log").read_bytes() == log, "a refused log was changed")
+    expect(path.read_bytes() == base()[0], "the table of a refused log was changed")
+    Path(f"{path}-shm").unlink(missing_ok=True)
+    expect(len(list(path.parent.iterdir())) == 2, "a refused log left files")
+    return f"{labels[0]} newer"
 
 
 def read_only(
@@ -332,7 +416,7 @@ def is_foreign(log: bytes) -> str:
     _, version, _, uuid, _, crc = struct.unpack_from("<8sII16sQI", log)
     if crc != zlib.crc32(log[:40]):
         return ""
-    return "version" if version != 1 else "store" if uuid != _UUID else ""
+    return "version" if version not in (1, 2) else "store" if uuid != _UUID else ""
 
 
 def check(store: logstore.Store, genuine: bool) -> None:

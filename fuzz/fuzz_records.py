@@ -119,6 +119,7 @@ def _read_meta(raw: bytes) -> str:
     body = records.encode_meta(meta)
     # The padding and the truth of "clean" are not shown.
     expect(body[:48] == raw[:48] and meta.clean == bool(raw[48]), "not what was written")
+    expect(body[52:56] == raw[52:56], "not the features that were written")
     return "header"
 
 

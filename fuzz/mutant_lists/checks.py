@@ -9,6 +9,8 @@ FAULTS = "crash/test_faults.py::test_"
 REPLACED = "test_replaced_files.py::test_"
 IDENTITY = "_engine/test_identity.py::test_"
 FILES = "_engine/test_files.py::test_"
+CHAINS = "_engine/test_chains.py::test_"
+UPGRADE = "_engine/test_upgrade.py::test_"
 
 MUTANTS = [
     # -- checks
@@ -85,15 +87,15 @@ MUTANTS = [
     Mutant(
         "damage below what was synced counts as a torn tail",
         "_engine/frames.py",
-        "        if frame.synced_through > base + stop:\n            return frame\n",
-        "        continue\n",
+        "        elif frame.synced_through > bad:\n            return frame\n",
+        "",
         G + "g6_a_damaged_frame_that_was_acked_is_an_error_at_opening",
     ),
     Mutant(
         "a torn tail counts as damage",
         "_engine/frames.py",
-        "        if frame.synced_through > base + stop:\n            return frame\n",
-        "        return frame\n",
+        "        elif frame.synced_through > bad:\n            return frame\n",
+        "        else:\n            return frame\n",
         "_engine/test_frames.py::"
         "test_damage_before_a_frame_that_was_not_flushed_behind_it_is_a_torn_tail",
     ),
@@ -132,6 +134,107 @@ MUTANTS = [
         "if header.uuid != uuid:",
         "if False:",
         "_engine/test_log.py::test_opening_the_log_of_another_store_names_both",
+    ),
+    # -- format version 2
+    Mutant(
+        "a frame of a later kind is taken for a torn tail",
+        "_engine/frames.py",
+        "    if kind > KIND_MAX or flags & _UNKNOWN_FLAGS:\n",
+        "    if kind > KIND_MAX:\n        return None\n    if flags & _UNKNOWN_FLAGS:\n",
+        CHAINS + "a_frame_of_a_later_version_is_refused_and_untouched[False-6-0]",
+    ),
+    Mutant(
+        "flags of a later version are not looked at",
+        "_engine/frames.py",
+        "    if kind > KIND_MAX or flags & _UNKNOWN_FLAGS:\n",
+        "    if kind > KIND_MAX:\n",
+        CHAINS + "a_frame_of_a_later_version_is_refused_and_untouched[False-1-64]",
+    ),
+    Mutant(
+        "a chain without an end counts as far as it goes",
+        "_engine/frames.py",
+        "        if not frame.more:\n            end, count",
+        "        if True:\n            end, count",
+        CHAINS + "a_chain_without_its_end_is_absent_as_a_whole[38-1]",
+    ),
+    Mutant(
+        "a salvage takes the beginning of a chain",
+        "_engine/salvage.py",
+        "frames.find_chains(",
+        "frames.find_frames(",
+        CHAINS + "a_chain_whose_middle_is_damaged_below_a_flush_is_an_error_and_not_salvaged",
+    ),
+    Mutant(
+        "a search joins frames with damage between them into a chain",
+        "_engine/frames.py",
+        "        if chain and chain[-1].end != frame.offset:\n            chain.clear()\n",
+        "",
+        CHAINS + "a_chain_whose_middle_is_damaged_below_a_flush_is_an_error_and_not_salvaged",
+    ),
+    Mutant(
+        "a flush in the middle of a chain proves damage behind it",
+        "_engine/frames.py",
+        "            bad = frame.end\n",
+        "            pass\n",
+        "_engine/test_frames.py::test_a_flush_in_the_middle_of_a_chain_proves_nothing_of_its_rest",
+    ),
+    Mutant(
+        "the flag of a chain goes into the table",
+        "_engine/frames.py",
+        "flags & FLAGS_MAX, time_us",
+        "flags, time_us",
+        CHAINS + "a_whole_chain_in_the_middle_of_the_log_is_recovered[rw]",
+    ),
+    Mutant(
+        "the start of an arena is a task",
+        "_engine/frames.py",
+        " for frame in frames if frame.entry.kind != START]",
+        " for frame in frames]",
+        CHAINS + "a_start_is_no_task_and_an_end_of_a_result_is_one",
+    ),
+    Mutant(
+        "features are not looked at",
+        "_engine/table.py",
+        "        if unknown:\n",
+        "        if False:\n",
+        "test_bad_input.py::test_a_table_with_features_that_are_not_known_is_refused_and_untouched",
+    ),
+    # -- the upgrade
+    Mutant(
+        "a fold keeps the version of the table",
+        "_engine/compaction.py",
+        "            version=FORMAT_VERSION,\n",
+        "",
+        UPGRADE + "opening_an_old_store_alone_upgrades_it[crashed]",
+    ),
+    Mutant(
+        "an old log stays",
+        "_engine/recovery.py",
+        "        if log.version != frames.FORMAT_VERSION:\n",
+        "        if False:\n",
+        UPGRADE + "opening_an_old_store_alone_upgrades_it[crashed]",
+    ),
+    Mutant(
+        "an old log is replaced before it is folded",
+        "_engine/recovery.py",
+        "            recover_frames(log, meta, overlay, counters)\n",
+        "            recover_frames(log, meta, overlay, counters)\n"
+        "            Log.create(log_path, meta.uuid, log.log_id, 4096, like=path).close()\n",
+        UPGRADE + "an_old_store_whose_fold_fails_is_as_it_was",
+    ),
+    Mutant(
+        "a log of the version before is refused",
+        "_engine/log.py",
+        "if not frames.OLDEST_VERSION <= header.version <= frames.FORMAT_VERSION:",
+        "if header.version != frames.FORMAT_VERSION:",
+        UPGRADE + "reading_an_old_store_changes_nothing[open-crashed]",
+    ),
+    Mutant(
+        "a store that an older version has open is joined",
+        "_engine/joining.py",
+        "if table is not None and table.meta.version != FORMAT_VERSION:",
+        "if False:",
+        UPGRADE + "a_store_that_an_older_version_has_open_is_not_joined[rw]",
     ),
     # -- a table and a log that do not belong together
     Mutant(

@@ -109,7 +109,7 @@ def test_a_chain_whose_middle_is_damaged_below_a_flush_is_an_error_and_not_salva
     log_of(crashed).write_bytes(data)
     for mode in ("r", "rw"):
         with pytest.raises(logstore.CorruptLogError, match=f"damaged at offset {at}"):
-            logstore.open(crashed, mode=mode)  # type: ignore[arg-type]
+            logstore.open(crashed, mode=mode)
     report = logstore.check(crashed, salvage=True)
     assert (report.salvaged_frames, report.lost_bytes) == (2, len(b"".join(frames)))
     assert ready(crashed, "rw") == ["a", "e"]
@@ -147,7 +147,7 @@ def test_a_start_is_no_task_and_an_end_of_a_result_is_one(crashed: Path) -> None
     start = fileformat.frame(meta.uuid, meta.epoch, b"-", bytes(8), kind=START)
     fileformat.append_to_log(crashed, start, frame_of(crashed, "old", kind=EXPIRED, flags=2))
     for mode in ("r", "rw", "rw"):
-        with logstore.open(crashed, mode=mode) as store:  # type: ignore[arg-type]
+        with logstore.open(crashed, mode=mode) as store:
             assert [info.task_id for info in store.tasks()] == ["a"]
             assert (store.status("old"), store.status("-")) == ("expired", "unknown")
             assert store.check().ok

@@ -129,14 +129,14 @@ def test_an_upgrade_that_cannot_make_a_new_log_leaves_the_new_table_and_is_gone_
     def full(*_: object, **__: object) -> Log:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(recovery.Log, "create", full)
+    monkeypatch.setattr(Log, "create", full)
     with pytest.raises(logstore.LogstoreError):
         logstore.open(path)
     monkeypatch.undo()
     assert (meta_of(path).version, log_version(path)) == (2, 1)
     assert first_version_reads(path) == REFUSED
     for mode in ("r", "rw"):
-        with logstore.open(path, mode=mode) as store:  # type: ignore[arg-type]
+        with logstore.open(path, mode=mode) as store:
             assert store.get_result("in-the-log") == "new"
             assert store.check().ok
     assert names_in(tmp_path) == ["app.db"]
@@ -166,7 +166,7 @@ def test_an_old_store_with_a_damaged_log_is_refused_and_not_upgraded(tmp_path: P
     before = contents(path)
     for mode in ("r", "rw"):
         with pytest.raises(logstore.CorruptLogError, match=f"at offset {third.offset}"):
-            logstore.open(path, mode=mode)  # type: ignore[arg-type]
+            logstore.open(path, mode=mode)
         left = contents(path)
         left.pop("app.db-shm", None)
         assert left == before
