@@ -53,6 +53,15 @@ LAST_FRAME_LOST = Fault(
     "    overlay.apply(frames.records_of(found), end)\n",
     "    overlay.apply(frames.records_of(found[:-1]), end)\n",
 )
+OLD_LOG_IS_LOST = Fault(
+    "recovery.py",
+    "            recover_frames(log, meta, overlay, counters)\n",
+    "            recover_frames(log, meta, overlay, counters)\n"
+    "            if log.version == 1:\n"
+    "                log.close()\n"
+    "                log = Log.create(log_path, meta.uuid, 1, 1 << 16, like=path)\n"
+    "                log.unlock()\n",
+)
 
 
 # What depends on the moment is looked for until it is found.
@@ -93,6 +102,29 @@ def test_crash_states_of_the_engine_pass(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "120 distinct in 2 campaigns, 0 findings, seed 1" in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+@needs_strace
+def test_crash_states_of_an_upgrade_pass(tmp_path: Path) -> None:
+    done = run(
+        ROOT, "crash_states", "--seed", "1", "--states", "40", "--workers", "1",
+        "--only", "upgrade-ext4", "--only", "upgrade-closed", place=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "in 2 campaigns, 0 findings, seed 1" in done.stdout
+
+
+@needs_strace
+@pytest.mark.parametrize("broken", [OLD_LOG_IS_LOST], indirect=True)
+def test_crash_states_find_an_upgrade_that_replaces_the_log_first(
+    broken: Path, tmp_path: Path
+) -> None:
+    done = run(
+        broken, "crash_states", "--seed", "1", "--states", "100", "--workers", "1",
+        "--only", "upgrade", place=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "the table is old, and its log of version 2" in done.stderr
 
 
 @needs_strace
