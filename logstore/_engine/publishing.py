@@ -80,16 +80,19 @@ class Publisher:
             if header.log_failed or header.log_id != self._view.logs.log_id:
                 return Found.BROKEN
             found = self._try_publish(epoch, end if flush else 0)
-            if found is Found.BROKEN:
-                return found
             if found is Found.LATE:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return found
                 header.wait_for_publication(seen, min(left, RECHECK_S))
+            elif found is not None:
+                return found
 
-    def _try_publish(self, epoch: int, synced_to: int) -> Found:
-        """Publish everything appended; LATE if another process has the flush lock."""
+    def _try_publish(self, epoch: int, synced_to: int) -> Found | None:
+        """Publish everything appended; LATE if another process has the flush lock.
+
+        None if there is a new epoch, or another log.
+        """
         header, view = self._header, self._view
         locked = False
         try:
@@ -100,8 +103,9 @@ class Publisher:
                 return Found.BROKEN
             if header.log_id == view.logs.log_id and header.state >> 32 == epoch:
                 self._gather()
-                self.publish_all(synced_to)
-            return Found.PUBLISHED
+                if self.publish_all(synced_to):
+                    return Found.PUBLISHED
+            return None
         finally:
             locks.fcntl_call(self._lock_fd, locks.SETLK, locks.FLUSH.unlocked)  # the first call
             if locked:
@@ -161,19 +165,19 @@ class Publisher:
 
     # -- flush lock held ------------------------------------------------------------------------
 
-    def publish_all(self, synced_to: int = 0) -> None:
-        """Publish everything appended, with the flush that it needs.
+    def publish_all(self, synced_to: int = 0) -> bool:
+        """Publish everything appended, with the flush that it needs; return whether it could.
 
         ``synced_to`` is up to where the log is to be on the disk in any case.  Raises OSError if
         the flush fails.
         """
         header = self._header
         if header.log_failed or header.flushing:
-            return
+            return False
         arrivals = header.arrivals
         appended, state = header.appended, header.state
         if appended >> 32 != state >> 32:
-            return  # a process died while it began a new epoch
+            return False  # a process died while it began a new epoch
         if header.synced < max(synced_to, header.unsynced):
             header.flushing = 1  # an exception of a signal handler leaves it set
             start = time.perf_counter()
@@ -191,3 +195,4 @@ class Publisher:
             header.batch = arrivals - header.arrivals_published
             header.arrivals_published = arrivals
             self._view.publish(appended)
+        return True

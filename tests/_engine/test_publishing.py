@@ -24,7 +24,7 @@ from logstore._engine.engine import Engine
 from logstore._engine.header import FAILURES
 from logstore._engine.log import FIRST_OFFSET
 from logstore._engine.options import LARGE_BYTES
-from logstore._engine.publishing import Found, Publisher
+from logstore._engine.publishing import Publisher
 from logstore._engine.writes import Flush
 from tests.support import boundary
 from tests.support.boundary import A_WRITE_WHOSE_FLUSH_FAILS
@@ -560,7 +560,7 @@ def test_what_is_said_to_be_appended_to_another_epoch_is_not_published(
     state, appended = header.state, header.appended
     header.appended = stale << 32 | 9999
     engine._publisher.publish_all()
-    assert engine._publisher._try_publish(header.epoch + 1, 0) is Found.PUBLISHED
+    assert engine._publisher._try_publish(header.epoch + 1, 0) is None
     assert header.state == state
     engine.exclusively(lambda: engine.adopt_salvaged(engine.overlay), recover=False)
     assert (header.epoch, header.appended) == ((state >> 32) + 1, header.state)
