@@ -13,6 +13,7 @@ from pathlib import Path
 
 from logstore._engine import frames
 from logstore._engine.frames import HEADER_BYTES
+from logstore._engine.log import log_paths
 from logstore._engine.table import Table
 
 OLD, NEW = 1, 2
@@ -21,25 +22,26 @@ _KINDS = (frames.RESULT, frames.PROGRESS, frames.DELETED)
 
 def make_old(path: str) -> None:
     """Make a store that no process has open one of version 1."""
-    table = Table(path, lock=False)
+    table = Table(path)
     try:
         table.write(lambda txn: table.write_meta(txn, table.meta._replace(version=OLD)))
         seed, epoch = table.seed, table.meta.epoch
     finally:
         table.close()
-    log = Path(path + "-log")
-    if log.exists():
-        data = bytearray(log.read_bytes())
+    logs = [Path(each) for each in log_paths(path)]
+    if all(log.exists() for log in logs):
+        data = bytearray(logs[epoch & 1].read_bytes())
         found, _ = frames.scan(bytes(data[HEADER_BYTES:]), HEADER_BYTES, seed, epoch)
         assert all(frame.entry.kind in _KINDS and not frame.more for frame in found)
         struct.pack_into("<I", data, 8, OLD)
         struct.pack_into("<I", data, 40, zlib.crc32(data[:40]))
-        log.write_bytes(data)
+        logs[0].write_bytes(data)
+        logs[1].unlink()
 
 
 def check_old_or_new(path: str) -> None:
     """Check that code of version 1 opens the store, or refuses it and this version opens it."""
-    table = Table(path, readonly=True, lock=False)
+    table = Table(path, readonly=True)
     version, clean = table.meta.version, table.meta.clean
     table.close()
     if version == OLD and not clean:  # then it needs its log

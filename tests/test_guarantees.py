@@ -322,7 +322,7 @@ def test_g5_a_torn_record_is_absent_and_stays_so(
 ) -> None:
     store.set_result("whole", 1)
     store.set_result("torn", "x" * 50)
-    start, end, _ = frames_in(crash_copy(store))[-1]
+    start, end, *_ = frames_in(crash_copy(store))[-1]
     for cut in range(start, end, 7):
         path = crash_copy(store)
         with Path(f"{path}-log").open("r+b") as log:

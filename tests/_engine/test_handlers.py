@@ -42,7 +42,6 @@ from logstore._engine import (
     records,
     system,
     systemerrors,
-    writerlock,
 )
 from logstore._engine import table as table_module
 from logstore._engine.engine import Engine

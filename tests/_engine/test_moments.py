@@ -14,7 +14,6 @@ import pytest
 import logstore
 from logstore._engine import commitqueue, durability, identity, joining, locks, presence
 from logstore._engine.frames import RESULT, Entry
-from logstore._engine.log import Log
 from logstore._engine.overlay import Overlay
 from logstore._engine.table import Table
 from logstore._engine.writes import Pop, Write
