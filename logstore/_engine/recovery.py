@@ -118,11 +118,13 @@ def _there(path: str) -> Iterator[str]:
 
 
 def _set_logs_aside(path: str, meta: Meta) -> bool:
-    """Keep logs that are too new for the table; return whether there is one, or none at all."""
-    newer = [each for each in _there(path) if _newer_epoch(each, meta)]
-    for each in newer:
-        files.keep_aside(each, "replaced")
-    return bool(newer) or not any(_there(path))
+    """Keep the logs if one is too new for the table; return whether so, or there are none."""
+    there = list(_there(path))
+    is_newer = any(_newer_epoch(each, meta) for each in there)
+    if is_newer:
+        for each in there:
+            files.keep_aside(each, "replaced")
+    return is_newer or not there
 
 
 def _set_others_aside(path: str, meta: Meta) -> None:
@@ -152,7 +154,8 @@ def recover_frames(
     with frames_of(other):
         first = frames.decode_frame(next_ones, 0, FIRST_OFFSET, seed, meta.epoch + 1)
     sealed_end = None if first is None else frames.sealed_end(first)
-    if sealed_end is not None and sealed_end != overlay.applied:
+    is_lost = accept_log_loss and not os.path.lexists(own)
+    if sealed_end is not None and sealed_end != overlay.applied and not is_lost:
         raise CorruptLogError(
             f"{own}: damaged at offset {overlay.applied}: expected a whole frame of epoch "
             f"{meta.epoch}, found none, but {other} says that there are frames up to "
