@@ -18,7 +18,7 @@ from logstore._engine import engine as engine_module
 from logstore._engine.commitqueue import CommitQueue
 from logstore._engine.frames import RESULT, Entry
 from logstore._engine.writes import Lookup, Write
-from tests.support.inside import live
+from tests.support.inside import folded, live
 
 LONG_S = 100.0
 
@@ -341,6 +341,7 @@ def test_a_commit_in_the_steady_state_does_not_change_the_size_of_the_log(
     size = store.stats().log_file_bytes
     for i in range(300):
         store.set_result(f"task-{i}", bytes(10_000))
+        assert folded(store)
     stats = store.stats()
     assert stats.compactions >= 2
     assert stats.log_file_bytes == size

@@ -517,6 +517,7 @@ def test_the_log_is_compacted_when_it_reaches_its_limit(open_store: Stores) -> N
     store = open_store(compact_at=1 << 14)
     for i in range(100):
         store.set_result(f"task-{i}", bytes(1000))
+        assert folded(store)
         assert store.stats().log_bytes < (1 << 14) + 2000
     assert store.stats().compactions >= 6
 

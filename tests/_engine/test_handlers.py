@@ -47,6 +47,7 @@ from logstore._engine import table as table_module
 from logstore._engine.engine import Engine
 from logstore._engine.frozen import is_in_use
 from logstore._engine.log import Log
+from logstore._engine.logview import LogView
 from logstore._engine.publishing import Publisher
 from logstore._engine.table import Table
 from tests.support.inside import live
@@ -315,7 +316,7 @@ def test_a_compaction_that_is_due_lets_an_unforeseen_error_pass(
 ) -> None:
     store = open_store(compact_at=1 << 14)
     with monkeypatch.context() as patch:
-        patch.setattr(Engine, "fold", raising(UnforeseenError()))
+        patch.setattr(LogView, "seal", raising(UnforeseenError()))
         with pytest.raises(UnforeseenError):
             store.set_result("a", bytes(1 << 14))
     assert live(store).counters.last_compaction_error is None
