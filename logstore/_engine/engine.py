@@ -521,11 +521,14 @@ class Engine(BaseEngine):
             elif not self.header.sealed or self._fold_both_full():
                 self.appending(partial(self._seal_if_full, deadline), deadline)
         except OldReadersError as exc:
-            if self.header.appended & OFFSET_MAX >= self.options.compact_at * LATE_LOG_FACTOR:
-                self._note(exc)  # else it may be a busy machine
+            self._note_if_late(exc)
         except (OSError, lmdb.Error, LogstoreError) as exc:
             self.counters.compaction_errors += 1
             self._note(exc)
+
+    def _note_if_late(self, exc: OldReadersError) -> None:
+        if self.header.appended & OFFSET_MAX >= self.options.compact_at * LATE_LOG_FACTOR:
+            self._note(exc)  # else it may be a busy machine
 
     def _is_full(self) -> bool:
         """Return whether the log has reached its limit, and no copy puts a compaction off."""
@@ -614,9 +617,10 @@ class Engine(BaseEngine):
                     incarnation=self.incarnation,
                     has_new=False,
                 )
-        except OldReadersError:
+        except OldReadersError as exc:
             header.folding = 0
             self._put_off_until = time.monotonic() + PUT_OFF_S
+            self._note_if_late(exc)
             return False
         except lmdb.Error:
             self.table.reopen()  # LMDB refuses further use after some failed commits

@@ -92,6 +92,9 @@ class Overlay:
         changes = self.changes()
         return changes[-1][1].time_us if changes else 0
 
+    def __bool__(self) -> bool:
+        return bool(self.changed or self.sealed)
+
 
 class Unpublished:
     """The frames behind an overlay, in the order of the log, without a gap.
