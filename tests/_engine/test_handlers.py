@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn
 from unittest import mock
 
 import lmdb
@@ -49,6 +49,7 @@ from logstore._engine.frozen import is_in_use
 from logstore._engine.log import Log
 from logstore._engine.logview import LogView
 from logstore._engine.publishing import Publisher
+from logstore._engine.readers import Readers
 from logstore._engine.table import Table
 from tests.support.inside import live
 
@@ -285,13 +286,15 @@ def test_databases_that_cannot_be_opened_are_not_called_missing(
         Table(str(path))
 
 
-def test_an_unforeseen_error_of_the_list_of_readers_passes(path: Path) -> None:
+def test_an_unforeseen_error_of_the_list_of_readers_passes(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Table.create(str(path), UUID)
     table = Table(str(path))
-    whole, table._env = table._env, cast("Any", Broken(table.env, "readers"))
-    with pytest.raises(UnforeseenError):
-        table.counts()
-    table._env = whole
+    with monkeypatch.context() as patch:
+        patch.setattr(Readers, "snapshots", raising(UnforeseenError()))
+        with pytest.raises(UnforeseenError):
+            table.counts()
     assert table.counts().results == 0
     table.close()
 
