@@ -227,7 +227,7 @@ MUTANTS = [
         "_engine/log.py",
         "if not frames.OLDEST_VERSION <= header.version <= frames.FORMAT_VERSION:",
         "if header.version != frames.FORMAT_VERSION:",
-        UPGRADE + "reading_an_old_store_changes_nothing[open-crashed]",
+        UPGRADE + "an_old_store_with_a_torn_log_is_upgraded_without_the_torn_frame",
     ),
     Mutant(
         "a store that an older version has open is joined",
