@@ -56,6 +56,19 @@ def test_the_meta_record_is_what_the_last_compaction_wrote(table: Table) -> None
     assert meta.data_bytes == 20 * (500 + 7) + 3 * (1 + 5)
 
 
+def test_a_transaction_that_fails_ends_though_its_error_is_kept(store: logstore.Store) -> None:
+    """The error has the frames that have the transaction, as long as a debugger keeps it."""
+    table = live(store).table
+    with pytest.raises(ZeroDivisionError) as reading:
+        table.read(lambda txn: 1 // 0)
+    assert table.counts().oldest_reader is None
+    with pytest.raises(ZeroDivisionError) as writing:
+        table.write(lambda txn: 1 // 0)
+    table.write(lambda txn: None)
+    assert reading.tb
+    assert writing.tb
+
+
 def times(table: Table, name: bytes, newest_first: bool, limit: int) -> list[int]:
     found: list[int] = []
     after_us: int | None = None
