@@ -115,6 +115,24 @@ _CLOCKS = [
         "return Wait(left + _OVERTIME_S) if left > 0 else None",
     ),
 ]
+# Comparisons with a limit of what is done at once, or by the thread of the event loop.
+_LIMITS = [
+    ("_engine/table.py", "Table.get_results.some", "if size > BATCH_BYTES:"),
+    ("_engine/vacuum.py", "_copy_and_exchange.pulse", "if written - synced >= SYNC_BYTES:"),
+    ("aio.py", "AsyncStore._decode", "if len(payload) <= SMALL_BYTES:"),
+    (
+        *("aio.py", "AsyncStore.get_result"),
+        "if len(entry.payload) <= SMALL_BYTES and self._handle.dec_hook is None:",
+    ),
+    (
+        *("aio.py", "AsyncStore.get_progress"),
+        "if len(entry.payload) <= SMALL_BYTES and self._handle.dec_hook is None:",
+    ),
+    (
+        *("taskiq/results/logstore.py", "LogStoreResultBackend.get_result"),
+        'if len(data["data"]) > SMALL_BYTES:',
+    ),
+]
 # Handlers: what else could be raised in their block has the same end.
 _AS_IT_IS = "everything else is raised as it is"
 _ONLY_THAT = "nothing else is raised there"
@@ -182,6 +200,10 @@ EQUIVALENTS: list[Equivalent] = [
     *(
         Equivalent(file, function, COMPARISON, old, OR_EQUAL, "two readings are never equal")
         for file, function, old in _CLOCKS
+    ),
+    *(
+        Equivalent(file, function, COMPARISON, old, OR_EQUAL, "of that many bytes, both will do")
+        for file, function, old in _LIMITS
     ),
     Equivalent(
         *("_engine/files.py", "adopt_owner", EXCEPT, "except OSError:", WIDER),
