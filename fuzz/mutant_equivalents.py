@@ -136,7 +136,20 @@ _LIMITS = [
 # Handlers: what else could be raised in their block has the same end.
 _AS_IT_IS = "everything else is raised as it is"
 _ONLY_THAT = "nothing else is raised there"
+_INTERRUPT = "an interrupt is raised as it is"
+_THREAD = "in that thread no signal handler runs, and nothing else is raised"
 _HANDLERS = [
+    *(
+        ("_engine/groups.py", name, "except Exception as exc:", _INTERRUPT)
+        for name in ("commit_group", "_append", "_publish", "_resolve")
+    ),
+    ("_engine/engine.py", "Engine._sheltered", "except Exception as exc:", _AS_IT_IS),
+    ("_engine/engine.py", "Engine._with_writer_lock", "except Exception as exc:", _AS_IT_IS),
+    ("store.py", "open.open_lease", "except Exception as exc:", _AS_IT_IS),
+    ("_engine/maintenance.py", "Maintenance._run", "except Exception as exc:", _THREAD),
+    ("_engine/notify.py", "Notifier._work", "except Exception:", _THREAD),
+    ("_engine/notify.py", "_call", "except Exception:", _THREAD),
+    ("_loops/waiters.py", "Waiters._is_settled", "except Exception:", _THREAD),
     (
         "_arguments.py",
         "file_path",
