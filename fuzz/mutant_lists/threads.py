@@ -13,7 +13,9 @@ COMMIT = "_engine/test_commitqueue.py::test_"
 SHELTER = "_engine/test_shelter.py::test_"
 FILES = "_engine/test_files.py::test_"
 READERS = "_engine/test_readers.py::test_"
-BESIDE_FOLDS = "crash/test_readers.py::test_readers_of_all_processes_get_whole_values_beside_folds"
+BESIDE_FOLDS = (
+    "_engine/test_beside_folds.py::test_readers_of_all_processes_get_whole_values_beside_folds"
+)
 
 MUTANTS = [
     # -- readers

@@ -352,6 +352,8 @@ class Engine(BaseEngine):
                 raise identity.replaced_error(self)
             # A vacuum died between its rename and its publication.
             durability.sync_directory(os.path.dirname(self.path))
+        elif at_path == self.table.identity:
+            return  # a reader has just followed it
         else:
             self._leave_old_tables()
         table = Table(self.path, readers=header.readers)
