@@ -24,9 +24,9 @@ def append(
     With ``sync`` they are not to be published before a flush.  Raises OSError; nothing is appended
     then.
     """
-    appended, synced = header.appended, header.synced
+    appended, synced, state = header.appended, header.synced, header.state
     epoch, start = appended >> 32, appended & OFFSET_MAX
-    if not FIRST_OFFSET <= synced <= start or header.state > appended:
+    if not FIRST_OFFSET <= synced <= start or state > appended or state >> 32 != epoch:
         raise WriteError(
             errno.EIO,
             f"{logs.path}-shm: damaged: it says that the log is synced up to {synced}, and "
