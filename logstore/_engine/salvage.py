@@ -50,6 +50,7 @@ def salvage_open(engine: Engine) -> Salvaged:
     def salvage() -> Salvaged:
         state, known = engine.log_state(), engine.overlay
         saved, overlay = Salvaged(), None
+        damaged = []
         for epoch, end in ((state.epoch - 1, state.sealed_end), (state.epoch, state.committed)):
             if not end:
                 continue
@@ -61,12 +62,13 @@ def salvage_open(engine: Engine) -> Salvaged:
             data = engine.read_log(epoch, end)
             where = log_path(engine.path, epoch)
             with frames_of(where):
-                is_damaged = frames.scan(data, FIRST_OFFSET, engine.seed, epoch)[1] < end
-            taken = _take_in(overlay, data, engine.seed, end, where, keep=is_damaged)
-            saved = _sum(saved, taken)
+                if frames.scan(data, FIRST_OFFSET, engine.seed, epoch)[1] < end:
+                    damaged.append(where)
+            saved = _take_in(saved, overlay, data, engine.seed, end, where)
         assert overlay is not None
-        if not saved.kept_logs:
+        if not damaged:
             return Salvaged()
+        saved = _keep(saved, damaged)
         engine.adopt_salvaged(overlay)
         return saved
 
@@ -110,8 +112,8 @@ def _salvage_beside(path: str, table: Table) -> Salvaged:
     for where, (epoch, data) in logs.items():
         overlay = Overlay(epoch, overlay)
         end = FIRST_OFFSET + len(data)
-        taken = _take_in(overlay, data, table.seed, end, where, keep=any(data))
-        saved = _sum(saved, taken)
+        saved = _take_in(saved, overlay, data, table.seed, end, where)
+    saved = _keep(saved, [where for where, (_, data) in logs.items() if any(data)])
     fold_into(
         table,
         [] if overlay is None else overlay.newer_than(meta.epoch),
@@ -127,9 +129,9 @@ def _salvage_beside(path: str, table: Table) -> Salvaged:
 
 
 def _take_in(
-    overlay: Overlay, data: bytes, seed: int, end: int, where: str, *, keep: bool
+    saved: Salvaged, overlay: Overlay, data: bytes, seed: int, end: int, where: str
 ) -> Salvaged:
-    """Complete an overlay with the whole frames of a log up to ``end``; with ``keep``, keep it."""
+    """Complete an overlay with the whole frames of a log up to ``end``, and count them."""
     lost, position = 0, overlay.applied
     start = position - FIRST_OFFSET
     with frames_of(where):
@@ -139,12 +141,11 @@ def _take_in(
         position = frame.end
     taken = frames.records_of(found)
     overlay.apply(taken, end)
-    return Salvaged(len(taken), lost, (files.keep_aside(where, "damaged"),) if keep else ())
-
-
-def _sum(one: Salvaged, other: Salvaged) -> Salvaged:
-    return Salvaged(
-        one.salvaged_frames + other.salvaged_frames,
-        one.lost_bytes + other.lost_bytes,
-        one.kept_logs + other.kept_logs,
+    return saved._replace(
+        salvaged_frames=saved.salvaged_frames + len(taken), lost_bytes=saved.lost_bytes + lost
     )
+
+
+def _keep(saved: Salvaged, logs: list[str]) -> Salvaged:
+    """Keep logs under other names, once nothing in any of them is refused."""
+    return saved._replace(kept_logs=tuple(files.keep_aside(where, "damaged") for where in logs))
