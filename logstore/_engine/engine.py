@@ -810,10 +810,8 @@ class Engine(BaseEngine):
             state, sealed = header.state, header.sealed
             epoch, committed = split(state)
             before, end = split(sealed)
-            if header.state >> 32 == epoch and before in (0, epoch - 1):
-                return LogState(epoch, committed, header.synced, end)
-            if before == epoch:  # it is just being sealed
-                return LogState(epoch, committed, header.synced, 0)
+            if header.epoch == epoch:  # which may just be being sealed
+                return LogState(epoch, committed, header.synced, end if before == epoch - 1 else 0)
 
     def log_file_bytes(self) -> int:
         """Return the size of the log files."""

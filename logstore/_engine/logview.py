@@ -86,7 +86,14 @@ class LogView:
         sealed = header.sealed
         before, end = split(sealed)
         if before != epoch - 1:
-            return Overlay(epoch) if not sealed or before == epoch else None
+            if not sealed or before == epoch:
+                return Overlay(epoch)
+            if header.epoch != epoch:
+                return None
+            raise CorruptLogError(
+                f"{self.logs.path}-shm: a sealed log of epoch {before} beside epoch {epoch}; close "
+                f"the store in all processes and open it again"
+            )
         known = self.overlay
         if known.epoch != before:
             known = Overlay(before)
@@ -103,8 +110,8 @@ class LogView:
     def look_ahead(self) -> None:
         """Take in what is published and what is appended; writer lock held too."""
         header = self._header
-        if not self.catch_up(header.state):
-            raise AssertionError("the epoch moved under the writer lock")
+        while not self.catch_up(header.state):
+            pass  # the sealed log has just been folded: that happens once under the writer lock
         epoch, appended = split(header.appended)
         start = self.unpublished.end(self.overlay)
         if epoch == self.overlay.epoch and appended > start:

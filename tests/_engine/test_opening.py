@@ -17,9 +17,11 @@ from logstore._engine import durability, files, joining, locks, opening, presenc
 from logstore._engine.compaction import fold_into
 from logstore._engine.header import SharedHeader
 from logstore._engine.log import Log
+from logstore._engine.logview import LogView
+from logstore._engine.overlay import Overlay
 from logstore._engine.table import Table
 from tests.support.boundary import A_WRITE_WHOSE_FLUSH_FAILS
-from tests.support.inside import live
+from tests.support.inside import is_log_sealed, live, no_background_fold
 from tests.support.stores import names_in
 
 if TYPE_CHECKING:
@@ -516,3 +518,28 @@ def test_an_opener_that_is_overtaken_begins_again(
         assert [store.get_result(key) for key in "ac"] == [1, 3]
         assert store.status("b") == ("ready" if others else "unknown")
         assert store.check().ok
+
+
+def test_one_who_catches_up_under_the_writer_lock_lets_another_fold_the_sealed_log(
+    path: Path, start_peer: Callable[..., Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer, real = start_peer(), LogView._read
+    with no_background_fold(), logstore.open(path, compact_at=1 << 14) as store:
+        while not is_log_sealed(store):
+            store.set_result("a", "x" * 1000)
+        store.set_result("b", 2)
+        engine = live(store)
+        engine.logview.overlay = Overlay(0)  # as of one who has just opened the store
+
+        def read(view: LogView, *arguments: Any) -> Any:
+            if is_log_sealed(store):
+                peer.open(path)
+                peer.run("import time; store._handle.engine.fold_sealed(time.monotonic() + 60)")
+                assert not is_log_sealed(store)
+            return real(view, *arguments)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(LogView, "_read", read)
+            engine.exclusively(lambda: None)
+        assert (store.get_result("a"), store.get_result("b")) == ("x" * 1000, 2)
+        peer.run("store.close()")
