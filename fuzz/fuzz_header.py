@@ -8,8 +8,9 @@ Invariants:
   of another store, log or table, or one that says that the files were replaced, does not join, and
   changes nothing.
 - One of the table that a vacuum has replaced, which then died, is joined.
-- One that joins sees exactly what the log holds up to the offset that the header says is committed,
-  and CorruptLogError if there is no whole frame up to it; never a value that was not written.
+- One that joins sees exactly what the logs hold up to the offsets that the header says are
+  committed and sealed, and CorruptLogError if there is no whole frame up to one, or if the sealed
+  log is none that can be beside the open one; never a value that was not written.
 - What it then writes is there after everybody has died, with what it saw, unless the header spoke
   of less than had been published; nothing behind an append that was interrupted comes back.  If the
   header speaks of another transaction than the table's, the table has been overwritten: what the
@@ -47,22 +48,22 @@ FIELDS = {name: index for index, name in enumerate(header.FIELDS)}
 _STATE_AT = FIELDS["state"] * 8
 _INODE = 103
 _PLACEHOLDERS = {"boot_low": 101, "boot_high": 102, "table_inode": _INODE}
-_COUNTERS = (32, 40)  # two words of 4 bytes in each
+# Two words of 4 bytes in each.
+_COUNTERS = tuple(index // 2 for index in (header.SEQUENCE, header.RELEASES, header.FOLDS))
 _NOT_TOLD = (
     *_COUNTERS,
-    *(FIELDS[n] for n in ("nonce", "last_holder", "last_time_us", "log_id", "next_log")),
+    *(FIELDS[n] for n in ("nonce", "last_holder", "last_time_us", "log_id")),
 )
 
 
 @lru_cache(maxsize=1)
-def base() -> tuple[bytes, bytes, bytes, dict[str, Any]]:
-    """Table, log and header of a store, and what it holds; the same in every boot."""
+def base() -> tuple[bytes, dict[str, Any]]:
+    """The header of a store, and what it holds; the same in every boot."""
     with stores.place() as directory:
         path = stores.make(directory, crashed=True)
-        table, log, page = (Path(f"{path}{end}").read_bytes() for end in ("", "-log", "-shm"))
+        page = Path(f"{path}-shm").read_bytes()
         with logstore.open(path) as store:
-            page = with_words(page[: header.SIZE], _PLACEHOLDERS)
-            return table, log, page, stores.contents(store)
+            return with_words(page[: header.SIZE], _PLACEHOLDERS), stores.contents(store)
 
 
 def in_place(page: bytes, path: Path) -> bytes:
@@ -78,15 +79,31 @@ def in_place(page: bytes, path: Path) -> bytes:
 
 
 @lru_cache(maxsize=1)
-def committed() -> dict[int, dict[str, Any]]:
-    """The values of STATE that fit the log, and what the store holds then."""
-    found, _, _ = fuzz_log.read_log(base()[1])
-    epoch = fuzz_log.base()[2]
-    states = {epoch << 32 | HEADER_BYTES: fuzz_log.replayed([])}
-    for count, frame in enumerate(found, start=1):
-        states[epoch << 32 | frame.end] = fuzz_log.replayed(found[:count])
-    expect(states[word(base()[2], "state")] == base()[3], "the log and the header differ")
+def committed() -> dict[int, list[fuzz_log.Found]]:
+    """The values of STATE, or of SEALED, that fit a log, and the frames that are in it then."""
+    _, sealed, epoch, open_ = fuzz_log.base()
+    states: dict[int, list[fuzz_log.Found]] = {}
+    for number, log in ((epoch, sealed), (epoch + 1, open_)):
+        found, _, _ = fuzz_log.read_log(log, number)
+        states[number << 32 | HEADER_BYTES] = []
+        for count, frame in enumerate(found, start=1):
+            states[number << 32 | frame.end] = found[:count]
     return states
+
+
+def frames_in(state: int) -> list[fuzz_log.Found] | None:
+    """The frames up to a state; None if they are not there."""
+    return [] if state & 0xFFFFFFFF <= HEADER_BYTES else committed().get(state)
+
+
+def shown(page: bytes, state: int) -> list[fuzz_log.Found] | None:
+    """The frames of which a header says that they are not in the table, up to a state; None if
+    it makes no sense."""
+    sealed = word(page, "sealed")
+    if sealed >> 32 == (state >> 32) - 1:
+        first, second = frames_in(sealed), frames_in(state)
+        return None if first is None or second is None else first + second
+    return frames_in(state) if sealed == 0 or sealed >> 32 == state >> 32 else None
 
 
 def word(page: bytes, field: str) -> int:
@@ -113,15 +130,18 @@ _VACUUMED = {"writing": 1, "incarnation": 0}
 
 def seeds() -> Sequence[bytes]:
     """Headers of this boot and store, finished and not, and of others; during every append."""
-    page = base()[2]
+    page = base()[0]
     pages = [page, bytes(4096), b"\xff" * 4096, b"", page[:100], page * 2]
-    raised = ("writing", "log_failed", "held_by_vacuum", "replaced")
+    raised = ("writing", "log_failed", "held_by_vacuum", "replaced", "folding")
     pages += [with_words(page, {"ready": 0}), *(with_words(page, {name: 1}) for name in raised)]
     others = (*_FIXED, "log_id")
     pages += [with_words(page, {name: word(page, name) + (1 << 40)}) for name in others]
     txn = word(page, "table_txn")
     pages += [with_words(page, {"table_txn": number}) for number in (txn - 1, txn + 1)]
     pages += [with_words(page, _VACUUMED | {"table_inode": inode}) for inode in (1, _INODE)]
+    sealed = word(page, "sealed")
+    for other in (0, 1, sealed + 1, sealed - (1 << 32), sealed + (1 << 32), *committed()):
+        pages += [with_words(page, {"sealed": other})]
     for state in (*committed(), max(committed()) + 1):
         words = {"state": state, "synced": state & 0xFFFFFFFF}
         pages += [with_words(page, words | {"writing": number}) for number in (0, 1)]
@@ -148,6 +168,13 @@ def set_state(rng: random.Random, data: bytearray, corpus: Sequence[bytes]) -> N
             struct.pack_into("<Q", data, 1 + 8 * FIELDS["synced"], state & 0xFFFFFFFF)
 
 
+def set_sealed(rng: random.Random, data: bytearray, corpus: Sequence[bytes]) -> None:
+    """Another log that is sealed, or none."""
+    if len(data) >= 4097:
+        sealed = rng.choice((0, *committed())) + rng.choice((0, 0, 0, 1, 1 << 32))
+        struct.pack_into("<Q", data, 1 + 8 * FIELDS["sealed"], sealed)
+
+
 def dead_vacuum(rng: random.Random, data: bytearray, corpus: Sequence[bytes]) -> None:
     """A vacuum has put its table in place, and said all of it, its inode only, or nothing."""
     if len(data) >= 4097:
@@ -160,11 +187,11 @@ def dead_vacuum(rng: random.Random, data: bytearray, corpus: Sequence[bytes]) ->
 def this_boot(rng: random.Random, data: bytearray, corpus: Sequence[bytes]) -> None:
     """Make it look like a finished header of this boot."""
     if len(data) >= 4097:
-        data[1 : 1 + _STATE_AT] = base()[2][:_STATE_AT]
+        data[1 : 1 + _STATE_AT] = base()[0][:_STATE_AT]
 
 
 class Headers:
-    """Headers beside one and the same table and log."""
+    """Headers beside one and the same table and logs."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -177,8 +204,7 @@ class Headers:
         place.mkdir()
         try:
             path = place / stores.NAME
-            path.write_bytes(base()[0])
-            Path(f"{path}-log").write_bytes(base()[1])
+            lay_out(path)
             page = in_place(data[1:], path)
             Path(f"{path}-shm").write_bytes(page)
             return (dead, live)[data[0] % 2](path, page)
@@ -186,16 +212,23 @@ class Headers:
             shutil.rmtree(place)
 
 
+def lay_out(path: Path) -> None:
+    """Put table and logs there."""
+    path.write_bytes(fuzz_log.base().table)
+    fuzz_log.log_at(path, sealed=True).write_bytes(fuzz_log.base().sealed)
+    fuzz_log.log_at(path, sealed=False).write_bytes(fuzz_log.base().open)
+
+
 def dead(path: Path, page: bytes) -> str:
     """No process is there: the header is not looked at."""
     with logstore.open(path, mode="r") as store:
         found = stores.read_everything(store)
-        expect(found == base()[3], "reading believes the header")
+        expect(found == base()[1], "reading believes the header")
     expect(Path(f"{path}-shm").read_bytes() == page, "reading wrote a header")
     with logstore.open(path, write_timeout_s=stores.WRITE_TIMEOUT_S) as store:
         expect_rebuilt(path, store.stats().epoch)
         found = stores.read_everything(store)
-        expect(found == base()[3], "recovery believes the header")
+        expect(found == base()[1], "recovery believes the header")
         stores.use(store)
         expect(store.check().ok, f"the check finds {store.check().problems}")
         expect(store.stats().recoveries == 0, "recovered from what the header says")
@@ -206,7 +239,7 @@ def dead(path: Path, page: bytes) -> str:
 def expect_rebuilt(path: Path, epoch: int) -> None:
     """Nothing of an older header is in that of a store that was just opened."""
     page = Path(f"{path}-shm").read_bytes()
-    told = in_place(base()[2], path)
+    told = in_place(base()[0], path)
     expected = {FIELDS[name]: word(told, name) for name in _FIXED}
     expected |= {FIELDS[name]: epoch << 32 | HEADER_BYTES for name in ("state", "appended")}
     expected |= {FIELDS[name]: HEADER_BYTES for name in ("synced", "unsynced")}
@@ -270,7 +303,7 @@ def may_join(path: Path, page: bytes) -> bool:
     behind it, and what put it there died before it said so.
     """
     vacuumed = {"incarnation": 0} | {"table_inode": word(page, "table_inode")}
-    expected = in_place(with_words(base()[2], vacuumed if is_vacuumed(page) else {}), path)
+    expected = in_place(with_words(base()[0], vacuumed if is_vacuumed(page) else {}), path)
     return word(page, "replaced") == 0 and all(
         word(page, name) == word(expected, name) for name in (*_FIXED, "log_id")
     )
@@ -286,14 +319,18 @@ def is_overwritten(page: bytes) -> bool:
 
     A write that was cut short may have made more of them.
     """
-    found, told = word(base()[2], "table_txn"), word(page, "table_txn")
-    return not is_vacuumed(page) and (found < told or (found > told and not word(page, "writing")))
+    found, told = word(base()[0], "table_txn"), word(page, "table_txn")
+    cut_short = word(page, "writing") or word(page, "folding")
+    return not is_vacuumed(page) and (found < told or (found > told and not cut_short))
 
 
 def expect_untouched(path: Path, page: bytes) -> None:
     """The files of a store that was not joined are as they were, but for zeros in a header."""
-    expect(path.read_bytes() == base()[0], "the table of a store that was not joined changed")
-    expect(Path(f"{path}-log").read_bytes() == base()[1], "the log of one changed")
+    table, sealed, _, open_ = fuzz_log.base()
+    expect(path.read_bytes() == table, "the table of a store that was not joined changed")
+    for is_sealed, log in ((True, sealed), (False, open_)):
+        found = fuzz_log.log_at(path, sealed=is_sealed).read_bytes()
+        expect(found == log, "the log of one changed")
     found, page = Path(f"{path}-shm").read_bytes()[: header.SIZE], page[: header.SIZE]
     expect(found in (page, page.ljust(header.SIZE, b"\0")), "the header of one changed")
 
@@ -301,33 +338,36 @@ def expect_untouched(path: Path, page: bytes) -> None:
 def join(store: logstore.Store, page: bytes) -> tuple[str, dict[str, Any] | None]:
     """Read and write beside a header; what must be there when all have died, if that is known."""
     state = word(page, "state")
-    seen = committed().get(state)
-    if seen is None and state & 0xFFFFFFFF <= HEADER_BYTES:
-        seen = fuzz_log.replayed([])  # nothing is published
-    if seen is None:
-        seen = dict.fromkeys(stores.IDS, logstore.CorruptLogError)
+    frames = shown(page, state)
+    if frames is None:
+        seen: dict[str, Any] = dict.fromkeys(stores.IDS, logstore.CorruptLogError)
+    else:
+        seen = fuzz_log.replayed(frames)
     found = stores.read_everything(store)
     expect(found == seen, f"{differing(found, seen)}, as the log up to the committed offset")
     try:
         store.set_result("new", 1)
     except logstore.StoreReplacedError:
         expect(is_overwritten(page), "a table that is the one of the header was given up")
-        return "joined StoreReplacedError", in_log(appended(page), stores.NOT_THERE)
+        return "joined StoreReplacedError", in_logs(page, stores.NOT_THERE)
     except logstore.LogstoreError as error:
         return f"joined {type(error).__name__}", None
     expect(store.status("new") == "ready", "what was written is not there")
     found = stores.contents(store)
     if appended(page) != state:  # the write has published what was appended
-        seen = committed().get(appended(page))
-        if seen is None:
+        frames = shown(page, appended(page))
+        if frames is None:
             return "joined, appended", None
+        seen = fuzz_log.replayed(frames)
     state = appended(page)
     expect(found == seen, f"{differing(found, seen)} after a write")
     if is_overwritten(page):
-        return "joined, overwritten", in_log(state, 1)
+        return "joined, overwritten", in_logs(page, 1)
     recovered = word(page, "writing") or word(page, "log_failed")
-    whole = state == word(base()[2], "state")
-    known = whole or (recovered and state in committed())
+    whole = all(word(page, name) == word(base()[0], name) for name in ("appended", "sealed"))
+    whole = whole and state == word(base()[0], "state")
+    newest = state >> 32 == fuzz_log.base().epoch + 1
+    known = whole or (recovered and newest and state in committed())
     kind = "vacuumed" if is_vacuumed(page) else bool(recovered)
     return f"joined {kind} {whole}", seen | {"new": 1} if known else None
 
@@ -338,13 +378,11 @@ def appended(page: bytes) -> int:
     return found if found >> 32 == state >> 32 and not word(page, "log_failed") else state
 
 
-def in_log(state: int, new: Any) -> dict[str, Any] | None:
-    """What a store holds of which only the log up to a committed offset was left."""
-    found, _, _ = fuzz_log.read_log(base()[1])
-    if state not in committed():
-        return None
-    published = [frame for frame in found if frame.end <= state & 0xFFFFFFFF]
-    return fuzz_log.replayed(published, table=()) | {"new": new}
+def in_logs(page: bytes, new: Any) -> dict[str, Any] | None:
+    """What a store holds of which only the logs up to what is committed were left."""
+    state = appended(page)
+    frames = shown(page, state) if state in committed() else None
+    return None if frames is None else fuzz_log.replayed(frames, table=()) | {"new": new}
 
 
 def differing(found: dict[str, Any], expected: dict[str, Any]) -> str:
@@ -378,7 +416,7 @@ TARGET = Target(
     batch=20,
     bytes_max=1 << 13,
     memory_base_bytes=64 << 20,
-    mutations=(set_word, set_word, set_state, set_state, dead_vacuum, this_boot),
+    mutations=(set_word, set_word, set_state, set_state, set_sealed, dead_vacuum, this_boot),
 )
 
 if __name__ == "__main__":

@@ -20,7 +20,9 @@ import logstore
 from fuzz.target import Violation, expect
 from logstore import TaskProgress
 from logstore._engine import maintenance
-from logstore._engine.frames import HEADER_BYTES
+from logstore._engine.engine import Engine
+from logstore._engine.header import split
+from logstore._engine.log import log_path
 
 NAME = "app.db"
 LOG_TAIL_BYTES = 256  # of the arena's zeros behind the last frame
@@ -32,10 +34,14 @@ IN_TABLE: tuple[tuple[str, Any], ...] = (
     *((f"table-{i}", {"n": i, "text": "x" * (20 * i)}) for i in range(12)),
     *(("both", 1), ("gone", 1), ("gone", None)),
 )
-IN_LOG: tuple[tuple[str, Any], ...] = (
+IN_SEALED: tuple[tuple[str, Any], ...] = (
     *(("log-1", [1, "two"]), ("both", 2), ("log-2", b"y" * 900), ("log-1", "again")),
+    *(("sealed", 1), ("table-4", None)),
+)
+IN_OPEN: tuple[tuple[str, Any], ...] = (
     *(("table-3", None), ("e\u00e9", {1, 2}), ("both", None), ("both", 3), ("last", 4)),
 )
+IN_LOG = IN_SEALED + IN_OPEN
 RUNNING = ("table-5", "running-1", "running-2")
 IDS = sorted({task_id for task_id, _ in IN_TABLE + IN_LOG} | set(RUNNING))
 PROGRESS = TaskProgress(0.5, "at work", 1, 2, {"a": [1]})
@@ -56,13 +62,17 @@ def place() -> Iterator[Path]:
 
 
 def make(directory: Path, *, crashed: bool) -> Path:
-    """A store with everything in it: closed well, or as a sudden death leaves it."""
+    """A store with everything in it: closed well, or as a sudden death leaves it.
+
+    Then one log is sealed and not in the table, and the other one is open.
+    """
     path = directory / NAME
     with ExitStack() as patches:
         ticks = iter(range(START_NS, START_NS + 10**12, 1_000_000))
         patches.enter_context(mock.patch.object(time, "time_ns", ticks.__next__))
         patches.enter_context(mock.patch.object(os, "urandom", lambda size: bytes(range(size))))
         patches.enter_context(mock.patch.object(maintenance, "IDLE_S", 1e6))
+        patches.enter_context(mock.patch.object(Engine, "fold_sealed", return_value=False))
         live = directory / "live"
         live.mkdir()
         with logstore.open(live / NAME, compact_at=1 << 14) as store:
@@ -70,20 +80,42 @@ def make(directory: Path, *, crashed: bool) -> Path:
                 write(store, task_id, value)
             store.set_progress(RUNNING[1], PROGRESS)
             store.compact()
-            for task_id, value in IN_LOG:
+            for task_id, value in IN_SEALED:
+                write(store, task_id, value)
+            seal(store)
+            for task_id, value in IN_OPEN:
                 write(store, task_id, value)
             store.set_progress(RUNNING[0], PROGRESS)
             store.set_progress(RUNNING[2], PROGRESS, ttl_s=1e9)
             store.sync()
-            end = HEADER_BYTES + store.stats().log_bytes
             if crashed:
+                header = engine_of(store).header
                 for suffix in ("", "-log", "-log2", "-shm"):
                     shutil.copyfile(f"{live / NAME}{suffix}", f"{path}{suffix}")
-                os.truncate(f"{path}-log", end + LOG_TAIL_BYTES)
+                for epoch, end in map(split, (header.sealed, header.state)):
+                    os.truncate(log_path(str(path), epoch), end + LOG_TAIL_BYTES)
         if not crashed:
             shutil.copyfile(live / NAME, path)
         shutil.rmtree(live)
     return path
+
+
+def engine_of(store: logstore.Store) -> Engine:
+    """What a store is made of."""
+    engine = store._handle.engine
+    assert isinstance(engine, Engine)
+    return engine
+
+
+def seal(store: logstore.Store) -> None:
+    """Seal the open log, as if the last write had filled it."""
+    engine = engine_of(store)
+    options = engine.options
+    engine.options = options._replace(compact_at=1)
+    with engine.commit_lock:
+        engine.compact_if_due()
+    engine.options = options
+    expect(engine.header.sealed > 0, "the log is not sealed")
 
 
 def write(store: logstore.Store, task_id: str, value: Any) -> None:

@@ -308,8 +308,7 @@ def test_salvage_recovers_every_whole_frame_and_reports_what_was_lost(crashed: P
     assert report.ok, report.problems
     assert report.salvaged_frames == 4
     assert report.lost_bytes == damaged.end - damaged.offset
-    [kept] = report.kept_logs
-    assert Path(kept).read_bytes()[: FIRST_OFFSET + 10]
+    assert all(Path(kept).read_bytes()[: FIRST_OFFSET + 10] for kept in report.kept_logs)
     with logstore.open(crashed) as store:
         assert [store.get_result(f"task-{i}")["n"] for i in (0, 2, 3, 4)] == [0, 2, 3, 4]
         assert store.get_result("in-table") == "old"
@@ -318,9 +317,9 @@ def test_salvage_recovers_every_whole_frame_and_reports_what_was_lost(crashed: P
 
 def test_salvage_keeps_the_damaged_log_as_it_was(crashed: Path) -> None:
     damage_frame(crashed, 1)
-    before = log_of(crashed).read_bytes()
-    [kept] = logstore.check(crashed, salvage=True).kept_logs
-    assert Path(kept).read_bytes() == before
+    before = [log.read_bytes() for log in logs_of(crashed)]
+    kept = logstore.check(crashed, salvage=True).kept_logs
+    assert sorted(Path(each).read_bytes() for each in kept) == sorted(before)
 
 
 def test_salvage_with_a_damaged_page_0_recovers_all_frames(crashed: Path) -> None:
