@@ -608,7 +608,7 @@ async def use_every_verb(path: Path) -> None:
 def test_g9_one_file_at_rest_and_known_files_while_open(
     path: Path, start_peer: Callable[..., Any]
 ) -> None:
-    side_files = ["app.db", "app.db-log", "app.db-shm"]
+    side_files = ["app.db", "app.db-log", "app.db-log2", "app.db-shm"]
     for _ in range(2):
         store = logstore.open(path)
         peer = start_peer(path)
