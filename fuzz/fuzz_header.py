@@ -62,6 +62,7 @@ def base() -> tuple[bytes, dict[str, Any]]:
     with stores.place() as directory:
         path = stores.make(directory, crashed=True)
         page = Path(f"{path}-shm").read_bytes()
+        os.unlink(f"{path}-shm")
         with logstore.open(path) as store:
             return with_words(page[: header.SIZE], _PLACEHOLDERS), stores.contents(store)
 
@@ -145,6 +146,7 @@ def seeds() -> Sequence[bytes]:
     for state in (*committed(), max(committed()) + 1):
         words = {"state": state, "synced": state & 0xFFFFFFFF}
         pages += [with_words(page, words | {"writing": number}) for number in (0, 1)]
+        pages += [with_words(page, words | {"writing": 1, "appended": state})]
     kinds = (_DEAD, _LIVE)
     return [bytes((kind,)) + data for kind in kinds for data in pages]
 

@@ -40,7 +40,9 @@ class Fault(NamedTuple):
 NO_FLUSH = Fault("log.py", "        durability.sync_data(self.fd)\n", "        pass\n")
 STALE_READER = Fault(
     "engine.py",
-    "        if overlay.state == self.header.state:\n            return overlay\n",
+    "        if overlay.state == self.header.state and (\n"
+    "            overlay.sealed is None or overlay.sealed.state == self.header.sealed\n"
+    "        ):\n            return overlay\n",
     "        if self.header.state:\n            return overlay\n",
 )
 ERROR_IS_LOST = Fault(
@@ -50,18 +52,15 @@ ERROR_IS_LOST = Fault(
 )
 LAST_FRAME_LOST = Fault(
     "recovery.py",
-    "    overlay.apply(frames.records_of(found), end)\n",
-    "    overlay.apply(frames.records_of(found[:-1]), end)\n",
+    "    overlay.apply(entries, end)\n",
+    "    overlay.apply(entries[:-1], end)\n",
 )
 OLD_LOG_IS_LOST = Fault(
     "recovery.py",
-    "            recover_frames(log, meta, overlay, counters)\n",
-    "            recover_frames(log, meta, overlay, counters)\n"
-    "            if log.version == 1:\n"
-    "                log.close()\n"
-    "                log = Log.create(log_path, meta.uuid, 1, 1 << 16, like=path)\n"
-    "                log.unlock()\n",
+    "            Logs.create_odd(path, meta.uuid, arena_bytes(options))\n",
+    "            Logs.create(path, meta.uuid, arena_bytes(options)).close()\n",
 )
+SEALED_UNFLUSHED = Fault("engine.py", "and self._is_settled(end):\n", "and self._is_settled(0):\n")
 
 
 # What depends on the moment is looked for until it is found.
@@ -125,6 +124,27 @@ def test_crash_states_find_an_upgrade_that_replaces_the_log_first(
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr
     assert "the table is old, and its log of version 2" in done.stderr
+
+
+@needs_strace
+def test_crash_states_of_seals_and_folds_pass(tmp_path: Path) -> None:
+    done = run(
+        ROOT, "crash_states", "--seed", "1", "--states", "60", "--workers", "1",
+        "--only", "sealing", "--only", "sealing-threads", place=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "120 distinct in 2 campaigns, 0 findings, seed 1" in done.stdout
+
+
+@needs_strace
+@pytest.mark.parametrize("broken", [SEALED_UNFLUSHED], indirect=True)
+def test_crash_states_find_a_seal_of_what_is_not_on_the_disk(broken: Path, tmp_path: Path) -> None:
+    done = run(
+        broken, "crash_states", "--seed", "1", "--states", "150", "--workers", "1",
+        "--only", "sealing", place=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "CorruptLogError" in done.stderr
 
 
 @needs_strace

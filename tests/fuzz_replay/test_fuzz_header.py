@@ -27,6 +27,15 @@ FAULTS: dict[str, list[tuple[str, str, str]]] = {
     "less than was published counts as all": [
         ("logview.py", "if whole_to != end:", "if False:"),
     ],
+    "a sealed log is not read": [
+        ("logview.py", "        if known.applied < end:\n", "        if False:\n"),
+    ],
+    "a sealed log that cannot be is passed over": [
+        ("logview.py", "            if not sealed or before == epoch:\n", "            if True:\n"),
+    ],
+    "frames are appended in another epoch than they are published in": [
+        ("append.py", " or state > appended or state >> 32 != epoch:\n", " or state > appended:\n"),
+    ],
     "of an interrupted append only the word is cleared": [
         (
             "engine.py",
@@ -46,7 +55,7 @@ FAULTS: dict[str, list[tuple[str, str, str]]] = {
         ("joining.py", "if header.is_live() and not header.replaced:", "if header.is_live():"),
     ],
     "the table of a dead vacuum is not joined": [
-        ("joining.py", "                _publish_vacuumed(path, header, log)\n", ""),
+        ("joining.py", "                _publish_vacuumed(path, header, fd, logs.log_id)\n", ""),
     ],
     "a table that was overwritten is not noticed": [
         ("identity.py", "    elif is_overwritten(engine):", "    elif False:"),
