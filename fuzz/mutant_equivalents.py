@@ -115,10 +115,41 @@ _CLOCKS = [
         "return Wait(left + _OVERTIME_S) if left > 0 else None",
     ),
 ]
+# Comparisons with a limit of what is done at once, or by the thread of the event loop.
+_LIMITS = [
+    ("_engine/table.py", "Table.get_results.some", "if size > BATCH_BYTES:"),
+    ("_engine/vacuum.py", "_copy_and_exchange.pulse", "if written - synced >= SYNC_BYTES:"),
+    ("aio.py", "AsyncStore._decode", "if len(payload) <= SMALL_BYTES:"),
+    (
+        *("aio.py", "AsyncStore.get_result"),
+        "if len(entry.payload) <= SMALL_BYTES and self._handle.dec_hook is None:",
+    ),
+    (
+        *("aio.py", "AsyncStore.get_progress"),
+        "if len(entry.payload) <= SMALL_BYTES and self._handle.dec_hook is None:",
+    ),
+    (
+        *("taskiq/results/logstore.py", "LogStoreResultBackend.get_result"),
+        'if len(data["data"]) > SMALL_BYTES:',
+    ),
+]
 # Handlers: what else could be raised in their block has the same end.
 _AS_IT_IS = "everything else is raised as it is"
 _ONLY_THAT = "nothing else is raised there"
+_INTERRUPT = "an interrupt is raised as it is"
+_THREAD = "in that thread no signal handler runs, and nothing else is raised"
 _HANDLERS = [
+    *(
+        ("_engine/groups.py", name, "except Exception as exc:", _INTERRUPT)
+        for name in ("commit_group", "_append", "_publish", "_resolve")
+    ),
+    ("_engine/engine.py", "Engine._sheltered", "except Exception as exc:", _AS_IT_IS),
+    ("_engine/engine.py", "Engine._with_writer_lock", "except Exception as exc:", _AS_IT_IS),
+    ("store.py", "open.open_lease", "except Exception as exc:", _AS_IT_IS),
+    ("_engine/maintenance.py", "Maintenance._run", "except Exception as exc:", _THREAD),
+    ("_engine/notify.py", "Notifier._work", "except Exception:", _THREAD),
+    ("_engine/notify.py", "_call", "except Exception:", _THREAD),
+    ("_loops/waiters.py", "Waiters._is_settled", "except Exception:", _THREAD),
     (
         "_arguments.py",
         "file_path",
@@ -178,6 +209,10 @@ EQUIVALENTS: list[Equivalent] = [
     *(
         Equivalent(file, function, COMPARISON, old, OR_EQUAL, "two readings are never equal")
         for file, function, old in _CLOCKS
+    ),
+    *(
+        Equivalent(file, function, COMPARISON, old, OR_EQUAL, "of that many bytes, both will do")
+        for file, function, old in _LIMITS
     ),
     Equivalent(
         *("_engine/files.py", "adopt_owner", EXCEPT, "except OSError:", WIDER),

@@ -40,6 +40,7 @@ from logstore._engine import (
     opening,
     places,
     records,
+    registry,
     system,
     systemerrors,
 )
@@ -401,6 +402,24 @@ def test_what_a_task_id_raises_of_its_own_passes(store: logstore.Store) -> None:
 
     with pytest.raises(UnforeseenError):
         store.status(Name("a"))
+
+
+def test_an_interrupt_passes_the_copying_of_an_error() -> None:
+    class RudeError(Exception):
+        __reduce_ex__ = raising(KeyboardInterrupt())
+
+    with pytest.raises(KeyboardInterrupt):
+        systemerrors.raisable(RudeError())
+
+
+def test_an_interrupt_passes_the_closing_of_what_is_still_open(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with logstore.open(path), monkeypatch.context() as patch:
+        patch.setattr(registry, "_slots", {1: SimpleNamespace(shared=SimpleNamespace(handles=2))})
+        patch.setattr(registry, "Lease", raising(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            registry._close_all()
 
 
 def test_what_a_c_function_raises_of_its_own_passes() -> None:

@@ -16,6 +16,7 @@ from logstore._engine import lmdbfile
 from logstore._engine import table as table_module
 from logstore._engine.compaction import fold_into
 from logstore._engine.frames import PROGRESS, RESULT, Entry
+from logstore._engine.metapages import MAGIC_AT
 from logstore._engine.records import Mark
 from logstore._engine.table import DB_RESULTS, DB_RUNNING, Table
 from tests.support.inside import live
@@ -53,6 +54,42 @@ def test_the_meta_record_is_what_the_last_compaction_wrote(table: Table) -> None
     meta = table.read_meta()
     assert (meta.epoch, meta.incarnation, meta.clean) == (5, 3, False)
     assert meta.data_bytes == 20 * (500 + 7) + 3 * (1 + 5)
+
+
+def test_a_transaction_that_fails_ends_though_its_error_is_kept(store: logstore.Store) -> None:
+    """The error has the frames that have the transaction, as long as a debugger keeps it."""
+    table = live(store).table
+    with pytest.raises(ZeroDivisionError) as reading:
+        table.read(lambda txn: 1 // 0)
+    assert table.counts().oldest_reader is None
+    with pytest.raises(ZeroDivisionError) as writing:
+        table.write(lambda txn: 1 // 0)
+    table.write(lambda txn: None)
+    assert reading.tb
+    assert writing.tb
+
+
+def test_the_newest_transaction_is_that_of_either_header(path: Path) -> None:
+    logstore.open(path).close()
+    with closing(Table(str(path))) as table:
+        for _ in range(3):
+            table.write(lambda txn: table.write_meta(txn, table.read_meta_in(txn)))
+            assert table.last_transaction() == table.env.info()["last_txnid"]
+
+
+@pytest.mark.parametrize("damage", ["0", "100", "4096", "4196", "no magic"])
+def test_a_file_that_is_no_table_any_more_has_no_transactions(path: Path, damage: str) -> None:
+    logstore.open(path).close()
+    table = Table(str(path))
+    assert table.last_transaction() >= 0
+    with path.open("r+b") as file:
+        if damage.isdecimal():
+            file.truncate(int(damage))
+        else:
+            file.seek(MAGIC_AT)
+            file.write(bytes(4))
+    assert table.last_transaction() == -1
+    table.close()
 
 
 def times(table: Table, name: bytes, newest_first: bool, limit: int) -> list[int]:

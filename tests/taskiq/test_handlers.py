@@ -12,9 +12,10 @@ import json
 import os
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
+from unittest import mock
 
 import pytest
 from taskiq.serializers import JSONSerializer
@@ -24,8 +25,10 @@ from logstore.progress import TaskProgress
 from logstore.taskiq import FileResultBackend, InmemoryResultBackend
 from logstore.taskiq import urls as url
 from logstore.taskiq.outcome import exceptions as failures
-from logstore.taskiq.outcome import serialized
+from logstore.taskiq.outcome import revival, serialized
+from logstore.taskiq.outcome.plain import to_plain
 from logstore.taskiq.results import atomic, file, json_file, tagged_json
+from logstore.taskiq.results.expiry import LABEL, Expiry
 from logstore.testing.conformance_cases.runner import ok
 
 CLOCK = {"a": dt.datetime(2024, 1, 1)}
@@ -166,6 +169,54 @@ def failed_with_text(_: Path) -> None:
     failures.encode_error(RudeError())
 
 
+class Interrupted:
+    """What cannot be read or converted."""
+
+    __get__ = __float__ = raising(KeyboardInterrupt())
+
+
+class ShownError(Exception):
+    """An error that can be printed on the worker."""
+
+
+def failed_with_slot(_: Path) -> None:
+    with mock.patch.object(failures, "c_members", return_value=[("slot", Interrupted())]):
+        failures.encode_error(ValueError())
+
+
+def failed_with_field(_: Path) -> None:
+    names = dict.fromkeys(("object", "start", "end", "reason"), Interrupted())
+    with mock.patch.object(failures, "namespace_of", return_value=names):
+        failures.encode_error(UnicodeTranslateError("a", 0, 1, "b"))
+
+
+def printed_again(_: Path) -> None:
+    records = failures.encode_error(ShownError())
+    with mock.patch.object(ShownError, "__str__", raising(KeyboardInterrupt())):
+        revival.decode_error(records, revival.exception_policy("faithful"))
+
+
+def row(_: Path) -> None:
+    @dataclass
+    class Row:
+        column: int = 1
+
+        def __getattribute__(self, name: str) -> Any:
+            if name == "column":
+                raise KeyboardInterrupt
+            return super().__getattribute__(name)
+
+    to_plain(Row())
+
+
+def labelled(_: Path) -> None:
+    Expiry(None, None, None).ttl_s({LABEL: Interrupted()}, failed=False)
+
+
+def hook(_: Path) -> None:
+    url.CONVERTERS["enc_hook"]("os.path:join")
+
+
 @pytest.mark.parametrize(
     ("owner", "name", "call"),
     [
@@ -173,6 +224,12 @@ def failed_with_text(_: Path) -> None:
         (traceback, "format_tb", failed_with_traceback),
         (None, "", failed_with_text),
         (None, "", interrupted_zone),
+        (None, "", failed_with_slot),
+        (None, "", failed_with_field),
+        (None, "", printed_again),
+        (None, "", row),
+        (None, "", labelled),
+        (url, "import_module", hook),
     ],
 )
 def test_an_interrupt_passes_the_handlers_of_all_errors(
