@@ -31,7 +31,7 @@ from logstore.testing.crash import (
     record,
 )
 
-VOLATILE = ("*-lock", "*-shm", "*-lock-new")
+VOLATILE = ("*-shm",)
 _VIOLATIONS_MAX = 3
 
 

@@ -8,7 +8,6 @@ Invariants:
   of another store, log or table, or one that says that the files were replaced, does not join, and
   changes nothing.
 - One of the table that a vacuum has replaced, which then died, is joined.
-- Without LMDB's lock file, which others still have open, a table is joined only then.
 - One that joins sees exactly what the log holds up to the offset that the header says is committed,
   and CorruptLogError if there is no whole frame up to it; never a value that was not written.
 - What it then writes is there after everybody has died, with what it saw, unless the header spoke
@@ -17,8 +16,7 @@ Invariants:
   log holds, and what was acked, is in a rescued store.
 - Whatever a header says: no signal, no hang, no error but a typed one.
 
-The first byte of an input says which of the two, and whether the lock file is missing; the rest is
-the header.
+The first byte of an input says which of the two; the rest is the header.
 """
 
 from __future__ import annotations
@@ -41,12 +39,10 @@ from fuzz.command import main
 from fuzz.target import Run, Target, expect
 from logstore._engine import header, maintenance, metapages, system
 from logstore._engine.frames import HEADER_BYTES
-from logstore._engine.lmdbfile import make_lock_file
 
 NEVER_S = 1e6
 _JOIN_S = 2.0  # a busy machine does not keep a store from being joined
 _DEAD, _LIVE = range(2)
-_NO_LOCK_FILE = 2
 FIELDS = {name: index for index, name in enumerate(header.FIELDS)}
 _STATE_AT = FIELDS["state"] * 8
 _INODE = 103
@@ -65,7 +61,8 @@ def base() -> tuple[bytes, bytes, bytes, dict[str, Any]]:
         path = stores.make(directory, crashed=True)
         table, log, page = (Path(f"{path}{end}").read_bytes() for end in ("", "-log", "-shm"))
         with logstore.open(path) as store:
-            return table, log, with_words(page, _PLACEHOLDERS), stores.contents(store)
+            page = with_words(page[: header.SIZE], _PLACEHOLDERS)
+            return table, log, page, stores.contents(store)
 
 
 def in_place(page: bytes, path: Path) -> bytes:
@@ -128,7 +125,7 @@ def seeds() -> Sequence[bytes]:
     for state in (*committed(), max(committed()) + 1):
         words = {"state": state, "synced": state & 0xFFFFFFFF}
         pages += [with_words(page, words | {"writing": number}) for number in (0, 1)]
-    kinds = (_DEAD, _LIVE, _LIVE | _NO_LOCK_FILE)
+    kinds = (_DEAD, _LIVE)
     return [bytes((kind,)) + data for kind in kinds for data in pages]
 
 
@@ -182,8 +179,6 @@ class Headers:
             path = place / stores.NAME
             path.write_bytes(base()[0])
             Path(f"{path}-log").write_bytes(base()[1])
-            if not data[0] & _NO_LOCK_FILE:
-                make_lock_file(str(path))
             page = in_place(data[1:], path)
             Path(f"{path}-shm").write_bytes(page)
             return (dead, live)[data[0] % 2](path, page)
@@ -271,15 +266,13 @@ def present(path: Path) -> Iterator[None]:
 def may_join(path: Path, page: bytes) -> bool:
     """Whether a header is one that a process of this boot has finished for these files.
 
-    The table at the path is the one that the header names, with its lock file, or it is the one
+    The table at the path is the one that the header names, or it is the one
     behind it, and what put it there died before it said so.
     """
     vacuumed = {"incarnation": 0} | {"table_inode": word(page, "table_inode")}
     expected = in_place(with_words(base()[2], vacuumed if is_vacuumed(page) else {}), path)
-    return (
-        word(page, "replaced") == 0
-        and (is_vacuumed(page) or Path(f"{path}-lock").exists())
-        and all(word(page, name) == word(expected, name) for name in (*_FIXED, "log_id"))
+    return word(page, "replaced") == 0 and all(
+        word(page, name) == word(expected, name) for name in (*_FIXED, "log_id")
     )
 
 
@@ -301,7 +294,7 @@ def expect_untouched(path: Path, page: bytes) -> None:
     """The files of a store that was not joined are as they were, but for zeros in a header."""
     expect(path.read_bytes() == base()[0], "the table of a store that was not joined changed")
     expect(Path(f"{path}-log").read_bytes() == base()[1], "the log of one changed")
-    found = Path(f"{path}-shm").read_bytes()
+    found, page = Path(f"{path}-shm").read_bytes()[: header.SIZE], page[: header.SIZE]
     expect(found in (page, page.ljust(header.SIZE, b"\0")), "the header of one changed")
 
 

@@ -182,10 +182,6 @@ _HANDLERS = [
     ("_engine/places.py", "check_directory", "except OSError as exc:", _AS_IT_IS),
     ("_engine/presence.py", "open_presence", "except OSError as exc:", _AS_IT_IS),
     ("_engine/salvage.py", "salvage_at_rest", "except (OSError, lmdb.Error) as exc:", _AS_IT_IS),
-    (
-        *("_engine/table.py", "Table._begin_read", "except lmdb.ReadersFullError:"),
-        "the transaction is begun again, which raises the same",
-    ),
     ("_engine/threads.py", "Signal.set", "except RuntimeError:", _ONLY_THAT),
     ("_loops/handover.py", "Worker._next_token", "except queue.Empty:", _ONLY_THAT),
     ("_loops/handover.py", "_withdraw", "except ValueError:", _ONLY_THAT),

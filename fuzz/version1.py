@@ -21,7 +21,7 @@ _KINDS = (frames.RESULT, frames.PROGRESS, frames.DELETED)
 
 def make_old(path: str) -> None:
     """Make a store that no process has open one of version 1."""
-    table = Table(path, lock=False)
+    table = Table(path)
     try:
         table.write(lambda txn: table.write_meta(txn, table.meta._replace(version=OLD)))
         seed, epoch = table.seed, table.meta.epoch
@@ -39,7 +39,7 @@ def make_old(path: str) -> None:
 
 def check_old_or_new(path: str) -> None:
     """Check that code of version 1 opens the store, or refuses it and this version opens it."""
-    table = Table(path, readonly=True, lock=False)
+    table = Table(path, readonly=True)
     version, clean = table.meta.version, table.meta.clean
     table.close()
     if version == OLD and not clean:  # then it needs its log

@@ -50,8 +50,8 @@ class StoreStats(NamedTuple):
     log_file_bytes: int
     epoch: int
     incarnation: int  # grows with each vacuum
-    readers: int  # used slots of LMDB's reader table, of all processes
-    oldest_reader: int | None  # transaction number of the oldest snapshot in use
+    readers: int  # processes in a read of the table
+    oldest_reader: int | None  # transaction number of the oldest snapshot that they read
     commits: int  # groups
     writes: int
     flushes: int

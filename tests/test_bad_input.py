@@ -857,7 +857,7 @@ def test_all_files_of_an_open_store_are_private(store: logstore.Store) -> None:
     store.set_result("a", 1)
     directory = Path(store.path).parent
     modes = {entry.name: entry.stat().st_mode & 0o777 for entry in directory.iterdir()}
-    assert modes == dict.fromkeys(("app.db", "app.db-log", "app.db-shm", "app.db-lock"), 0o600)
+    assert modes == dict.fromkeys(("app.db", "app.db-log", "app.db-shm"), 0o600)
 
 
 READ_ONLY_MOUNT = """
@@ -920,58 +920,6 @@ def test_a_network_file_system_is_refused_unless_forced(
         logstore.open(path, mode=mode)  # type: ignore[arg-type]
     with logstore.open(path, mode=mode, force=True) as store:  # type: ignore[arg-type]
         assert store.get_result("task-0")["n"] == 0
-
-
-CONTAINER = """
-import sys
-import logstore
-path, name = sys.argv[1:3]
-try:
-    store = logstore.open(path)
-    store.set_result(name, 1)
-except logstore.LogstoreError as exc:
-    print(type(exc).__name__, exc, flush=True)
-else:
-    print("open", flush=True)
-    sys.stdin.readline()
-    store.close()
-    print("closed", flush=True)
-"""
-
-
-def container(path: Path, name: str) -> subprocess.Popen[str]:
-    """A process with process id 1 in a namespace of its own."""
-    return subprocess.Popen(
-        [
-            *("unshare", "--pid", "--fork", "--mount-proc", "--kill-child"),
-            *(sys.executable, "-c", CONTAINER, str(path), name),
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
-def test_the_second_of_two_containers_with_one_pid_is_told_what_to_do(path: Path) -> None:
-    probe = subprocess.run(["unshare", "--pid", "--fork", "true"], capture_output=True)
-    if probe.returncode:
-        pytest.skip("no process id namespaces here")
-    with container(path, "first") as first, container(path, "second") as second:
-        lines = {}
-        for name, process in (("first", first), ("second", second)):
-            assert process.stdout is not None
-            lines[name] = process.stdout.readline().strip()
-        opened = [name for name, line in lines.items() if line == "open"]
-        refused = [line for line in lines.values() if line != "open"]
-        assert len(opened) == 1, lines
-        assert refused[0].startswith("StoreBusyError")
-        assert "same process id" in refused[0]
-        for process in (first, second):
-            assert process.stdin is not None
-            process.stdin.close()
-            assert process.wait(CHILD_S) == 0
-    with logstore.open(path) as store:
-        assert [task.task_id for task in store.tasks()] == opened
 
 
 # -- the writer lock is held -----------------------------------------------------------------

@@ -139,7 +139,7 @@ def test_g1_whatever_is_acked_is_on_the_disk(tmp_path: Path) -> None:
         if call.name == "ack":
             acks += 1
             assert dirty == {}, call.text
-        elif call.path.endswith(("-shm", "-lock")):
+        elif call.path.endswith("-shm"):
             continue
         elif call.name == "write" and not call.durable:
             dirty[call.path] = call.text
@@ -608,7 +608,7 @@ async def use_every_verb(path: Path) -> None:
 def test_g9_one_file_at_rest_and_known_files_while_open(
     path: Path, start_peer: Callable[..., Any]
 ) -> None:
-    side_files = ["app.db", "app.db-lock", "app.db-log", "app.db-shm"]
+    side_files = ["app.db", "app.db-log", "app.db-shm"]
     for _ in range(2):
         store = logstore.open(path)
         peer = start_peer(path)

@@ -58,7 +58,7 @@ def ids_in(path: str | Path) -> set[str]:
         return found
 
 
-SIDE_FILES = ["-shm", "-lock"]
+SIDE_FILES = ["-shm"]
 
 
 @pytest.mark.parametrize("how", ["removed", "replaced"])
@@ -105,7 +105,7 @@ def test_a_process_that_only_reads_notices_too(path: Path) -> None:
 def test_all_side_files_that_go_at_once_cost_nothing(path: Path) -> None:
     store = logstore.open(path)
     store.set_result("a", 1)
-    for suffix in ("-shm", "-lock", "-log"):
+    for suffix in ("-shm", "-log"):
         os.unlink(f"{path}{suffix}")
     acked, _ = write_until_refused(store)
     store.close()
@@ -385,11 +385,10 @@ def test_new_files_get_the_mode_of_the_store(path: Path) -> None:
     os.chmod(path, 0o640)
     with logstore.open(path) as store:
         store.set_result("a", 1)
-        for suffix in ("", "-shm", "-log", "-lock"):
+        for suffix in ("", "-shm", "-log"):
             assert stat.S_IMODE(os.stat(f"{path}{suffix}").st_mode) == 0o640, suffix
         store.vacuum()
-        for suffix in ("", "-lock"):
-            assert stat.S_IMODE(os.stat(f"{path}{suffix}").st_mode) == 0o640, suffix
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o640
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
@@ -400,7 +399,7 @@ def test_roots_maintenance_leaves_a_users_store_the_users(path: Path) -> None:
         store.set_result("a", 1)
         store.vacuum()
         store.backup(path.with_name("backup.db"))
-        for suffix in ("", "-shm", "-log", "-lock"):
+        for suffix in ("", "-shm", "-log"):
             found = os.stat(f"{path}{suffix}")
             assert (found.st_uid, found.st_gid) == (12345, 54321), suffix
     found = os.stat(path.with_name("backup.db"))

@@ -95,7 +95,7 @@ def _filled(part: Slice, count: int) -> tuple[Place, float]:
 def read_all(directory: Path) -> None:
     """Bring the files into the page cache, from which a busy or thrifty kernel takes them."""
     for path in directory.rglob("*"):
-        if path.is_file() and not path.name.endswith("-lock"):
+        if path.is_file():
             with open(path, "rb", buffering=0) as file:
                 while file.read(READ_BYTES):
                     pass

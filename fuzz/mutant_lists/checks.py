@@ -291,7 +291,7 @@ MUTANTS = [
         "the files of a dead peer stay",
         "_engine/closing.py",
         '            files.remove(path + "-log")\n            remove_leftovers(path)\n',
-        '            files.remove(path + "-log")\n            files.remove(path + "-lock")\n',
+        '            files.remove(path + "-log")\n',
         G + "g9_what_a_dead_peer_left_goes_too",
     ),
     Mutant(

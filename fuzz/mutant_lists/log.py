@@ -63,8 +63,8 @@ MUTANTS = [
     Mutant(
         "the name of a vacuumed table is not synced",
         "_engine/vacuum.py",
-        "    durability.sync_directory(os.path.dirname(path))\n    # The present lock file",
-        "    # The present lock file",
+        "    durability.sync_directory(os.path.dirname(path))\n    table =",
+        "    table =",
         DURABLE,
     ),
     Mutant(
@@ -156,9 +156,8 @@ MUTANTS = [
     Mutant(
         "a write that is refused does not wait for the flush of what refuses it",
         "_engine/groups.py",
-        "                appended.append((writes, point, flush))\n",
-        "                appended.append((writes, point, flush)) if resolved else "
-        "_succeed(writes)\n",
+        "            appended.append((writes, point, flush))\n",
+        "            appended.append((writes, point, flush)) if resolved else _succeed(writes)\n",
         PUBLISHING + "a_write_with_a_condition_is_told_nothing_that_a_crash_could_take_back[True]",
     ),
     Mutant(
@@ -200,10 +199,9 @@ MUTANTS = [
     Mutant(
         "a group waits for its flush under the locks of a compaction",
         "_engine/groups.py",
-        "engine.settled_within(lambda: engine.fold_large(*large), deadline)",
-        "point = engine.header.appended; engine.settled_within("
-        "lambda: (engine.publish(point, deadline, flush=True), engine.fold_large(*large)), "
-        "deadline)",
+        "            engine.fold_large(*large)\n",
+        "            engine.publish(engine.header.appended, deadline, flush=True)\n"
+        "            engine.fold_large(*large)\n",
         PUBLISHING + "a_large_write_behind_a_sync_in_its_group_is_folded_under_the_flush_lock",
     ),
     Mutant(
@@ -337,8 +335,8 @@ MUTANTS = [
     Mutant(
         "a closed store is not marked as clean",
         "_engine/closing.py",
-        "engine.fold(clean=True)",
-        "engine.fold()",
+        "engine.fold(clean=True, ",
+        "engine.fold(",
         G + "g9_one_file_at_rest_and_known_files_while_open",
     ),
     Mutant(
@@ -358,15 +356,15 @@ MUTANTS = [
     Mutant(
         "a writer does not notice a vacuum",
         "_engine/engine.py",
-        "if header.incarnation != self.incarnation or self.table.readonly:",
-        "if self.table.readonly:",
+        "if header.incarnation != self.incarnation:\n            with self.view_lock:",
+        "if False:\n            with self.view_lock:",
         IDENTITY + "a_process_that_has_the_table_open_is_present_on_it[follows_to_write-alone]",
     ),
     Mutant(
         "a reader does not go over to a vacuum's table",
         "_engine/engine.py",
-        "if header.incarnation != self.incarnation:",
-        "if False:",
+        "if header.incarnation != self.incarnation:\n                    self._sheltered",
+        "if False:\n                    self._sheltered",
         IDENTITY + "a_process_that_has_the_table_open_is_present_on_it[follows_to_read-alone]",
     ),
     Mutant(

@@ -12,8 +12,169 @@ REPLACED = "test_replaced_files.py::test_"
 COMMIT = "_engine/test_commitqueue.py::test_"
 SHELTER = "_engine/test_shelter.py::test_"
 FILES = "_engine/test_files.py::test_"
+READERS = "_engine/test_readers.py::test_"
+BESIDE_FOLDS = (
+    "_engine/test_beside_folds.py::test_readers_of_all_processes_get_whole_values_beside_folds"
+)
 
 MUTANTS = [
+    # -- readers
+    Mutant(
+        "a fold does not wait for readers",
+        "_engine/readers.py",
+        "            if not left:\n",
+        "            if True:\n",
+        BESIDE_FOLDS + "[folds]",
+    ),
+    Mutant(
+        "a reader does not look whether a commit was under way when it began",
+        "_engine/table.py",
+        "if not sequence & 1:",
+        "if True:",
+        BESIDE_FOLDS + "[folds]",
+    ),
+    Mutant(
+        "a reader does not look whether there was a commit while it began",
+        "_engine/table.py",
+        "if before == self._sequence == words[SEQUENCE]:",
+        "if before == self._sequence:",
+        READERS + "a_reader_begins_again_if_there_is_a_commit_while_it_begins[its snapshot]",
+    ),
+    Mutant(
+        "a reader that does not know its snapshot does not look for a commit either",
+        "_engine/table.py",
+        "            if words[SEQUENCE] == sequence:\n                if not sequence",
+        "            if True:\n                if not sequence",
+        READERS + "a_reader_begins_again_if_there_is_a_commit_while_it_begins[nothing]",
+    ),
+    Mutant(
+        "a commit leaves the sequence as it is",
+        "_engine/readers.py",
+        "(words[SEQUENCE] + 1 | 1) & _WORD_MAX",
+        "words[SEQUENCE]",
+        READERS + "the_next_commit_moves_a_sequence_that_a_dead_process_has_left",
+    ),
+    Mutant(
+        "a commit after a dead one makes the sequence even",
+        "_engine/readers.py",
+        "(words[SEQUENCE] + 1 | 1) & _WORD_MAX",
+        "(words[SEQUENCE] + 1) & _WORD_MAX",
+        READERS + "the_next_commit_moves_a_sequence_that_a_dead_process_has_left",
+    ),
+    Mutant(
+        "a reader shows what is not on the disk",
+        "_engine/table.py",
+        "if has_new and not self._readers.wait_for_commit(sequence):",
+        "if False:",
+        READERS + "a_reader_sees_what_the_log_does_not_have_only_when_it_is_on_the_disk[True]",
+    ),
+    Mutant(
+        "a reader does not put on the disk what a dead process has committed",
+        "_engine/table.py",
+        "                    durability.sync_data(self.fd)\n                self._committing",
+        "                    pass\n                self._committing",
+        READERS + "a_reader_sees_what_the_log_does_not_have_only_when_it_is_on_the_disk[False]",
+    ),
+    Mutant(
+        "the next commit does not put on the disk what a dead process has committed",
+        "_engine/table.py",
+        "if readers.is_cut_short():",
+        "if False:",
+        READERS + "the_next_commit_first_puts_on_the_disk_what_a_dead_process_has_committed",
+    ),
+    Mutant(
+        "a large record may be seen before it is on the disk",
+        "_engine/engine.py",
+        "has_new = extra is not None",
+        "has_new = False",
+        READERS + "only_a_fold_of_what_the_log_has_on_the_disk_is_seen_at_once",
+    ),
+    Mutant(
+        "a reader's slot does not say which snapshot it has",
+        "_engine/table.py",
+        "words[slot] = self._shown = self._table | snapshot",
+        "words[slot] = self._table",
+        READERS + "a_table_is_opened_as_by_a_reader_of_any_table",
+    ),
+    Mutant(
+        "a slot is not cleared",
+        "_engine/table.py",
+        "                    self._words[self._slot] = 0\n            except",
+        "                    pass\n            except",
+        "_engine/test_table.py::test_no_read_transaction_outlives_a_read",
+    ),
+    Mutant(
+        "a fold waits for the readers of another table",
+        "_engine/readers.py",
+        "word & ~_SNAPSHOT_MAX in (table, ANY_TABLE) and",
+        "",
+        READERS + "only_readers_of_an_old_snapshot_of_the_table_are_waited_for",
+    ),
+    Mutant(
+        "a fold does not wait for a table that is being opened",
+        "_engine/readers.py",
+        "in (table, ANY_TABLE)",
+        "in (table,)",
+        READERS + "only_readers_of_an_old_snapshot_of_the_table_are_waited_for",
+    ),
+    Mutant(
+        "a fold waits for readers of the newest snapshot",
+        "_engine/readers.py",
+        "_SNAPSHOT_MAX < newest",
+        "_SNAPSHOT_MAX <= newest",
+        READERS + "only_readers_of_an_old_snapshot_of_the_table_are_waited_for",
+    ),
+    Mutant(
+        "a fold waits for the dead",
+        "_engine/readers.py",
+        "if _is_older(self.words[index], table, newest) and not self._clear_if_dead(index)",
+        "if _is_older(self.words[index], table, newest)",
+        READERS + "a_dead_reader_is_not_waited_for_and_its_slot_is_cleared",
+    ),
+    Mutant(
+        "the process itself is taken for dead",
+        "_engine/readers.py",
+        "if index in self._mine or not self._try_lock(index):",
+        "if not self._try_lock(index):",
+        READERS + "the_threads_of_the_process_itself_are_waited_for",
+    ),
+    Mutant(
+        "a forked child gives its parent's slot back",
+        "_engine/table.py",
+        "table.fd = table._slot = -1",
+        "table.fd = -1",
+        READERS + "a_forked_child_neither_holds_nor_frees_the_slots_of_its_parent",
+    ),
+    Mutant(
+        "a slot keeps what a dead process has left",
+        "_engine/readers.py",
+        "                    self.words[index] = 0  # of a process that died\n",
+        "",
+        READERS + "a_slot_that_was_given_back_or_whose_process_has_ended_is_used_again",
+    ),
+    Mutant(
+        "a fork waits for a fold that waits for readers",
+        "_engine/table.py",
+        "        readers.wait_for_old(self.path, self._table, newest, wait_s)  # a fork does not\n"
+        "        with self._writing:\n",
+        "        with self._writing:\n"
+        "            readers.wait_for_old(self.path, self._table, newest, wait_s)\n",
+        READERS + "a_fork_does_not_wait_for_a_fold_that_waits_for_readers",
+    ),
+    Mutant(
+        "a fold that was put off leaves the store to be recovered",
+        "_engine/engine.py",
+        "            header.writing = was_writing\n",
+        "            pass\n",
+        READERS + "writes_and_reads_go_on_while_a_process_is_stopped_in_a_read",
+    ),
+    Mutant(
+        "a fold that was put off is tried again at once",
+        "_engine/engine.py",
+        "            self._put_off_until = time.monotonic() + PUT_OFF_S\n",
+        "            pass\n",
+        READERS + "a_fold_that_was_put_off_is_tried_again_only_after_a_while",
+    ),
     # -- locks
     Mutant(
         "the writer lock is not taken",
@@ -69,8 +230,8 @@ MUTANTS = [
     Mutant(
         "a process that closes takes itself for the last one",
         "_engine/closing.py",
-        "        if alone:\n            engine.fold(clean=True)",
-        "        alone = True\n        if alone:\n            engine.fold(clean=True)",
+        "        if alone:\n            engine.fold(clean=True,",
+        "        alone = True\n        if alone:\n            engine.fold(clean=True,",
         G + "g9_one_file_at_rest_and_known_files_while_open",
     ),
     Mutant(

@@ -52,7 +52,7 @@ def write_new(destination: str, like: Table, log: Overlay) -> None:
 
 
 def _fold_and_close(path: str, log: Overlay) -> None:
-    copy = Table(path, lock=False)
+    copy = Table(path)
     try:
         is_missing = copy.meta.epoch <= log.epoch
         fold_into(

@@ -32,7 +32,7 @@ def close_engine(engine: Engine) -> None:
             and wait_for_table(engine.table.fd)
         )
         if alone:
-            engine.fold(clean=True)
+            engine.fold(clean=True, wait_s=engine.options.write_timeout_s)
         else:
             engine.flush()
         engine.stop()

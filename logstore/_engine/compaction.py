@@ -6,7 +6,8 @@ large record), maintenance.py (an idle store, expiry), closing.py (the last clos
 Rules: called under the writer lock, or by a vacuum on a copy that no other process has open.  Marks
 and indexes change in the same transaction as the records, and so does the epoch: either the old
 table and the old epoch's frames are complete, or the new table is.  Folding the same entries twice
-changes nothing.  Damage in records that are replaced does not stop a compaction.
+changes nothing.  Damage in records that are replaced does not stop a compaction.  Readers of a
+snapshot older than the table's newest do, until they end: see readers.py.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from logstore._engine import records
 from logstore._engine.clock import runs_again
 from logstore._engine.frames import EXPIRED, FORMAT_VERSION, HAD_RESULT, PROGRESS, RESULT, Entry
 from logstore._engine.options import Retention
+from logstore._engine.readers import WAIT_S
 from logstore._engine.records import EXPIRY, RECORD, TIME, Mark
 from logstore._engine.systemerrors import blame_space
 from logstore._engine.table import (
@@ -350,15 +352,18 @@ def fold_into(
     epoch: int,
     incarnation: int,
     clean: bool = False,
+    wait_s: float = WAIT_S,
+    has_new: bool = True,
 ) -> int:
     """Fold entries into a table and set its epoch; on the disk when this returns.
 
-    With ``retention`` None nothing is removed.  Returns the time of the newest record.  The map is
-    grown when it is full.  Raises lmdb.Error or OSError; after an error the table has either the
-    state before or the state after.
+    With ``retention`` None nothing is removed.  ``wait_s`` and ``has_new`` are those of
+    :meth:`Table.write`.  Returns the time of the newest record.  The map is
+    grown when it is full.  Raises OldReadersError, without any effect, if readers of an old
+    snapshot do not end within ``wait_s``, lmdb.Error or OSError; after these errors the table has
+    either the state before or the state after.
     """
     batches = list(batches)
-    table.reader_check()
 
     def fill(txn: Txn) -> int:
         fold = Fold(table, txn, max(last_time_us, now_us))
@@ -372,7 +377,7 @@ def fold_into(
 
     while True:
         try:
-            return table.write(fill)
+            return table.write(fill, wait_s=wait_s, has_new=has_new)
         except lmdb.MapFullError:
             table.grow_map()
         except lmdb.MapResizedError:

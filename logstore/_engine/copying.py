@@ -68,7 +68,7 @@ def take(engine: Engine, path: str) -> int:
 def open_copy(fd: int, path: str, *, readonly: bool = False) -> Table:
     """Open a finished copy.  Raises OvertakenError if another file is at its path."""
     try:
-        table = Table(path, readonly=readonly, lock=False)
+        table = Table(path, readonly=readonly)
     except (LogstoreError, OSError):
         if files.is_at(fd, path):
             raise

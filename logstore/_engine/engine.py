@@ -36,6 +36,7 @@ from logstore._engine.logview import LogView
 from logstore._engine.options import Options, arena_bytes
 from logstore._engine.overlay import Overlay
 from logstore._engine.publishing import Found, Publisher
+from logstore._engine.readers import WAIT_S, OldReadersError
 from logstore._engine.reading import BaseEngine, LogState
 from logstore._engine.shelter import acquire, is_interrupt, sheltered
 from logstore._engine.systemerrors import raise_write_error
@@ -56,6 +57,8 @@ CommitGroup = Callable[["Engine", list[Write], Callable[[], None]], None]
 
 COPY_LOG_FACTOR = 64  # while a copy advances, the log may grow to this many times its limit
 HOLD_NS = 10 * 10**9  # a copy whose step takes longer does not advance
+LATE_LOG_FACTOR = 4  # a log of so many times its limit says that readers put compactions off
+PUT_OFF_S = 0.25  # after readers have put a compaction off, the next is tried so much later
 
 
 class Engine(BaseEngine):
@@ -83,6 +86,7 @@ class Engine(BaseEngine):
         self.lost_files: list[str] = []  # those that this process has found replaced
         self.copy_lock = threading.Lock()  # held while there is a copy of the table
         self._held_until_ns = 0  # what this process last wrote to put compactions off
+        self._put_off_until = 0.0  # because of readers of an old snapshot
         self._writer_lock = WriterLock(header)
         self.commit_queue = CommitQueue(partial(commit_group, self), options.write_timeout_s)
 
@@ -284,11 +288,11 @@ class Engine(BaseEngine):
         super().refuse_nested()
 
     def _adopt_files(self) -> None:
-        """Take over the table that the header names, for writing."""
+        """Take over the table that the header names."""
         header = self.header
         if header.replaced:
             raise identity.replaced_error(self)
-        if header.incarnation != self.incarnation or self.table.readonly:
+        if header.incarnation != self.incarnation:
             with self.view_lock:  # LMDB must not open a file twice, and readers open it too
                 sheltered(self._reopen_table)
 
@@ -304,7 +308,7 @@ class Engine(BaseEngine):
             return sheltered(self.logview.reopen)
 
     def _follow_table(self) -> None:
-        """Open, for reading, the file that a vacuum has put in the table's place.
+        """Open the file that a vacuum has put in the table's place.
 
         The vacuum publishes last, so a file whose incarnation is published is complete.  If
         another vacuum comes in between, the caller tries again.
@@ -322,22 +326,19 @@ class Engine(BaseEngine):
             self.incarnation = table.meta.incarnation
 
     def _reopen_table(self) -> None:
-        """Open, for writing, the file that is the table now."""
+        """Open the file that is the table now; writer lock held."""
         header = self.header
         at_path = files.identity(self.path)
         if at_path is None or at_path[1] != header.table_inode:
             if not identity.is_vacuumed(self):
                 raise identity.replaced_error(self)
-            # A vacuum died between its rename and its publication: the lock file may still be
-            # the old table's, and has no readers of the new file.
+            # A vacuum died between its rename and its publication.
             durability.sync_directory(os.path.dirname(self.path))
-            table = Table(self.path, new_lock=True)
         elif at_path == self.table.identity:
-            self.table.reopen()
-            return
+            return  # a reader has just followed it
         else:
             self._leave_old_tables()
-            table = Table(self.path)
+        table = Table(self.path, readers=header.readers)
         self.replace_table(table)
         self.incarnation = table.meta.incarnation
         identity.publish_table(self.header, table)
@@ -451,10 +452,11 @@ class Engine(BaseEngine):
 
     def compact(self, *, timeout_s: float | None = None) -> None:
         """Fold the log into the table.  On the disk when this returns.  Raises WriteError."""
+        wait_s = self.options.write_timeout_s if timeout_s is None else WAIT_S
 
         def fold() -> None:
             if self.overlay or self.expiry_due():
-                self.fold()
+                self.fold(wait_s=wait_s)
 
         try:
             self.exclusively(fold, timeout_s=timeout_s)
@@ -462,7 +464,10 @@ class Engine(BaseEngine):
             raise_write_error(self.path, exc)
 
     def fold_large(self, key: bytes, entry: Entry) -> None:
-        """Put a large record into the table at once; on the disk when this returns."""
+        """Put a large record into the table at once; on the disk when this returns.
+
+        Raises OldReadersError if readers have put that off.
+        """
         overlay = self.overlay
         if key in (overlay.progress if entry.kind == PROGRESS else overlay.results):
             self.fold()  # otherwise readers could find the older record in the overlay
@@ -492,6 +497,9 @@ class Engine(BaseEngine):
 
         try:
             self.settled(fold, time.monotonic() + self.options.write_timeout_s)
+        except OldReadersError as exc:
+            if self.header.appended & OFFSET_MAX >= self.options.compact_at * LATE_LOG_FACTOR:
+                self._note(exc)  # else it may be a busy machine
         except (OSError, lmdb.Error, LogstoreError) as exc:
             self.counters.compaction_errors += 1
             self.counters.last_compaction_error = str(exc)
@@ -528,7 +536,10 @@ class Engine(BaseEngine):
         """Return whether to put a compaction off: a copy advances and the log may still grow.
 
         If the log may not grow, the copies are overtaken: they do not count until they go on.
+        Nor is one tried again at once that readers of an old snapshot have put off.
         """
+        if time.monotonic() < self._put_off_until:
+            return True
         end = split(self.header.appended)[1] + coming_bytes
         if not self.is_held():
             return False
@@ -538,30 +549,39 @@ class Engine(BaseEngine):
             self.header.hold_until(by, 0)
         return False
 
-    def fold(self, *, extra: Batch | None = None, clean: bool = False) -> None:
+    def fold(
+        self, *, extra: Batch | None = None, clean: bool = False, wait_s: float = WAIT_S
+    ) -> None:
         """Fold the overlay, then ``extra``, and begin a new epoch; writer lock held, caught up.
 
         ``clean`` marks the table as closed cleanly, for a process that is alone and closes.  An
-        error leaves ``writing`` set.  Raises StoreReplacedError if the files at the path were
-        removed or replaced; their data has been rescued then.
+        error leaves ``writing`` set.  Raises OldReadersError, without any effect, if readers of an
+        old snapshot do not end within ``wait_s``, and StoreReplacedError if the files at the path
+        were removed or replaced; their data has been rescued then.
         """
-        sheltered(lambda: self._fold(extra, clean))
+        sheltered(lambda: self._fold(extra, clean, wait_s))
 
-    def _fold(self, extra: Batch | None, clean: bool) -> None:
+    def _fold(self, extra: Batch | None, clean: bool, wait_s: float) -> None:
         identity.verify(self)
-        self.fold_unverified(extra=extra, clean=clean)
+        self.fold_unverified(extra=extra, clean=clean, wait_s=wait_s)
 
-    def fold_unverified(self, *, extra: Batch | None = None, clean: bool = False) -> None:
-        """Fold as :meth:`fold` does, into the open table, without a look at the path."""
+    def fold_unverified(
+        self, *, extra: Batch | None = None, clean: bool = False, wait_s: float | None = None
+    ) -> None:
+        """Fold as :meth:`fold` does, into the open table, without a look at the path.
+
+        By default it waits for readers up to the store's ``write_timeout_s``.
+        """
         started = time.perf_counter()
         header = self.header
-        header.writing = 1
+        was_writing, header.writing = header.writing, 1
         view = self.overlay
         meta = self.from_table(Table.read_meta)
         epoch = max(meta.epoch, view.epoch) + 1
         if epoch > frames.EPOCH_MAX:
             raise WriteError(errno.EOVERFLOW, f"{self.path}: no epochs are left")
         batches: list[Batch] = []
+        has_new = extra is not None
         if meta.epoch <= view.epoch:  # else a process folded it and died before it said so
             batches.append((view.results, view.progress))
             if header.log_failed:
@@ -569,6 +589,7 @@ class Engine(BaseEngine):
             else:
                 unpublished = self.logview.unpublished.index()
                 batches.append((unpublished.results, unpublished.progress))
+                has_new = has_new or bool(unpublished)
         if extra is not None:
             batches.append(extra)
         try:
@@ -581,7 +602,13 @@ class Engine(BaseEngine):
                 epoch=epoch,
                 incarnation=self.incarnation,
                 clean=clean,
+                wait_s=self.options.write_timeout_s if wait_s is None else wait_s,
+                has_new=has_new,
             )
+        except OldReadersError:
+            header.writing = was_writing
+            self._put_off_until = time.monotonic() + PUT_OFF_S
+            raise
         except lmdb.Error:
             self.table.reopen()  # LMDB refuses further use after some failed commits
             raise

@@ -1,9 +1,8 @@
 """Reading a store that no process has open, without writing a byte.
 
 Rules: no lock is taken and no file is made, so the medium may be read-only; the log is scanned
-into the overlay as in a recovery.  Without its lock file, LMDB reads correctly only while no
-process writes, so the files are compared before and after each read: if they have changed, an error
-is raised.
+into the overlay as in a recovery.  No writer waits for such a reader, so the files are compared
+before and after each read: if they have changed, an error is raised.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ class FrozenEngine(BaseEngine):
     def __init__(self, path: str, options: Options) -> None:
         self._files = (path, path + "-shm")
         self._identity = self._look()
-        super().__init__(path, options, Table(path, readonly=True, lock=False), Counters())
+        super().__init__(path, options, Table(path, readonly=True), Counters())
         meta = self.table.meta
         self._overlay = Overlay(meta.epoch)
         self._log_bytes = 0

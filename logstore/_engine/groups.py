@@ -16,6 +16,7 @@ from logstore._engine import clock
 from logstore._engine.engine import Engine, Keyed
 from logstore._engine.frames import DELETED, PROGRESS, TIME_MAX, Entry
 from logstore._engine.options import LARGE_BYTES
+from logstore._engine.readers import OldReadersError
 from logstore._engine.shelter import is_interrupt
 from logstore._engine.systemerrors import write_error
 from logstore._engine.writes import INTERRUPTED, Lookup, Write
@@ -56,11 +57,12 @@ def _append(engine: Engine, group: list[Write], deadline: float) -> list[Segment
             _recover(engine, deadline)  # the segment before this one may have failed
             resolved, flush = _resolve(engine, writes)
             if resolved and _goes_to_table(engine, writes, resolved[0][1]):
-                _fold(engine, resolved[0], deadline)
-                _succeed(writes)
-            else:
-                point = engine.append(resolved, sync=flush, deadline=deadline)
-                appended.append((writes, point, flush))
+                if _fold(engine, resolved[0], deadline):
+                    _succeed(writes)
+                    continue
+                resolved, flush = _resolve(engine, writes)  # later than what was just expired
+            point = engine.append(resolved, sync=flush, deadline=deadline)
+            appended.append((writes, point, flush))
         except Exception as exc:
             if is_interrupt(exc):
                 raise
@@ -73,8 +75,17 @@ def _recover(engine: Engine, deadline: float) -> None:
         engine.settled_within(lambda: None, deadline)
 
 
-def _fold(engine: Engine, large: Keyed, deadline: float) -> None:
-    engine.settled_within(lambda: engine.fold_large(*large), deadline)
+def _fold(engine: Engine, large: Keyed, deadline: float) -> bool:
+    """Put a large record into the table; return False if readers have put that off."""
+
+    def fold() -> bool:
+        try:
+            engine.fold_large(*large)
+        except OldReadersError:
+            return False
+        return True
+
+    return engine.settled_within(fold, deadline)
 
 
 def _publish(engine: Engine, segment: Segment, deadline: float) -> None:

@@ -1,4 +1,4 @@
-"""The shared header: one page of memory that all processes of a store map.  See FORMAT.md.
+"""The shared header: a page of memory that all processes of a store map.  See FORMAT.md.
 
 The states of a store, and what leads from one to the next:
 
@@ -44,6 +44,8 @@ that is alone with the store rebuilds it.
 
 A thread may still be in a call while another closes the store: the fields of a closed header are
 zeros, or values that such a thread has set, and no other process sees them.
+
+Behind the header's page are the slots of the readers: see :mod:`logstore._engine.readers`.
 """
 
 from __future__ import annotations
@@ -54,10 +56,11 @@ from typing import Literal, TypeAlias, get_args
 
 from logstore._engine import durability, futex, system
 from logstore._engine.frames import OFFSET_MAX
+from logstore._engine.readers import BYTES, Readers
 from logstore._engine.sharedpage import SharedPage
 
 SIZE = 4096
-MAGIC = int.from_bytes(b"LSTRSHM2", "little")
+MAGIC = int.from_bytes(b"LSTRSHM3", "little")
 FAILURES = range(25, 29)
 
 Copy: TypeAlias = Literal["vacuum", "check", "backup"]
@@ -116,15 +119,16 @@ class SharedHeader(_Fields):
 
     def __new__(cls, fd: int) -> SharedHeader:
         """Map the header of an open ``-shm`` file.  Raises OSError if there is no space."""
-        durability.allocate(fd, SIZE)
-        page = SharedPage(fd, SIZE)
+        durability.allocate(fd, SIZE + BYTES)
+        page = SharedPage(fd, SIZE + BYTES)
         header = cls.from_buffer(page.memory)
         header._page = page
         return header
 
     def __init__(self, fd: int) -> None:
         memory = self._page.memory
-        self.words = memoryview(memory).cast("Q")  # the fields by their indexes
+        self.words = memoryview(memory)[:SIZE].cast("Q")  # the fields by their indexes
+        self.readers = Readers(fd, memoryview(memory)[SIZE:])
         self.sequence = futex.SharedWord(memory, 4 * SEQUENCE)
         self.waiters = futex.SharedWord(memory, 4 * WAITERS)
         self.releases = futex.SharedWord(memory, 4 * RELEASES)
@@ -142,6 +146,7 @@ class SharedHeader(_Fields):
         self.magic = 0
         for index in range(1, SIZE // 8):
             self.words[index] = 0
+        self.readers.clear()
         self.nonce = int.from_bytes(os.urandom(8), "little") | 1
 
     def end_rebuild(self, uuid: bytes) -> None:

@@ -6,8 +6,8 @@ Other programs may remove, rename or replace any file of an open store.  Rules:
   compares the inodes at the paths with those of its open files.
 - A log that was removed is replaced by a new one, after its frames have been folded from memory.
   A file in its place is kept under another name.
-- If the table, the shared header or LMDB's lock file was removed or replaced, or the table was
-  overwritten by a copy, all processes of the store stop writing.  If the table has no name any
+- If the table or the shared header was removed or replaced, or the table was overwritten by a copy,
+  all processes of the store stop writing.  If the table has no name any
   more, its data is copied to a whole store, ``app.db-rescued-*``; otherwise everything is folded
   into it.  From then on every call raises StoreReplacedError, which says where the data is.
 - The presence locks are released then, so that the path can be opened again at once.
@@ -120,8 +120,6 @@ def _lost(engine: OpenFiles, *, successor: bool = True) -> list[str]:
     if files.identity(path) != table.identity:
         if not (successor and is_vacuumed(engine)):
             lost.append(path)
-    elif files.identity(path + "-lock") != table.lock_identity:
-        lost.append(path + "-lock")
     elif is_overwritten(engine):
         lost.append(path)
     return lost
@@ -145,14 +143,12 @@ def publish_table(header: SharedHeader, table: Table) -> None:
 
 
 def open_published(path: str, header: SharedHeader) -> Table | None:
-    """Open the published table for reading; return None if another one is at the path.
+    """Open the published table; return None if another one is at the path.
 
-    Between the rename of a vacuum and its publication, the new table is beside the old one's lock
-    file, with which LMDB reads a snapshot of the old incarnation.  So the inode is compared too,
-    and both before and after the table is opened.  Raises as :class:`Table` does.
+    Raises as :class:`Table` does.
     """
     published = (header.incarnation, header.table_inode, header.uuid)
-    table = Table(path, readonly=True)
+    table = Table(path, readers=header.readers)
     found = (table.meta.incarnation, table.inode, table.meta.uuid)
     if found == published and published[:2] == (header.incarnation, header.table_inode):
         return table
@@ -169,8 +165,8 @@ def is_vacuumed(engine: OpenFiles) -> bool:
     except _NOT_OURS:
         return False
     try:
-        # By its descriptor: this process has the lock file beside the path open already.
-        found = Table(f"/proc/self/fd/{fd}", readonly=True, lock=False)
+        # By its descriptor: LMDB refuses a path that it has open.
+        found = Table(f"/proc/self/fd/{fd}", readonly=True)
         found.close()
     except _NOT_OURS:
         return False
@@ -193,7 +189,6 @@ def _abandon(engine: OpenFiles, lost: list[str]) -> NoReturn:
     header.state = _VOID_STATE
     for path, mine in (
         (engine.log.path, engine.log.identity),
-        (engine.path + "-lock", engine.table.lock_identity),
         (engine.path + "-shm", files.identity(engine.presence_fd)),
     ):
         if files.identity(path) == mine:

@@ -1,7 +1,6 @@
 """Opening a store beside other processes, without waiting for any of them.
 
-Rules: the header is trusted only if the log and the table at the paths are the published ones.  The
-table is opened for reading; the first write opens it again, under the writer lock.
+Rules: the header is trusted only if the log and the table at the paths are the published ones.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from logstore._engine.engine import Engine
 from logstore._engine.frames import FORMAT_VERSION
 from logstore._engine.groups import commit_group
 from logstore._engine.header import SharedHeader
-from logstore._engine.lmdbfile import make_lock_file
 from logstore._engine.log import Log
 from logstore._engine.options import Options
 from logstore._engine.table import HeldAloneError, Table
@@ -48,11 +46,8 @@ def join(path: str, fd: int, options: Options) -> Engine | None:
 
 
 def _open_published(path: str, header: SharedHeader) -> Table | None:
-    """Open the table for reading; return None if it is not the published one.
-
-    Nor is it opened without its lock file: LMDB would make a new one, and the others have the old.
-    """
-    if _inode(path) != header.table_inode or not os.path.lexists(path + "-lock"):
+    """Open the table; return None if it is not the published one."""
+    if _inode(path) != header.table_inode:
         return None
     table = _if_there(lambda: identity.open_published(path, header))
     if table is not None and table.meta.version != FORMAT_VERSION:
@@ -70,11 +65,7 @@ def _inode(path: str) -> int:
 
 
 def _publish_vacuumed(path: str, header: SharedHeader, log: Log) -> None:
-    """Publish the table of a vacuum that died after its rename, unless a process is writing.
-
-    The table is opened without the lock file, which may be missing or may be the old table's,
-    with which LMDB would read an older snapshot.
-    """
+    """Publish the table of a vacuum that died after its rename, unless a process is writing."""
     if not header.writing or not log.try_lock():
         return
     try:
@@ -82,7 +73,7 @@ def _publish_vacuumed(path: str, header: SharedHeader, log: Log) -> None:
         if fd is None:
             return
         try:
-            table = Table(path, readonly=True, lock=False, fd=fd)
+            table = Table(path, readonly=True, fd=fd)
         except BaseException:
             files.close(fd)
             raise
@@ -91,7 +82,6 @@ def _publish_vacuumed(path: str, header: SharedHeader, log: Log) -> None:
             found = (table.meta.uuid, table.meta.incarnation)
             if header.writing and header.log_id == log.log_id and found == expected:
                 durability.sync_directory(os.path.dirname(path))
-                make_lock_file(path)
                 identity.publish_table(header, table)
         finally:
             table.close()

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import lmdb
 
-from logstore._engine import durability, files, metapages, system
+from logstore._engine import metapages, system
 from logstore._engine.metapages import MetaPage
 from logstore._engine.systemerrors import open_error, raise_open_error, system_code
 from logstore.errors import (
@@ -23,7 +23,6 @@ from logstore.errors import (
     LogstoreError,
     NotAStoreError,
     ResourceLimitError,
-    StoreBusyError,
     StoreClosedError,
     TruncatedFileError,
 )
@@ -32,10 +31,8 @@ MODE = 0o600
 MAP_BYTES = 1 << 36  # address space, not memory; grown under the writer lock when it is full
 MAP_BYTES_MIN = 1 << 20
 MAP_UNIT = 1 << 16  # a multiple of every page size
-READERS_MAX = 1024
 DATABASES_MAX = 16
 LOOKS = 5
-LOCK_FILE_BYTES = -(-(READERS_MAX + 2) * 64 // 4096) * 4096  # a cache line for each reader
 DATA_FORMAT = 0  # py-lmdb's lib_version for LMDB 0.9 files
 
 
@@ -157,7 +154,7 @@ def verify_pages(path: str) -> None:
         )
 
 
-def open_environment(path: str, *, readonly: bool, lock: bool, create: bool) -> lmdb.Environment:
+def open_environment(path: str, *, readonly: bool, create: bool) -> lmdb.Environment:
     """Open an LMDB handle, with as large a map as there is room for.
 
     Raises an :class:`OpenError` or CorruptTableError.
@@ -170,11 +167,10 @@ def open_environment(path: str, *, readonly: bool, lock: bool, create: bool) -> 
                 map_size=size,
                 subdir=False,
                 readonly=readonly,
-                lock=lock,
+                lock=False,  # readers.py does the work of the lock file
                 create=create,
                 mode=MODE,
                 max_dbs=DATABASES_MAX,
-                max_readers=READERS_MAX,
                 lib_version=DATA_FORMAT,
             )
         except lmdb.Error as exc:
@@ -252,35 +248,10 @@ def no_address_space(path: str, least: int) -> ResourceLimitError:
     return error
 
 
-def make_lock_file(path: str) -> None:
-    """Make a new lock file for LMDB, with all its blocks: without them LMDB could crash.
-
-    Only while no process has it open.  Raises OSError if there is no space.
-    """
-    lock_path = path + "-lock"
-    files.remove(lock_path)
-    fd = files.open_file(lock_path, os.O_RDWR | os.O_CREAT | os.O_EXCL, like=path)
-    try:
-        durability.allocate(fd, LOCK_FILE_BYTES)
-    except BaseException:
-        files.remove(lock_path)
-        raise
-    finally:
-        files.close(fd)
-
-
-def refuse_link(path: str) -> None:
-    """Raise NotAStoreError for a symbolic link: it may lead to a file of another program."""
-    if os.path.islink(path):
-        raise NotAStoreError(f"{path}: a symbolic link, expected a file of the store; remove it")
-
-
 def translate(exc: lmdb.Error, path: str) -> LogstoreError:
     """Return the package's error for an error of LMDB."""
     if isinstance(exc, lmdb.MapResizedError):
         return MapResizedError(f"{path}: {exc}")
-    if isinstance(exc, lmdb.ReadersFullError):
-        return StoreBusyError(f"{path}: all {READERS_MAX} reader slots are taken by live processes")
     if isinstance(exc, lmdb.InvalidError):
         return NotAStoreError(f"{path}: not a logstore file ({exc})")
     if isinstance(exc, lmdb.VersionMismatchError):
@@ -292,9 +263,4 @@ def translate(exc: lmdb.Error, path: str) -> LogstoreError:
         )
     if str(exc).startswith("Attempt to operate on closed"):
         return StoreClosedError(f"{path}: the store is closed")
-    if system_code(exc) == errno.EAGAIN:
-        return StoreBusyError(
-            f"{path}: another process with the same process id uses the store, as happens with "
-            f"two containers on one volume; share the host's process ids between them"
-        )
     return open_error(path, exc)

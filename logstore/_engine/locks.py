@@ -19,6 +19,7 @@ fcntl_call = fcntl.fcntl
 SETLK = fcntl.F_OFD_SETLK
 UNLOCKED_BYTE = struct.pack("hhqqi4x", fcntl.F_UNLCK, os.SEEK_SET, 0, 1, 0)
 _LOCKED_BYTE = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
+_FLOCK = struct.Struct("hhqqi4x")
 _HELD_BY_OTHERS = (errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN)
 
 
@@ -38,13 +39,27 @@ def try_lock_byte(fd: int) -> bool:
 
     It is given back by ``fcntl_call(fd, SETLK, UNLOCKED_BYTE)``.
     """
+    return _try_set(fd, _LOCKED_BYTE)
+
+
+def _try_set(fd: int, lock: bytes) -> bool:
     try:
-        fcntl_call(fd, SETLK, _LOCKED_BYTE)
+        fcntl_call(fd, SETLK, lock)
     except OSError as exc:
         if exc.errno in _HELD_BY_OTHERS:
             return False
         raise
     return True
+
+
+def try_lock_at(fd: int, offset: int) -> bool:
+    """As :func:`try_lock_byte`, for the byte at an offset, which need not exist."""
+    return _try_set(fd, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, offset, 1, 0))
+
+
+def unlock_at(fd: int, offset: int) -> None:
+    """Release the lock on the byte at an offset."""
+    fcntl_call(fd, SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, offset, 1, 0))
 
 
 def unlock(fd: int) -> None:

@@ -111,7 +111,7 @@ def _open_alone(path: str, fd: int, options: Options, *, accept_log_loss: bool) 
             nonce = header.nonce
             remove_leftovers(path)
             counters = Counters()
-            table = Table(path, new_lock=True, fd=table_fd)
+            table = Table(path, readers=header.readers, fd=table_fd)
         except BaseException:
             files.close(table_fd)
             raise
@@ -146,7 +146,6 @@ def _open_alone(path: str, fd: int, options: Options, *, accept_log_loss: bool) 
         pass
     except BaseException:
         header.close()
-        files.remove(path + "-lock")
         raise
     header.close()
     return None

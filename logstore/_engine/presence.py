@@ -77,11 +77,9 @@ def hold_alone(path: str) -> Iterator[None]:
             table_fd = open_table_alone(path)
         if table_fd is None:
             raise StoreBusyError(f"{path}: the store is in use; close it everywhere first")
-        files.remove(path + "-lock")
         try:
             yield
         finally:
-            files.remove(path + "-lock")
             if not had_header or not os.path.lexists(path + "-log"):
                 files.remove(path + "-shm")
     finally:
@@ -107,7 +105,10 @@ def remove_header(path: str) -> None:
 
 
 def remove_leftovers(path: str) -> None:
-    """Remove the files that dead processes may have left; only for a process that is alone."""
+    """Remove the files that dead processes may have left; only for a process that is alone.
+
+    Earlier versions used LMDB's lock files.
+    """
     for suffix in ("-lock", "-new", "-new-lock", "-vacuum", "-vacuum-lock", "-check", "-log-new"):
         files.remove(path + suffix)
 

@@ -64,7 +64,7 @@ def salvage_at_rest(path: str) -> Salvaged:
     try:
         with hold_alone(path):
             verify_pages(path)
-            table = Table(path, lock=False)
+            table = Table(path)
             try:
                 if table.meta.clean or not os.path.lexists(path + "-log"):
                     return Salvaged()

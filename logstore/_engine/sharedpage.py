@@ -1,12 +1,12 @@
-"""One page of a file, mapped so that it can be replaced while threads use it.
+"""The first pages of a file, mapped so that they can be replaced while threads use them.
 
-A thread may still be inside a call while another closes the store.  Views of the page stay valid:
-:meth:`SharedPage.detach` maps zeros in the place of the file's page, in one system call, so that
+A thread may still be inside a call while another closes the store.  Views of the pages stay valid:
+:meth:`SharedPage.detach` maps zeros in the place of the file's pages, in one system call, so that
 nothing keeps the file open or its file system busy.  Python's mmap of a file cannot do that: it
 keeps a descriptor, and its views become invalid when it is closed.
 
-Rules: the address space belongs to an anonymous mmap of Python; the page of the file, and later the
-zeros, are mapped over it.  Linux only.
+Rules: the address space belongs to an anonymous mmap of Python; the pages of the file, and later
+the zeros, are mapped over it.  Linux only.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LIBC.mmap.argtypes = (
 
 
 class SharedPage:
-    """A page of memory; views are made of ``memory``."""
+    """Pages of memory; views are made of ``memory``."""
 
     def __init__(self, fd: int, size: int) -> None:
         """Map the first ``size`` bytes of an open file, shared.  Raises OSError."""

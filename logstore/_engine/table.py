@@ -1,10 +1,10 @@
 """The table: the LMDB file that the log is compacted into.  See FORMAT.md, "The table".
 
 Rules: a write transaction begins only under the writer lock and ends on the thread that began it.
+It waits for readers of old snapshots, as in readers.py.
 All reads of one process go through ``_gate``, hold it for one short transaction, and return copies,
-so that no transaction is open during a fork, a resize or a close.  Nothing here opens the ``-lock``
-file: to open and close it would drop LMDB's locks.  An open table of a store holds a shared lock on
-its file, one of the two presence locks.
+so that no transaction is open during a fork, a resize or a close.  An open table of a store holds a
+shared lock on its file, one of the two presence locks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import lmdb
 
-from logstore._engine import files, locks, metapages, records
+from logstore._engine import durability, files, locks, metapages, records
 from logstore._engine.frames import (
     FORMAT_VERSION,
     OLDEST_VERSION,
@@ -33,12 +33,19 @@ from logstore._engine.lmdbfile import (
     adopt_map,
     grow_map,
     inspect_file,
-    make_lock_file,
     open_environment,
-    refuse_link,
     translate,
 )
 from logstore._engine.pages import copy_pages
+from logstore._engine.readers import (
+    ANY_TABLE,
+    HAS_NEW,
+    NEWEST,
+    SEQUENCE,
+    WAIT_S,
+    Readers,
+    table_of,
+)
 from logstore._engine.records import TIME, Mark, Meta, Record
 from logstore.errors import (
     CorruptRecordError,
@@ -92,41 +99,39 @@ class Table:
         path: str,
         *,
         readonly: bool = False,
-        lock: bool = True,
-        new_lock: bool = False,
+        readers: Readers | None = None,
         fd: int | None = None,
     ) -> None:
         """Open an existing file, after checking that opening it is safe.
 
-        ``lock`` is for the file of a store, which other processes may use: the table holds a
-        shared lock on the descriptor ``fd``, which it owns if this returns, or on its own one.
-        ``new_lock`` makes LMDB's lock file, for a caller that knows that no other process has this
-        table file open.  Raises an :class:`OpenError` or CorruptTableError that names the file
+        ``readers`` are those of a store, whose other processes may use the file: the table is one
+        of them, and holds a shared lock on the descriptor ``fd``, which it owns if this returns,
+        or on its own one.  Raises an :class:`OpenError` or CorruptTableError that names the file
         and what was found, StoreBusyError if a process is alone with the file, or OSError.
         """
         self.path = path
-        self.readonly, self._lock = readonly, lock
+        self.readonly = readonly
         self._gate = threading.RLock()  # held for each read
         self._writing = threading.Lock()  # held for each write
         self._env: lmdb.Environment | None = None
         self.fd = -1 if fd is None else fd
+        self._slot = -1
         try:
             inspect_file(path)
-            if lock and fd is None:
+            if readers is not None and fd is None:
                 self.fd = files.open_file(path, os.O_RDONLY)
                 if not locks.try_lock(self.fd, shared=True):
                     raise HeldAloneError(f"{path}: a process is alone with this file")
-            if new_lock:
-                make_lock_file(path)
-            elif lock:
-                refuse_link(path + "-lock")  # LMDB would follow it
+            self._readers = readers or Readers.private()
+            self._words = self._readers.words
+            self._slot = self._readers.claim(path)
             self._open()
             self.identity = files.identity(path if self.fd < 0 else self.fd)
             self.inode = self.identity[1] if self.identity is not None else 0
-            self.lock_identity = files.identity(path + "-lock") if lock else None
             _tables.add(self)
         except BaseException:
             self._close_environment()
+            self._give_slot_back()
             if fd is None and self.fd >= 0:
                 files.close(self.fd)
             raise
@@ -141,7 +146,7 @@ class Table:
         files.remove(temporary)
         try:
             with environments:
-                env = open_environment(temporary, readonly=False, lock=False, create=True)
+                env = open_environment(temporary, readonly=False, create=True)
                 try:
                     with env.begin(write=True) as txn:
                         for name in DATABASES:
@@ -158,14 +163,25 @@ class Table:
 
     def _open(self) -> None:
         with environments:
-            env = open_environment(self.path, readonly=self.readonly, lock=self._lock, create=False)
+            env = open_environment(self.path, readonly=self.readonly, create=False)
             try:
-                # Each handle is opened in an empty transaction of its own: a handle from a read
-                # transaction ends with it.  Only a writable table needs the writer lock for that.
-                self._meta_db = self._open_database(env, b"meta")
-                self.db = {name: self._open_database(env, name) for name in DATABASES}
-                with env.begin() as txn:
-                    self.meta = self.read_meta_in(txn)
+                # The handles live on after a transaction that may write.  It does not, so it needs
+                # no lock.  After a read transaction they would not, so py-lmdb makes one for each;
+                # then there is no writer.
+                self._table = self._shown = ANY_TABLE
+                self._sequence = -1  # no snapshot of this handle is known yet
+                self._committing = (0, 0)  # a sequence, and the snapshot to take while it lasts
+                if self.readonly:
+                    self._open_databases(env, None)
+                try:
+                    with self._begin_anew(env, write=not self.readonly) as txn:
+                        if not self.readonly:
+                            self._open_databases(env, txn)
+                        self.meta = self.read_meta_in(txn)
+                finally:
+                    self._words[self._slot] = 0
+                self._table = self._shown = table_of(self.meta.incarnation)
+                self._sequence = -1
                 self.seed = checksum_seed(self.meta.uuid)
             except lmdb.Error as exc:
                 env.close()
@@ -175,26 +191,29 @@ class Table:
                 raise
             self._env = env
 
-    def _open_database(self, env: lmdb.Environment, name: bytes) -> lmdb._Database:
+    def _open_databases(self, env: lmdb.Environment, txn: Txn | None) -> None:
+        self._meta_db = self._open_database(env, b"meta", txn)
+        self.db = {name: self._open_database(env, name, txn) for name in DATABASES}
+
+    def _open_database(self, env: lmdb.Environment, name: bytes, txn: Txn | None) -> lmdb._Database:
         try:
-            return env.open_db(name, create=False)
+            return env.open_db(name, txn=txn, create=False)
         except (lmdb.NotFoundError, lmdb.ReadonlyError) as exc:
             raise NotAStoreError(
                 f"{self.path}: an LMDB file, but not a logstore one: it has no database "
                 f"{name.decode()!r}"
             ) from exc
 
-    def reopen(self, *, readonly: bool = False) -> None:
+    def reopen(self) -> None:
         """Open the same file again; readers wait.  After an error they get an error too."""
         with self._writing, self._gate:
             self._close_environment()
-            self.readonly = readonly
             self._open()
 
     def ensure_open(self) -> None:
-        """Open the file again, for reading, if :meth:`reopen` has failed."""
+        """Open the file again if :meth:`reopen` has failed."""
         if self._env is None:
-            self.reopen(readonly=True)
+            self.reopen()
 
     @property
     def is_open(self) -> bool:
@@ -219,6 +238,7 @@ class Table:
         """
         with self._writing, self._gate:
             self._close_environment()
+            self._give_slot_back()
             fd, self.fd = self.fd, -1
         _tables.discard(self)
         if fd >= 0:
@@ -237,6 +257,11 @@ class Table:
                 self._env.close()
             self._env = None
 
+    def _give_slot_back(self) -> None:
+        slot, self._slot = self._slot, -1
+        if slot >= 0:
+            self._readers.release(slot)
+
     # -- reading ----------------------------------------------------------------------------
 
     def read(self, visit: Callable[[Txn], T]) -> T:
@@ -245,23 +270,54 @@ class Table:
         Values are memoryviews of the map: copy what has to outlive the call.
         """
         with self._gate:
+            env = self.env
             try:
-                txn = self._begin_read()
                 try:
-                    return visit(txn)
+                    txn = self._begin(env)
+                    try:
+                        return visit(txn)
+                    finally:
+                        txn.abort()
                 finally:
-                    txn.abort()
+                    self._words[self._slot] = 0
             except lmdb.Error as exc:
                 raise translate(exc, self.path) from exc
             except struct.error as exc:
                 raise self._damaged_index(exc) from exc
 
-    def _begin_read(self) -> Txn:
-        try:
-            return self.env.begin(buffers=True)
-        except lmdb.ReadersFullError:
-            self.env.reader_check()
-            return self.env.begin(buffers=True)
+    def _begin(self, env: lmdb.Environment) -> Txn:
+        """Begin a transaction; the caller clears the slot when it has ended."""
+        words = self._words
+        words[self._slot] = self._shown
+        before = words[SEQUENCE]
+        txn = env.begin(buffers=True)
+        if before == self._sequence == words[SEQUENCE]:
+            return txn  # of the same snapshot as the last one
+        txn.abort()
+        return self._begin_anew(env)
+
+    def _begin_anew(self, env: lmdb.Environment, *, write: bool = False) -> Txn:
+        """Begin a transaction whose snapshot is not known yet."""
+        words, slot = self._words, self._slot
+        words[slot] = self._shown
+        while True:
+            sequence = words[SEQUENCE]
+            txn = env.begin(write=write, buffers=True)
+            snapshot = txn.id() - write
+            newest, has_new = words[NEWEST], words[HAS_NEW]
+            if words[SEQUENCE] == sequence:
+                if not sequence & 1:
+                    self._sequence = sequence
+                    break
+                if snapshot <= newest or self._committing == (sequence, snapshot):
+                    break
+            txn.abort()
+            if words[SEQUENCE] == sequence:
+                if has_new and not self._readers.wait_for_commit(sequence):
+                    durability.sync_data(self.fd)
+                self._committing = sequence, snapshot
+        words[slot] = self._shown = self._table | snapshot
+        return txn
 
     def get_result(self, key: bytes) -> Entry | None:
         """Return a task's newest record of kind RESULT (expired or not), DELETED or EXPIRED."""
@@ -477,11 +533,7 @@ class Table:
             return stats, others, self.env.info(), self.read_meta_in(txn)
 
         stats, others, info, meta = self.read(look)
-        try:
-            with self._gate:  # after the transaction, which would be one of them
-                readers = self.env.readers()
-        except lmdb.Error as exc:
-            raise translate(exc, self.path) from exc
+        snapshots = self._readers.snapshots(self._table)
         page = others[0]["psize"]
         pages = (info["last_pgno"] + 1) - 2
         for stat in (*stats.values(), *others):
@@ -493,8 +545,8 @@ class Table:
             meta.data_bytes,
             max(pages, 0) * page,
             (info["last_pgno"] + 1) * page,
-            info["num_readers"],
-            _oldest_reader(readers),
+            len(snapshots),
+            min(snapshots, default=None),
         )
 
     def read_meta(self) -> Meta:
@@ -537,17 +589,29 @@ class Table:
 
     # -- writing ----------------------------------------------------------------------------
 
-    def write(self, fill: Callable[[Txn], T]) -> T:
+    def write(self, fill: Callable[[Txn], T], *, wait_s: float = WAIT_S, has_new: bool = True) -> T:
         """Run ``fill`` in a write transaction; committed, and on the disk, when this returns.
 
-        After an error in the commit itself, what is on the disk is either the state before or
-        the state after: the caller finds out by reading the meta record.
+        With ``has_new`` False, readers may see it before it is on the disk.  Raises
+        OldReadersError, without any effect, if readers of an old snapshot do not end within
+        ``wait_s``.  After an error in the commit itself, what is on the disk is either the state
+        before or the state after: the caller finds out by reading the meta record.
         """
+        readers = self._readers
         with self._writing:
+            newest = self.env.info()["last_txnid"]
+        readers.wait_for_old(self.path, self._table, newest, wait_s)  # a fork does not
+        with self._writing:
+            if readers.is_cut_short():
+                durability.sync_data(self.fd)
             txn = self.env.begin(write=True, buffers=True)
             try:
                 value = fill(txn)
-                txn.commit()
+                readers.begin_commit(newest, has_new=has_new)
+                try:
+                    txn.commit()
+                finally:
+                    readers.end_commit()
                 return value
             except struct.error as exc:
                 raise self._damaged_index(exc) from exc
@@ -583,11 +647,6 @@ class Table:
                 self._close_environment()
                 raise translate(exc, self.path) from exc
 
-    def reader_check(self) -> int:
-        """Free the slots of dead readers; return their number."""
-        with self._gate:
-            return self.env.reader_check()
-
     def copy_to(self, fd: int, pulse: Callable[[int], None] = lambda written: None) -> None:
         """Copy the newest snapshot without its free pages to an empty file, which is not synced.
 
@@ -620,12 +679,6 @@ def _place(mark: Mark, progress: bool) -> tuple[bytes, int]:
     if mark.result_us:
         return DB_RESULTS, mark.result_us
     return DB_GONE, mark.gone_us
-
-
-def _oldest_reader(printed: str) -> int | None:
-    """Return the lowest transaction number in LMDB's printed reader table."""
-    numbers = [line.split()[-1] for line in printed.splitlines()[1:] if line.strip()]
-    return min((int(number) for number in numbers if number.isdigit()), default=None)
 
 
 # -- fork --------------------------------------------------------------------------------------
@@ -667,7 +720,7 @@ def _after_fork_in_child() -> None:
     """Close the inherited handles: a forked child has to open the files again."""
     for table in _held:
         table._gate, table._writing = threading.RLock(), threading.Lock()
-        table.fd = -1  # files.py closes it with all others
+        table.fd = table._slot = -1  # files.py closes it with all others; the slot is the parent's
         env, table._env = table._env, None
         if env is not None:
             env.close()

@@ -10,6 +10,7 @@ table.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 import lmdb
 
@@ -21,6 +22,7 @@ from logstore._engine.engine import Engine
 from logstore._engine.log import FIRST_OFFSET
 from logstore._engine.overlay import Overlay
 from logstore._engine.pages import OvertakenError
+from logstore._engine.readers import OldReadersError
 from logstore._engine.systemerrors import raise_write_error
 from logstore._engine.table import Table
 from logstore.errors import OpenError, StoreBusyError
@@ -80,7 +82,8 @@ def _begin(engine: Engine, temporary: str) -> int:
     if is_taken(engine, "vacuum", temporary):
         raise StoreBusyError(f"{engine.path}: another vacuum is running")
     if not engine.is_held():  # otherwise another copy would be overtaken
-        engine.fold()  # so that the copy begins with an empty log
+        with suppress(OldReadersError):
+            engine.fold()  # so that the copy begins with an empty log
     engine.hold_compactions("vacuum")
     return take(engine, temporary)
 
@@ -158,8 +161,7 @@ def _finish(engine: Engine, copy: Table, fd: int, folded: int) -> None:
     locks.try_lock(fd, shared=True)  # this process has the presence lock of the new file first
     os.rename(path + "-vacuum", path)
     durability.sync_directory(os.path.dirname(path))
-    # The present lock file belongs to the old table, which other processes have open.
-    table = Table(path, new_lock=True)
+    table = Table(path, readers=header.readers)
     with engine.view_lock:  # otherwise a reader would open the file as well
         engine.replace_table(table)
         engine.incarnation = incarnation

@@ -32,7 +32,7 @@ HALF = TaskProgress(0.5)
 @pytest.fixture
 def table(path: Path) -> Iterator[Table]:
     Table.create(str(path), bytes(range(16)))
-    with closing(Table(str(path), lock=False)) as table:
+    with closing(Table(str(path))) as table:
         yield table
 
 
@@ -370,7 +370,7 @@ def test_a_compaction_that_fills_the_map_grows_it(
 ) -> None:
     monkeypatch.setattr(lmdbfile, "MAP_BYTES", 1 << 17)
     Table.create(str(path), bytes(range(16)))
-    with closing(Table(str(path), lock=False)) as table:
+    with closing(Table(str(path))) as table:
         fold(table, {b"a": a_result(10, bytes(1 << 20))}, {})
         assert table.get_result(b"a") == a_result(10, bytes(1 << 20))
         assert table.env.info()["map_size"] >= 1 << 20

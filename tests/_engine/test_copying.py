@@ -263,7 +263,7 @@ def test_damage_in_the_pages_of_an_open_store_is_told_by_a_check(tmp_path: Path)
         store.vacuum()
     with pytest.raises(logstore.CorruptTableError, match="damaged: page"):
         store.backup(tmp_path / "copy.db")
-    assert sorted(os.listdir(tmp_path)) == ["app.db", "app.db-lock", "app.db-log", "app.db-shm"]
+    assert sorted(os.listdir(tmp_path)) == ["app.db", "app.db-log", "app.db-shm"]
     store.close()
 
 

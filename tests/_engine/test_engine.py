@@ -314,7 +314,7 @@ def test_an_error_keeps_no_file_open_once_its_store_is_closed(
         gc.enable()
 
 
-def fail_to_write(*_: object) -> NoReturn:
+def fail_to_write(*_: object, **__: object) -> NoReturn:
     raise lmdb.DiskError("mdb_txn_commit: Input/output error")
 
 

@@ -20,6 +20,7 @@ from logstore._engine import (
     header,
     maintenance,
     options,
+    readers,
     records,
     table,
     vacuum,
@@ -133,6 +134,20 @@ def test_the_figures_of_the_pages_for_users_are_those_of_the_code() -> None:
     assert "when nothing has been written for a second" in design
 
 
+def test_the_words_of_the_readers_are_those_of_the_code() -> None:
+    documented = [(row[0], row[1]) for row in rows_behind("in words of 8 bytes:")]
+    words = (readers.SEQUENCE, readers.NEWEST, readers.HAS_NEW)
+    assert documented == [
+        *(
+            (str(word), name)
+            for word, name in zip(words, ("COMMITS", "NEWEST", "HAS_NEW"), strict=True)
+        ),
+        (f"8 to {7 + readers.SLOTS}", "slots"),
+    ]
+    assert f"{readers.BYTES:,} bytes of the same file" in TEXT
+    assert f"at 2^{readers.LOCKS_AT.bit_length() - 1} + the number of the word" in TEXT
+
+
 def test_the_words_of_the_shared_header_are_those_of_the_code() -> None:
     documented = {row[1]: int(row[0]) for row in rows_behind("Words of 8 bytes")}
     documented |= {row[1]: int(row[0]) for row in rows_behind("Words of 4 bytes")}
@@ -141,7 +156,7 @@ def test_the_words_of_the_shared_header_are_those_of_the_code() -> None:
         coded[name] = getattr(header, name)
     assert documented == coded
     assert f"One page of {header.SIZE} bytes" in TEXT
-    assert header.MAGIC.to_bytes(8, "little") == b"LSTRSHM2"
+    assert header.MAGIC.to_bytes(8, "little") == b"LSTRSHM3"
 
 
 def test_the_databases_are_those_of_the_code() -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn
 from unittest import mock
 
 import lmdb
@@ -111,7 +111,7 @@ def given_away(path: str) -> None:
 
 def a_table_opened(path: str) -> None:
     Table.create(path, UUID)
-    Table(path, lock=False)
+    Table(path)
 
 
 def a_table_verified(path: str) -> None:
@@ -284,18 +284,7 @@ def test_databases_that_cannot_be_opened_are_not_called_missing(
 
     monkeypatch.setattr(table_module, "open_environment", opened)
     with pytest.raises(UnforeseenError):
-        Table(str(path), lock=False)
-
-
-def test_an_unforeseen_error_of_the_list_of_readers_passes(path: Path) -> None:
-    Table.create(str(path), UUID)
-    table = Table(str(path), lock=False)
-    whole, table._env = table._env, cast("Any", Broken(table.env, "readers"))
-    with pytest.raises(UnforeseenError):
-        table.counts()
-    table._env = whole
-    assert table.counts().results == 0
-    table.close()
+        Table(str(path))
 
 
 @pytest.mark.parametrize(("owner", "name"), [(Engine, "fold"), (files, "remove")])
@@ -378,7 +367,7 @@ def test_an_unforeseen_error_of_a_rescue_is_not_called_a_lack_of_space(
 
 def test_a_tables_unforeseen_error_passes_its_reads_and_writes(path: Path) -> None:
     Table.create(str(path), UUID)
-    table = Table(str(path), lock=False)
+    table = Table(str(path))
     for call in (table.read, table.write):
         with pytest.raises(UnforeseenError):
             call(raising(UnforeseenError()))

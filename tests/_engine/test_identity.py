@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -58,7 +58,7 @@ def test_a_compaction_finds_that_the_table_was_replaced(path: Path, other: Path)
         store.close()
 
 
-@pytest.mark.parametrize("suffix", ["-shm", "-lock"])
+@pytest.mark.parametrize("suffix", ["-shm"])
 def test_a_compaction_finds_that_a_side_file_was_removed(path: Path, suffix: str) -> None:
     store = quietly(path)
     store.set_result("a", 1)
@@ -137,7 +137,7 @@ def test_a_read_that_goes_past_the_log_says_that_the_table_was_replaced(
         store.close()
 
 
-@pytest.mark.parametrize("suffix", ["", "-shm", "-lock"])
+@pytest.mark.parametrize("suffix", ["", "-shm"])
 def test_a_process_that_lost_a_file_lets_others_open_the_path(
     path: Path, start_peer: Callable[..., Peer], suffix: str
 ) -> None:
@@ -267,22 +267,6 @@ def test_a_process_does_not_join_while_another_is_alone_with_the_table(
     peer.run("store.close()")
 
 
-def test_a_link_in_the_place_of_the_lock_file_is_not_followed_by_a_process_that_joins(
-    path: Path, start_peer: Callable[..., Peer]
-) -> None:
-    peer = start_peer()
-    peer.run(STILL)
-    peer.open(path, sync_interval_s=NEVER_S)
-    victim = path.with_name("victim")
-    victim.touch()
-    os.unlink(f"{path}-lock")
-    os.symlink(victim, f"{path}-lock")
-    with pytest.raises(logstore.LogstoreError):
-        logstore.open(path, write_timeout_s=0.05)
-    assert victim.stat().st_size == 0
-    peer.run("try: store.close()\nexcept logstore.StoreReplacedError: pass")
-
-
 # -- incarnations --------------------------------------------------------------------------------
 
 
@@ -294,7 +278,7 @@ def test_a_table_that_is_vacuumed_while_a_process_joins_is_opened_again(
     real = Table.__init__
     opened: list[int] = []
 
-    def open_table(table: Table, path: str, **options: bool) -> None:
+    def open_table(table: Table, path: str, **options: Any) -> None:
         real(table, path, **options)
         opened.append(table.inode)
         if len(opened) == 1:

@@ -15,9 +15,7 @@ import logstore
 from logstore._engine import commitqueue, durability, identity, joining, locks, presence
 from logstore._engine.frames import RESULT, Entry
 from logstore._engine.log import Log
-from logstore._engine.options import Options
 from logstore._engine.overlay import Overlay
-from logstore._engine.presence import close_presence, open_presence
 from logstore._engine.table import Table
 from logstore._engine.writes import Pop, Write
 from tests.support.boundary import A_WRITE_WHOSE_FLUSH_FAILS
@@ -279,19 +277,6 @@ def test_another_store_in_the_place_of_a_vacuumed_table_is_not_taken_for_it(
 def joined(store: logstore.Store) -> tuple[str, Any]:
     engine = live(store)
     return store.path, engine.header
-
-
-def test_a_process_does_not_join_without_the_lock_file_of_the_others(
-    path: Path, start_peer: Callable[..., Peer]
-) -> None:
-    """LMDB would make another, and they would not see each other's readers."""
-    peer = start_peer(path)
-    fd = open_presence(str(path))
-    os.unlink(f"{path}-lock")
-    assert joining.join(str(path), fd, Options()) is None
-    assert not os.path.lexists(f"{path}-lock")
-    close_presence(fd)
-    peer.kill()
 
 
 def test_a_process_joins_no_table_but_the_published_one(

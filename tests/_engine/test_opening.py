@@ -14,7 +14,6 @@ import pytest
 
 import logstore
 from logstore._engine import durability, files, joining, locks, opening, presence, recovery
-from logstore._engine import table as table_module
 from logstore._engine.compaction import fold_into
 from logstore._engine.header import SharedHeader
 from logstore._engine.log import Log
@@ -105,7 +104,7 @@ def test_a_clean_table_does_not_look_at_a_log_left_beside_it(
     """As when the process dies between the last compaction and the removal of the log."""
     store.set_result("a", "from the log")
     crashed = crash_copy(store)
-    table = Table(str(crashed), lock=False)
+    table = Table(str(crashed))
     fold_into(
         table, [], None, now_us=0, last_time_us=0, epoch=table.meta.epoch + 1, incarnation=1,
         clean=True,
@@ -248,7 +247,6 @@ def test_a_process_on_its_way_out_that_holds_the_writer_lock_is_waited_for(
     ("victim", "left"),
     [
         ("SharedHeader", ["app.db"]),
-        ("make_lock_file", ["app.db"]),
         ("Log.create", ["app.db"]),
         ("fold_into", ["app.db", "app.db-log", "app.db-shm"]),
         ("end_rebuild", ["app.db", "app.db-log", "app.db-shm"]),
@@ -262,7 +260,6 @@ def test_an_opening_that_fails_is_an_error_and_the_next_one_succeeds(
 
     places = {
         "SharedHeader": opening,
-        "make_lock_file": table_module,
         "Log.create": Log,
         "fold_into": recovery,
         "end_rebuild": SharedHeader,

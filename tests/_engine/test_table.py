@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,6 @@ from logstore._engine.table import DB_RESULTS, DB_RUNNING, Table
 from tests.support.inside import live
 
 if TYPE_CHECKING:
-    from tests.support.peers import Peer
     from tests.support.stores import Clock, Stores
 
 UUID = bytes(range(16))
@@ -32,7 +31,7 @@ UUID = bytes(range(16))
 def table(path: Path) -> Iterator[Table]:
     """A table with 20 results of the times 100, 101 and so on, and three running tasks."""
     Table.create(str(path), UUID)
-    table = Table(str(path), lock=False)
+    table = Table(str(path))
     results = {f"task-{i:02}".encode(): Entry(RESULT, 0, 100 + i, 0, bytes(500)) for i in range(20)}
     running: dict[bytes, Entry | None] = {
         f"run-{i}".encode(): Entry(PROGRESS, 0, 200 + i, 0, b"p") for i in range(3)
@@ -46,7 +45,7 @@ def test_a_new_table_is_clean_private_and_at_its_beginning(path: Path) -> None:
     Table.create(str(path), UUID)
     assert os.listdir(path.parent) == ["app.db"]
     assert path.stat().st_mode & 0o777 == 0o600
-    with closing(Table(str(path), lock=False)) as table:
+    with closing(Table(str(path))) as table:
         meta = table.meta
     assert (meta.uuid, meta.epoch, meta.incarnation, meta.clean) == (UUID, 1, 1, True)
 
@@ -128,7 +127,7 @@ def test_a_mark_leads_to_its_records(table: Table) -> None:
 def test_the_newest_time_is_that_of_all_databases(table: Table, tmp_path: Path) -> None:
     assert table.newest_time_us() == 202
     Table.create(str(tmp_path / "empty.db"), UUID)
-    with closing(Table(str(tmp_path / "empty.db"), lock=False)) as empty:
+    with closing(Table(str(tmp_path / "empty.db"))) as empty:
         assert empty.newest_time_us() == 0
 
 
@@ -176,21 +175,6 @@ def test_no_read_transaction_outlives_a_read(store: logstore.Store) -> None:
     assert store.stats().oldest_reader is None
 
 
-def test_slots_of_dead_readers_are_freed_at_compaction(
-    store: logstore.Store, start_peer: Callable[..., Peer]
-) -> None:
-    store.set_result("a", 1)
-    store.compact()
-    peer = start_peer(store.path)
-    peer.run("txn = store._handle.engine.table.env.begin()")
-    assert store.stats().oldest_reader is not None
-    peer.kill()
-    assert store.stats().oldest_reader is not None
-    store.set_result("b", 1)
-    store.compact()
-    assert store.stats().oldest_reader is None
-
-
 def test_reading_while_the_table_is_opened_again_waits_and_succeeds(
     store: logstore.Store,
 ) -> None:
@@ -216,36 +200,17 @@ def test_reading_while_the_table_is_opened_again_waits_and_succeeds(
     assert wrong == []
 
 
-def test_the_lock_file_of_an_open_store_is_never_opened_again(
-    store: logstore.Store, tmp_path: Path
-) -> None:
-    """A plain open and close of it would drop LMDB's locks: found by its descriptors."""
-
-    def holders() -> int:
-        links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
-        return sum(os.path.realpath(link).endswith("app.db-lock") for link in links)
-
-    inode = os.stat(store.path + "-lock").st_ino
-    store.set_result("a", 1)
-    store.compact()
-    store.backup(tmp_path / "copy.db")
-    assert store.check().ok
-    assert store.stats().results == 1
-    assert holders() == 1
-    assert os.stat(store.path + "-lock").st_ino == inode
-
-
 def test_many_results_are_looked_up_in_short_transactions(
     table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = []
-    real = Table._begin_read
+    real = Table._begin
 
-    def begin_read(self: Table) -> Any:
+    def begin(self: Table, env: Any) -> Any:
         begun.append(self)
-        return real(self)
+        return real(self, env)
 
-    monkeypatch.setattr(Table, "_begin_read", begin_read)
+    monkeypatch.setattr(Table, "_begin", begin)
     keys = [f"task-{i:02}".encode() for i in range(25)]  # the last five are not there
     expected = [table.get_result(key) for key in keys]
     assert expected[19] is not None
@@ -274,17 +239,17 @@ def test_no_read_of_many_records_is_one_long_transaction(
     for number in range(count):
         store.set_result(f"task-{number}", number, ttl_s=10)
     looked: list[int] = []
-    begin_read, mark_in = Table._begin_read, Table.mark_in
+    begin_read, mark_in = Table._begin, Table.mark_in
 
-    def begin(table: Table) -> Any:
+    def begin(table: Table, env: Any) -> Any:
         looked.append(0)
-        return begin_read(table)
+        return begin_read(table, env)
 
     def look(table: Table, txn: Any, key: bytes) -> Mark | None:
         looked[-1] += 1
         return mark_in(table, txn, key)
 
-    monkeypatch.setattr(Table, "_begin_read", begin)
+    monkeypatch.setattr(Table, "_begin", begin)
     monkeypatch.setattr(Table, "mark_in", look)
     table = live(store).table
     assert store.stats().results == count
@@ -318,7 +283,7 @@ def test_one_environment_at_a_time_is_opened_or_closed(
 
     monkeypatch.setattr(table_module, "open_environment", open_environment)
     Table.create(str(path), UUID)
-    table = Table(str(path), lock=False)
+    table = Table(str(path))
     table.reopen()
     table.close()
     assert held == [("open", True), ("close", True)] * 3

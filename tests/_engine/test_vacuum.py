@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import logstore
-from logstore._engine import copying, files, vacuum
+from logstore._engine import copying, vacuum
 from logstore._engine.engine import HOLD_NS
 from logstore._engine.table import Table
 from tests.support.boundary import when_copied
@@ -125,6 +125,16 @@ def test_a_reader_and_a_writer_follow_anothers_vacuum_at_once(
     peer.run("store.close()")
 
 
+def test_a_writer_does_not_open_a_table_again_that_a_reader_has_followed(
+    store: logstore.Store,
+) -> None:
+    """The one before would hold its presence lock, and no process would be alone."""
+    engine = live(store)
+    table = engine.table
+    engine.exclusively(engine._reopen_table)
+    assert engine.table is table
+
+
 def test_two_vacuums_of_one_process_are_done_one_after_the_other(store: logstore.Store) -> None:
     threads = [threading.Thread(target=store.vacuum) for _ in range(2)]
     for thread in threads:
@@ -228,18 +238,17 @@ def test_a_vacuum_that_dies_at_any_point_loses_nothing(
 
 
 PAUSES_BEHIND_ITS_RENAME = """
-from logstore._engine import table
-def make_lock_file(path, real=table.make_lock_file):
+from logstore._engine import identity
+def publish_table(*arguments, real=identity.publish_table):
     with open({renamed!r}, "w"), open({go_on!r}):
-        real(path)
-table.make_lock_file = make_lock_file
+        real(*arguments)
+identity.publish_table = publish_table
 """
 
 
-def test_a_reader_does_not_take_over_a_table_beside_the_lock_file_of_the_one_before(
+def test_a_reader_does_not_take_over_a_table_before_it_is_published(
     store: logstore.Store, start_peer: Callable[..., Peer], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """LMDB would read the snapshot of the old incarnation in it, which is the published one."""
     pipes = tmp_path_factory.mktemp("pipes")
     renamed, go_on = str(pipes / "renamed"), str(pipes / "go_on")
     for pipe in (renamed, go_on):
@@ -263,18 +272,14 @@ def test_a_reader_does_not_take_over_a_table_beside_the_lock_file_of_the_one_bef
     store.set_result("b", 2)
     store.compact()
     assert peer.run("store.get_result('b')") == 2
-    assert live(store).table.lock_identity == files.identity(f"{store.path}-lock")
     peer.run("store.close()")
 
 
 DIES_BEHIND_ITS_RENAME = """
-from logstore._engine import durability, files, table
+from logstore._engine import durability, table
 from logstore._engine.header import SharedHeader
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
-def remove(path, real=files.remove):
-    real(path)
-    die()
 def die_behind(name):
     field = getattr(SharedHeader, name)
     def store(header, value):
@@ -288,8 +293,6 @@ os.rename = rename
 """
 MOMENTS = {
     "before the directory is synced": "durability.sync_directory = die",
-    "before there is a lock file": "files.remove = remove",
-    "before the lock file has a size": "durability.allocate = die",
     "before its transaction is told": "table.open_environment = die",
     "before its inode is told": "die_behind('table_txn')",
     "before its incarnation is told": "die_behind('table_inode')",
@@ -340,12 +343,11 @@ def test_compactions_go_on_when_the_vacuum_that_put_them_off_has_died(
 def test_closing_behind_a_dead_vacuum_goes_over_to_its_file(
     path: Path, start_peer: Callable[..., Peer]
 ) -> None:
-    """The file that it has open for writing has no name any more, and goes with it."""
+    """The file that it has open has no name any more, and goes with it."""
     peer = start_peer(path)
     with logstore.open(path, sync_interval_s=1e6) as store:
         store.set_result("a", 1)
         peer.die("store.vacuum()", at="logstore._engine.durability.sync_directory")
-        assert not live(store).table.readonly
     with logstore.open(path) as store:
         assert store.get_result("a") == 1
 
