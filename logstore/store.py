@@ -401,15 +401,13 @@ class Store:
     def stats(self) -> StoreStats:
         """Return sizes and counters, within a few milliseconds."""
         engine = self._handle.engine
-        view = engine.view()
-        counts = engine.from_table(lambda table: table.counts())
+        counts, results, progress = checking.sizes(engine)
         counters = engine.counters
         log = engine.log_state()
-        results, progress = checking.overlay_difference(engine, view)
         return StoreStats(
             path=self.path,
-            results=counts.results + results,
-            progress=counts.progress + progress,
+            results=results,
+            progress=progress,
             gone=counts.gone,
             data_bytes=counts.data_bytes,
             file_bytes=counts.file_bytes,

@@ -30,6 +30,7 @@ from logstore._engine.table import (
     DB_RUNNING,
     LISTING_KEYS,
     Table,
+    TableCounts,
     Txn,
 )
 from logstore.errors import CorruptionError, CorruptRecordError, LogstoreError, StoreBusyError
@@ -37,6 +38,7 @@ from logstore.types import CheckReport
 
 PROBLEMS_MAX = 1000
 _RETRY_S = 0.01
+_SIZES_TRIES = 5
 
 
 def check(engine: BaseEngine) -> CheckReport:
@@ -210,7 +212,23 @@ def _check_record(
     return 0 if name == DB_GONE else len(key) + record.size
 
 
-def overlay_difference(engine: BaseEngine, view: Overlay) -> tuple[int, int]:
+def sizes(engine: BaseEngine) -> tuple[TableCounts, int, int]:
+    """Return the sizes of the table, and how many results and progress records there are.
+
+    A fold between two reads of the table would be counted twice or not at all, so the reads are
+    repeated then, a few times.
+    """
+    for _ in range(_SIZES_TRIES):
+        view = engine.view()
+        epoch = engine.from_table(Table.read_meta).epoch
+        counts = engine.from_table(Table.counts)
+        results, progress = _difference(engine, view)
+        if engine.from_table(Table.read_meta).epoch == epoch:
+            break
+    return counts, counts.results + results, counts.progress + progress
+
+
+def _difference(engine: BaseEngine, view: Overlay) -> tuple[int, int]:
     """Return how many results and progress records the log adds to the table's, or removes."""
     in_log: dict[bytes, bool] = {}
     running: dict[bytes, bool] = {}

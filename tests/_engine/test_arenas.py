@@ -19,7 +19,7 @@ import pytest
 
 import logstore
 from logstore import TaskProgress
-from logstore._engine import durability, locks, logview
+from logstore._engine import checking, durability, locks, logview
 from logstore._engine import engine as engine_module
 from logstore._engine.engine import BOTH_FULL
 from logstore._engine.foldlock import FoldLock
@@ -358,6 +358,22 @@ def seal_more(store: logstore.Store) -> Values:
         values[name] = os.urandom(1000)
         store.set_result(f"more-{name}", values[name])
     return values
+
+
+def test_the_sizes_are_right_while_the_sealed_log_gets_into_the_table(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with folds_held(store.path):
+        values = fill_both(store)
+    real = checking._difference
+
+    def difference(*arguments: Any) -> tuple[int, int]:
+        monkeypatch.setattr(checking, "_difference", real)
+        assert live(store).fold_sealed(time.monotonic() + LONG_S)
+        return real(*arguments)
+
+    monkeypatch.setattr(checking, "_difference", difference)
+    assert store.stats().results == len(values)
 
 
 def test_a_check_a_backup_and_a_vacuum_have_what_is_in_a_sealed_log(
