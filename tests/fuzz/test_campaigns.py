@@ -141,7 +141,7 @@ def test_crash_states_of_seals_and_folds_pass(tmp_path: Path) -> None:
 def test_crash_states_find_a_seal_of_what_is_not_on_the_disk(broken: Path, tmp_path: Path) -> None:
     done = run(
         broken, "crash_states", "--seed", "1", "--states", "150", "--workers", "1",
-        "--only", "sealing", place=tmp_path,
+        "--only", "sealing-interval", place=tmp_path,
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr
     assert "CorruptLogError" in done.stderr
