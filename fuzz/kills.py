@@ -46,7 +46,7 @@ OPTIONS: tuple[dict[str, Any], ...] = (
     {"compact_at": 1 << 20},
     {"compact_at": 1 << 15, "sync": "interval", "sync_interval_s": 0.01},
 )
-KINDS = ("busy", "busy", "compacting", "vacuuming", "mixed", "large")
+KINDS = ("busy", "busy", "sealing", "sealing", "compacting", "vacuuming", "mixed", "large")
 
 
 class WrongError(Exception):

@@ -43,6 +43,7 @@ from fuzz.campaign import (
     workplace,
 )
 from fuzz.processes import run_and_leave
+from fuzz.stores import engine_of
 from logstore import TaskProgress
 from logstore._engine import maintenance
 
@@ -78,12 +79,27 @@ class Operation(NamedTuple):
     changes: tuple[tuple[str, Any], ...] = ()
 
 
+def _seal(store: logstore.Store) -> None:
+    """A write that fills the log up: the next one goes into the other log."""
+    engine = engine_of(store)
+    engine.options = engine.options._replace(compact_at=1)
+    store.set_result("new", NEW)
+
+
+def _fold(store: logstore.Store) -> None:
+    """The same, and a fold of the sealed log, if the maintenance thread has not made it."""
+    _seal(store)
+    engine_of(store).fold_sealed(time.monotonic() + STUCK_S / 2)
+
+
 OPERATIONS = {
     "set": Operation(117, lambda store: store.set_result("new", NEW), (("new", NEW),)),
     "replace": Operation(117, lambda store: store.set_result("log-1", NEW), (("log-1", NEW),)),
     "large": Operation(
         936, lambda store: store.set_result("table-1", LARGE), (("table-1", LARGE),)
     ),
+    "seal": Operation(400, _seal, (("new", NEW),)),
+    "fold": Operation(1200, _fold, (("new", NEW),)),
     "progress": Operation(
         121, lambda store: store.set_progress("running", TaskProgress(current=2))
     ),
