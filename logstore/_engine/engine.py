@@ -705,7 +705,7 @@ class Engine(BaseEngine):
         if epoch > frames.EPOCH_MAX:
             raise WriteError(errno.EOVERFLOW, f"{self.path}: no epochs are left")
         batches = view.newer_than(meta.epoch)
-        has_new = extra is not None or any(self.options.retention)  # what is evicted is not in the log
+        has_new = extra is not None or any(self.options.retention)  # evictions are not in the log
         if meta.epoch <= view.epoch:  # else a process folded it and died before it said so
             if header.log_failed:
                 header.add_failure()
