@@ -139,11 +139,13 @@ class At(IntEnum):
     RELEASE_FOLD = auto()
     READ_STATE = auto()
     READ_SEALED = auto()
+    READ_INCARNATION = auto()
     READ_AGAIN = auto()
     READ_FILES = auto()
     READ_VIEW = auto()
     READ_VIEW_SEALED = auto()
     READ_TABLE = auto()
+    READ_RECHECK = auto()
     REOPEN = auto()
     TELL = auto()
 
@@ -166,7 +168,6 @@ ALTERNATIVES: dict[int, tuple[str, int | None]] = {
     At.SEAL_START: ("seal_start_fails", WRITE_FAULTS),
     At.FLUSH_LOG: ("flush_log_fails", FLUSH_FAULTS),
     At.FOLD_COMMIT: ("fold_fails", WRITE_FAULTS),
-    At.ALL_LOCKED: ("all_locked_flushes", None),
 }
 
 
@@ -444,15 +445,10 @@ class Protocol:
         return At.ALL_LOCKED
 
     def all_locked(self, s: State, b: int) -> int:
-        if s[LOG_FAILED] and s[EPOCH_0 + s[b + TABLE]] <= s[EPOCH]:
-            return At.NOTE_FAILURE
-        return At.MARK_WRITING
-
-    def all_locked_flushes(self, s: State, b: int) -> int:
-        if s[LOG_FAILED] or s[FLUSHING] or s[APPENDED_EPOCH] != s[EPOCH]:
-            return WAIT
-        if s[APPENDED] == s[COMMITTED]:
-            return WAIT
+        if s[LOG_FAILED]:
+            return At.NOTE_FAILURE if s[EPOCH_0 + s[b + TABLE]] <= s[EPOCH] else At.MARK_WRITING
+        if s[FLUSHING] or s[APPENDED_EPOCH] != s[EPOCH] or s[APPENDED] == s[COMMITTED]:
+            return At.MARK_WRITING
         s[b + TARGET] = s[APPENDED]
         return At.MARK_FLUSHING
 
@@ -468,7 +464,7 @@ class Protocol:
         table, epoch = s[b + TABLE], s[EPOCH_0 + s[b + TABLE]]
         is_whole = not s[LOG_FAILED] and s[APPENDED_EPOCH] == s[EPOCH]
         end = s[APPENDED] if is_whole else s[COMMITTED]
-        if s[b + KIND] == VACUUM and not s[LOG_FAILED]:
+        if s[b + KIND] == VACUUM and is_whole and end == s[COMMITTED]:
             table, old = 1 - table, table
             for first in (EPOCH_0, KEY_0, IN_0):
                 s[first + table] = s[first + old]
@@ -648,7 +644,6 @@ class Protocol:
         return At.READ_TABLE if is_current else At.READ_STATE
 
     def read_state(self, s: State, b: int) -> int:
-        s[b + TABLE] = s[INCARNATION]
         s[b + VIEW_EPOCH], s[b + VIEW_END] = s[EPOCH], s[COMMITTED]
         return At.READ_SEALED
 
@@ -656,6 +651,10 @@ class Protocol:
         is_before = s[SEALED] == s[b + VIEW_EPOCH] - 1
         s[b + VIEW_SEALED] = s[SEALED] if is_before else 0
         s[b + VIEW_SEALED_END] = s[SEALED_END] if is_before else 0
+        return At.READ_INCARNATION
+
+    def read_incarnation(self, s: State, b: int) -> int:
+        s[b + TABLE] = s[INCARNATION]
         return At.READ_AGAIN
 
     def read_again(self, s: State, b: int) -> int:
@@ -681,8 +680,21 @@ class Protocol:
 
     def read_table(self, s: State, b: int) -> int:
         table = s[b + TABLE]
-        self.sync(s, table)  # a reader that comes into a commit
-        found = s[b + IN_OPEN] or s[b + IN_SEALED] or s[KEY_0 + table]
+        found = s[b + IN_OPEN] or s[b + IN_SEALED]
+        if not found:
+            self.sync(s, table)  # a reader that comes into a commit
+            found = s[KEY_0 + table]
+            if s[EPOCH_0 + table] > s[b + VIEW_EPOCH]:
+                s[b + TARGET] = found
+                return At.READ_RECHECK
+        return self.returned(s, b, found)
+
+    def read_recheck(self, s: State, b: int) -> int:
+        is_current = (s[b + VIEW_EPOCH], s[b + VIEW_END]) == (s[EPOCH], s[COMMITTED])
+        return self.returned(s, b, s[b + TARGET]) if is_current else At.READ_STATE
+
+    def returned(self, s: State, b: int, found: int) -> int:
+        """Give the value of an operation to the caller."""
         version = self.version(s, found)
         if version < s[b + FLOOR]:
             raise Violation("G4: a read returns an older value than one before it")
