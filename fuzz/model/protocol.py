@@ -699,6 +699,8 @@ class Protocol:
         if version < s[b + FLOOR]:
             raise Violation("G4: a read returns an older value than one before it")
         s[SEEN_VERSION] = max(version, s[SEEN_VERSION])
+        if 0 < found < INITIAL:
+            s[SHOWN] |= 1 << found - 1
         return self.finish(s, b)
 
     # -- the end of an operation --------------------------------------------------------------
