@@ -6,9 +6,14 @@ words of the shared header, then the truth (what the files hold, what the disk h
 have been told), then a block for each process.  Steps change a state in place and return where the
 process goes next; a step that has to wait returns WAIT.
 
-Offsets count frames; a START is the first frame of each epoch.  A flush puts on the disk what had
-been written when it began; one that fails takes its pages for clean, so that no later flush writes
-them.  A commit of the table is visible before it is on the disk.
+Offsets count frames.  There are two arenas, the logs of the even and of the odd epochs.  An epoch
+that begins by a seal has a START as its first frame, which says where the sealed one ends; one that
+begins by a fold of everything has none.  A flush puts on the disk what had been written when it
+began; one that fails takes its pages for clean, so that no later flush writes them.  A commit of
+the table is visible before it is on the disk.
+
+What is not here: threads, time-outs (a process that holds a lock goes on or dies), the hold of
+copies, a log that is removed, and LMDB's own transactions, which are in ``slots.py``.
 """
 
 from __future__ import annotations
@@ -28,7 +33,6 @@ OF_KEY = (SET, POP, EXPIRE)
 START = 15  # a frame's kind, in place of an operation's
 
 SLOTS = 5  # frames in an arena
-FULL = 2  # the open arena is full
 # fmt: off
 (
     # the shared header
@@ -109,6 +113,7 @@ class At(IntEnum):
     SEAL_WORD = auto()
     SEAL_STATE = auto()
     SEAL_APPENDED = auto()
+    SEAL_DONE = auto()
     FOLD_LOCK_TOO = auto()
     ALL_LOCKED = auto()
     NOTE_FAILURE = auto()
@@ -116,7 +121,6 @@ class At(IntEnum):
     COMMIT = auto()
     SYNC_TABLE = auto()
     CLEAR_SEALED = auto()
-    WRITE_START = auto()
     RESET_SYNCED = auto()
     RESET_NEEDS = auto()
     NEW_EPOCH = auto()
@@ -137,14 +141,16 @@ class At(IntEnum):
     FOLD_SYNC = auto()
     FOLD_DONE = auto()
     RELEASE_FOLD = auto()
-    READ_STATE = auto()
-    READ_SEALED = auto()
-    READ_INCARNATION = auto()
-    READ_AGAIN = auto()
-    READ_FILES = auto()
     READ_VIEW = auto()
     READ_VIEW_SEALED = auto()
+    READ_INCARNATION = auto()
+    READ_STATE = auto()
+    READ_SAME_TABLE = auto()
+    READ_SEALED = auto()
+    READ_OPEN_LOG = auto()
+    READ_SEALED_LOG = auto()
     READ_TABLE = auto()
+    READ_WRITING = auto()
     READ_RECHECK = auto()
     REOPEN = auto()
     TELL = auto()
@@ -189,14 +195,11 @@ class Protocol:
         self.needs_flush = sum((k in (SET, POP, LARGE)) << n for n, k in enumerate(self.kinds))
 
     def initial(self) -> bytes:
-        """An empty log beside a table."""
+        """Two empty logs beside a table."""
         s = bytearray(FIRST + WIDTH * len(self.bases))
         s[EPOCH] = s[APPENDED_EPOCH] = s[EPOCH_0] = s[DISK_EPOCH_0] = 1
-        s[COMMITTED] = s[APPENDED] = s[SYNCED] = 1
         if self.config.key:
             s[KEY_0] = s[DISK_KEY_0] = INITIAL
-        self.put(s, 1, 0, START * 16, 1)
-        s[ARENAS + ARENA + ON_DISK] = 1
         s[KILLS], s[FLUSH_FAULTS] = self.config.kills, self.config.flush_faults
         s[WRITE_FAULTS], s[CUTS] = self.config.write_faults, self.config.cuts
         return bytes(s)
@@ -214,13 +217,13 @@ class Protocol:
         s[b + KIND] = kind = program[s[b + OP]]
         s[b + NUMBER] = self._number(process, s[b + OP])
         if kind == FLUSH:
-            s[b + MINE], s[b + END] = s[EPOCH], s[COMMITTED]
-            s[b + DEPENDS] = self.prefix(s, s[EPOCH], s[COMMITTED])
-            return At.LOOK_SYNCED
+            s[b + MINE], s[b + END] = s[APPENDED_EPOCH], s[APPENDED]
+            s[b + DEPENDS] = s[SHOWN]
+            return At.LOOK
         if kind == READ:
             s[b + FLOOR] = s[SEEN_VERSION]
             return At.READ_VIEW
-        if kind == TICK:
+        if kind == TICK or (kind == SEAL and s[SEALED]):
             return At.TRY_FOLD
         if kind == EXPIRE:
             s[b + EXPECTED] = self.newest(s, s[COMMITTED], s[INCARNATION])
@@ -238,15 +241,9 @@ class Protocol:
         if s[INCARNATION] != s[PATH_TABLE]:
             return At.SYNC_DIRECTORY  # a vacuum has died behind its rename
         s[b + TABLE] = s[PATH_TABLE]
-        if s[b + KIND] >= FOLD or s[WRITING] or s[LOG_FAILED] or s[b + KIND] == SEAL:
+        if s[b + KIND] not in FRAMED or s[b + MINE] or s[WRITING] or s[LOG_FAILED]:
             return At.FLUSH_LOCK_TOO
-        if not s[b + MINE]:
-            if s[SEALED] and s[APPENDED] >= FULL:
-                s[b + WRITER_LOCK] = 0
-                return At.TRY_FOLD
-            return At.RESOLVE
-        is_needed = s[FLUSHING] and s[EPOCH] == s[b + MINE]  # else another process has recovered
-        return At.FLUSH_LOCK_TOO if is_needed else At.UNLOCK
+        return At.RESOLVE
 
     def resolve(self, s: State, b: int) -> int:
         s[b + MINE], s[b + END] = s[EPOCH], s[APPENDED]
@@ -353,7 +350,7 @@ class Protocol:
         s[LOG_FAILED] = 1
         if not s[b + WRITER_LOCK]:
             return At.RELEASE_AND_RECOVER
-        return At.ALL_LOCKED if s[b + FOLD_LOCK] else At.FOLD_LOCK_TOO
+        return self._settled(s, b) if s[b + FOLD_LOCK] else At.RELEASE_ALL
 
     def store_synced(self, s: State, b: int) -> int:
         s[SYNCED] = s[b + TARGET]
@@ -368,7 +365,7 @@ class Protocol:
         self.show(s)
         if not s[b + WRITER_LOCK]:
             return At.RELEASE_FLUSH
-        return At.MARK_WRITING if s[b + FOLD_LOCK] else At.SEAL_MARK
+        return self._settled(s, b) if s[b + FOLD_LOCK] else At.SEAL_MARK
 
     def reopen(self, s: State, b: int) -> int:
         self._wake(s, b)
@@ -389,14 +386,10 @@ class Protocol:
         if self._held(s, FLUSH_LOCK):
             return WAIT
         s[b + FLUSH_LOCK] = 1
-        if s[b + KIND] == SEAL and not (s[WRITING] or s[LOG_FAILED] or s[FLUSHING]):
-            return At.SEAL_READY
-        return At.FOLD_LOCK_TOO
+        return At.SEAL_READY if s[b + KIND] == SEAL else At.FOLD_LOCK_TOO
 
     def seal_ready(self, s: State, b: int) -> int:
-        if s[APPENDED_EPOCH] != s[EPOCH]:
-            return At.FOLD_LOCK_TOO
-        if s[SEALED] or s[APPENDED] == 1:
+        if s[SEALED] or self.must_recover(s) or not self.prefix(s, s[EPOCH], s[APPENDED]):
             return At.RELEASE_ALL
         s[b + TARGET] = s[APPENDED]
         if s[SYNCED] < s[APPENDED]:
@@ -413,7 +406,7 @@ class Protocol:
 
     def seal_start_fails(self, s: State, b: int) -> int:
         self.put_start(s, b, 0, 0)
-        return At.FOLD_LOCK_TOO
+        return At.RELEASE_ALL
 
     def seal_synced(self, s: State, b: int) -> int:
         s[SYNCED] = 0
@@ -434,7 +427,11 @@ class Protocol:
 
     def seal_appended(self, s: State, b: int) -> int:
         s[APPENDED_EPOCH], s[APPENDED] = s[EPOCH], 1
-        return At.CLEAR_WRITING
+        return At.SEAL_DONE
+
+    def seal_done(self, s: State, b: int) -> int:
+        s[WRITING] = 0
+        return At.RELEASE_ALL
 
     # -- fold, recovery and vacuum, under all locks -------------------------------------------
 
@@ -444,27 +441,43 @@ class Protocol:
         s[b + FOLD_LOCK] = 1
         return At.ALL_LOCKED
 
-    def all_locked(self, s: State, b: int) -> int:
-        if s[LOG_FAILED]:
-            return At.NOTE_FAILURE if s[EPOCH_0 + s[b + TABLE]] <= s[EPOCH] else At.MARK_WRITING
-        if s[FLUSHING] or s[APPENDED_EPOCH] != s[EPOCH] or s[APPENDED] == s[COMMITTED]:
-            return At.MARK_WRITING
-        s[b + TARGET] = s[APPENDED]
-        return At.MARK_FLUSHING
+    def must_recover(self, s: Sequence[int]) -> bool:
+        """Whether a process has died in a step, or a flush has failed."""
+        return bool(
+            s[WRITING] or s[LOG_FAILED] or s[FLUSHING] or s[APPENDED_EPOCH] != s[EPOCH]
+        )
 
-    def note_failure(self, s: State, b: int) -> int:
-        s[FAIL_EPOCH], s[FAIL_END] = s[EPOCH], s[COMMITTED]
-        return At.MARK_WRITING
+    def all_locked(self, s: State, b: int) -> int:
+        is_over = s[LOG_FAILED] or s[FLUSHING] or s[APPENDED_EPOCH] != s[EPOCH]
+        if is_over or s[APPENDED] == s[COMMITTED]:
+            return self._settled(s, b)
+        s[b + TARGET] = s[APPENDED]
+        return At.MARK_FLUSHING if s[NEEDS_SYNC] > s[SYNCED] else At.PUBLISH
+
+    def _settled(self, s: State, b: int) -> int:
+        """Go on when everything is published that can be: recover first, if that is needed."""
+        if self.must_recover(s):
+            if s[b + KIND] >= VACUUM:
+                s[b + OUTCOME] = AGAIN
+            return At.MARK_WRITING
+        return At.MARK_WRITING if s[b + KIND] >= FOLD else At.RELEASE_ALL
 
     def mark_writing(self, s: State, b: int) -> int:
         s[WRITING] = 1
+        return At.NOTE_FAILURE if s[LOG_FAILED] else At.COMMIT
+
+    def note_failure(self, s: State, b: int) -> int:
+        if s[EPOCH_0 + s[b + TABLE]] <= s[EPOCH]:
+            s[FAIL_EPOCH], s[FAIL_END] = s[EPOCH], s[COMMITTED]
         return At.COMMIT
 
     def commit(self, s: State, b: int) -> int:
         table, epoch = s[b + TABLE], s[EPOCH_0 + s[b + TABLE]]
         is_whole = not s[LOG_FAILED] and s[APPENDED_EPOCH] == s[EPOCH]
         end = s[APPENDED] if is_whole else s[COMMITTED]
-        if s[b + KIND] == VACUUM and is_whole and end == s[COMMITTED]:
+        if s[b + KIND] == VACUUM and s[SEALED]:
+            s[b + OUTCOME] = AGAIN  # so that its copy begins with empty logs
+        if s[b + KIND] == VACUUM and not s[b + OUTCOME]:
             table, old = 1 - table, table
             for first in (EPOCH_0, KEY_0, IN_0):
                 s[first + table] = s[first + old]
@@ -474,8 +487,8 @@ class Protocol:
             if s[SEALED] and epoch == s[SEALED] < s[EPOCH]:
                 self.fold(s, table, s[SEALED], s[SEALED_END])
             is_covered = self.fold(s, table, s[EPOCH], end) or is_covered
-        s[EPOCH_0 + table] = s[EPOCH] + 1
-        if s[b + KIND] == LARGE:
+        s[EPOCH_0 + table] = max(epoch, s[EPOCH]) + 1
+        if s[b + KIND] == LARGE and not s[b + OUTCOME]:
             self.put_large(s, b, table, is_covered)
         if table != s[b + TABLE]:
             self.sync(s, table)
@@ -514,11 +527,6 @@ class Protocol:
 
     def clear_sealed(self, s: State, b: int) -> int:
         s[SEALED] = s[SEALED_END] = 0
-        return At.WRITE_START
-
-    def write_start(self, s: State, b: int) -> int:
-        if not s[LOG_FAILED]:
-            self.put_start(s, b, s[EPOCH_0 + s[b + TABLE]], 0)
         return At.RESET_SYNCED
 
     def reset_synced(self, s: State, b: int) -> int:
@@ -530,12 +538,13 @@ class Protocol:
         return At.NEW_EPOCH
 
     def new_epoch(self, s: State, b: int) -> int:
-        s[EPOCH], s[COMMITTED] = s[EPOCH_0 + s[b + TABLE]], 1
+        s[EPOCH], s[COMMITTED] = s[EPOCH_0 + s[b + TABLE]], 0
+        s[PART] = 0
         self.show(s)
         return At.RESET_APPENDED
 
     def reset_appended(self, s: State, b: int) -> int:
-        s[APPENDED_EPOCH], s[APPENDED] = s[EPOCH], 1
+        s[APPENDED_EPOCH], s[APPENDED] = s[EPOCH], 0
         return At.RESET_FLUSHING
 
     def reset_flushing(self, s: State, b: int) -> int:
@@ -545,9 +554,7 @@ class Protocol:
     def rename_log(self, s: State, b: int) -> int:
         for i in range(ARENAS, FIRST):
             s[i] = 0
-        s[PART] = 0
         s[PATH_LOG] += 1
-        self.put(s, s[EPOCH] & 1, 0, START * 16, s[EPOCH])
         return At.STORE_LOG_ID
 
     def store_log_id(self, s: State, b: int) -> int:
@@ -568,6 +575,7 @@ class Protocol:
             self._wake_folders(s, b)
         s[b + WRITER_LOCK] = 0
         if s[b + KIND] == SEAL:
+            s[b + MINE] = s[EPOCH]
             return At.TRY_FOLD
         if s[b + OUTCOME] == AGAIN:
             s[b + OUTCOME] = 0
@@ -583,18 +591,19 @@ class Protocol:
         if not s[SEALED]:
             return self._go_on(s, b)
         if self._held(s, FOLD_LOCK):
-            return At.SLEEP_FOLD if s[b + KIND] in FRAMED else self.finish(s, b)
+            is_waiting = s[b + KIND] == SEAL and not s[b + MINE]  # both logs are full
+            return At.SLEEP_FOLD if is_waiting else self.finish(s, b)
         s[b + FOLD_LOCK] = 1
         return At.FOLD_LOCKED
 
     def sleep_fold(self, s: State, b: int) -> int:
         if s[b + WOKEN] or (s[KILLED] and not self._held(s, FOLD_LOCK)):
             s[b + WOKEN] = 0
-            return At.LOCK
+            return At.TRY_FOLD
         return WAIT
 
     def fold_locked(self, s: State, b: int) -> int:
-        if s[PATH_TABLE] != s[INCARNATION] or not s[SEALED]:
+        if s[PATH_TABLE] != s[INCARNATION] or s[SEALED] != s[EPOCH] - 1 or not s[SEALED]:
             return At.RELEASE_FOLD
         s[b + TABLE] = s[PATH_TABLE]
         epoch = s[EPOCH_0 + s[b + TABLE]]
@@ -631,67 +640,72 @@ class Protocol:
         return self._go_on(s, b)
 
     def _go_on(self, s: State, b: int) -> int:
-        return At.LOCK if s[b + KIND] in FRAMED else self.finish(s, b)
+        is_to_seal = s[b + KIND] == SEAL and not s[b + MINE] and not s[SEALED]
+        return At.LOCK if is_to_seal else self.finish(s, b)
 
     # -- a read -------------------------------------------------------------------------------
 
     def read_view(self, s: State, b: int) -> int:
         is_current = (s[b + VIEW_EPOCH], s[b + VIEW_END]) == (s[EPOCH], s[COMMITTED])
-        return At.READ_VIEW_SEALED if is_current else At.READ_STATE
+        return At.READ_VIEW_SEALED if is_current else At.READ_INCARNATION
 
     def read_view_sealed(self, s: State, b: int) -> int:
         is_current = s[b + VIEW_SEALED] in (0, s[SEALED])
-        return At.READ_TABLE if is_current else At.READ_STATE
-
-    def read_state(self, s: State, b: int) -> int:
-        s[b + VIEW_EPOCH], s[b + VIEW_END] = s[EPOCH], s[COMMITTED]
-        return At.READ_SEALED
-
-    def read_sealed(self, s: State, b: int) -> int:
-        is_before = s[SEALED] == s[b + VIEW_EPOCH] - 1
-        s[b + VIEW_SEALED] = s[SEALED] if is_before else 0
-        s[b + VIEW_SEALED_END] = s[SEALED_END] if is_before else 0
-        return At.READ_INCARNATION
+        return At.READ_TABLE if is_current else At.READ_INCARNATION
 
     def read_incarnation(self, s: State, b: int) -> int:
         s[b + TABLE] = s[INCARNATION]
-        return At.READ_AGAIN
+        return At.READ_STATE
 
-    def read_again(self, s: State, b: int) -> int:
-        is_current = (s[b + VIEW_EPOCH], s[b + VIEW_END]) == (s[EPOCH], s[COMMITTED])
-        return At.READ_FILES if is_current else At.READ_STATE
+    def read_state(self, s: State, b: int) -> int:
+        s[b + VIEW_EPOCH], s[b + VIEW_END] = s[EPOCH], s[COMMITTED]
+        return At.READ_SAME_TABLE
 
-    def read_files(self, s: State, b: int) -> int:
-        epoch, end = s[b + VIEW_EPOCH], s[b + VIEW_END]
-        s[b + IN_OPEN] = s[b + IN_SEALED] = 0
-        if end > 1 and self.frames(s, epoch) < end:
-            if s[EPOCH] == epoch:
-                raise Violation("G6: what is published is no frame")
-            return At.READ_STATE
-        s[b + IN_OPEN] = self.newest_in(s, epoch, end)
+    def read_same_table(self, s: State, b: int) -> int:
+        return At.READ_SEALED if s[b + TABLE] == s[INCARNATION] else At.READ_INCARNATION
+
+    def read_sealed(self, s: State, b: int) -> int:
+        epoch = s[b + VIEW_EPOCH]
+        if s[SEALED] not in (0, epoch - 1, epoch):
+            return At.READ_INCARNATION
+        is_before = s[SEALED] == epoch - 1  # else it is being sealed
+        s[b + VIEW_SEALED] = s[SEALED] if is_before else 0
+        s[b + VIEW_SEALED_END] = s[SEALED_END] if is_before else 0
+        return At.READ_SEALED_LOG if s[b + VIEW_SEALED] else At.READ_OPEN_LOG
+
+    def read_sealed_log(self, s: State, b: int) -> int:
         epoch, end = s[b + VIEW_SEALED], s[b + VIEW_SEALED_END]
-        if epoch:
-            if self.frames(s, epoch) < end:
-                if s[SEALED] == epoch:
-                    raise Violation("G6: what is sealed is no frame")
-                return At.READ_STATE
-            s[b + IN_SEALED] = self.newest_in(s, epoch, end)
+        if s[SEALED] != epoch:
+            return At.READ_INCARNATION
+        if self.frames(s, epoch) < end:
+            raise Violation("G6: what is sealed is no frame")
+        s[b + IN_SEALED] = self.newest_in(s, epoch, end)
+        return At.READ_OPEN_LOG
+
+    def read_open_log(self, s: State, b: int) -> int:
+        epoch, end = s[b + VIEW_EPOCH], s[b + VIEW_END]
+        s[b + IN_SEALED] = s[b + IN_SEALED] if s[b + VIEW_SEALED] else 0
+        if end and s[EPOCH] != epoch:
+            return At.READ_INCARNATION
+        if self.frames(s, epoch) < end:
+            raise Violation("G6: what is published is no frame")
+        s[b + IN_OPEN] = self.newest_in(s, epoch, end)
         return At.READ_TABLE
 
     def read_table(self, s: State, b: int) -> int:
-        table = s[b + TABLE]
         found = s[b + IN_OPEN] or s[b + IN_SEALED]
-        if not found:
-            self.sync(s, table)  # a reader that comes into a commit
-            found = s[KEY_0 + table]
-            if s[EPOCH_0 + table] > s[b + VIEW_EPOCH]:
-                s[b + TARGET] = found
-                return At.READ_RECHECK
-        return self.returned(s, b, found)
+        if found:
+            return self.returned(s, b, found)
+        self.sync(s, s[b + TABLE])  # a reader that comes into a commit
+        s[b + TARGET] = s[KEY_0 + s[b + TABLE]]
+        return At.READ_WRITING
+
+    def read_writing(self, s: State, b: int) -> int:
+        return At.READ_RECHECK if s[WRITING] else self.returned(s, b, s[b + TARGET])
 
     def read_recheck(self, s: State, b: int) -> int:
         is_current = (s[b + VIEW_EPOCH], s[b + VIEW_END]) == (s[EPOCH], s[COMMITTED])
-        return self.returned(s, b, s[b + TARGET]) if is_current else At.READ_STATE
+        return self.returned(s, b, s[b + TARGET]) if is_current else At.READ_VIEW
 
     def returned(self, s: State, b: int, found: int) -> int:
         """Give the value of an operation to the caller."""
@@ -780,7 +794,9 @@ class Protocol:
         if (s[SHOWN] | s[ACKED]) & self.needs_flush & ~found:
             raise Violation("G1, G3: acked or seen, and gone after a power cut")
         self.fold(s, table, epoch, self.frames(s, epoch))
-        self.fold(s, table, epoch + 1, self.frames(s, epoch + 1))
+        if s[ARENAS + ARENA * (epoch + 1 & 1)] >> 4 == START:
+            self.fold(s, table, epoch + 1, self.frames(s, epoch + 1))
+        # The old logs are there until new ones are made; they must not count again.
         s[EPOCH_0 + table] = new = epoch + 2
         s[PATH_TABLE] = s[NAMED_TABLE] = s[INCARNATION] = table
         self.sync(s, table)
@@ -790,9 +806,8 @@ class Protocol:
         s[LOG_ID] = s[PATH_LOG] = 0
         for a in (ARENAS, ARENAS + ARENA):
             s[a + ON_DISK], s[a + LEFT] = (1 << SLOTS) - 1, 0
-        self.put(s, new & 1, 0, START * 16, new)
         s[EPOCH] = s[APPENDED_EPOCH] = new
-        s[COMMITTED] = s[APPENDED] = s[SYNCED] = 1
+        s[COMMITTED] = s[APPENDED] = s[SYNCED] = 0
         s[SHOWN] = s[IN_0 + table]
         s[ACKED] &= s[SHOWN]
         s[FLUSHED] &= s[SHOWN]
@@ -829,15 +844,18 @@ class Protocol:
     def put_start(self, s: State, b: int, epoch: int, end: int) -> None:
         """Write the START of an epoch; of epoch 0: a part of one."""
         if s[b + LOG] == s[PATH_LOG]:
-            self.put(s, (epoch or s[EPOCH] + 1) & 1, 0, START * 16 + end, epoch)
-            s[PART] = 0
+            self.put(s, s[EPOCH] + 1 & 1, 0, START * 16 + end, epoch)
 
     def put_frame(self, s: State, b: int) -> None:
         """Write a frame into the arena, at the appended offset."""
         if s[b + LOG] != s[PATH_LOG]:
             return  # into a file without a name
         number, epoch = s[b + NUMBER], s[EPOCH]
-        if s[PART] or self.frames(s, epoch) != s[APPENDED]:
+        a = ARENAS + ARENA * (epoch & 1)
+        whole = self.frames(s, epoch)
+        if s[APPENDED] == 0 and s[a] >> 4 == START:
+            whole = 0  # of a process that has died before it could publish the epoch
+        if s[PART] or whole != s[APPENDED]:
             raise Violation("G5: a frame is appended behind an interrupted append, or over frames")
         if s[b + KIND] in (POP, EXPIRE):
             if not self.is_there(self.newest(s, s[APPENDED], s[PATH_TABLE])):
@@ -874,14 +892,15 @@ class Protocol:
     def prefix(self, s: Sequence[int], epoch: int, end: int) -> int:
         """The operations of the frames before ``end``."""
         a, mask = ARENAS + ARENA * (epoch & 1), 0
-        for i in range(a + 1, a + min(end, self.frames(s, epoch))):
-            mask |= 1 << (s[i] & 15)
+        for i in range(a, a + min(end, self.frames(s, epoch))):
+            if s[i] >> 4 != START:
+                mask |= 1 << (s[i] & 15)
         return mask
 
     def newest_in(self, s: Sequence[int], epoch: int, end: int) -> int:
         """The key's newest operation among the frames before ``end``: its number + 1, or 0."""
         a = ARENAS + ARENA * (epoch & 1)
-        for i in range(a + min(end, self.frames(s, epoch)) - 1, a, -1):
+        for i in range(a + min(end, self.frames(s, epoch)) - 1, a - 1, -1):
             if s[i] >> 4 in OF_KEY:
                 return (s[i] & 15) + 1
         return 0
@@ -903,7 +922,7 @@ class Protocol:
 
     def fold(self, s: State, table: int, epoch: int, end: int) -> bool:
         """Put the frames before ``end`` into a table; return whether one is of the key."""
-        if end > 1 and self.frames(s, epoch) < end:
+        if self.frames(s, epoch) < end:
             raise Violation("G6: a fold does not find the frames")
         s[IN_0 + table] |= self.prefix(s, epoch, end)
         newest = self.newest_in(s, epoch, end)
@@ -926,10 +945,9 @@ class Protocol:
         """What a reader sees that has just come: the operations, and the key's newest one."""
         epoch, end = s[EPOCH], s[COMMITTED]
         mask = s[IN_0 + s[INCARNATION]]
-        if end > 1:
-            if self.frames(s, epoch) < end:
-                raise Violation("G6: what is published is no frame")
-            mask |= self.prefix(s, epoch, end)
+        if self.frames(s, epoch) < end:
+            raise Violation("G6: what is published is no frame")
+        mask |= self.prefix(s, epoch, end)
         if s[SEALED] == epoch - 1 > 0:
             if self.frames(s, s[SEALED]) < s[SEALED_END]:
                 raise Violation("G6: what is sealed is no frame")
@@ -941,12 +959,16 @@ class Protocol:
 
         A START that is not on the disk may be there all the same.
         """
+        if max(max(s[a + EPOCHS : a + ON_DISK]) for a in (ARENAS, ARENAS + ARENA)) > epoch + 1:
+            raise Violation("G6: a healthy store is refused: the table is too old for the logs")
         a, following = ARENAS + ARENA * (epoch & 1), ARENAS + ARENA * (epoch + 1 & 1)
         everything = (1 << SLOTS) - 1
         end = self.frames(s, epoch, s[a + ON_DISK] if is_cut else everything)
         mask |= self.prefix(s, epoch, end)
         if s[following + EPOCHS] != epoch + 1:
             return mask
+        if s[following] >> 4 != START:
+            raise Violation("G6: a healthy store is refused: no START behind the table's epoch")
         if s[following] != START * 16 + end:
             raise Violation("G6: a healthy store is refused: the sealed arena has another end")
         after = self.frames(s, epoch + 1, s[following + ON_DISK] if is_cut else everything)
