@@ -443,9 +443,7 @@ class Protocol:
 
     def must_recover(self, s: Sequence[int]) -> bool:
         """Whether a process has died in a step, or a flush has failed."""
-        return bool(
-            s[WRITING] or s[LOG_FAILED] or s[FLUSHING] or s[APPENDED_EPOCH] != s[EPOCH]
-        )
+        return bool(s[WRITING] or s[LOG_FAILED] or s[FLUSHING] or s[APPENDED_EPOCH] != s[EPOCH])
 
     def all_locked(self, s: State, b: int) -> int:
         is_over = s[LOG_FAILED] or s[FLUSHING] or s[APPENDED_EPOCH] != s[EPOCH]
@@ -575,8 +573,7 @@ class Protocol:
             self._wake_folders(s, b)
         s[b + WRITER_LOCK] = 0
         if s[b + KIND] == SEAL:
-            s[b + MINE] = s[EPOCH]
-            return At.TRY_FOLD
+            return self.finish(s, b)
         if s[b + OUTCOME] == AGAIN:
             s[b + OUTCOME] = 0
             return At.LOCK
@@ -591,8 +588,7 @@ class Protocol:
         if not s[SEALED]:
             return self._go_on(s, b)
         if self._held(s, FOLD_LOCK):
-            is_waiting = s[b + KIND] == SEAL and not s[b + MINE]  # both logs are full
-            return At.SLEEP_FOLD if is_waiting else self.finish(s, b)
+            return At.SLEEP_FOLD if s[b + KIND] == SEAL else self.finish(s, b)
         s[b + FOLD_LOCK] = 1
         return At.FOLD_LOCKED
 
@@ -640,7 +636,7 @@ class Protocol:
         return self._go_on(s, b)
 
     def _go_on(self, s: State, b: int) -> int:
-        is_to_seal = s[b + KIND] == SEAL and not s[b + MINE] and not s[SEALED]
+        is_to_seal = s[b + KIND] == SEAL and not s[SEALED]
         return At.LOCK if is_to_seal else self.finish(s, b)
 
     # -- a read -------------------------------------------------------------------------------
@@ -857,9 +853,9 @@ class Protocol:
             whole = 0  # of a process that has died before it could publish the epoch
         if s[PART] or whole != s[APPENDED]:
             raise Violation("G5: a frame is appended behind an interrupted append, or over frames")
-        if s[b + KIND] in (POP, EXPIRE):
-            if not self.is_there(self.newest(s, s[APPENDED], s[PATH_TABLE])):
-                raise Violation("G4: a pop wins without a key in the log's order")
+        newest = self.newest(s, s[APPENDED], s[PATH_TABLE])
+        if s[b + KIND] in (POP, EXPIRE) and not self.is_there(newest):
+            raise Violation("G4: a pop wins without a key in the log's order")
         self.put(s, epoch & 1, s[APPENDED], s[b + KIND] * 16 + number, epoch)
         if s[b + KIND] in OF_KEY:
             s[VERSION] += 1

@@ -3,13 +3,14 @@
 LMDB runs without its lock table.  A transaction writes over pages that only snapshots three and
 more before it have; a commit writes one of two meta pages, number and roots, in any order, and is
 not interrupted there by a signal, but it may be stopped there for a while.  A reader picks the
-newer meta page, and reads its number and its roots one after the other.
+newer meta page, and reads its number and its roots one after the other.  In a commit that fails
+LMDB writes the old meta page back, and uses the number again.
 
 A reader claims a slot (a lock), stores the newest number that is known in it, looks at the
 sequence, begins, and looks again.  It starts over if the sequence has moved.  If a fold is just
 committing, or has died there, the snapshot is taken if it is the one before that commit; else
-after a pause and a second begin with the same number.  A fold begins when each slot is empty
-or of the newest snapshot.
+after a pause and a second begin with the same number.  A fold begins when no slot of a living
+process has a snapshot before the newest.
 
 A state is a row of small numbers, as in ``protocol.py``.
 """
@@ -19,6 +20,8 @@ from __future__ import annotations
 from collections.abc import Iterator, MutableSequence, Sequence
 from enum import IntEnum, auto
 from typing import ClassVar, NamedTuple
+
+from fuzz.model.search import Result
 
 # fmt: off
 (
@@ -82,6 +85,7 @@ class Config(NamedTuple):
     programs: tuple[tuple[int, ...], ...]
     kills: int = 0
     faults: int = 0
+    left: int = 0  # the number that a dead process has left in a slot
 
 
 class Violation(Exception):
@@ -103,6 +107,7 @@ class Slots:
         s[NUMBER_0] = s[ROOTS_0] = s[NEWEST] = s[WRITTEN] = 2
         s[NUMBER_1] = s[ROOTS_1] = 1
         s[KILLS], s[FAULTS] = self.config.kills, self.config.faults
+        s[SLOT] = self.config.left and self.config.left + 1
         return bytes(s)
 
     def successors(self, state: bytes) -> Iterator[tuple[str, int, bool, bytearray]]:
@@ -226,7 +231,6 @@ class Slots:
     # -- a fold -------------------------------------------------------------------------------
 
     def fold_locked(self, s: State, b: int) -> int:
-        s[SEQUENCE] = (s[SEQUENCE] + 1) & ~1  # odd: the holder before has died in its commit
         s[b + TARGET] = max(s[NUMBER_0], s[NUMBER_1]) + 1
         return At.LOOK_AT_SLOT
 
@@ -234,7 +238,7 @@ class Slots:
         slot = s[b + PAGE]
         if slot == SLOTS:
             return At.WRITE_PAGES
-        if s[SLOT + 2 * slot] not in (0, s[b + TARGET]):
+        if 0 < s[SLOT + 2 * slot] < s[b + TARGET]:
             return At.TRY_SLOT
         s[b + PAGE] += 1
         return At.LOOK_AT_SLOT
@@ -264,7 +268,7 @@ class Slots:
         return At.MAKE_ODD
 
     def make_odd(self, s: State, b: int) -> int:
-        s[SEQUENCE] |= 1
+        s[SEQUENCE] = s[SEQUENCE] + 1 | 1  # another one, if the holder before has died in a commit
         return At.META_FIRST
 
     def meta_first(self, s: State, b: int) -> int:
@@ -318,16 +322,8 @@ class Slots:
         return all(s[b + PC] in (At.DONE, At.DEAD) for b in self.bases)
 
 
-CONFIGS = (
-    Config("a read, four folds", ((READ,), (FOLD,) * 4)),
-    Config("two reads, folds, kill", ((READ, READ), (FOLD,) * 3, (FOLD,)), kills=1),
-    Config("a read, folds, failing commits", ((READ,), (FOLD,) * 4), kills=1, faults=1),
-    Config("three readers, folds", ((READ,), (READ,), (READ,), (FOLD,) * 4), kills=1),
-)
-
-
-def explore(slots: type[Slots], config: Config) -> tuple[int, int, str | None, list[str]]:
-    """Search all states; return their number, that of the steps, and a violation with its trace."""
+def explore(slots: type[Slots], config: Config) -> Result:
+    """Search all states, breadth first, up to the first violation."""
     model = slots(config)
     known = {model.initial(): 0}
     parents: list[tuple[int, str]] = [(0, "")]
@@ -363,4 +359,4 @@ def explore(slots: type[Slots], config: Config) -> tuple[int, int, str | None, l
     while found and at:
         trace.append(parents[at][1])
         at = parents[at][0]
-    return len(states), transitions, found, trace[::-1]
+    return Result(len(states), transitions, found, trace[::-1])
