@@ -84,8 +84,8 @@ crash: $(STAMP)
 crash-long: $(STAMP)
 	$(BIN)/python -m fuzz.campaigns --long
 
-# The log's protocol between processes: a model of it, explored exhaustively (a minute; with LONG=1
-# more faults at once, five).
+# The protocol between processes: models of it, explored exhaustively (half a minute; with LONG=1
+# more faults at once, minutes).
 model: $(STAMP)
 	$(BIN)/python -m fuzz.model $(if $(LONG),--long)
 

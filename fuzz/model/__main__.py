@@ -11,19 +11,19 @@ import argparse
 import sys
 import time
 
-from fuzz.model.configs import CONFIGS, LONG
-from fuzz.model.mutants import MUTANTS, mutated
+from fuzz.model import slots
+from fuzz.model.configs import CONFIGS, LONG, LONG_SLOTS, SLOTS
+from fuzz.model.mutants import MUTANTS, SLOT_MUTANTS, Mutant, mutated, mutated_slots
 from fuzz.model.protocol import Config, Protocol
 from fuzz.model.search import Result, explore
 
 
-def find(protocol: type[Protocol]) -> tuple[Config, Result] | None:
-    """The first bounded configuration that breaks a guarantee."""
-    for config in CONFIGS:
-        result = explore(protocol, config)
-        if result.violation:
-            return config, result
-    return None
+def find(mutant: Mutant) -> Result:
+    """Search the configuration that a mutant names for what breaks a guarantee."""
+    if mutant in SLOT_MUTANTS:
+        of_slots = next(config for config in SLOTS if config.name == mutant.config)
+        return slots.explore(mutated_slots(mutant), of_slots)
+    return explore(mutated(mutant), next(c for c in CONFIGS if c.name == mutant.config))
 
 
 def main() -> int:
@@ -32,30 +32,47 @@ def main() -> int:
     parser.add_argument("-k", default="", metavar="WORD")
     arguments = parser.parse_args()
     is_bad = False
+    configs: list[Config | slots.Config] = [*CONFIGS, *SLOTS]
+    if arguments.long:
+        configs += [*LONG, *LONG_SLOTS]
     states = transitions = 0
-    for config in (*CONFIGS, *LONG) if arguments.long else CONFIGS:
+    for config in configs:
         if arguments.k in config.name:
             started = time.monotonic()
-            result = explore(Protocol, config, trace=True)
+            if isinstance(config, slots.Config):
+                result = slots.explore(slots.Slots, config)
+            else:
+                result = explore(Protocol, config, trace=True)
             states, transitions = states + result.states, transitions + result.transitions
             print(
-                f"{config.name:<32} {config.kills} kills, {config.flush_faults} failing flushes, "
-                f"{config.write_faults} failing writes: {result.states:,} states, "
-                f"{result.transitions:,} transitions, {time.monotonic() - started:.1f} s",
+                f"{config.name + _faults(config):<50}{result.states:>11,} states,"
+                f"{result.transitions:>12,} transitions, {time.monotonic() - started:.1f} s",
                 flush=True,
             )
             if result.violation:
-                print(*result.trace, sep="\n")
+                print(*result.trace, result.violation, sep="\n")
                 is_bad = True
     print(f"in all {states:,} states, {transitions:,} transitions")
-    for mutant in MUTANTS:
+    for mutant in (*MUTANTS, *SLOT_MUTANTS):
         if arguments.k in mutant.what:
-            found = find(mutated(mutant))
-            print(f"{'found' if found else 'NOT FOUND'}: {mutant.what}", flush=True)
-            if found:
-                print(f"    {found[0].name}: {found[1].violation}")
-            is_bad = is_bad or not found
+            violation = find(mutant).violation
+            print(f"{'found' if violation else 'NOT FOUND'}: {mutant.what}", flush=True)
+            print(f"    {mutant.config}: {violation}")
+            is_bad = is_bad or not violation
     return int(is_bad)
+
+
+def _faults(config: Config | slots.Config) -> str:
+    """The faults that may come, and how many of each."""
+    named = (
+        ("kills", "kills"),
+        ("flush_faults", "failing flushes"),
+        ("write_faults", "failing writes"),
+        ("faults", "failing commits"),
+        ("cuts", "power cuts"),
+    )
+    counts = [(getattr(config, field, 0), what) for field, what in named]
+    return "".join(f", {count} {what}" for count, what in counts if count)
 
 
 if __name__ == "__main__":

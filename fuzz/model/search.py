@@ -15,29 +15,39 @@ from fuzz.model.protocol import (
     ALTERNATIVES,
     APPENDED,
     APPENDED_EPOCH,
+    ARENA,
+    ARENAS,
     COMMITTED,
+    CUTS,
     DEPENDS,
+    DISK_EPOCH_0,
     EPOCH,
     EPOCH_0,
+    EXPECTED,
     FIRST,
     FLUSHING,
-    FRAMES,
+    IN_OPEN,
+    IN_SEALED,
+    KEYS,
     KILLS,
     KIND,
     KIND_NAMES,
-    LOG_EPOCH,
     LOG_FAILED,
     LOG_ID,
     MASKS,
     NEEDS_SYNC,
     NUMBER,
     ON_DISK,
+    OPERATIONS,
     PATH_TABLE,
     PC,
+    SEALED,
+    SEALED_END,
     SLOTS,
+    START,
     SYNCED,
+    VERSIONS,
     WAIT,
-    WHOLE,
     WIDTH,
     WRITING,
     At,
@@ -97,22 +107,34 @@ class Search:
                 s = bytearray(state)
                 self.protocol.kill(s, b)
                 yield "is killed", b, True, s
-                if at == At.WRITE:
+                if at in (At.WRITE, At.SEAL_START):
                     s = bytearray(state)
-                    self.protocol.tear(s, b)
+                    self.protocol.tear_at(s, b, at)
                     self.protocol.kill(s, b)
                     yield "is killed, a part is written", b, True, s
 
+        if state[CUTS]:
+            for s in self.protocol.cuts(state):
+                yield "the machine stops", FIRST, True, s
+
     def canonical(self, s: bytearray) -> bytes:
         """The same state with equal processes in one order."""
-        for i, j, numbers, masks, frames in self._swaps:
+        for i, j, numbers, keys, masks, frames in self._swaps:
             first, second = s[i : i + WIDTH], s[j : j + WIDTH]
             if first[:NUMBER] > second[:NUMBER]:
                 s[i : i + WIDTH], s[j : j + WIDTH] = second, first
                 s[MASKS] = s[MASKS].translate(masks)
-                s[FRAMES : FRAMES + SLOTS] = s[FRAMES : FRAMES + SLOTS].translate(frames)
+                versions = s[VERSIONS : VERSIONS + OPERATIONS]
+                for number, other in enumerate(numbers):
+                    s[VERSIONS + other] = versions[number]
+                for a in (ARENAS, ARENAS + ARENA):
+                    s[a : a + SLOTS] = s[a : a + SLOTS].translate(frames)
+                for word in KEYS:
+                    s[word] = keys[s[word]]
                 for b in self.protocol.bases:
                     s[b + DEPENDS] = masks[s[b + DEPENDS]]
+                    for word in (EXPECTED, IN_OPEN, IN_SEALED):
+                        s[b + word] = keys[s[b + word]]
                     if s[b + KIND]:
                         s[b + NUMBER] = numbers[s[b + NUMBER]]
         return bytes(s)
@@ -189,12 +211,23 @@ def explore(protocol: type[Protocol], config: Config, *, trace: bool = False) ->
 def describe(name: str, b: int, s: bytearray) -> str:
     """One step, and the words behind it."""
     process = (b - FIRST) // WIDTH
+    arenas = " ".join(
+        "/".join(
+            f"{s[a + SLOTS + i]}{'S' if s[a + i] >> 4 == START else 'f'}{s[a + i] & 15}"
+            f"{'' if s[a + ON_DISK] >> i & 1 else '*'}"
+            for i in range(SLOTS)
+            if s[a + i]
+        )
+        or "-"
+        for a in (ARENAS, ARENAS + ARENA)
+    )
     return (
         f"{process} {name:<22} {KIND_NAMES[s[b + KIND]]:<9}"
         f"state {s[EPOCH]}:{s[COMMITTED]} appended {s[APPENDED_EPOCH]}:{s[APPENDED]} "
+        f"sealed {s[SEALED]}:{s[SEALED_END]} "
         f"synced {s[SYNCED]} needs {s[NEEDS_SYNC]} writing {s[WRITING]} failed {s[LOG_FAILED]} "
-        f"flushing {s[FLUSHING]} log {s[LOG_ID]} | whole {s[LOG_EPOCH]}:{s[WHOLE]} "
-        f"on disk {s[ON_DISK]} table {s[EPOCH_0 + s[PATH_TABLE]]}"
+        f"flushing {s[FLUSHING]} log {s[LOG_ID]} | {arenas} "
+        f"table {s[EPOCH_0 + s[PATH_TABLE]]} on disk {s[DISK_EPOCH_0 + s[PATH_TABLE]]}"
     )
 
 
@@ -209,16 +242,21 @@ def _first_stuck(is_good: list[bool], sources: array[int], targets: array[int]) 
     return is_good.index(False) if False in is_good else None
 
 
-def _swaps(config: Config) -> Iterator[tuple[int, int, bytes, bytes, bytes]]:
+def _swaps(config: Config) -> Iterator[tuple[int, int, bytes, bytes, bytes, bytes]]:
     """Pairs of processes with equal programs, and what their exchange makes of numbers."""
     starts = [sum(map(len, config.programs[:n])) for n in range(len(config.programs) + 1)]
     for i, j in combinations(range(len(config.programs)), 2):
         if config.programs[i] == config.programs[j]:
-            numbers = list(range(8))
+            numbers = list(range(OPERATIONS))
             for k in range(len(config.programs[i])):
                 numbers[starts[i] + k], numbers[starts[j] + k] = starts[j] + k, starts[i] + k
+            keys = bytes((0, *(number + 1 for number in numbers), OPERATIONS + 1))
             masks = bytes(
                 sum(1 << numbers[bit] for bit in range(8) if mask >> bit & 1) for mask in range(256)
             )
-            frames = bytes(frame & ~7 | numbers[frame & 7] for frame in range(256))
-            yield FIRST + WIDTH * i, FIRST + WIDTH * j, bytes(numbers), masks, frames
+            frames = bytes(
+                frame if frame >> 4 in (0, START) else frame & ~15 | numbers[frame & 7]
+                for frame in range(256)
+            )
+            places = (FIRST + WIDTH * i, FIRST + WIDTH * j)
+            yield *places, bytes(numbers), keys, masks, frames

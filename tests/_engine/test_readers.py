@@ -199,10 +199,17 @@ def test_a_dead_reader_is_not_waited_for_and_its_slot_is_cleared(
 
 
 def test_a_fork_does_not_wait_for_a_fold_that_waits_for_readers(
-    open_store: Stores, path: Path
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = open_store()
     table = live(store).table
+    waits = threading.Event()
+    real = Readers.wait_for_old
+
+    def wait(self: Readers, *arguments: Any) -> None:
+        waits.set()
+        real(self, *arguments)
+
+    monkeypatch.setattr(Readers, "wait_for_old", wait)
     with process(Path(store.path)) as other:
         slot = other.claim("app.db")
         other.words[slot] = table_of(table.meta.incarnation)
@@ -210,13 +217,14 @@ def test_a_fork_does_not_wait_for_a_fold_that_waits_for_readers(
 
         def write() -> None:
             try:
-                table.write(lambda txn: None, wait_s=100)
+                table.write(lambda txn: None, wait_s=30)
                 outcome.append(None)
             except BaseException as exc:
                 outcome.append(exc)
 
         thread = threading.Thread(target=write)
         thread.start()
+        assert waits.wait(100)
         assert run_in_fork(lambda: None) == 0
         assert outcome == []
         other.words[slot] = 0

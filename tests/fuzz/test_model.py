@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from fuzz.model import slots
 from fuzz.model.__main__ import find
-from fuzz.model.configs import TINY
-from fuzz.model.mutants import MUTANTS, Mutant, mutated
+from fuzz.model.configs import SLOTS, TINY
+from fuzz.model.mutants import MUTANTS, SLOT_MUTANTS, Edit, Mutant, mutated
 from fuzz.model.protocol import Config, Protocol
 from fuzz.model.search import explore
 
@@ -18,10 +19,23 @@ def test_the_protocol_keeps_its_guarantees_in(config: Config) -> None:
     assert result.states > 100
 
 
+def test_readers_slots_keep_the_guarantees() -> None:
+    for config in SLOTS[:2]:
+        result = slots.explore(slots.Slots, config)
+        assert result.violation is None, "\n".join(result.trace)
+        assert result.states > 100
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.what)
+@pytest.mark.parametrize("mutant", [*MUTANTS, *SLOT_MUTANTS], ids=lambda mutant: mutant.what)
 def test_the_search_finds(mutant: Mutant) -> None:
-    assert find(mutated(mutant)) is not None
+    assert find(mutant).violation is not None
+
+
+def test_a_mutant_that_does_not_fit_the_protocol_is_refused() -> None:
+    for edit in (Edit("check", "no such text", ""), Edit("no_such_method", "", "")):
+        with pytest.raises(ValueError, match="0 times in"):
+            mutated(Mutant("of another protocol", TINY[0].name, (edit,)))
 
 
 def test_a_violation_is_shown_as_the_steps_that_lead_to_it() -> None:
