@@ -72,8 +72,8 @@ def open(
     ``mode="r"`` opens read-only.  The handle joins live processes that use the store; without
     any, it writes nothing.  ``sync="always"`` syncs each result to disk before its write returns;
     ``"interval"`` syncs within ``sync_interval_s`` seconds.  Progress always uses the interval.
-    ``compact_at`` is the log size in bytes that starts a compaction of the log into the table.  It
-    bounds recovery time, memory and the pause of a compaction.  ``write_timeout_s`` is the longest
+    ``compact_at`` is the size in bytes at which a log is folded into the table, beside the writers,
+    who use a second log.  It bounds recovery time and memory.  ``write_timeout_s`` is the longest
     wait for other writers.  Times to live are in seconds; None means no expiry.
     ``failure_ttl_s`` is for results stored with ``failed=True``; its default is ``result_ttl_s``.
     ``max_results`` and ``max_bytes`` evict the oldest results at each compaction.
