@@ -377,7 +377,8 @@ def join(store: logstore.Store, page: bytes) -> tuple[str, dict[str, Any] | None
 def appended(page: bytes) -> int:
     """The state up to which a write beside this header publishes."""
     state, found = word(page, "state"), word(page, "appended")
-    return found if found >> 32 == state >> 32 and not word(page, "log_failed") else state
+    same = found >> 32 == state >> 32 and not word(page, "log_failed")
+    return max(found, state) if same else state
 
 
 def in_logs(page: bytes, new: Any) -> dict[str, Any] | None:
