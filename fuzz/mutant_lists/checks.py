@@ -210,16 +210,17 @@ MUTANTS = [
     Mutant(
         "an old log stays",
         "_engine/recovery.py",
-        "        if log.version != frames.FORMAT_VERSION:\n",
-        "        if False:\n",
+        "            logs = Logs.create(path, meta.uuid, arena_bytes(options))\n    except",
+        "            if meta.version < FORMAT_VERSION:\n"
+        "                logs = Logs.open(path, meta.uuid)\n            else:\n"
+        "                logs = Logs.create(path, meta.uuid, arena_bytes(options))\n    except",
         UPGRADE + "opening_an_old_store_alone_upgrades_it[crashed]",
     ),
     Mutant(
         "an old log is replaced before it is folded",
         "_engine/recovery.py",
-        "            recover_frames(log, meta, overlay, counters)\n",
-        "            recover_frames(log, meta, overlay, counters)\n"
-        "            Log.create(log_path, meta.uuid, log.log_id, 4096, like=path).close()\n",
+        "            Logs.create_odd(path, meta.uuid, arena_bytes(options))\n",
+        "            Logs.create(path, meta.uuid, arena_bytes(options)).close()\n",
         UPGRADE + "an_old_store_whose_fold_fails_is_as_it_was",
     ),
     Mutant(
@@ -240,43 +241,43 @@ MUTANTS = [
     Mutant(
         "a backup is taken for the table of a newer log",
         "_engine/recovery.py",
-        "    if newest > meta.epoch - meta.clean:",
-        "    if newest > meta.epoch - meta.clean and not meta.clean:",
+        "        if newest <= meta.epoch - meta.clean:",
+        "        if meta.clean or newest <= meta.epoch:",
         REPLACED + "a_table_older_than_its_log_is_refused[a backup-rw]",
     ),
     Mutant(
         "an older copy is taken for the table of a newer log",
         "_engine/recovery.py",
-        "    if newest > meta.epoch - meta.clean:",
-        "    if newest > meta.epoch - meta.clean and meta.clean:",
+        "        if newest <= meta.epoch - meta.clean:",
+        "        if not meta.clean or newest < meta.epoch:",
         REPLACED + "a_table_older_than_its_log_is_refused[a copy-rw]",
     ),
     Mutant(
         "a backup may be as old as the log's epoch",
         "_engine/recovery.py",
-        "    if newest > meta.epoch - meta.clean:",
-        "    if newest > meta.epoch:",
+        "        if newest <= meta.epoch - meta.clean:",
+        "        if newest <= meta.epoch:",
         IDENTITY + "a_backup_put_back_beside_a_log_that_went_on_is_refused",
     ),
     Mutant(
         "a salvage goes on with a table that is older than its log",
         "_engine/salvage.py",
-        "    refuse_older(path, table.meta)",
-        "    pass",
+        "    refuse_older(path, meta)  # what",
+        "    pass  # what",
         REPLACED + "a_table_older_than_its_log_is_refused[a copy-rw]",
     ),
     Mutant(
         "the log of another store is not kept",
         "_engine/recovery.py",
-        "    if is_others or is_newer:\n",
-        "    if is_newer:\n",
+        "if header is not None and header.uuid != meta.uuid:",
+        "if False:",
         REPLACED + "the_log_of_another_store_beside_a_closed_table_is_kept",
     ),
     Mutant(
         "a log that the user gives up is not kept",
         "_engine/recovery.py",
-        "    if is_others or is_newer:\n",
-        "    if is_others:\n",
+        "    if is_newer:\n",
+        "    if False:\n",
         REPLACED + "a_table_older_than_its_log_is_refused[a copy-rw]",
     ),
     Mutant(
@@ -290,8 +291,8 @@ MUTANTS = [
     Mutant(
         "the files of a dead peer stay",
         "_engine/closing.py",
-        '            files.remove(path + "-log")\n            remove_leftovers(path)\n',
-        '            files.remove(path + "-log")\n',
+        "            remove_leftovers(path)\n",
+        "",
         G + "g9_what_a_dead_peer_left_goes_too",
     ),
     Mutant(

@@ -114,7 +114,7 @@ MUTANTS = [
     Mutant(
         "the file in the place of the log is overwritten",
         "_engine/engine.py",
-        'files.keep_aside(self.log.path, "replaced")',
+        'files.keep_aside(log.path, "replaced")',
         "pass",
         REPLACED + "a_file_in_the_place_of_the_log_is_kept",
     ),
@@ -143,7 +143,7 @@ MUTANTS = [
     Mutant(
         "a rescue leaves the log, for the table that will be there",
         "_engine/identity.py",
-        "        (engine.log.path, engine.log.identity),\n",
+        "        *((log.path, log.identity) for log in engine.logs.both),\n",
         "",
         REPLACED + "a_table_that_was_renamed_gets_everything_folded_into_it",
     ),
@@ -180,8 +180,8 @@ MUTANTS = [
         "a writer does not notice that the files were replaced",
         "_engine/engine.py",
         "        if header.replaced:\n            raise identity.replaced_error(self)\n"
-        "        if header.incarnation",
-        "        if header.incarnation",
+        "        if header.log_id",
+        "        if header.log_id",
         REPLACED + "all_processes_of_a_store_stop_and_one_rescues",
     ),
     Mutant(

@@ -84,8 +84,8 @@ MUTANTS = [
     Mutant(
         "recovery does not sync a dead vacuum's rename",
         "_engine/recovery.py",
-        "        durability.sync_directory(os.path.dirname(path))\n        log = Log.open",
-        "        log = Log.open",
+        "durability.sync_directory(os.path.dirname(path))",
+        "pass",
         TAKEOVER + "[the next]",
     ),
     Mutant(
@@ -120,8 +120,8 @@ MUTANTS = [
     Mutant(
         "a group is published before it is flushed",
         "_engine/publishing.py",
-        "self._view.log.sync()",
-        "self._view.publish(appended), self._view.log.sync()",
+        "self._view.logs.of(appended >> 32).sync()",
+        "self._view.publish(appended), self._view.logs.of(appended >> 32).sync()",
         G + "g3_no_reader_sees_a_result_before_its_flush",
     ),
     Mutant(
@@ -134,8 +134,8 @@ MUTANTS = [
     Mutant(
         "an append does not say that it is under way",
         "_engine/append.py",
-        "header.writing = 1",
-        "pass",
+        "    header.writing = 1\n    log.write(data,",
+        "    log.write(data,",
         G + "g5_nothing_behind_a_dead_writers_frames_comes_to_life",
     ),
     # -- one flush for the writers of all processes
@@ -184,9 +184,10 @@ MUTANTS = [
     Mutant(
         "an error in a flush keeps the flush lock",
         "_engine/publishing.py",
-        "SETLK, locks.UNLOCKED_BYTE)  # the first call\n            if locked:\n",
-        "SETLK, b'')  # the first call\n            if locked:\n",
-        PUBLISHING + "when_the_flushing_process_dies_another_one_flushes_for_both",
+        "            locks.fcntl_call(self._lock_fd, locks.SETLK, locks.FLUSH.unlocked)  # the first call\n",
+        "            if not header.flushing:\n"
+        "                locks.unlock_byte(self._lock_fd, locks.FLUSH)\n",
+        PUBLISHING + "the_flush_lock_is_free_after_an_error_in_the_flush",
     ),
     Mutant(
         "progress is published past a result that is not on the disk",
@@ -205,11 +206,11 @@ MUTANTS = [
         PUBLISHING + "a_large_write_behind_a_sync_in_its_group_is_folded_under_the_flush_lock",
     ),
     Mutant(
-        "a reader closes the log that a writer tries to lock",
+        "a reader closes the logs that another thread still uses",
         "_engine/logview.py",
-        "self.left.append(self.log)",
-        "self.log.close()",
-        PUBLISHING + "a_write_that_waits_for_the_lock_of_a_log_that_is_replaced_goes_on",
+        "self.left.extend(old.both)",
+        "old.close()",
+        PUBLISHING + "a_write_that_waits_while_the_logs_are_replaced_goes_on",
     ),
     Mutant(
         "a compaction does not take the flush lock",
@@ -221,8 +222,8 @@ MUTANTS = [
     Mutant(
         "a large write is folded beside frames that are published meanwhile",
         "_engine/engine.py",
-        "            self._settle()\n            return work()\n\n        return self._with_flush",
-        "            return work()\n\n        return self._with_flush",
+        "            self._settle()\n            return work()\n",
+        "            return work()\n",
         PUBLISHING + "what_is_published_during_a_fold_is_folded_once",
     ),
     Mutant(
@@ -299,16 +300,16 @@ MUTANTS = [
     Mutant(
         "recovery keeps the epoch",
         "_engine/recovery.py",
-        "    epoch = meta.epoch + 1\n",
-        "    epoch = meta.epoch\n",
+        "epoch = meta.epoch + 2",
+        "epoch = meta.epoch",
         G + "g5_frames_that_a_recovery_has_folded_stay_dead",
     ),
     Mutant(
         "a compaction is published before it is committed",
         "_engine/engine.py",
-        "        batches: list[Batch] = []\n",
+        "        batches = view.newer_than(meta.epoch)\n",
         "        self.begin_epoch(epoch)\n        header.writing = 1\n"
-        "        batches: list[Batch] = []\n",
+        "        batches = view.newer_than(meta.epoch)\n",
         KILLS + "survived_by_a_live_peer[compaction]",
     ),
     Mutant(
@@ -342,8 +343,8 @@ MUTANTS = [
     Mutant(
         "a reader does not ask what has been published",
         "_engine/engine.py",
-        "if overlay.state == self.header.state:",
-        "if True:",
+        "if overlay.state == self.header.state and (",
+        "if True and (",
         G + "g4_a_read_sees_the_write_acked_before_it",
     ),
     Mutant(

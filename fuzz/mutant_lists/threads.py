@@ -71,8 +71,8 @@ MUTANTS = [
     Mutant(
         "a reader does not put on the disk what a dead process has committed",
         "_engine/table.py",
-        "                    durability.sync_data(self.fd)\n                self._committing",
-        "                    pass\n                self._committing",
+        "                    durability.sync_data(self.fd)\n                time",
+        "                    pass\n                time",
         READERS + "a_reader_sees_what_the_log_does_not_have_only_when_it_is_on_the_disk[False]",
     ),
     Mutant(
@@ -171,23 +171,24 @@ MUTANTS = [
     Mutant(
         "a fold that was put off is tried again at once",
         "_engine/engine.py",
+        "            header.folding = 0\n"
         "            self._put_off_until = time.monotonic() + PUT_OFF_S\n",
-        "            pass\n",
+        "            header.folding = 0\n",
         READERS + "a_fold_that_was_put_off_is_tried_again_only_after_a_while",
     ),
     # -- locks
     Mutant(
         "the writer lock is not taken",
-        "_engine/log.py",
-        "        return locks.try_lock(self.fd)\n",
-        "        return True\n",
+        "_engine/writerlock.py",
+        "if locks.try_lock_byte(self._lock_fd, locks.WRITER):",
+        "if True:",
         PROCESSES + "a_stopped_lock_holder",
     ),
     Mutant(
-        "the lock of a replaced log counts",
-        "_engine/writerlock.py",
-        "if self._is_current(log):\n                    break",
-        "if True:\n                    break",
+        "a writer does not open the logs that another process has made",
+        "_engine/engine.py",
+        "        if header.log_id != self.logs.log_id:\n            with",
+        "        if False:\n            with",
         "_engine/test_moments.py::test_a_log_that_a_peer_has_replaced_is_opened_by_the_next_write",
     ),
     Mutant(
@@ -338,11 +339,12 @@ MUTANTS = [
     Mutant(
         "exclusive work that raises keeps the writer lock",
         "_engine/engine.py",
-        "            writer_lock.about_to_release()\n            return value\n        finally:\n"
-        "            try:\n                locks.flock(self.logview.log.fd, locks.LOCK_UN)",
+        "            writer_lock.about_to_release()\n            return value\n"
+        "        finally:\n            try:\n"
+        "                locks.fcntl_call(self.presence_fd, locks.SETLK, locks.WRITER.unlocked)",
         "            writer_lock.about_to_release()\n"
-        "            locks.flock(self.logview.log.fd, locks.LOCK_UN)\n            return value\n"
-        "        finally:\n            try:\n                pass",
+        "            locks.unlock_byte(self.presence_fd, locks.WRITER)\n"
+        "            return value\n        finally:\n            try:\n                pass",
         "_engine/test_engine.py::test_exclusive_work_that_raises_keeps_no_lock",
     ),
     # -- the shelter from signal handlers

@@ -473,15 +473,20 @@ def test_a_write_that_waits_while_the_logs_are_replaced_goes_on(
     assert locks.try_lock_byte(holder.fileno(), locks.WRITER)
     check = shelter.check
 
+    old = live(store).logs
+
     def replaced() -> None:
         monkeypatch.setattr(shelter, "check", check)
         holder.close()
         peer.run(A_WRITE_WHOSE_FLUSH_FAILS)
         assert beside(store.status, "lost").result(LONG_S) == "unknown"
+        assert live(store).logs is not old
+        assert min(log.fd for log in old.both) >= 0  # a check may be reading them
 
     monkeypatch.setattr(shelter, "check", replaced)
     store.set_result("a", 1)
     assert store.get_result("a") == 1
+    assert max(log.fd for log in old.both) < 0
 
 
 # -- what no other process can bring about at will -----------------------------------------------
