@@ -168,20 +168,26 @@ def test_g1_a_takeover_syncs_the_name_that_a_dead_vacuum_left(
         "store.vacuum()"
     )
     synced: list[str] = []
-    real = os.fsync
+    real, rename = os.fsync, os.rename
 
     def fsync(fd: int) -> None:
         synced.append(boundary.path_of(fd))
         real(fd)
 
+    def renamed(old: str, new: str) -> None:
+        synced.append("a new log has its name")  # it may get onto the disk alone
+        rename(old, new)
+
     monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "rename", renamed)
     if who == "a live peer that ends":
         store.close()
     if not who.startswith("a live peer") or store.closed:
         store = logstore.open(path, sync_interval_s=1e6)
     with store:
         store.set_result("b", 2)
-        assert str(path.parent) in synced
+        synced.append("a new log has its name")
+        assert str(path.parent) in synced[: synced.index("a new log has its name")]
         assert [store.get_result(key) for key in "ab"] == [1, 2]
         assert store.stats().incarnation == 2
 
@@ -336,16 +342,28 @@ def test_g5_a_torn_record_is_absent_and_stays_so(
                 assert recovered.check().ok
 
 
+DIE_WRITTEN = """
+def write(fd, data, at, real=os.pwrite):
+    real(fd, data, at)
+    os.kill(os.getpid(), 9)
+os.pwrite = write
+"""
+
+
+@pytest.mark.parametrize(
+    "dies", ["boundary.die_half_written()", DIE_WRITTEN], ids=["in its write", "behind its write"]
+)
 def test_g5_nothing_behind_a_dead_writers_frames_comes_to_life(
     store: logstore.Store,
     start_peer: Callable[..., Any],
     crash_copy: Callable[[logstore.Store], Path],
+    dies: str,
 ) -> None:
     """The next frame is as long as the first unacked one: the second would stand right behind."""
     store.set_result("whole", 1)
     peer = start_peer(store.path)
     dead = "inside.in_one_group(store, ('result', 'd1', 'dead'), ('result', 'd2', 'dead'))"
-    peer.die(f"boundary.die_half_written()\n{dead}")
+    peer.die(f"{dies}\n{dead}")
     store.set_result("n1", "live")
     assert [store.status(key) for key in ("d1", "d2")] == ["unknown", "unknown"]
     with logstore.open(crash_copy(store)) as recovered:

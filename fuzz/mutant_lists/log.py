@@ -11,6 +11,7 @@ COMMIT = "_engine/test_commitqueue.py::test_"
 IDENTITY = "_engine/test_identity.py::test_"
 VACUUM = "crash/test_vacuum.py::test_"
 PUBLISHING = "_engine/test_publishing.py::test_"
+ARENAS = "_engine/test_arenas.py::test_"
 DURABLE = G + "g1_whatever_is_acked_is_on_the_disk"
 TAKEOVER = G + "g1_a_takeover_syncs_the_name_that_a_dead_vacuum_left"
 
@@ -136,7 +137,7 @@ MUTANTS = [
         "_engine/append.py",
         "    header.writing = 1\n    log.write(data,",
         "    log.write(data,",
-        G + "g5_nothing_behind_a_dead_writers_frames_comes_to_life",
+        G + "g5_nothing_behind_a_dead_writers_frames_comes_to_life[behind its write]",
     ),
     # -- one flush for the writers of all processes
     Mutant(
@@ -184,7 +185,8 @@ MUTANTS = [
     Mutant(
         "an error in a flush keeps the flush lock",
         "_engine/publishing.py",
-        "            locks.fcntl_call(self._lock_fd, locks.SETLK, locks.FLUSH.unlocked)  # the first call\n",
+        "            locks.fcntl_call(self._lock_fd, locks.SETLK, locks.FLUSH.unlocked)  "
+        "# the first call\n",
         "            if not header.flushing:\n"
         "                locks.unlock_byte(self._lock_fd, locks.FLUSH)\n",
         PUBLISHING + "the_flush_lock_is_free_after_an_error_in_the_flush",
@@ -302,7 +304,7 @@ MUTANTS = [
         "_engine/recovery.py",
         "epoch = meta.epoch + 2",
         "epoch = meta.epoch",
-        G + "g5_frames_that_a_recovery_has_folded_stay_dead",
+        ARENAS + "a_recovery_that_dies_before_it_has_replaced_the_logs_is_done_again[1-True]",
     ),
     Mutant(
         "a compaction is published before it is committed",

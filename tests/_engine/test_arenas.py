@@ -24,7 +24,7 @@ from logstore._engine import engine as engine_module
 from logstore._engine.engine import BOTH_FULL
 from logstore._engine.foldlock import FoldLock
 from logstore._engine.header import split
-from logstore._engine.log import FIRST_OFFSET, log_paths
+from logstore._engine.log import FIRST_OFFSET, Log, log_paths
 from logstore._engine.overlay import Overlay
 from logstore._engine.table import Table
 from tests.support import boundary
@@ -737,6 +737,41 @@ def test_logs_of_two_replacements_are_recovered(
         crashed = crash_copy(store)
     with crashed.with_name("app.db-log2").open("r+b") as file:
         file.write(log_header(live(store).header.uuid))
+    expect_all(crashed, open_store, values)
+
+
+@pytest.mark.parametrize("is_odd", [False, True])
+@pytest.mark.parametrize("created", [0, 1])
+def test_a_recovery_that_dies_before_it_has_replaced_the_logs_is_done_again(
+    store: logstore.Store,
+    crash_copy: CrashCopy,
+    open_store: Stores,
+    monkeypatch: pytest.MonkeyPatch,
+    is_odd: bool,
+    created: int,
+) -> None:
+    """No frame in them counts any more: the table has all, and newer ones of the same tasks."""
+    if live(store).header.epoch & 1 != is_odd:
+        store.set_result("first", 1)
+        store.compact()
+        store.delete_result("first")
+    with folds_held(store.path):
+        values = fill_both(store)
+        crashed = crash_copy(store)
+    calls = [no_space, *[Log.create] * created]
+
+    def create(*arguments: Any, **options: Any) -> Any:
+        return calls.pop()(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Log, "create", create)
+        with pytest.raises(logstore.DiskFullError):
+            logstore.open(crashed, **OPTIONS)
+    assert calls == []
+    again = open_store(crashed, **OPTIONS)
+    assert again.stats().recovered_frames == 0
+    assert read(again) == values
+    again.close()
     expect_all(crashed, open_store, values)
 
 

@@ -331,6 +331,8 @@ def test_the_flush_lock_is_free_after_an_error_in_the_flush(
         patched.setattr(durability, "sync_data", interrupted)
         with pytest.raises(Interrupted):
             store.set_result("a", 1)
+    with open(f"{store.path}-shm", "r+b") as beside:
+        assert locks.try_lock_byte(beside.fileno(), locks.FLUSH)
     store.set_result("b", 2)
     assert store.get_result("b") == 2
 

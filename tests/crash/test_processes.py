@@ -210,8 +210,9 @@ def test_threads_that_use_a_store_while_it_is_closed(tmp_path: Path) -> None:
 # -- stopped processes -------------------------------------------------------------------------
 
 STOP_WITH_LOCK = """
-with open(store.path + "-log") as log:
-    fcntl.flock(log, fcntl.LOCK_EX)
+from logstore._engine import locks
+with open(store.path + "-shm", "r+b") as file:
+    assert locks.try_lock_byte(file.fileno(), locks.WRITER)
     signal.raise_signal(signal.SIGSTOP)
 """
 STOP_IN_WRITE = """
