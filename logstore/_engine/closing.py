@@ -1,7 +1,8 @@
 """Closing a store for this process; the last process leaves one file.
 
 Rules: under the writer lock, the process asks for both presence locks exclusively.  If it gets
-both, it folds the log, marks the table as clean and removes the side files.  Otherwise it flushes.
+both, it folds the logs, marks the table as clean and removes the side files.  Otherwise it flushes,
+and gives its presence locks back before the writer lock.
 What was acknowledged is on the disk before a lock is released.
 """
 
@@ -39,6 +40,8 @@ def close_engine(engine: Engine) -> None:
         engine.stop()
         if alone:
             engine.header.begin_rebuild()
+        else:
+            _make_way(engine)
         return alone
 
     try:
@@ -61,6 +64,13 @@ def close_engine(engine: Engine) -> None:
         pass  # the table is complete and clean: the next process that opens it removes the rest
     finally:
         close_presence(engine.presence_fd)
+
+
+def _make_way(engine: Engine) -> None:
+    """Give the presence locks back before the writer lock, so that the next to close is alone."""
+    engine.table.leave()  # waits for readers
+    locks.unlock(engine.table.fd)
+    locks.unlock(engine.presence_fd)
 
 
 def _release(engine: Engine) -> None:

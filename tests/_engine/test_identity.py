@@ -15,6 +15,7 @@ import pytest
 
 import logstore
 from logstore._engine import locks
+from logstore._engine.engine import Engine
 from logstore._engine.table import Table
 from tests.support.inside import files_looked_at_every, live
 
@@ -247,6 +248,23 @@ def test_a_process_that_closes_beside_one_on_the_table_alone_is_not_the_last(pat
     assert os.path.exists(f"{path}-log")
     os.close(fd)
     logstore.open(path).close()
+    assert os.listdir(path.parent) == ["app.db"]
+
+
+def test_of_two_processes_that_close_at_the_same_time_one_is_the_last(
+    path: Path, start_peer: Callable[..., Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Engine.release
+
+    def release(engine: Engine) -> None:
+        monkeypatch.undo()
+        peer.run("store.close()")
+        real(engine)
+
+    with quietly(path) as store:
+        store.set_result("a", 1)
+        peer = start_peer(path)
+        monkeypatch.setattr(Engine, "release", release)
     assert os.listdir(path.parent) == ["app.db"]
 
 

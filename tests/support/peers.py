@@ -111,9 +111,10 @@ class Peer:
     def stop_with_the_writer_lock(self) -> None:
         """Stop it as if in a write of its ``store``, until :meth:`resume_and_unlock`."""
         self.run(
-            "from logstore._engine import locks\n"
+            "import fcntl, struct\n"
             "lock = open(store.path + '-shm', 'r+b')\n"
-            "assert locks.try_lock_byte(lock.fileno(), locks.WRITER)"
+            "byte = struct.pack('hhqqi4x', fcntl.F_WRLCK, 0, 0, 1, 0)\n"
+            "fcntl.fcntl(lock, fcntl.F_OFD_SETLK, byte)"
         )
         self.stop()
 
