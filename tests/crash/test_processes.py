@@ -210,9 +210,10 @@ def test_threads_that_use_a_store_while_it_is_closed(tmp_path: Path) -> None:
 # -- stopped processes -------------------------------------------------------------------------
 
 STOP_WITH_LOCK = """
-from logstore._engine import locks
+import fcntl, struct
 with open(store.path + "-shm", "r+b") as file:
-    assert locks.try_lock_byte(file.fileno(), locks.WRITER)
+    byte = struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 1, 0)
+    fcntl.fcntl(file, fcntl.F_OFD_SETLK, byte)
     signal.raise_signal(signal.SIGSTOP)
 """
 STOP_IN_WRITE = """
