@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fuzz.mutant_points import COMPARISON, CONSTANT, EXCEPT, Point
+from fuzz.mutant_points import COMPARISON, CONSTANT, EXCEPT, STATEMENT, Point
 
 ANY = "any other value but 0"
 OR_EQUAL = "< for <=, > for >=, and the reverse"
@@ -133,6 +133,14 @@ _LIMITS = [
         'if len(data["data"]) > SMALL_BYTES:',
     ),
 ]
+# Loops that rest between two looks at a clock or a file.
+_PAUSES = [
+    ("_engine/checking.py", "_check_copy", "_RETRY_S"),
+    ("_engine/futex.py", "SharedWord._poll", "min(_POLL_S, left)"),
+    ("_engine/opening.py", "open_engine", "_RETRY_S"),
+    ("_engine/presence.py", "wait_for_table", "_RETRY_S"),
+    ("_engine/publishing.py", "Publisher._gather", "GATHER_STEP_S"),
+]
 # Handlers: what else could be raised in their block has the same end.
 _AS_IT_IS = "everything else is raised as it is"
 _ONLY_THAT = "nothing else is raised there"
@@ -209,6 +217,10 @@ EQUIVALENTS: list[Equivalent] = [
     *(
         Equivalent(file, function, COMPARISON, old, OR_EQUAL, "two readings are never equal")
         for file, function, old in _CLOCKS
+    ),
+    *(
+        Equivalent(file, function, STATEMENT, f"time.sleep({pause})", "pass", "it looks more often")
+        for file, function, pause in _PAUSES
     ),
     *(
         Equivalent(file, function, COMPARISON, old, OR_EQUAL, "of that many bytes, both will do")

@@ -209,6 +209,18 @@ def test_what_dec_hook_does_not_support_is_what_enc_hook_made() -> None:
     assert through([iter([EURO]), EURO]) == [[EURO], EURO]
 
 
+def test_a_hook_is_called_once_for_each_object_of_a_value_that_is_refused() -> None:
+    asked: list[object] = []
+
+    def noted(value: object) -> object:
+        asked.append(value)
+        return enc_hook(value)
+
+    with pytest.raises(UnserializableValueError):
+        encode_value([EURO, object(), EURO], enc_hook=noted)
+    assert len(asked) == 2
+
+
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, MemoryError])
 def test_an_interrupt_in_a_hook_is_not_taken_for_damage(kind: type[BaseException]) -> None:
     def interrupted(*_: Any) -> Any:

@@ -15,6 +15,7 @@ import pytest
 import logstore
 from logstore._engine import copying, vacuum
 from logstore._engine.engine import HOLD_NS
+from logstore._engine.header import COPIES, Copy
 from logstore._engine.table import Table
 from tests.support.boundary import when_copied
 from tests.support.forked import run_in_fork
@@ -25,10 +26,19 @@ if TYPE_CHECKING:
     from tests.support.stores import Stores
 
 
-def test_compactions_are_put_off_while_a_vacuum_copies(
-    open_store: Stores, monkeypatch: pytest.MonkeyPatch
+CALLS: dict[str, Callable[[logstore.Store], object]] = {
+    "vacuum": logstore.Store.vacuum,
+    "backup": lambda store: store.backup(f"{store.path}.copy"),
+    "check": logstore.Store.check,
+}
+
+
+@pytest.mark.parametrize("by", COPIES)
+def test_compactions_are_put_off_while_a_table_is_copied(
+    by: Copy, open_store: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = open_store(compact_at=1 << 14)
+    header = live(store).header
     before: list[int] = []
 
     def write() -> None:
@@ -37,12 +47,15 @@ def test_compactions_are_put_off_while_a_vacuum_copies(
             store.set_result(f"task-{i}", bytes(1000))
         before.append(store.stats().compactions)
         assert store.stats().log_bytes > 60_000
+        assert [each for each in COPIES if header.held_until_ns(each)] == [by]
 
     when_copied(monkeypatch, write)
-    store.vacuum()
+    CALLS[by](store)
     assert before[0] == before[1]
     assert len(list(store.tasks())) == 60
-    assert live(store).header.held_until_ns("vacuum") == 0
+    assert header.held_until_ns(by) == 0
+    if by == "backup":
+        os.unlink(f"{store.path}.copy")
 
 
 def test_other_processes_take_over_the_new_file_on_their_next_operation(

@@ -305,7 +305,7 @@ def sampled(tmp_path_factory: pytest.TempPathFactory) -> Sampled:
     words = [word for name in (BOUNDARY, *NAMES) for word in ("--replay", name)]
     output = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(output):
-        patch.setattr(mutant_sample, "TEST_S", 1.0)
+        patch.setattr(mutant_sample, "TEST_S", 5.0)
         patch.setattr(mutant_sample, "EQUIVALENTS", [EQUIVALENT])
         status = mutant_sample.main(["--jobs", "1", *words], tree)
     return Sampled(tree, status, output.getvalue())
