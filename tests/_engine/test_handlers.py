@@ -38,11 +38,13 @@ from logstore._engine import (
     lmdbfile,
     locks,
     opening,
+    pages,
     places,
     records,
     registry,
     system,
     systemerrors,
+    vacuum,
 )
 from logstore._engine import table as table_module
 from logstore._engine.engine import Engine
@@ -213,6 +215,8 @@ def taken(store: logstore.Store) -> None:
         (identity, "Table", lambda store: identity.is_vacuumed(live(store))),
         (table_module, "grow_map", lambda store: live(store).table.grow_map()),
         (files, "open_file", lambda store: taken(store)),
+        (pages._Copy, "_renumber_leaf", lambda store: store.backup(f"{store.path}.copy")),
+        (pages.Snapshot, "_mark_listed", lambda store: store.backup(f"{store.path}.copy")),
     ],
 )
 def test_an_unforeseen_error_of_an_open_store_passes(
@@ -402,6 +406,22 @@ def test_what_a_task_id_raises_of_its_own_passes(store: logstore.Store) -> None:
 
     with pytest.raises(UnforeseenError):
         store.status(Name("a"))
+
+
+def test_an_unforeseen_error_of_a_vacuum_is_not_told_as_its_closing(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = live(store)
+
+    def fail(_: Engine) -> NoReturn:
+        engine.closed = True
+        raise UnforeseenError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(vacuum, "_attempt", fail)
+        with pytest.raises(UnforeseenError):
+            store.vacuum()
+    engine.closed = False
 
 
 def test_an_interrupt_passes_the_copying_of_an_error() -> None:

@@ -138,3 +138,11 @@ def test_work_that_is_given_up_before_it_has_begun_is_never_done(
         if thread.name == "logstore-sheltered":
             thread.join()
     assert done == []
+
+
+def test_work_whose_thread_dies_before_it_begins_is_done_in_the_callers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(shelter, "START_S", 0.01)
+    monkeypatch.setattr(_thread, "start_new_thread", lambda *_: None)
+    assert sheltered(threading.get_ident) == threading.get_ident()

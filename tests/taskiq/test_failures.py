@@ -550,9 +550,9 @@ def test_a_class_that_nothing_can_make_comes_back_inert() -> None:
 
 def test_a_unicode_error_without_its_fields_comes_back_inert() -> None:
     records = encode_error(UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no"))
-    for damage in ({}, {"object": {"value": 5}}):
-        records[0]["members"] = {**records[0]["members"], **damage} if damage else {}
-        found = decode_error(records, exception_policy("faithful"))
+    for damage in ({}, {"object": {"value": 5}}, {"start": {"value": 1 << 70}}):
+        members = {**records[0]["members"], **damage} if damage else {}
+        found = decode_error([{**records[0], "members": members}], exception_policy("faithful"))
         assert isinstance(found, RemoteError)
         str(found)
 

@@ -11,27 +11,36 @@ import fcntl
 import json
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 from unittest import mock
 
+import pydantic_core
 import pytest
 from taskiq.serializers import JSONSerializer
 
 import logstore.taskiq
+from logstore import AsyncStore
 from logstore.progress import TaskProgress
-from logstore.taskiq import FileResultBackend, InmemoryResultBackend
+from logstore.taskiq import FileResultBackend, InmemoryResultBackend, LogStoreResultBackend
 from logstore.taskiq import urls as url
 from logstore.taskiq.outcome import exceptions as failures
-from logstore.taskiq.outcome import revival, serialized
+from logstore.taskiq.outcome import instances, outcome, revival, serialized
+from logstore.taskiq.outcome.instances import Contents
 from logstore.taskiq.outcome.plain import to_plain
 from logstore.taskiq.results import atomic, file, json_file, tagged_json
+from logstore.taskiq.results import logstore as logstore_backend
 from logstore.taskiq.results.expiry import LABEL, Expiry
 from logstore.testing.conformance_cases.runner import ok
 
+Backend = LogStoreResultBackend[Any]
 CLOCK = {"a": dt.datetime(2024, 1, 1)}
+
+
+RECORDS = failures.encode_error(ValueError())
 
 
 class UnforeseenError(Exception):
@@ -66,6 +75,37 @@ def parse(_: Path) -> None:
     json_file.parse(json_file.render("result", "t", {}), "result", "t", "here")
 
 
+def in_store(path: Path, call: Callable[[Backend], Coroutine[Any, Any, object]]) -> None:
+    """Call a backend that has a result of the task "t".
+
+    Not in the main thread, where what is raised could come from a signal handler.
+    """
+
+    async def main() -> None:
+        backend = Backend(path / "app.db")
+        await backend.startup()
+        try:
+            await (await backend._opened()).set_result("t", outcome.encode_outcome(ok(1)))
+            await call(backend)
+        finally:
+            await backend.shutdown()
+
+    with ThreadPoolExecutor(1) as beside:
+        beside.submit(asyncio.run, main()).result()
+
+
+def ask_for_result(path: Path) -> None:
+    in_store(path, lambda backend: backend.get_result("t"))
+
+
+def ask_whether_ready(path: Path) -> None:
+    in_store(path, lambda backend: backend.is_result_ready("t"))
+
+
+def store_result(path: Path) -> None:
+    in_store(path, lambda backend: backend.set_result("u", ok(Path("a"))))
+
+
 def raising(error: BaseException) -> Callable[..., NoReturn]:
     def fail(*_: object, **__: object) -> NoReturn:
         raise error
@@ -98,6 +138,17 @@ def raising(error: BaseException) -> Callable[..., NoReturn]:
         (url, "parse_qsl", lambda _: url.open_backend("dummy://")),
         (InmemoryResultBackend, "__init__", lambda _: url.open_backend("memory:")),
         (logstore.taskiq, "import_module", lambda _: logstore.taskiq.open_backend),
+        (outcome, "to_plain", lambda _: outcome.encode_outcome(ok(1))),
+        (outcome, "to_plain", lambda _: outcome._label(object(), False)),
+        (failures, "convert", lambda _: failures.encode_error(ValueError(1))),
+        (serialized, "to_plain", lambda _: list(serialized._forms(ok(1)))),
+        (serialized, "to_plain", lambda _: serialized._reason(ok(1), JSONSerializer())),
+        (pydantic_core, "to_jsonable_python", lambda _: list(serialized._forms(ok(1)))),
+        (revival._Revival, "run", lambda _: revival.decode_error(RECORDS, None)),
+        (AsyncStore, "get_result", ask_for_result),
+        (AsyncStore, "is_result_ready", ask_whether_ready),
+        (logstore_backend, "decode_outcome", ask_for_result),
+        (logstore_backend, "encode_outcome", store_result),
     ],
 )  # fmt: skip
 def test_an_error_that_a_handler_is_not_for_passes_it(
@@ -130,6 +181,69 @@ def test_an_unforeseen_error_of_a_value_in_a_file_passes(monkeypatch: pytest.Mon
     monkeypatch.setitem(tagged_json._LEAVES_BY_NAME, "datetime", broken)
     with pytest.raises(UnforeseenError):
         json_file.parse(data, "result", "t", "here")
+
+
+class Opaque(Exception):
+    """A class whose instances cannot be made."""
+
+    __new__ = raising(UnforeseenError())
+
+
+class Fields(dict[str, Any]):
+    """The attributes of an error, which cannot be looked up."""
+
+    __getitem__ = raising(UnforeseenError())
+
+
+class Sealed(type):
+    """The class of classes without subclasses."""
+
+    armed = False
+
+    def __new__(cls, *arguments: Any) -> Any:
+        if cls.armed:
+            raise UnforeseenError
+        return super().__new__(cls, *arguments)
+
+
+class Slot:
+    """An attribute that cannot be set."""
+
+    __set__ = raising(UnforeseenError())
+
+
+def filled() -> None:
+    with mock.patch.object(instances, "c_members", return_value=[("slot", Slot())]):
+        instances.fill(ValueError(), Contents((), {"slot": 1}, {}))
+
+
+def made_again() -> None:
+    kind: Any = Sealed("kind", (Exception,), {})
+    with (
+        mock.patch.object(instances, "_METACLASSES", (Sealed,)),
+        mock.patch.object(Sealed, "armed", True),
+    ):
+        instances.with_text(kind, "", None)
+
+
+def made() -> None:
+    with mock.patch.object(instances, "is_builtin", return_value=True):
+        instances.new_instance(Opaque, Contents((), {}, {}))
+
+
+def made_as_group() -> None:
+    with mock.patch.object(instances, "GROUP", Opaque):
+        instances.new_instance(Opaque, Contents((), {}, {}))
+
+
+def made_of_fields() -> None:
+    instances.new_instance(UnicodeDecodeError, Contents((), Fields(), {}))
+
+
+@pytest.mark.parametrize("call", [filled, made_again, made, made_as_group, made_of_fields])
+def test_an_unforeseen_error_of_building_an_error_passes(call: Callable[[], object]) -> None:
+    with pytest.raises(UnforeseenError):
+        call()
 
 
 def load(_: Path) -> None:

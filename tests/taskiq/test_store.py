@@ -221,6 +221,17 @@ def test_both_times_are_refused(path: Path) -> None:
         Backend(path, result_ex_time=1, result_px_time=1000)
 
 
+def test_an_unknown_option_is_answered_with_those_of_open(path: Path) -> None:
+    unknown: Any = {"nonsense": 1}
+    with pytest.raises(TypeError) as caught:
+        LogStoreResultBackend[Any](path, **unknown)
+    assert str(caught.value) == (
+        "there is no option 'nonsense'; logstore.open() has mode, sync, sync_interval_s, "
+        "compact_at, write_timeout_s, result_ttl_s, failure_ttl_s, progress_ttl_s, max_results, "
+        "max_bytes, max_value_bytes, accept_log_loss, force, enc_hook, dec_hook"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [

@@ -53,7 +53,7 @@ def new_instance(kind: type[BaseException], contents: Contents) -> BaseException
     try:
         # Checks the types; printing such an error relies on them.
         base.__init__(error, *(contents.members[name] for name in fields))
-    except (TypeError, KeyError):
+    except (TypeError, KeyError, OverflowError):
         return None
     return error
 
@@ -66,7 +66,7 @@ def fill(error: BaseException, contents: Contents) -> None:
         if name in contents.members:
             try:
                 descriptor.__set__(error, contents.members[name])
-            except (AttributeError, TypeError, ValueError):
+            except (AttributeError, TypeError, ValueError, OverflowError):
                 continue  # read-only, or of another type in this version of the class
     _dict_of(error).update(contents.state)
 
