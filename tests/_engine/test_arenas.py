@@ -758,7 +758,7 @@ def test_a_recovery_that_dies_before_it_has_replaced_the_logs_is_done_again(
     with folds_held(store.path):
         values = fill_both(store)
         crashed = crash_copy(store)
-    calls = [no_space, *[Log.create] * created]
+    calls: list[Callable[..., Any]] = [no_space, *[Log.create] * created]
 
     def create(*arguments: Any, **options: Any) -> Any:
         return calls.pop()(*arguments, **options)
