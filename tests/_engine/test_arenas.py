@@ -19,11 +19,11 @@ import pytest
 
 import logstore
 from logstore import TaskProgress
-from logstore._engine import checking, durability, locks, logview
+from logstore._engine import checking, durability, files, locks, logview
 from logstore._engine import engine as engine_module
 from logstore._engine.engine import BOTH_FULL
 from logstore._engine.foldlock import FoldLock
-from logstore._engine.header import split
+from logstore._engine.header import SharedHeader, split
 from logstore._engine.log import FIRST_OFFSET, Log, log_paths
 from logstore._engine.overlay import Overlay
 from logstore._engine.table import Table
@@ -237,6 +237,55 @@ def test_where_a_copy_puts_compactions_off_no_log_is_sealed_or_folded(
         store.set_result(f"task-{i}", bytes(1000))
     assert engine.header.sealed == 0
     engine.let_compactions_go_on("backup")
+
+
+def test_a_log_is_not_sealed_while_the_other_one_is(store: logstore.Store) -> None:
+    """As a writer would that another process has overtaken."""
+    engine = live(store)
+
+    def try_to_seal(deadline: float) -> None:
+        engine.appending(lambda: engine._seal_if_full(deadline), deadline)
+
+    with folds_held(store.path):
+        values = seal(store)
+        before = engine.header.sealed
+        while engine.header.committed < COMPACT_AT:
+            store.set_result("open", bytes(1000))
+        engine.in_turn(try_to_seal)
+        assert engine.header.sealed == before
+    assert folded(store)
+    values["open"] = bytes(1000)
+    assert read(store) == values
+
+
+def test_a_compaction_waits_for_a_fold(open_store: Stores) -> None:
+    store = open_store(write_timeout_s=0.1, **OPTIONS)
+    store.set_result("a", 1)
+    with folds_held(store.path), pytest.raises(logstore.WriteTimeoutError):
+        store.compact()
+    store.compact()
+    assert store.stats().log_bytes == 0
+
+
+def test_one_thread_at_a_time_holds_the_fold_lock(store: logstore.Store) -> None:
+    lock = live(store)._fold_lock
+    held, ends = threading.Event(), threading.Event()
+
+    def hold() -> bool:
+        held.set()
+        return ends.wait(LONG_S)
+
+    def work() -> None:
+        lock.hold(hold, time.monotonic() + LONG_S)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert held.wait(LONG_S)
+    found = lock.hold(lambda: 1, time.monotonic())
+    ends.set()
+    thread.join()
+    assert found is None
+    assert lock.hold(lambda: 1, time.monotonic()) == (1,)
 
 
 def test_an_idle_store_has_an_empty_log_also_just_after_it_was_sealed(
@@ -561,6 +610,53 @@ def test_a_seal_that_dies_loses_nothing(
         expect_all(path, open_store, values)
 
 
+def test_what_a_dead_process_has_folded_is_on_the_disk_before_its_log_is_used_again(
+    store: logstore.Store, start_peer: Callable[..., Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have died before it was: nothing else has it then."""
+    peer, engine = start_peer(store.path, **OPTIONS), live(store)
+    peer.run("store.set_result('theirs', 1)")
+    engine.on_sealed = lambda: None
+    with folds_held(store.path):
+        fill_both(store)
+        peer.run(DIES + FOLDER["behind its commit"])
+    peer.die("inside.folded(store)")
+    steps: list[object] = []
+    sealed: Any = SharedHeader.sealed
+
+    def note(header: SharedHeader, value: int) -> None:
+        steps.append(value)
+        sealed.__set__(header, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durability, "sync_data", steps.append)
+        patch.setattr(SharedHeader, "sealed", property(sealed.__get__, note))
+        assert engine.fold_sealed(time.monotonic() + LONG_S)
+    assert steps == [engine.table.fd, 0]
+
+
+def test_behind_a_dead_compaction_of_both_logs_none_is_folded_alone(
+    path: Path, store: logstore.Store, start_peer: Callable[..., Peer]
+) -> None:
+    """The table has more than readers have been shown: only a recovery may go on."""
+    peer, engine = start_peer(store.path, **OPTIONS), live(store)
+    engine.on_sealed = lambda: None
+    peer.run("store.set_result('theirs', 1)")
+    with folds_held(store.path):
+        values = peer.run(f"{LEFT_TO_OTHERS}\nfill_both(store)")
+    peer.die("store.compact()", at="logstore._engine.engine.Engine.begin_epoch")
+    sealed = engine.header.sealed
+    assert sealed
+    assert not engine.fold_sealed(time.monotonic() + LONG_S)
+    assert engine.header.sealed == sealed
+    values["theirs"] = 1
+    assert read(store) == values
+    store.set_result("after", 1)
+    assert engine.header.sealed == 0
+    values["after"] = 1
+    assert read(store) == values
+
+
 # -- recovery alone -------------------------------------------------------------------------------
 
 
@@ -630,8 +726,10 @@ def test_a_sealed_log_that_is_cut_off_is_refused(
 def test_a_first_frame_that_did_not_reach_the_disk_is_the_end_of_the_log(
     store: logstore.Store, crash_copy: CrashCopy, open_store: Stores
 ) -> None:
+    live(store).on_sealed = lambda: None  # nothing is flushed beside
     with folds_held(store.path):
         values = seal(store)
+        store.set_progress("running", TaskProgress(0.5))  # not flushed either
         other, crashed = open_path(store), crash_copy(store)
     flip(moved(other, crashed), FIRST_OFFSET + 20)
     with logstore.open(crashed) as again:
@@ -843,6 +941,17 @@ def test_a_flush_that_fails_in_a_seal_loses_no_result(store: logstore.Store) -> 
         store.set_result(f"task-{i}", bytes(1000))
     assert folded(store)
     assert store.stats().results == 42
+
+
+def test_both_logs_are_replaced_when_a_flush_has_failed(store: logstore.Store) -> None:
+    store.set_result("a", 1)
+    before = [files.identity(path) for path in log_paths(store.path)]
+    boundary.fail_next("fdatasync")
+    with pytest.raises(logstore.WriteError):
+        store.set_result("b", 1)
+    after = [files.identity(path) for path in log_paths(store.path)]
+    assert not set(before) & set(after)
+    assert read(store) == {"a": 1}
 
 
 # -- logs that are removed ------------------------------------------------------------------------

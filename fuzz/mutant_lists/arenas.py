@@ -1,0 +1,262 @@
+"""Faults of the two logs: seals, folds beside writers, readers of both, and their recovery."""
+
+from __future__ import annotations
+
+from fuzz.mutant_lists.mutant import Mutant
+
+ARENAS = "_engine/test_arenas.py::test_"
+READERS = "_engine/test_readers.py::test_"
+BOTH = ARENAS + "a_store_left_with_both_logs_is_recovered"
+FOLD_DIES = ARENAS + "a_fold_that_dies_loses_nothing"
+SEAL_DIES = ARENAS + "a_seal_that_dies_loses_nothing"
+WAITS = ARENAS + "a_writer_waits_for_a_fold_only_where_both_logs_are_full_and_not_for_long"
+COPIES = ARENAS + "where_a_copy_puts_compactions_off_no_log_is_sealed_or_folded"
+ALL_COPIES = ARENAS + "a_check_a_backup_and_a_vacuum_have_what_is_in_a_sealed_log"
+RECOVERY_DIES = ARENAS + "a_recovery_that_dies_before_it_has_replaced_the_logs_is_done_again"
+
+MUTANTS = [
+    # -- seals
+    Mutant(
+        "a seal writes no first frame",
+        "_engine/append.py",
+        "    log.write(frame, FIRST_OFFSET)\n",
+        "",
+        BOTH,
+    ),
+    Mutant(
+        "the first frame says another end of the sealed log",
+        "_engine/append.py",
+        "encode_start(seed, epoch, end)",
+        "encode_start(seed, epoch, end - 1)",
+        BOTH,
+    ),
+    Mutant(
+        "a seal flushes no progress",
+        "_engine/engine.py",
+        "self._is_settled(end)",
+        "self._is_settled(0)",
+        ARENAS + "a_flush_that_fails_in_a_seal_loses_no_result",
+    ),
+    Mutant(
+        "the new epoch is published before the sealed log is",
+        "_engine/logview.py",
+        "            header.sealed = sealed.state\n"
+        "            header.begin_epoch(epoch, FIRST_OFFSET, start)\n",
+        "            header.begin_epoch(epoch, FIRST_OFFSET, start)\n"
+        "            header.sealed = sealed.state\n",
+        SEAL_DIES + "[behind state-beside others]",
+    ),
+    Mutant(
+        "the first frame counts as synced",
+        "_engine/logview.py",
+        "header.begin_epoch(epoch, FIRST_OFFSET, start)",
+        "header.begin_epoch(epoch, start, start)",
+        ARENAS + "a_first_frame_that_did_not_reach_the_disk_is_the_end_of_the_log",
+    ),
+    Mutant(
+        "a log is sealed while the other one is",
+        "_engine/engine.py",
+        "if self._is_full() and not header.sealed and",
+        "if self._is_full() and",
+        ARENAS + "a_log_is_not_sealed_while_the_other_one_is",
+    ),
+    Mutant(
+        "a copy does not put seals off",
+        "_engine/engine.py",
+        "return end >= self.options.compact_at and not self.copy_defers(0)",
+        "return end >= self.options.compact_at",
+        COPIES,
+    ),
+    # -- folds of a sealed log
+    Mutant(
+        "a sealed log is folded while a copy is made",
+        "_engine/engine.py",
+        "            or self.copy_defers(0)\n            or identity",
+        "            or identity",
+        COPIES,
+    ),
+    Mutant(
+        "a fold does not look whether its table is at the path",
+        "_engine/engine.py",
+        "            or identity.is_suspect(self)\n",
+        "",
+        ARENAS + "a_log_that_is_removed_is_replaced_and_nothing_is_lost[sealed]",
+    ),
+    Mutant(
+        "a fold says that the table has the log before it has",
+        "_engine/engine.py",
+        "        header.folding = 1\n        try:\n",
+        "        header.folding = 1\n        header.sealed = 0\n        try:\n",
+        FOLD_DIES + "[before its commit-beside others]",
+    ),
+    Mutant(
+        "what a dead process has committed is not synced before its log is used again",
+        "_engine/engine.py",
+        "durability.sync_data(self.table.fd)",
+        "pass",
+        ARENAS + "what_a_dead_process_has_folded_is_on_the_disk_before_its_log_is_used_again",
+    ),
+    Mutant(
+        "a sealed log is folded into a table that has more than it",
+        "_engine/engine.py",
+        "if epoch not in (sealed.epoch, sealed.epoch + 1):",
+        "if epoch < sealed.epoch:",
+        ARENAS + "behind_a_dead_compaction_of_both_logs_none_is_folded_alone",
+    ),
+    Mutant(
+        "a fold removes what is over a limit",
+        "_engine/engine.py",
+        "                    [(sealed.results, sealed.progress)],\n",
+        "                    [(sealed.results, sealed.progress)],\n"
+        "                    self.options.retention,\n",
+        ARENAS + "a_fold_of_the_sealed_log_takes_nothing_away",
+    ),
+    Mutant(
+        "a dead fold's transaction is taken for another program's",
+        "_engine/identity.py",
+        "not (header.writing or header.folding)",
+        "not header.writing",
+        FOLD_DIES + "[behind its commit-beside others]",
+    ),
+    Mutant(
+        "a compaction does not take the fold lock",
+        "_engine/engine.py",
+        "lambda: self._fold_lock.hold(work, deadline)",
+        "lambda: (work(),)",
+        ARENAS + "a_compaction_waits_for_a_fold",
+    ),
+    Mutant(
+        "two threads hold the fold lock",
+        "_engine/foldlock.py",
+        "if not shelter.acquire(lock, max(0.0, deadline - time.monotonic())):",
+        "if False:",
+        ARENAS + "one_thread_at_a_time_holds_the_fold_lock",
+    ),
+    Mutant(
+        "a compaction folds the open log only",
+        "_engine/engine.py",
+        "view.newer_than(meta.epoch)",
+        "view.newer_than(view.epoch)",
+        ALL_COPIES,
+    ),
+    Mutant(
+        "a compaction leaves the sealed log sealed",
+        "_engine/logview.py",
+        "            self._header.sealed = 0\n",
+        "",
+        ALL_COPIES,
+    ),
+    Mutant(
+        "a sealed log is folded behind the one that follows it",
+        "_engine/overlay.py",
+        "return (self,) if sealed is None else (sealed, self)",
+        "return (self,) if sealed is None else (self, sealed)",
+        BOTH,
+    ),
+    # -- writers beside folds
+    Mutant(
+        "a writer waits long for a fold",
+        "_engine/engine.py",
+        "self.fold_sealed(time.monotonic() + FOLD_WAIT_S)",
+        "self.fold_sealed(time.monotonic() + 20 * FOLD_WAIT_S)",
+        WAITS,
+    ),
+    Mutant(
+        "a writer waits for a fold when the open log is full",
+        "_engine/engine.py",
+        "end < self.options.compact_at * BOTH_FULL or state",
+        "state",
+        WAITS,
+    ),
+    Mutant(
+        "each write waits for a fold",
+        "_engine/engine.py",
+        " or state - self._waited_at < end // BOTH_FULL:",
+        ":",
+        WAITS,
+    ),
+    # -- readers of both logs
+    Mutant(
+        "a reader reads no sealed log",
+        "_engine/logview.py",
+        "        if known.applied < end:\n",
+        "        if False:\n",
+        ARENAS + "who_joins_beside_a_sealed_log_reads_it",
+    ),
+    Mutant(
+        "a reader keeps what it knows of a sealed log",
+        "_engine/engine.py",
+        "overlay.sealed is None or overlay.sealed.state == self.header.sealed\n",
+        "True\n",
+        ARENAS + "a_large_result_is_seen_by_who_still_has_the_older_one_of_a_sealed_log[True]",
+    ),
+    Mutant(
+        "a backup has nothing of a sealed log",
+        "_engine/overlay.py",
+        "for part in self.parts():\n            copy",
+        "for part in (self,):\n            copy",
+        ALL_COPIES,
+    ),
+    # -- recovery
+    Mutant(
+        "recovery reads one log only",
+        "_engine/recovery.py",
+        "    if other == own:\n",
+        "    if True:\n",
+        BOTH,
+    ),
+    Mutant(
+        "recovery does not compare the end of a sealed log",
+        "_engine/recovery.py",
+        "if sealed_end is not None and sealed_end != overlay.applied and not is_lost:",
+        "if False:",
+        ARENAS + "a_sealed_log_that_is_cut_off_is_refused",
+    ),
+    Mutant(
+        "recovery begins the epoch behind the table's",
+        "_engine/recovery.py",
+        "epoch = meta.epoch + 2",
+        "epoch = meta.epoch + 1",
+        RECOVERY_DIES + "[0-False]",
+    ),
+    Mutant(
+        "a table of the epoch before goes with a log behind no sealed one",
+        "_engine/recovery.py",
+        "if first is None or first.entry.kind == START:",
+        "if True:",
+        ARENAS + "a_table_of_the_epoch_before_without_a_sealed_log_is_refused",
+    ),
+    # -- the files
+    Mutant(
+        "only one log is looked for at its path",
+        "_engine/identity.py",
+        "all(map(has_log, engine.logs.both))",
+        "has_log(engine.logs.both[0])",
+        ARENAS + "a_log_that_is_removed_is_replaced_and_nothing_is_lost",
+    ),
+    Mutant(
+        "only one log is replaced when a flush has failed",
+        "_engine/log.py",
+        "                made.append(Log.create(each, uuid, log_id, size, like=path))\n",
+        "                if made and os.path.lexists(each):\n"
+        "                    made.append(Log.open(each, uuid))\n                else:\n"
+        "                    made.append(Log.create(each, uuid, log_id, size, like=path))\n",
+        ARENAS + "both_logs_are_replaced_when_a_flush_has_failed",
+    ),
+    # -- slots
+    Mutant(
+        "the slot of a dead reader is not cleared",
+        "_engine/readers.py",
+        "            self.words[index] = 0\n            self._unlock(index)\n"
+        "            return True",
+        "            self._unlock(index)\n            return True",
+        READERS + "a_dead_reader_is_not_waited_for_and_its_slot_is_cleared",
+    ),
+    Mutant(
+        "the lock of a dead reader's slot is kept",
+        "_engine/readers.py",
+        "            self._unlock(index)\n            return True",
+        "            return True",
+        READERS + "a_dead_reader_is_not_waited_for_and_its_slot_is_cleared",
+    ),
+]
