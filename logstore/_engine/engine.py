@@ -121,12 +121,12 @@ class Engine(BaseEngine):
             return overlay
         return self._refresh()
 
-    def must_look_again(self, view: Overlay) -> bool:
-        """Return whether a look into the table does not go with a view.
+    def must_look_again(self, state: int) -> bool:
+        """Return whether a look into the table does not go with one at the overlay before it.
 
         A recovery puts into the table what readers have not been shown, and publishes it then.
         """
-        return self.header.writing != 0 and self.header.state != view.state
+        return self.header.writing != 0 and self.header.state != state
 
     def current_view(self) -> Overlay | None:
         """Return the overlay if it is complete, without reading from the disk; otherwise None."""

@@ -55,8 +55,11 @@ class BaseEngine(ABC):
     def current_view(self) -> Overlay | None:
         """Return the overlay if it is complete, without reading from the disk; otherwise None."""
 
-    def must_look_again(self, view: Overlay) -> bool:
-        """Return whether a look into the table does not go with a view."""
+    def must_look_again(self, state: int) -> bool:
+        """Return whether a look into the table does not go with one at the overlay before it.
+
+        ``state`` is that of the overlay, before it was looked into.
+        """
         return False
 
     @abstractmethod
@@ -94,10 +97,11 @@ class BaseEngine(ABC):
         """Return a task's newest RESULT (expired or not), DELETED or EXPIRED record, or None."""
         while True:
             view = self.view()
+            state = view.state
             entry = view.result(key)
             if entry is None:
                 entry = self.from_table(lambda table: table.get_result(key))
-                if self.must_look_again(view):
+                if self.must_look_again(state):
                     continue
             return entry
 
@@ -114,8 +118,9 @@ class BaseEngine(ABC):
         """As :meth:`find_trace` for each key, with one read of the table for all."""
         while True:
             view = self.view()
+            state = view.state
             found = self._find_results(view, keys)
-            if not self.must_look_again(view):
+            if not self.must_look_again(state):
                 break
         for n, entry in enumerate(found):
             if isinstance(entry, Entry) and entry.kind == DELETED:
@@ -141,11 +146,12 @@ class BaseEngine(ABC):
         """Return the newest progress record, expired or not; or None."""
         while True:
             view = self.view()
+            state = view.state
             known, progress = view.find_progress(key)
             if known:
                 return progress
             progress = self.from_table(lambda table: table.get_progress(key))
-            if not self.must_look_again(view):
+            if not self.must_look_again(state):
                 return progress
 
     # -- many tasks -------------------------------------------------------------------------

@@ -8,7 +8,8 @@ from typing import Any
 import logstore
 from tests.interrupts.campaign import Scenario
 from tests.interrupts.world import MISSING, World
-from tests.support.bystanders import ask
+from tests.support.bystanders import DEADLINE_S, ask, until
+from tests.support.inside import is_log_sealed
 
 from .common import ALONE, CLOSES_SOON, after_peers
 from .meeting import Behind, Followed, Led, Meeting
@@ -67,6 +68,12 @@ def fill(world: World, writes_max: int) -> int:
 def fill_log_and_go_on(world: World) -> None:
     fill_log(world)
     next_value(world)
+
+
+def forget_sealed(world: World) -> None:
+    """Wait until a sealed log is in the table, and no longer in memory."""
+    assert until(lambda: not is_log_sealed(world.store), DEADLINE_S)
+    world.store.is_result_ready("k")
 
 
 def next_large_value(world: World) -> None:
@@ -129,6 +136,7 @@ WRITES: dict[str, Scenario] = {
         fill_log_and_go_on,
         wrote,
         options={"compact_at": COMPACT_AT},
+        after=forget_sealed,
     ),
     "set, another process has vacuumed": writing(after_peers("store.vacuum()"), **CLOSES_SOON),
     "set, another process has compacted": writing(after_peers("store.compact()")),
