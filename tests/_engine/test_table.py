@@ -17,6 +17,7 @@ from logstore._engine import table as table_module
 from logstore._engine.compaction import fold_into
 from logstore._engine.frames import PROGRESS, RESULT, Entry
 from logstore._engine.metapages import MAGIC_AT
+from logstore._engine.readers import Readers
 from logstore._engine.records import Mark
 from logstore._engine.table import DB_RESULTS, DB_RUNNING, Table
 from tests.support.inside import live
@@ -71,7 +72,7 @@ def test_a_transaction_that_fails_ends_though_its_error_is_kept(store: logstore.
 
 def test_the_newest_transaction_is_that_of_either_header(path: Path) -> None:
     logstore.open(path).close()
-    with closing(Table(str(path))) as table:
+    with closing(Table(str(path), readers=Readers.private())) as table:
         for _ in range(3):
             table.write(lambda txn: table.write_meta(txn, table.read_meta_in(txn)))
             assert table.last_transaction() == table.env.info()["last_txnid"]
@@ -80,7 +81,7 @@ def test_the_newest_transaction_is_that_of_either_header(path: Path) -> None:
 @pytest.mark.parametrize("damage", ["0", "100", "4096", "4196", "no magic"])
 def test_a_file_that_is_no_table_any_more_has_no_transactions(path: Path, damage: str) -> None:
     logstore.open(path).close()
-    table = Table(str(path))
+    table = Table(str(path), readers=Readers.private())
     assert table.last_transaction() >= 0
     with path.open("r+b") as file:
         if damage.isdecimal():
