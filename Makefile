@@ -84,8 +84,8 @@ crash: $(STAMP)
 crash-long: $(STAMP)
 	$(BIN)/python -m fuzz.campaigns --long
 
-# The protocol between processes: models of it, explored exhaustively (half a minute; with LONG=1
-# more faults at once, minutes).
+# The protocol between processes: models of it, explored exhaustively (15 s; with LONG=1 more faults
+# at once, a minute and 1 GB).
 model: $(STAMP)
 	$(BIN)/python -m fuzz.model $(if $(LONG),--long)
 

@@ -73,5 +73,5 @@ SLOTS = (
     ),
 )
 LONG_SLOTS = (
-    slots.Config("two readers, folds", ((slots.READ,), (slots.READ,), (slots.FOLD,) * 4)),
+    slots.Config("two readers, folds", ((slots.READ,), (slots.READ,), (slots.FOLD,) * 3)),
 )
