@@ -378,6 +378,8 @@ def test_g5_frames_of_an_older_epoch_stay_dead(
     store.set_result("a", 1)
     store.set_result("b", 1)
     store.compact()
+    store.set_result("c", 1)  # in the other log
+    store.compact()
     store.set_result("b", 2)
     path = crash_copy(store)
     with logstore.open(path) as recovered:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from fuzz.mutant_lists.mutant import Mutant
 
 ARENAS = "_engine/test_arenas.py::test_"
+PUBLISHING = "_engine/test_publishing.py::test_"
+AHEAD = PUBLISHING + "a_read_beside_a_recovery_that_dies_finds_nothing_ahead_of_its_turn"
 READERS = "_engine/test_readers.py::test_"
 BOTH = ARENAS + "a_store_left_with_both_logs_is_recovered"
 FOLD_DIES = ARENAS + "a_fold_that_dies_loses_nothing"
@@ -196,6 +198,27 @@ MUTANTS = [
         "for part in self.parts():\n            copy",
         "for part in (self,):\n            copy",
         ALL_COPIES,
+    ),
+    Mutant(
+        "a read goes with a table that has more than readers have been shown",
+        "_engine/engine.py",
+        "return self.header.writing != 0 and self.header.state != state",
+        "return False",
+        AHEAD + "[find_result-nobody]",
+    ),
+    Mutant(
+        "a read goes by a view that another thread has brought up to date",
+        "_engine/reading.py",
+        "if self.must_look_again(state):",
+        "if self.must_look_again(view.state):",
+        AHEAD + "[find_result-another thread]",
+    ),
+    Mutant(
+        "a reader takes any snapshot before that of the commit",
+        "_engine/table.py",
+        "if snapshot == newest or",
+        "if snapshot <= newest or",
+        READERS + "a_reader_takes_no_snapshot_before_the_last_whole_one",
     ),
     # -- recovery
     Mutant(

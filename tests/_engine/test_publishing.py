@@ -21,6 +21,7 @@ from logstore._engine import durability, locks, shelter
 from logstore._engine.compaction import Fold
 from logstore._engine.counters import Counters
 from logstore._engine.engine import Engine
+from logstore._engine.frames import DELETED, Entry
 from logstore._engine.header import FAILURES
 from logstore._engine.log import FIRST_OFFSET
 from logstore._engine.options import LARGE_BYTES
@@ -360,6 +361,39 @@ def test_behind_a_process_that_died_in_its_flush_no_flush_of_that_log_is_trusted
     store.sync()
     assert not synced
     assert (store.get_result("theirs"), store.stats().log_bytes) == (1, 0)
+
+
+@pytest.mark.parametrize("catches_up", [False, True], ids=["nobody", "another thread"])
+@pytest.mark.parametrize("read", ["find_result", "find_traces"])
+def test_a_read_beside_a_recovery_that_dies_finds_nothing_ahead_of_its_turn(
+    store: logstore.Store,
+    start_peer: Callable[..., Peer],
+    monkeypatch: pytest.MonkeyPatch,
+    catches_up: bool,
+    read: str,
+) -> None:
+    """What nobody has been shown is in the table then, and the next read would not find it."""
+    store.set_result("a", 0)
+    store.compact()
+    peer, second, engine = start_peer(store.path), start_peer(store.path), live(store)
+    real = engine.from_table
+
+    def beside(look: Callable[[Any], Any]) -> Any:
+        monkeypatch.setattr(engine, "from_table", real)
+        peer.run("store.delete_result('a')")
+        peer.die("store.set_result('a', 1)", at="os.fdatasync")
+        second.die("store.set_result('b', 1)", at="logstore._engine.engine.Engine.begin_epoch")
+        if catches_up:
+            engine.view()
+        return real(look)
+
+    monkeypatch.setattr(engine, "from_table", beside)
+    entry = engine.find_result(b"a") if read == "find_result" else engine.find_traces([b"a"])[0]
+    assert isinstance(entry, Entry)
+    assert entry.kind == DELETED
+    assert store.status("a") == "deleted"
+    store.set_result("c", 1)
+    assert store.get_result("a") == 1
 
 
 def test_a_recovery_keeps_what_another_process_had_appended_whole(

@@ -419,6 +419,38 @@ def test_a_reader_begins_again_if_there_is_a_commit_while_it_begins(
     table._env = env
 
 
+def test_a_reader_takes_no_snapshot_before_the_last_whole_one(
+    path: Path, table: Table, first: Readers
+) -> None:
+    """Its number may be that of a commit that fails: LMDB then writes back the page it replaced."""
+    put(table, 2)
+    at, whole = newest_meta_page(path)
+    page = metapages.decode(whole)
+    number = at // page.page_bytes
+    older = metapages.encode(number, page._replace(txn_id=page.txn_id - 2))[: len(whole)]
+    env = table.env
+    begun: list[int] = []
+
+    def before() -> None:
+        begun.append(1)
+        if len(begun) == 2:  # it begins once to find that it does not know its snapshot
+            put_meta_page(path, older, at)
+
+    first.begin_commit(page.txn_id, has_new=False)
+    table._env = Env(env, before, lambda: put_meta_page(path, whole, at))  # type: ignore[assignment]
+    assert value(table) == b"2"
+    table._env = env
+    first.end_commit()
+    assert len(begun) == 3
+
+
+def newest_meta_page(path: Path) -> tuple[int, bytes]:
+    """Return where the newer of the two pages is, and the page."""
+    second = metapages.decode(meta_page(path, 0)).page_bytes
+    pages = [(at, meta_page(path, at)) for at in (0, second)]
+    return max(pages, key=lambda found: metapages.decode(found[1]).txn_id)
+
+
 def put_meta_page(path: Path, page: bytes, at: int) -> None:
     with open(path, "r+b", buffering=0) as file:
         os.pwrite(file.fileno(), page, at)
