@@ -563,12 +563,15 @@ class Engine(BaseEngine):
             end = split(header.appended)[1]
             # Another process may have been faster.
             if self._is_full() and not header.sealed and self._is_settled(end):
-                self._sheltered(self.logview.seal)
-                self.on_sealed()
+                self._sheltered(self._seal)
             return True
 
         if not self._publisher.with_lock(seal, deadline):
             raise self._timeout_error()
+
+    def _seal(self) -> None:
+        self.logview.seal()
+        self.on_sealed()
 
     def fold_sealed(self, deadline: float) -> bool:
         """Fold the sealed log into the table, beside the writers.
