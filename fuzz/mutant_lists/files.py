@@ -229,14 +229,14 @@ MUTANTS = [
         "_engine/identity.py",
         "if found == published and published[:2] == (header.incarnation, header.table_inode):",
         "if True:",
-        IDENTITY + "a_table_that_is_vacuumed_while_a_process_joins_is_opened_again",
+        IDENTITY + "a_reader_does_not_take_over_a_table_that_is_not_published",
     ),
     Mutant(
         "a table is taken over before it is published",
         "_engine/identity.py",
         "found = (table.meta.incarnation, table.inode, table.meta.uuid)",
-        "found = (table.meta.incarnation, published[1], table.meta.uuid)",
-        "_engine/test_vacuum.py::test_a_reader_does_not_take_over_a_table_before_it_is_published",
+        "found = (*published[:2], table.meta.uuid)",
+        IDENTITY + "a_reader_does_not_take_over_a_table_that_is_not_published",
     ),
     # -- opening files
     Mutant(
