@@ -166,7 +166,7 @@ MUTANTS = [
         "_engine/engine.py",
         "            header.writing = was_writing\n",
         "            pass\n",
-        READERS + "writes_and_reads_go_on_while_a_process_is_stopped_in_a_read",
+        READERS + "a_compaction_that_is_asked_for_says_why_it_cannot_be_had",
     ),
     Mutant(
         "a fold that was put off is tried again at once",
