@@ -24,8 +24,10 @@ from logstore._engine import engine as engine_module
 from logstore._engine.engine import BOTH_FULL
 from logstore._engine.foldlock import FoldLock
 from logstore._engine.header import SharedHeader, split
-from logstore._engine.log import FIRST_OFFSET, Log, log_paths
+from logstore._engine.log import FIRST_OFFSET, Log, Logs, log_paths
+from logstore._engine.options import LARGE_BYTES
 from logstore._engine.overlay import Overlay
+from logstore._engine.readers import OldReadersError
 from logstore._engine.table import Table
 from tests.support import boundary
 from tests.support.fileformat import log_header
@@ -58,7 +60,8 @@ def folds_held(path: Path | str) -> Iterator[None]:
     """Hold the fold lock, as another process does that is stopped."""
     fd = os.open(f"{path}-shm", os.O_RDWR)
     try:
-        assert locks.try_lock_byte(fd, locks.FOLD)
+        while not locks.try_lock_byte(fd, locks.FOLD):
+            time.sleep(0.001)  # a fold is under way
         yield
     finally:
         os.close(fd)
@@ -476,7 +479,9 @@ DIES = """
 import logstore._engine.engine as engine, logstore._engine.log as log
 import logstore._engine.logview as logview
 from logstore._engine.header import SharedHeader
+from logstore._engine.options import LARGE_BYTES
 from logstore._engine.overlay import Overlay
+from logstore._engine.readers import OldReadersError
 from logstore._engine.table import Table
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -998,3 +1003,126 @@ def test_logs_that_are_replaced_by_another_stores_are_kept(
     assert len(kept) == 2
     for path in kept:
         path.unlink()
+
+
+# -- between two steps of others -----------------------------------------------------------------
+
+
+def test_an_event_loop_does_not_answer_from_a_sealed_log_that_is_in_the_table(
+    store: logstore.Store,
+) -> None:
+    engine = live(store)
+    with folds_held(store.path):
+        values = fill_both(store)
+        assert engine.current_view() is engine.overlay
+    assert engine.fold_sealed(time.monotonic() + LONG_S)
+    assert engine.current_view() is None
+    assert store.get_result("sealed-0") == values["sealed-0"]
+    assert engine.current_view() is engine.overlay
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_compaction_that_readers_put_off_is_told_once_the_log_is_long(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    def put_off() -> None:
+        raise OldReadersError("readers")
+
+    engine = live(store)
+    monkeypatch.setattr(engine, "expiry_due", lambda: True)
+    monkeypatch.setattr(engine, "fold", put_off)
+    if late:
+        monkeypatch.setattr(engine_module, "LATE_LOG_FACTOR", 1)
+    for number in range(20):
+        store.set_result(str(number), bytes(1000))
+    found = store.stats()
+    assert (found.results, found.compactions, found.compaction_errors) == (20, 0, 0)
+    assert found.last_error == ("readers" if late else None)
+
+
+def test_what_another_process_has_compacted_meanwhile_is_not_compacted_again(
+    store: logstore.Store, start_peer: Callable[..., Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = live(store)
+    peer = start_peer(store.path)
+
+    def expiry_due() -> bool:
+        monkeypatch.undo()
+        peer.run("store.compact()")
+        return True
+
+    epoch = engine.header.epoch
+    monkeypatch.setattr(engine, "expiry_due", expiry_due)
+    for number in range(18):
+        store.set_result(str(number), bytes(1000))
+    assert engine.header.epoch == epoch + 1
+    assert store.stats().compactions == 0
+
+
+def test_a_seal_that_does_not_get_the_flush_lock_is_made_later(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = live(store)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._publisher, "with_lock", lambda work, deadline: None)
+        for number in range(18):
+            store.set_result(str(number), bytes(1000))
+    found = store.stats()
+    assert found.compaction_errors > 0
+    assert "writer lock" in str(found.last_error)
+    with folds_held(store.path):
+        store.set_result("next", 1)
+        assert engine.header.sealed
+
+
+def test_the_state_of_the_logs_is_of_one_moment(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epochs = [0]  # what is seen first
+
+    def epoch(header: SharedHeader) -> int:
+        return epochs.pop() if epochs else header.state >> 32
+
+    monkeypatch.setattr(SharedHeader, "epoch", property(epoch))
+    assert live(store).log_state().epoch == live(store).header.state >> 32
+    assert epochs == []
+
+
+def test_a_large_result_that_readers_keep_out_of_the_table_goes_through_the_log(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def put_off(*_: Any) -> None:
+        raise OldReadersError("readers")
+
+    large = os.urandom(LARGE_BYTES + 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(live(store), "fold_large", put_off)
+        patch.setattr(live(store), "compact_if_due", lambda: None)
+        store.set_result("large", large)
+    assert store.stats().log_bytes > LARGE_BYTES
+    assert store.get_result("large") == large
+
+
+def test_where_the_second_log_cannot_be_opened_the_first_is_closed(store: logstore.Store) -> None:
+    os.unlink(f"{store.path}-log2")
+    count = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(logstore.MissingLogError):
+        Logs.open(store.path, live(store).logs.uuid)
+    assert len(os.listdir("/proc/self/fd")) == count
+
+
+def test_a_reader_that_finds_a_sealed_log_of_another_time_looks_again(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = live(store)
+    header = engine.header
+    with folds_held(store.path):
+        fill_both(store)
+    with engine.view_lock:
+        assert not engine.logview.catch_up(header.state + (5 << 32))  # the epoch has moved since
+    header.sealed += 3 << 32
+    with engine.view_lock:
+        engine.logview.overlay = Overlay(0)
+        with pytest.raises(logstore.CorruptLogError, match="a sealed log of epoch"):
+            engine.logview.catch_up(header.state)
+    header.sealed -= 3 << 32

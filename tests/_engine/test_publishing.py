@@ -675,3 +675,22 @@ def test_a_durable_write_that_changes_nothing_puts_what_is_before_it_on_the_disk
     assert store.stats().flushes == flushes + 1
     header = live(store).header
     assert header.synced == header.committed
+
+
+def test_a_write_finds_itself_published_by_a_compaction_that_came_before_the_flush_lock(
+    store: logstore.Store, start_peer: Callable[..., Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer = start_peer(store.path)
+    real = locks.try_lock_byte
+
+    def try_lock_byte(fd: int, byte: locks.ByteLock) -> bool:
+        if byte is locks.FLUSH:
+            monkeypatch.undo()
+            peer.run("store.compact()")
+        return real(fd, byte)
+
+    monkeypatch.setattr(locks, "try_lock_byte", try_lock_byte)
+    epoch = live(store).header.epoch
+    store.set_result("a", 1)
+    assert live(store).header.epoch == epoch + 1
+    assert store.get_result("a") == 1
