@@ -694,3 +694,22 @@ def test_a_write_finds_itself_published_by_a_compaction_that_came_before_the_flu
     store.set_result("a", 1)
     assert live(store).header.epoch == epoch + 1
     assert store.get_result("a") == 1
+
+
+def test_a_write_whose_flush_fails_in_another_process_just_before_its_own_is_told_so(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = locks.try_lock_byte
+
+    def try_lock_byte(fd: int, byte: locks.ByteLock) -> bool:
+        if byte is locks.FLUSH:
+            monkeypatch.undo()
+            live(store).header.log_failed = 1
+        return real(fd, byte)
+
+    monkeypatch.setattr(locks, "try_lock_byte", try_lock_byte)
+    with pytest.raises(logstore.WriteError):
+        store.set_result("a", 1)
+    assert store.status("a") == "unknown"
+    store.set_result("a", 2)
+    assert store.get_result("a") == 2
