@@ -31,7 +31,7 @@ from logstore._engine.counters import Counters
 from logstore._engine.foldlock import FoldLock
 from logstore._engine.frames import DELETED, HAD_RESULT, OFFSET_MAX, PROGRESS, Entry
 from logstore._engine.header import COPIES, Copy, SharedHeader, split
-from logstore._engine.lmdbfile import MapResizedError
+from logstore._engine.lmdbfile import BrokenHandleError, MapResizedError
 from logstore._engine.log import FIRST_OFFSET, Logs
 from logstore._engine.logview import LogView
 from logstore._engine.options import Options, arena_bytes
@@ -185,6 +185,8 @@ class Engine(BaseEngine):
                 return read(table)
             except MapResizedError:
                 sheltered(table.adopt_map_size)
+            except BrokenHandleError:
+                self._sheltered(table.reopen)  # a fold in another thread has just failed
             except StoreClosedError:
                 if self.closed:
                     raise self.closed_error() from None

@@ -40,6 +40,10 @@ class MapResizedError(LogstoreError):
     """Another process has grown the map; this one has to adopt its size."""
 
 
+class BrokenHandleError(CorruptTableError):
+    """A commit has failed, and LMDB refuses further use of its handle: open the file again."""
+
+
 def inspect_file(path: str) -> None:
     """Refuse a file that LMDB could not open or that would crash it.
 
@@ -257,7 +261,8 @@ def translate(exc: lmdb.Error, path: str) -> LogstoreError:
     if isinstance(exc, lmdb.VersionMismatchError):
         return FormatVersionError(f"{path}: {exc}")
     if isinstance(exc, lmdb.CorruptedError | lmdb.PageNotFoundError | lmdb.PanicError):
-        return CorruptTableError(
+        kind = BrokenHandleError if isinstance(exc, lmdb.PanicError) else CorruptTableError
+        return kind(
             f"{path}: LMDB found its pages damaged ({exc}); restore a backup, or copy what can be "
             f"read with tasks() and get_result()"
         )

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import lmdb
 import pytest
 
 import logstore
@@ -1086,6 +1087,23 @@ def test_the_state_of_the_logs_is_of_one_moment(
     monkeypatch.setattr(SharedHeader, "epoch", property(epoch))
     assert live(store).log_state().epoch == live(store).header.state >> 32
     assert epochs == []
+
+
+def test_a_read_beside_a_fold_whose_commit_fails_opens_the_table_again(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.set_result("a", 1)
+    store.compact()
+    table = live(store).table
+    before = table.env
+
+    def begin(*_: Any) -> Any:
+        monkeypatch.undo()
+        raise lmdb.PanicError("the commit of another thread")
+
+    monkeypatch.setattr(table, "_begin", begin)
+    assert store.get_result("a") == 1
+    assert table.env is not before
 
 
 def test_a_large_result_that_readers_keep_out_of_the_table_goes_through_the_log(
