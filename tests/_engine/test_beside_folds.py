@@ -45,7 +45,7 @@ def visit(table, txn):
     global reads, slow
     if rng.random() < 0.05:
         slow += 1
-        time.sleep(0.004)  # some folds pass, or would
+        time.sleep(0.03)  # some folds pass, or would
     for _ in range(20):
         key = rng.randrange(keys)
         name = b"job-%d" % key
