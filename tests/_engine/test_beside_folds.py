@@ -20,7 +20,7 @@ import pytest
 import logstore
 from logstore._engine import metapages
 from logstore._engine.readers import Readers
-from tests.support.inside import no_idle_compaction
+from tests.support.inside import live, no_idle_compaction
 from tests.support.peers import CHILD_S, ROOT
 
 KEYS = 1000
@@ -68,13 +68,17 @@ store.close()
 
 
 @contextmanager
-def half_commits(path: Path) -> Iterator[None]:
+def half_commits(store: logstore.Store) -> Iterator[None]:
     """Write half a meta page before each commit, and let readers wait for its end."""
     real = Readers.begin_commit
+    readers = live(store).header.readers
 
     def begin(self: Readers, newest: int, *, has_new: bool) -> None:
+        if self is not readers:  # a commit to a vacuum's copy
+            real(self, newest, has_new=has_new)
+            return
         real(self, newest, has_new=True)
-        with open(path, "r+b", buffering=0) as file:
+        with open(store.path, "r+b", buffering=0) as file:
             fd = file.fileno()
             number = newest + 1 & 1
             first = metapages.decode(os.pread(fd, metapages.META_BYTES, 0))
@@ -116,7 +120,7 @@ def test_readers_of_all_processes_get_whole_values_beside_folds(path: Path, vacu
             for reader in readers:
                 assert reader.stdout is not None
                 assert reader.stdout.readline() == "ready\n"
-            with half_commits(path):
+            with half_commits(store):
                 for fold in range(FOLDS):
                     write(store, rng, rng.sample(range(KEYS), 60))
                     store.compact()
