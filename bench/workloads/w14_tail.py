@@ -32,7 +32,7 @@ GROWTH_MAX = 1.5
 
 
 def _store(part: Slice) -> Place:
-    """The filled store, made anew when it has grown too much."""
+    """Return the filled store; it is made again when it has grown too much."""
     wanted = part.profile.large_results
     place: Place | None = part.kept.get("store")
     if place is not None and part.kept["results"] > GROWTH_MAX * wanted:

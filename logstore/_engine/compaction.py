@@ -3,7 +3,7 @@
 When one is due is decided elsewhere: ``Engine.compact_if_due`` (the log is long), groups.py (a
 large record), maintenance.py (an idle store, expiry), closing.py (the last close).
 
-Rules: called under the writer lock, or by a vacuum on a copy that no other process has open.  Marks
+Rules: called under the fold lock, or by a vacuum on a copy that no other process has open.  Marks
 and indexes change in the same transaction as the records, and so does the epoch: either the old
 table and the old epoch's frames are complete, or the new table is.  Folding the same entries twice
 changes nothing.  Damage in records that are replaced does not stop a compaction.  Readers of a

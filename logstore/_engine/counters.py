@@ -1,6 +1,7 @@
 """Counts of what this process has done to a store since it opened it, for ``stats()``.
 
-Rules: counters are changed under the writer lock, or by the one thread that opens the store, and
+Rules: counters are changed by the thread that has ``commit_lock``, by one that folds a sealed log,
+or by the one thread that opens the store: of two changes at a time one may be lost.  They are
 read without a lock: a reader may see one counter of an event changed and another not yet.
 """
 

@@ -681,7 +681,7 @@ class Engine(BaseEngine):
     def fold(
         self, *, extra: Batch | None = None, clean: bool = False, wait_s: float = WAIT_S
     ) -> None:
-        """Fold the overlay, then ``extra``, and begin a new epoch; writer lock held, caught up.
+        """Fold the overlay, then ``extra``, and begin a new epoch; all locks held, caught up.
 
         ``clean`` marks the table as closed cleanly, for a process that is alone and closes.  An
         error leaves ``writing`` set.  Raises OldReadersError, without any effect, if readers of an
@@ -796,7 +796,7 @@ class Engine(BaseEngine):
     # -- salvage ----------------------------------------------------------------------------
 
     def adopt_salvaged(self, overlay: Overlay) -> None:
-        """Fold an overlay made of whole frames and replace the log; writer lock held."""
+        """Fold an overlay made of whole frames and replace the logs; all locks held."""
         header = self.header
         if header.appended >> 32 == header.epoch:
             header.state = header.appended

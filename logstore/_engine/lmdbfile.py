@@ -28,7 +28,7 @@ from logstore.errors import (
 )
 
 MODE = 0o600
-MAP_BYTES = 1 << 36  # address space, not memory; grown under the writer lock when it is full
+MAP_BYTES = 1 << 36  # address space, not memory; grown under the fold lock when it is full
 MAP_BYTES_MIN = 1 << 20
 MAP_UNIT = 1 << 16  # a multiple of every page size
 DATABASES_MAX = 16

@@ -13,8 +13,6 @@ import os
 import struct
 
 # The system call itself, for a ``finally`` that no signal handler may come before.
-flock = fcntl.flock
-LOCK_UN = fcntl.LOCK_UN
 fcntl_call = fcntl.fcntl
 SETLK = fcntl.F_OFD_SETLK
 _HELD_BY_OTHERS = (errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN)

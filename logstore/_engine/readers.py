@@ -18,7 +18,7 @@ it does for LMDB are done here:
   that; if it takes too long, it puts the table on the disk itself.  So a process that is stopped or
   killed in a commit stops no reader.
 
-Rules: one fold at a time, under the writer lock.  Each open table of a process has a slot, which is
+Rules: one fold at a time, under the fold lock.  Each open table of a process has a slot, which is
 set before a transaction begins and cleared after it has ended.  A lock on one byte, far behind the
 end of the ``-shm`` file, shows that the slot is in use.  When a process has died, the kernel has
 freed the lock, and any process may clear the slot.  A fold changes nothing while it waits, and
@@ -130,7 +130,7 @@ class Readers:
         return found
 
     def wait_for_old(self, path: str, table: int, newest: int, timeout_s: float) -> None:
-        """Wait until no reader of a table is in a snapshot before ``newest``; writer lock held.
+        """Wait until no reader of a table is in a snapshot before ``newest``; fold lock held.
 
         Readers that begin meanwhile are not.  Raises OldReadersError after ``timeout_s``.
         """
@@ -159,7 +159,7 @@ class Readers:
     # -- commits --------------------------------------------------------------------------------
 
     def is_cut_short(self) -> bool:
-        """Return whether the last commit had no end; writer lock held."""
+        """Return whether the last commit had no end; fold lock held."""
         return bool(self.words[SEQUENCE] & 1)
 
     def begin_commit(self, newest: int, *, has_new: bool) -> None:

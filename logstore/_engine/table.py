@@ -1,10 +1,10 @@
 """The table: the LMDB file that the log is compacted into.  See FORMAT.md, "The table".
 
-Rules: a write transaction begins only under the writer lock and ends on the thread that began it.
-It waits for readers of old snapshots, as in readers.py.
-All reads of one process go through ``_gate``, hold it for one short transaction, and return copies,
-so that no transaction is open during a fork, a resize or a close.  An open table of a store holds a
-shared lock on its file, one of the two presence locks.
+Rules: a write transaction begins only under the fold lock and ends on the thread that began it.  It
+waits for readers of old snapshots, as in readers.py.  All reads of one process go through
+``_gate``, hold it for one short transaction, and return copies, so that no transaction is open
+during a fork, a resize or a close.  An open table of a store holds a shared lock on its file, one
+of the two presence locks.
 """
 
 from __future__ import annotations
@@ -632,7 +632,7 @@ class Table:
         txn.put(_META_KEY, records.encode_meta(meta), db=self._meta_db)
 
     def grow_map(self) -> None:
-        """Enlarge a map that is full; writer lock held, no transaction open.
+        """Enlarge a map that is full; fold lock held, no transaction open.
 
         Raises ResourceLimitError if there is no room for a larger one.
         """

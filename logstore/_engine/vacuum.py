@@ -2,7 +2,7 @@
 
 Rules: the copy is made with compactions put off and no lock held; then the log is folded into the
 copy.  A backup folds the log as of its start, and changes nothing in the store.  A vacuum folds in
-rounds, the last one under the writer lock.  Its file is renamed over the table only when it is
+rounds, the last one under all locks.  Its file is renamed over the table only when it is
 complete and on the disk, and published before the lock is released.  Until then the old file is the
 table.
 """
@@ -77,7 +77,7 @@ def _attempt(engine: Engine) -> None:
 
 
 def _begin(engine: Engine, temporary: str) -> int:
-    """Return the descriptor of the file for the copy; writer lock held."""
+    """Return the descriptor of the file for the copy; all locks held."""
     if is_taken(engine, "vacuum", temporary):
         raise StoreBusyError(f"{engine.path}: another vacuum is running")
     if engine.header.sealed or not engine.is_held():  # otherwise another copy would be overtaken
@@ -142,7 +142,7 @@ def _fold_changes(
 
 
 def _finish(engine: Engine, copy: Table, fd: int, folded: int) -> None:
-    """Do the last round and the exchange; writer lock held."""
+    """Do the last round and the exchange; all locks held."""
     header = engine.header
     path = engine.path
     view = engine.view()
