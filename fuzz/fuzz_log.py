@@ -5,14 +5,16 @@ Invariants:
 - Opening, to read or to write, gives what a second reader of the logs, written from FORMAT.md,
   finds; or it raises CorruptLogError, MissingLogError or FormatVersionError, and all files are as
   they were.  If a whole frame says that a damaged place had been synced, or the open log that the
-  sealed one ends elsewhere, it does raise.
+  sealed one ends elsewhere, or if a log is in the other one's place or the two are not of one pair,
+  it does raise.
 - A value is one that was written under its id.
 - A store that was opened passes its check, can be written, closes to one file and opens again.
 - Of a log with forged frames (sealed again by a mutation, and at odds with the others) only this
   holds: typed errors, no signal, no hang; it can be written, closed and opened again.
 - ``check()`` says so without writing a byte; with ``salvage`` the store can be opened afterwards,
-  and holds the newest of every whole frame.  Of a log whose header is whole and of another version
-  or store, or that is newer than the table, a salvage touches nothing.
+  and holds the newest of every whole frame, whichever of the two files it is in.  Of a log whose
+  header is whole and of another version or store, or that is newer than the table, a salvage
+  touches nothing.
 - A frame of a later version, where frames are looked for, lets nothing open or salvage the log.
 - A log that is newer than the table raises StaleTableError; without it the table is as it was, and
   the logs are kept aside.
@@ -94,7 +96,11 @@ def seeds() -> Sequence[bytes]:
     sealed, epoch, open_ = base()[1:]
     page = open_[:HEADER_BYTES]
     no_start = with_byte(open_, 20, 1, frame=0)
-    pairs = [(sealed, page), (page, open_), (page, page), (open_, sealed), (sealed, no_start)]
+    other_id = open_[:32] + b"\2" + open_[33:40]
+    other_id += struct.pack("<I", zlib.crc32(other_id)) + open_[44:]
+    pairs = [(sealed, page), (page, open_), (page, page), (sealed, no_start), (sealed, other_id)]
+    pairs += [(open_, sealed), (open_, open_), (sealed, sealed), (page, sealed), (open_, page)]
+    pairs += [(sealed, sealed[: len(sealed) // 2]), (page, other_id[:HEADER_BYTES])]
     pairs += [(other, open_) for other in variants(sealed, epoch)]
     pairs += [(sealed, other) for other in variants(open_, epoch + 1)]
     for end in (0, HEADER_BYTES, len(sealed)):
@@ -238,6 +244,7 @@ class Found(NamedTuple):
     start: int
     end: int
     synced: int
+    time_us: int
     kind: int
     flags: int
     expiry: int
@@ -274,7 +281,8 @@ def decode(data: bytes, at: int, epoch: int) -> Found | None:
         raise NewerError
     if kind == 5 and (key, len(payload)) != (b"-", 8):
         return None
-    return Found(at, at + length, synced, kind, flags, expiry, key, payload, data[at : at + length])
+    raw = data[at : at + length]
+    return Found(at, at + length, synced, time_us, kind, flags, expiry, key, payload, raw)
 
 
 def read_log(data: bytes, epoch: int) -> tuple[list[Found], bool, list[Found]]:
@@ -312,18 +320,59 @@ def in_chains(frames: Sequence[Found]) -> list[Found]:
     return whole
 
 
+def newest_epoch(data: bytes) -> int:
+    """The epoch in the first frame, if a whole frame is of it, or of one of the two before it."""
+    if len(data) < HEADER_BYTES + _HEAD.size:
+        return 0
+    claimed = epoch_at(data, HEADER_BYTES)
+    places = range(HEADER_BYTES, len(data))
+    for epoch in (claimed, claimed - 1, claimed - 2):
+        if epoch > 0 and any(decode(data, at, epoch) is not None for at in places):
+            return epoch
+    return 0
+
+
 def is_newer(data: bytes) -> bool:
     """Whether a log is of a later epoch than the table, and than the one behind a sealed log."""
-    if len(data) < HEADER_BYTES + _HEAD.size:
-        return False
-    claimed, behind = epoch_at(data, HEADER_BYTES), base().epoch + 1
-    for epoch in (claimed, claimed - 1, claimed - 2):
-        places = range(HEADER_BYTES, len(data))
-        if epoch > 0 and any(decode(data, at, epoch) is not None for at in places):
-            first = decode(data, HEADER_BYTES, behind)
-            sealed = epoch == behind and (first is None or first.kind == START)
-            return epoch >= behind and not sealed
-    return False
+    newest, behind = newest_epoch(data), base().epoch + 1
+    if newest == behind:
+        first = decode(data, HEADER_BYTES, behind)
+        return first is not None and first.kind != START
+    return newest > behind
+
+
+class Page(NamedTuple):
+    """What a whole page 0 says."""
+
+    version: int
+    uuid: bytes
+    log_id: int
+
+
+def page_of(log: bytes) -> Page | None:
+    """Page 0 of a log, None if it is not whole."""
+    if len(log) < 44 or log[:8] != b"LOGSTORE":
+        return None
+    _, version, _, uuid, log_id, crc = struct.unpack_from("<8sII16sQI", log)
+    return Page(version, uuid, log_id) if crc == zlib.crc32(log[:40]) else None
+
+
+def belong_together(even: bytes, odd: bytes) -> bool:
+    """Whether two logs are each in its place, and of one pair.  Of damaged pages 0 it says so."""
+    pages = page_of(even), page_of(odd)
+    if None in pages or any(page[:2] not in ((1, _UUID), (2, _UUID)) for page in pages if page):
+        return True
+    newest = newest_epoch(even), newest_epoch(odd)
+    for place, (page, epoch) in enumerate(zip(pages, newest, strict=True)):
+        assert page is not None
+        if epoch and place != (epoch % 2 if page.version == 2 else 0):
+            return False
+    first, second = pages
+    assert first is not None
+    assert second is not None
+    if first.version != second.version or first.log_id == second.log_id:
+        return True
+    return newest[0] == 0 and newest[1] < base().epoch
 
 
 class Contents(NamedTuple):
@@ -338,8 +387,11 @@ class Contents(NamedTuple):
 def read_logs(sealed: bytes, open_: bytes) -> Contents:
     """Read both logs.  Raises NewerError."""
     epoch = base().epoch
-    frames, damaged, everything = read_log(sealed, epoch)
-    behind, damaged_behind, everything_behind = read_log(open_, epoch + 1)
+    even, odd = (open_, sealed) if epoch % 2 else (sealed, open_)
+    if not belong_together(even, odd):
+        return Contents([], True, wherever_they_are(sealed, open_))
+    frames, damaged, _ = read_log(sealed, epoch)
+    behind, damaged_behind, _ = read_log(open_, epoch + 1)
     first = decode(open_, HEADER_BYTES, epoch + 1)
     is_sealed = first is not None and first.kind == START
     end = frames[-1].end if frames else HEADER_BYTES
@@ -347,7 +399,21 @@ def read_logs(sealed: bytes, open_: bytes) -> Contents:
         assert first is not None
         damaged = damaged or first.payload != struct.pack("<Q", end)
         frames = frames + behind
-    return Contents(frames, damaged or damaged_behind, everything + everything_behind)
+    return Contents(frames, damaged or damaged_behind, wherever_they_are(sealed, open_))
+
+
+def wherever_they_are(sealed: bytes, open_: bytes) -> list[Found]:
+    """All frames of both epochs, in the order of their times, each of them once."""
+    epoch = base().epoch
+    found: list[Found] = []
+    for of in (epoch, epoch + 1):
+        frames: dict[bytes, Found] = {}
+        for log, by_name in ((sealed, epoch), (open_, epoch + 1)):
+            newest = newest_epoch(log)
+            if of == (newest if newest in (epoch, epoch + 1) else by_name):
+                frames |= {frame.raw: frame for frame in read_log(log, of)[2]}
+        found += sorted(frames.values(), key=lambda frame: frame.time_us)
+    return found
 
 
 def replayed(
@@ -410,7 +476,7 @@ class Logs:
             newer = any(map(is_newer, logs))
         except NewerError:
             return refused(self.lay_out(logs), logs)
-        genuine = all(frame.raw in written() for frame in everything)
+        genuine = all(frame.raw in written() for frame in frames + everything)
         path = self.lay_out(logs)
         label = read_only(path, logs, replayed(frames), damaged, genuine)
         expect((label == "StaleTableError") == newer, f"opening a newer log: {label}")
@@ -525,12 +591,10 @@ def go_without(path: Path, logs: Pair) -> None:
 
 def is_foreign(log: bytes) -> str:
     """What a whole header says that is not this store's."""
-    if len(log) < 44 or log[:8] != b"LOGSTORE":
+    page = page_of(log)
+    if page is None:
         return ""
-    _, version, _, uuid, _, crc = struct.unpack_from("<8sII16sQI", log)
-    if crc != zlib.crc32(log[:40]):
-        return ""
-    return "version" if version not in (1, 2) else "store" if uuid != _UUID else ""
+    return "version" if page.version not in (1, 2) else "store" if page.uuid != _UUID else ""
 
 
 def check(store: logstore.Store, genuine: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fuzz.mutant_lists.mutant import Mutant
 
 ARENAS = "_engine/test_arenas.py::test_"
+EXCHANGED = "_engine/test_exchanged_logs.py::test_"
 PUBLISHING = "_engine/test_publishing.py::test_"
 AHEAD = PUBLISHING + "a_read_beside_a_recovery_that_dies_finds_nothing_ahead_of_its_turn"
 READERS = "_engine/test_readers.py::test_"
@@ -245,9 +246,46 @@ MUTANTS = [
     Mutant(
         "a table of the epoch before goes with a log behind no sealed one",
         "_engine/recovery.py",
-        "if first is None or first.entry.kind == START:",
-        "if True:",
+        "        return not log.may_follow\n",
+        "        return False\n",
         ARENAS + "a_table_of_the_epoch_before_without_a_sealed_log_is_refused",
+    ),
+    Mutant(
+        "logs that were exchanged are taken for empty ones",
+        "_engine/recovery.py",
+        "        _refuse_misplaced(path, logs)\n",
+        "",
+        EXCHANGED + "logs_that_were_exchanged_are_refused_and_salvaged",
+    ),
+    Mutant(
+        "a log goes with an older copy of the other one",
+        "_engine/recovery.py",
+        "        _refuse_mixed(logs, meta)\n",
+        "",
+        EXCHANGED + "a_log_from_before_the_last_opening_is_refused_and_the_other_one_salvaged",
+    ),
+    Mutant(
+        "a replacement of the logs that was cut off is taken for an older copy",
+        "_engine/recovery.py",
+        "if not is_pair and (even.newest or odd.newest >= meta.epoch):",
+        "if not is_pair:",
+        EXCHANGED + "logs_of_two_pairs_are_those_of_a_replacement_that_was_cut_off"
+        "_if_the_new_one_is_empty",
+    ),
+    Mutant(
+        "a salvage looks for frames in the place of their log only",
+        "_engine/salvage.py",
+        "epoch = newest[where] if newest[where] in epochs and meta.version > 1 else by_name",
+        "epoch = by_name",
+        EXCHANGED + "logs_that_were_exchanged_are_refused_and_salvaged",
+    ),
+    Mutant(
+        "a salvage takes an older copy of a log behind the newer one",
+        "_engine/salvage.py",
+        "sorted(dict.fromkeys(records), key=lambda record: record[1].time_us)",
+        "list(dict.fromkeys(records))",
+        EXCHANGED
+        + "an_older_copy_of_a_log_in_the_place_of_the_other_one_is_of_no_harm_to_a_salvage",
     ),
     # -- the files
     Mutant(

@@ -8,6 +8,9 @@ A table of epoch T lacks the frames of T, in the log of T.  If that was sealed, 
 T + 1 too, in the other log, whose first frame says where the sealed log ends.  Nothing of T + 2
 exists: that is the new epoch, so that no frame that is left in a log ever counts again.
 
+A log in the place of the other one is refused, whatever is in it, and so are two that are not of
+one pair: what belongs there may be lost.
+
 A fold makes the table one of the present format version, in its one transaction.  A store of
 version 1 has one log: the other is made before that, and the old one replaced behind it, so each
 moment shows the old store with its log, or the new one.
@@ -16,7 +19,8 @@ moment shows the old store with its log, or the new one.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from logstore._engine import clock, durability, files, frames
 from logstore._engine.compaction import fold_into
@@ -76,41 +80,106 @@ def recover_alone(
 def are_logs_needed(path: str, meta: Meta) -> bool:
     """Return whether the table needs the logs beside it.
 
-    Raises StaleTableError if they have frames of a later epoch: the table is an older copy.
+    Raises StaleTableError if they have frames of a later epoch: the table is an older copy.  Raises
+    CorruptLogError if the table needs them, and they are not the two that belong beside it.
     """
-    refuse_older(path, meta)
+    logs = [_look_at(each, meta) for each in _there(path)]
+    _refuse_newer(path, logs, meta)
+    if not meta.clean:
+        _refuse_misplaced(path, logs)
+        _refuse_mixed(logs, meta)
     return not meta.clean
 
 
-def refuse_older(path: str, meta: Meta) -> None:
-    """Raise StaleTableError for a table that is older than the logs beside it."""
-    for each in _there(path):
-        newest = _newer_epoch(each, meta)
-        if newest:
-            raise StaleTableError(
-                f"{path}: a table of epoch {meta.epoch}, but {each} has writes of epoch "
-                f"{newest}: this is an older copy of the table; put back the table that belongs "
-                f"to the log, or open with accept_log_loss=True to go on without the log, which "
-                f"is then kept under another name"
-            )
+def refuse_older(path: str, meta: Meta) -> dict[str, int]:
+    """Raise StaleTableError for a table that is older than the logs beside it.
 
-
-def _newer_epoch(where: str, meta: Meta) -> int:
-    """Return the epoch of a log that is too new for the table, 0 if it is not.
-
-    The table may lack one epoch that is not its own: the one behind a sealed log.
+    Return the newest epoch of each log, 0 where there is no whole frame.
     """
-    data = read_whole(where)[FIRST_OFFSET:]
+    logs = [_look_at(each, meta) for each in _there(path)]
+    _refuse_newer(path, logs, meta)
+    return {log.path: log.newest for log in logs}
+
+
+class _Seen(NamedTuple):
+    """What a log says of itself."""
+
+    path: str
+    header: frames.LogHeader | None  # None: opening the log refuses it
+    newest: int  # the epoch of its newest whole frame, 0 if it has none
+    may_follow: bool  # on a sealed log: it begins with START, or with no whole frame
+
+
+def _look_at(where: str, meta: Meta) -> _Seen:
+    whole = read_whole(where)
+    header = frames.decode_log_header(whole[: frames.HEADER_BYTES])
+    if header is not None and (header.uuid != meta.uuid or header.version > FORMAT_VERSION):
+        header = None
+    data = whole[FIRST_OFFSET:]
     seed = frames.checksum_seed(meta.uuid)
     with frames_of(where):
         newest = frames.newest_epoch(data, FIRST_OFFSET, seed)
-        if newest <= meta.epoch - meta.clean:
-            return 0
-        if newest == meta.epoch + 1 and not meta.clean:
-            first = frames.decode_frame(data, 0, FIRST_OFFSET, seed, newest)
-            if first is None or first.entry.kind == START:
-                return 0
-    return newest
+        first = frames.decode_frame(data, 0, FIRST_OFFSET, seed, newest)
+    return _Seen(where, header, newest, first is None or first.entry.kind == START)
+
+
+def _is_newer(log: _Seen, meta: Meta) -> bool:
+    """Return whether a log is too new for the table.
+
+    The table may lack one epoch that is not its own: the one behind a sealed log.
+    """
+    if log.newest == meta.epoch + 1 and not meta.clean:
+        return not log.may_follow
+    return log.newest > meta.epoch - meta.clean
+
+
+def _refuse_newer(path: str, logs: Sequence[_Seen], meta: Meta) -> None:
+    for log in logs:
+        if _is_newer(log, meta):
+            raise StaleTableError(
+                f"{path}: a table of epoch {meta.epoch}, but {log.path} has writes of epoch "
+                f"{log.newest}: this is an older copy of the table; put back the table that "
+                f"belongs to the log, or open with accept_log_loss=True to go on without the log, "
+                f"which is then kept under another name"
+            )
+
+
+def _refuse_misplaced(path: str, logs: Sequence[_Seen]) -> None:
+    """Raise CorruptLogError for a log in the place of the other one."""
+    has = {log.path: f"has {_writes(log)}" for log in logs}
+    for log in logs:
+        if not log.newest or log.header is None:
+            continue
+        right = log_path(path, log.newest, log.header.version)
+        if right != log.path:
+            raise CorruptLogError(
+                f"{log.path}: {has[log.path]}, which belong in {right}, and that "
+                f"{has.get(right, 'is missing')}: the two files were exchanged, or one was copied "
+                f"over the other; give each log its own name again, or, if one is lost, "
+                f"check(salvage=True) recovers every whole frame"
+            )
+
+
+def _refuse_mixed(logs: Sequence[_Seen], meta: Meta) -> None:
+    """Raise CorruptLogError for logs of which one is an older copy.
+
+    Logs are replaced in pairs, once the table has all that is in them, and that of the even epochs
+    first.  Where a crash has kept the other one from being replaced, the new one is empty.
+    """
+    if len(logs) < 2 or logs[0].header is None or logs[1].header is None:
+        return
+    (even, odd), (first, second) = logs, (logs[0].header, logs[1].header)
+    is_pair = first.version != second.version or first.log_id == second.log_id
+    if not is_pair and (even.newest or odd.newest >= meta.epoch):
+        raise CorruptLogError(
+            f"{even.path}, which has {_writes(even)}, and {odd.path}, which has {_writes(odd)}, "
+            f"are not of one pair: one of them is an older copy; put the right one in its place, "
+            f"or, if that is lost, check(salvage=True) recovers every whole frame"
+        )
+
+
+def _writes(log: _Seen) -> str:
+    return f"writes of epoch {log.newest}" if log.newest else "no writes"
 
 
 def _there(path: str) -> Iterator[str]:
@@ -119,11 +188,11 @@ def _there(path: str) -> Iterator[str]:
 
 def _set_logs_aside(path: str, meta: Meta) -> bool:
     """Keep the logs if one is too new for the table; return whether so, or there are none."""
-    there = list(_there(path))
-    is_newer = any(_newer_epoch(each, meta) for each in there)
+    there = [_look_at(each, meta) for each in _there(path)]
+    is_newer = any(_is_newer(log, meta) for log in there)
     if is_newer:
-        for each in there:
-            files.keep_aside(each, "replaced")
+        for log in there:
+            files.keep_aside(log.path, "replaced")
     return is_newer or not there
 
 

@@ -1,9 +1,9 @@
 """Salvage: compacting the whole frames of a damaged log into the table.
 
 Rules: before anything else is changed, the damaged log is on the disk under another name.  Whole
-frames are folded in the order of the log, wherever they begin; the bytes between them are lost, and
-counted.  A store at rest is touched only if no page of its table is damaged, and if table and log
-belong together.
+frames are folded in the order of their times, wherever they begin and in whichever of the two files
+their log is; the bytes between them are lost, and counted.  A store at rest is touched only if no
+page of its table is damaged, and if table and log belong together.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import lmdb
 from logstore._engine import clock, durability, files, frames
 from logstore._engine.compaction import fold_into
 from logstore._engine.engine import Engine
+from logstore._engine.frames import Entry
 from logstore._engine.lmdbfile import verify_pages
 from logstore._engine.log import (
     FIRST_OFFSET,
@@ -64,7 +65,12 @@ def salvage_open(engine: Engine) -> Salvaged:
             with frames_of(where):
                 if frames.scan(data, FIRST_OFFSET, engine.seed, epoch)[1] < end:
                     damaged.append(where)
-            saved = _take_in(saved, overlay, data, engine.seed, end, where)
+            records, lost = _find(data, overlay.applied, engine.seed, epoch, where)
+            overlay.apply(records, end)
+            saved = saved._replace(
+                salvaged_frames=saved.salvaged_frames + len(records),
+                lost_bytes=saved.lost_bytes + lost,
+            )
         assert overlay is not None
         if not damaged:
             return Salvaged()
@@ -98,8 +104,9 @@ def salvage_at_rest(path: str) -> Salvaged:
 
 def _salvage_beside(path: str, table: Table) -> Salvaged:
     meta = table.meta
+    epochs = meta.epoch, meta.epoch + 1
     logs: dict[str, tuple[int, bytes]] = {}
-    for epoch in (meta.epoch, meta.epoch + 1):
+    for epoch in epochs:
         where = log_path(path, epoch, meta.version)
         if os.path.lexists(where) and where not in logs:
             data = read_whole(where)
@@ -107,16 +114,27 @@ def _salvage_beside(path: str, table: Table) -> Salvaged:
             if header is not None:  # a damaged header: the frames themselves identify their store
                 check_header(where, header, meta.uuid)
             logs[where] = epoch, data[FIRST_OFFSET:]
-    refuse_older(path, meta)  # what is newer in the logs is of no use to the table
-    saved, overlay = Salvaged(), None
-    for where, (epoch, data) in logs.items():
+    newest = refuse_older(path, meta)  # what is newer in the logs is of no use to the table
+    found: dict[int, list[tuple[bytes, Entry]]] = {epoch: [] for epoch in epochs}
+    lost_bytes = 0
+    for where, (by_name, data) in logs.items():
+        # It may be in the place of the other one.
+        epoch = newest[where] if newest[where] in epochs and meta.version > 1 else by_name
+        records, lost = _find(data, FIRST_OFFSET, table.seed, epoch, where)
+        found[epoch] += records
+        lost_bytes += lost
+    overlay: Overlay | None = None
+    for epoch, records in found.items():
         overlay = Overlay(epoch, overlay)
-        end = FIRST_OFFSET + len(data)
-        saved = _take_in(saved, overlay, data, table.seed, end, where)
+        # Two copies of one log have the same records.
+        in_order = sorted(dict.fromkeys(records), key=lambda record: record[1].time_us)
+        overlay.apply(in_order, FIRST_OFFSET)
+    assert overlay is not None
+    saved = Salvaged(len(overlay.changes()), lost_bytes)
     saved = _keep(saved, [where for where, (_, data) in logs.items() if any(data)])
     fold_into(
         table,
-        [] if overlay is None else overlay.newer_than(meta.epoch),
+        overlay.newer_than(meta.epoch),
         now_us=clock.now_us(),
         epoch=meta.epoch + 2,
         incarnation=meta.incarnation,
@@ -128,22 +146,17 @@ def _salvage_beside(path: str, table: Table) -> Salvaged:
     return saved
 
 
-def _take_in(
-    saved: Salvaged, overlay: Overlay, data: bytes, seed: int, end: int, where: str
-) -> Salvaged:
-    """Complete an overlay with the whole frames of a log up to ``end``, and count them."""
-    lost, position = 0, overlay.applied
-    start = position - FIRST_OFFSET
+def _find(
+    data: bytes, start: int, seed: int, epoch: int, where: str
+) -> tuple[list[tuple[bytes, Entry]], int]:
+    """Return the records in all whole frames of a log from an offset on, and the bytes between."""
+    lost, position = 0, start
     with frames_of(where):
-        found = list(frames.find_chains(data, start, FIRST_OFFSET, seed, overlay.epoch))
+        found = list(frames.find_chains(data, start - FIRST_OFFSET, FIRST_OFFSET, seed, epoch))
     for frame in found:
         lost += frame.offset - position
         position = frame.end
-    taken = frames.records_of(found)
-    overlay.apply(taken, end)
-    return saved._replace(
-        salvaged_frames=saved.salvaged_frames + len(taken), lost_bytes=saved.lost_bytes + lost
-    )
+    return frames.records_of(found), lost
 
 
 def _keep(saved: Salvaged, logs: list[str]) -> Salvaged:

@@ -31,7 +31,6 @@ from logstore._engine.overlay import Overlay
 from logstore._engine.readers import OldReadersError
 from logstore._engine.table import Table
 from tests.support import boundary
-from tests.support.fileformat import log_header
 from tests.support.inside import folded, live
 from tests.support.stores import names_in
 
@@ -830,18 +829,6 @@ def test_a_missing_log_is_told_and_may_be_accepted(
         with logstore.open(crashed, accept_log_loss=True) as again:
             again.set_result("a", 1)
             assert again.check().ok
-
-
-def test_logs_of_two_replacements_are_recovered(
-    store: logstore.Store, crash_copy: CrashCopy, open_store: Stores
-) -> None:
-    """Power failed when one had been replaced."""
-    with folds_held(store.path):
-        values = fill_both(store)
-        crashed = crash_copy(store)
-    with crashed.with_name("app.db-log2").open("r+b") as file:
-        file.write(log_header(live(store).header.uuid))
-    expect_all(crashed, open_store, values)
 
 
 @pytest.mark.parametrize("is_odd", [False, True])
