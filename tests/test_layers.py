@@ -36,7 +36,7 @@ LAYERS = [
     ["taskiq.results"],
     ["taskiq.urls"],
     ["taskiq"],
-    ["testing", "demo", "backends", "__main__"],
+    ["testing", "demo", "__main__"],
 ]
 
 

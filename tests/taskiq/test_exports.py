@@ -158,9 +158,3 @@ def test_a_remote_error_can_be_pickled() -> None:
     assert str(errors.RemoteError("app.Gone", "")) == "app.Gone"
     named = errors.RemoteError(type="app.Gone", message="message")
     assert pickle.loads(pickle.dumps(named)).message == "message"
-
-
-def test_the_former_name_still_works() -> None:
-    from logstore.backends import LogStoreResultBackend
-
-    assert LogStoreResultBackend is logstore.taskiq.LogStoreResultBackend
