@@ -391,12 +391,10 @@ def test_the_command_line_says_what_is_wrong(
 
 def test_the_progress_line_shows_on_a_terminal_only() -> None:
     stream = io.StringIO()
-    silent = Progress(10, stream)
-    silent.update(5, "")
-    silent.close()
+    with Progress(10, stream) as silent:
+        silent.update(5, "")
     assert stream.getvalue() == ""
-    loud = Progress(10, stream, shown=True)
-    loud.update(5, "2 violations")
-    loud.close()
+    with Progress(10, stream, shown=True) as loud:
+        loud.update(5, "2 violations")
     assert "5/10 states" in stream.getvalue()
     assert "2 violations" in stream.getvalue()

@@ -8,12 +8,12 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from logstore.testing.crash.call import command_of, python_path
 from logstore.testing.crash.checking import Check, resolve
 from logstore.testing.crash.explorer import explore, replay
 from logstore.testing.crash.recording import (
@@ -109,7 +109,7 @@ def _explore(parser: argparse.ArgumentParser, options: argparse.Namespace) -> in
     result = explore(
         _command(options.workload, directory), _check(options.check), directory,
         recording=options.recording, fs=options.fs, volatile=options.volatile,
-        base_acks=base_acks, env=_python_path(), acks_from_stdout=options.acks_from_stdout,
+        base_acks=base_acks, env=python_path(), acks_from_stdout=options.acks_from_stdout,
         seed=options.seed, bound=options.bound, max_states=options.max_states,
         max_seconds=options.max_seconds, max_violations=options.max_violations,
         workers=options.workers, isolation="inline" if options.inline else "fork",
@@ -120,24 +120,18 @@ def _explore(parser: argparse.ArgumentParser, options: argparse.Namespace) -> in
 
 
 def _set_up(text: str, directory: Path) -> bytes:
-    scratch = Path(tempfile.mkdtemp(prefix="crash-setup-"))
-    acks = scratch / "acks"
-    acks.touch()
-    environ = {**os.environ, **_python_path()}
-    environ |= {ACKS_VARIABLE: str(acks), DIRECTORY_VARIABLE: str(directory)}
-    try:
+    with tempfile.NamedTemporaryFile(prefix="crash-setup-") as acks:
+        environ = {**os.environ, **python_path()}
+        environ |= {ACKS_VARIABLE: acks.name, DIRECTORY_VARIABLE: str(directory)}
         done = subprocess.run(_command(text, directory), env=environ, check=False)
         if done.returncode != 0:
             raise WorkloadError(f"the setup exited with {done.returncode}")
-        return acks.read_bytes()
-    finally:
-        shutil.rmtree(scratch)
+        return Path(acks.name).read_bytes()
 
 
 def _command(text: str, directory: Path) -> list[str]:
     if text.startswith("python:"):
-        call = "logstore.testing.crash.call"
-        return [sys.executable, "-m", call, text.removeprefix("python:"), str(directory)]
+        return command_of(text.removeprefix("python:"), directory)
     return [word.replace("{dir}", str(directory)) for word in shlex.split(text)]
 
 
@@ -147,10 +141,6 @@ def _check(text: str) -> Check:
             sys.path.insert(0, os.getcwd())
         return resolve(text.removeprefix("python:"))
     return shlex.split(text)
-
-
-def _python_path() -> dict[str, str]:
-    return {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
 if __name__ == "__main__":

@@ -55,19 +55,19 @@ def explore_again(
     place.mkdir(parents=True, exist_ok=True)
 
     def once(base: Recording, state: str, target: Path) -> Exploration:
-        home = Path(tempfile.mkdtemp(prefix="crash-again-"))
-        try:
-            builder = Builder(base.history, journaled=base.journaled, seed=seed)
-            write_state(builder.state(state), home / "store")
+        builder = Builder(base.history, journaled=base.journaled, seed=seed)
+        disk = builder.state(state)
+        prefix = "crash-again-"
+        with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as home:
+            store = Path(home, "store")
+            write_state(disk, store)
             return explore(
-                recovery, check, home / "store", recording=target, fs=recording.fs,
+                recovery, check, store, recording=target, fs=recording.fs,
                 volatile=volatile, base_acks=base.base_acks + builder.acks(),
                 exit_codes=exit_codes, seed=seed, max_states=max_states, workers=workers,
                 isolation=isolation, state_timeout_s=state_timeout_s,
                 max_violations=max_violations, keep=keep, shown=False,
             )  # fmt: skip
-        finally:
-            shutil.rmtree(home, ignore_errors=True)
 
     for number, first in enumerate(sample_states(recording, states, seed=seed)):
         base, state = recording, first
@@ -78,19 +78,15 @@ def explore_again(
             base = Recording.load(target)
             state = rng.choice(sample_states(base, 20, seed=seed))
         for exploration in found:
-            _add(total, exploration)
+            total.points += exploration.points
+            total.states += exploration.states
+            total.same += exploration.same
+            total.seconds += exploration.seconds
+            total.violations += exploration.violations
+            total.warnings += [text for text in exploration.warnings if text not in total.warnings]
         if all(exploration.ok for exploration in found):
             for target in targets:
                 shutil.rmtree(target)
         if len(total.violations) >= max_violations:
             break
     return total
-
-
-def _add(total: Exploration, found: Exploration) -> None:
-    total.points += found.points
-    total.states += found.states
-    total.same += found.same
-    total.seconds += found.seconds
-    total.violations += found.violations
-    total.warnings += [text for text in found.warnings if text not in total.warnings]

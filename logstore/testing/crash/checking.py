@@ -16,15 +16,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-import select
 import shlex
 import signal
-import struct
 import subprocess
 import sys
-import time
 import traceback
 from collections.abc import Callable, Sequence
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -39,7 +37,6 @@ acknowledged lines (both are also in the environment).
 """
 
 _MESSAGE_BYTES_MAX = 16_000
-_LENGTH = struct.Struct("<I")
 
 
 def run_check(
@@ -63,63 +60,49 @@ def _call(check: CheckFunction, directory: Path, acks: bytes) -> str | None:
         check(directory, told_lines(acks))
     except Exception as error:
         frames = "".join(traceback.format_exception(error))
-        return f"{type(error).__name__}: {error}\n{frames}"[:_MESSAGE_BYTES_MAX]
+        text = f"{type(error).__name__}: {error}\n{frames}"[:_MESSAGE_BYTES_MAX]
+        return text.encode(errors="replace").decode()
     return None
 
 
 def _run_forked(check: CheckFunction, directory: Path, acks: bytes, timeout_s: float) -> str | None:
-    reading, writing = os.pipe()
+    reading, writing = Pipe(duplex=False)
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
     if child == 0:
         status = 70
         try:
-            os.close(reading)
+            reading.close()
             os.setpgid(0, 0)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            message = _call(check, directory, acks)
-            answer = b"" if message is None else b"!" + message.encode(errors="replace")
-            os.write(writing, _LENGTH.pack(len(answer)) + answer)
+            writing.send(_call(check, directory, acks))
             status = 0
         finally:
             os._exit(status)
-    os.close(writing)
+    writing.close()
     try:
-        reply, late = _read_reply(reading, time.monotonic() + timeout_s)
+        if not reading.poll(timeout_s):
+            return f"the check ran longer than {timeout_s} s"
+        message: str | None = reading.recv()
+        return message
+    except (EOFError, OSError):
+        pass
     finally:
-        os.close(reading)
+        reading.close()
         # Also when this process is terminated. Processes left by the check are killed too.
-        _kill(child)
+        for kill in (os.kill, os.killpg):
+            _kill(kill, child)
         _, status = os.waitpid(child, 0)
-    if late:
-        return f"the check ran longer than {timeout_s} s"
-    if reply is None:
-        return f"the check's process ended without a result: {_ending(status)}"
-    return reply[1:].decode(errors="replace") if reply else None
+    return f"the check's process ended without a result: {_ending(status)}"
 
 
-def _read_reply(fd: int, deadline: float) -> tuple[bytes | None, bool]:
-    """Return the reply (None if the pipe ended first), and whether the deadline passed."""
-    got = b""
-    while len(got) < _LENGTH.size or len(got) < _LENGTH.size + _LENGTH.unpack_from(got)[0]:
-        ready, _, _ = select.select([fd], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
-            return None, True
-        part = os.read(fd, 65536)
-        if not part:
-            return None, False
-        got += part
-    return got[_LENGTH.size :], False
-
-
-def _kill(leader: int) -> None:
-    """Kill a child that has not been waited for, and its process group if it has one by now."""
-    for kill in (os.kill, os.killpg):
-        try:
-            kill(leader, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass
+def _kill(kill: Callable[[int, int], None], number: int) -> None:
+    """Kill a child that has not been waited for, or its process group if it has one by now."""
+    try:
+        kill(number, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
 
 
 def _ending(status: int) -> str:
@@ -147,23 +130,15 @@ def _run_command(
     except subprocess.TimeoutExpired:
         return f"the check ran longer than {timeout_s} s"
     finally:
-        _end(process)
+        _kill(os.killpg, process.pid)  # also all processes left in its session
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
         told.unlink()
     if process.returncode == 0:
         return None
     text = output[-_MESSAGE_BYTES_MAX:].decode(errors="replace").strip()
     return f"exit code {process.returncode}: {text}"
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a command and all processes left in its session."""
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
-    process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
 
 
 def name_of(function: Callable[..., object]) -> str | None:

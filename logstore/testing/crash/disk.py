@@ -54,15 +54,12 @@ class FileVersions:
         self.sizes: list[int] = [len(base)]
         self.size_makers: list[int] = [-1]
         self.size_of_op: list[int] = []
-        self.cuts: list[int] = []
         for number, op in enumerate(self.ops):
             self.by_op.append(self._cut(number, op) if op.cuts else self._write(number, op))
             if op.resizes:
                 self.sizes.append(op.size_after)
                 self.size_makers.append(number)
             self.size_of_op.append(len(self.sizes) - 1)
-            if op.cuts:
-                self.cuts.append(number)
 
     def _newest(self, sector: int) -> bytes:
         known = self.sectors.get(sector)
@@ -163,8 +160,7 @@ class _FileCursor:
         self.size_floor = 0
         self.pending: dict[int, FileOp] = {}
         self.newest_size = 0
-        self._digests: dict[tuple[int, int], tuple[bytes, bytes]] = {}
-        self._changes = 0
+        self._digests: dict[int, tuple[bytes, bytes]] = {}  # by size, of the durable content
 
     def begin(self, number: int) -> None:
         self.pending[number] = self.versions.ops[number]
@@ -175,7 +171,6 @@ class _FileCursor:
         if not data:
             self.size_floor = max(self.size_floor, self.versions.size_of_op[number])
             return
-        self._changes += 1
         self._digests.clear()
         for sector, version in self.versions.by_op[number]:
             if version > self.floor.get(sector, 0):
@@ -201,17 +196,14 @@ class _FileCursor:
         """Return digest, bytes and size; cached while no operation of the file is pending."""
         size = self.versions.sizes[size_version]
         if not tops:
-            known = self._digests.get((self._changes, size_version))
+            known = self._digests.get(size_version)
             if known is not None:
                 return known[0], known[1], size
         data, size = self.content(tops, size_version)
         digest = hashlib.blake2b(data, digest_size=16).digest()
-        if not tops and not self._any_cut():
-            self._digests[self._changes, size_version] = digest, data
+        if not tops and not any(op.cuts for op in self.pending.values()):
+            self._digests[size_version] = digest, data
         return digest, data, size
-
-    def _any_cut(self) -> bool:
-        return any(op.cuts for op in self.pending.values())
 
     def _consistent(self, tops: Mapping[int, int], size_version: int) -> Mapping[int, int]:
         cuts = [number for number, op in self.pending.items() if op.cuts]

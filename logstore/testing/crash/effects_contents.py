@@ -44,13 +44,7 @@ def _write(tracker: Tracking, moment: Moment) -> None:
 @effect("truncate", "ftruncate")
 def _truncate(tracker: Tracking, moment: Moment) -> None:
     call = moment.call
-    node: int | None
-    if call.name == "truncate":
-        where = tracker.relative(moment, bytes_of(moment.arg(0)))
-        node = None if where is None else tracker.tree.lookup(where, follow=True)
-    else:
-        file = moment.files.get(0)
-        node = None if file is None else file.node
+    node = tracker.node(moment)
     if node is not None:
         tracker.tree.resize(node, call.start, call.end, integer_of(moment.arg(1)))
 

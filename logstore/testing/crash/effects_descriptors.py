@@ -12,24 +12,20 @@ from logstore.testing.crash.strace import TraceError, bytes_of, fd_of, flags_of,
 @effect("open", "openat", "openat2", "creat")
 def _open(tracker: Tracking, moment: Moment) -> None:
     call = moment.call
-    at = call.name.startswith("openat")
-    path = bytes_of(moment.arg(1 if at else 0))
     if call.name == "creat":
         flags = frozenset(("O_CREAT", "O_WRONLY", "O_TRUNC"))
     elif call.name == "openat2":
         flags = flags_of(moment.arg(2).partition("flags=")[2].split(",")[0].rstrip("}"))
     else:
-        flags = flags_of(moment.arg(2 if at else 1))
+        flags = flags_of(moment.arg(2 if call.name == "openat" else 1))
     if call.result is None:
         return
-    close_on_exec = "O_CLOEXEC" in flags
-    where = tracker.relative(moment, path, moment.arg(0) if at else None)
+    where = tracker.path(moment)
     if where is None:
-        if tracker.inside(call.result_path):
-            where = _by_annotation(tracker, call.result_path)
-        else:
-            moment.process.put(call.result, None, close_on_exec=False)
-            return
+        where = tracker.below(call.result_path)
+    if where is None:
+        moment.process.put(call.result, None, close_on_exec=False)
+        return
     tree = tracker.tree
     node: int | None
     if "O_TMPFILE" in flags:
@@ -49,12 +45,7 @@ def _open(tracker: Tracking, moment: Moment) -> None:
         dsync="O_DSYNC" in flags or "O_SYNC" in flags,
         writable="O_RDWR" in flags or "O_WRONLY" in flags,
     )
-    moment.process.put(call.result, opened, close_on_exec=close_on_exec)
-
-
-def _by_annotation(tracker: Tracking, path: bytes | None) -> str:
-    assert path is not None
-    return path[len(tracker.watched) + 1 :].decode("utf-8", "surrogateescape")
+    moment.process.put(call.result, opened, close_on_exec="O_CLOEXEC" in flags)
 
 
 def _mode(moment: Moment) -> int:
@@ -134,14 +125,14 @@ def _mmap(tracker: Tracking, moment: Moment) -> None:
     start = moment.call.result
     moment.process.maps.append((start, start + integer_of(moment.arg(1)), file.node))
     if "PROT_WRITE" in moment.arg(2):
-        tracker.mapped(file.node)
+        tracker.map(file.node)
 
 
 @effect("mprotect")
 def _mprotect(tracker: Tracking, moment: Moment) -> None:
     if "PROT_WRITE" in moment.arg(2):
         for node in _maps(moment):
-            tracker.mapped(node)
+            tracker.map(node)
 
 
 @effect("munmap")

@@ -10,12 +10,7 @@ from logstore.testing.crash.strace import TraceError, bytes_of, fd_of, flags_of,
 @effect("rename", "renameat", "renameat2")
 def _rename(tracker: Tracking, moment: Moment) -> None:
     call, tree = moment.call, tracker.tree
-    if call.name == "rename":
-        old = tracker.relative(moment, bytes_of(moment.arg(0)))
-        new = tracker.relative(moment, bytes_of(moment.arg(1)))
-    else:
-        old = tracker.relative(moment, bytes_of(moment.arg(1)), moment.arg(0))
-        new = tracker.relative(moment, bytes_of(moment.arg(3)), moment.arg(2))
+    old, new = tracker.path(moment), tracker.path(moment, 1)
     flags = flags_of(moment.arg(4)) if call.name == "renameat2" else frozenset()
     if old is None and new is None:
         return
@@ -45,10 +40,6 @@ def _link(tracker: Tracking, moment: Moment) -> None:
     call, tree = moment.call, tracker.tree
     at = call.name == "linkat"
     source = bytes_of(moment.arg(1 if at else 0))
-    if at:
-        new = tracker.relative(moment, bytes_of(moment.arg(3)), moment.arg(2))
-    else:
-        new = tracker.relative(moment, bytes_of(moment.arg(1)))
     node: int | None = None
     file: OpenFile | None = None
     parts = source.split(b"/")
@@ -58,10 +49,9 @@ def _link(tracker: Tracking, moment: Moment) -> None:
         file = moment.process.get(int(parts[4]))
     if file is not None:
         node = file.node
-    else:
-        old = tracker.relative(moment, source, moment.arg(0) if at else None)
-        follow = at and "AT_SYMLINK_FOLLOW" in moment.arg(4)
-        node = None if old is None else tree.lookup(old, follow=follow)
+    elif (old := tracker.path(moment)) is not None:
+        node = tree.lookup(old, follow=at and "AT_SYMLINK_FOLLOW" in moment.arg(4))
+    new = tracker.path(moment, 1)
     if new is None:
         return
     if node is None:
@@ -73,20 +63,16 @@ def _link(tracker: Tracking, moment: Moment) -> None:
 @effect("symlink", "symlinkat", "mkdir", "mkdirat")
 def _make(tracker: Tracking, moment: Moment) -> None:
     call, tree = moment.call, tracker.tree
-    at = call.name.endswith("at")
-    if call.name.startswith("symlink"):
-        target = bytes_of(moment.arg(0)).decode("utf-8", "surrogateescape")
-        path, dirfd = moment.arg(2 if at else 1), moment.arg(1)
-        kind, mode = "link", 0o777
-    else:
-        target = ""
-        path, dirfd = moment.arg(1 if at else 0), moment.arg(0)
-        kind, mode = "dir", integer_of(moment.arg(-1)) & 0o7755
-    where = tracker.relative(moment, bytes_of(path), dirfd if at else None)
+    links = call.name.startswith("symlink")
+    where = tracker.path(moment, skip=1 if links else 0)
     if where is None:
         return
     directory, name, _ = tree.locate(where, follow=False)
-    node = tree.new_node(kind, mode, target)
+    if links:
+        target = bytes_of(moment.arg(0)).decode("utf-8", "surrogateescape")
+        node = tree.new_node("link", 0o777, target)
+    else:
+        node = tree.new_node("dir", integer_of(moment.arg(-1)) & 0o7755)
     label = f"{call.name} {where}"
     tree.change_names(call.start, call.end, label, (directory, name, node.number))
 
@@ -94,9 +80,7 @@ def _make(tracker: Tracking, moment: Moment) -> None:
 @effect("unlink", "unlinkat", "rmdir")
 def _remove(tracker: Tracking, moment: Moment) -> None:
     call, tree = moment.call, tracker.tree
-    at = call.name == "unlinkat"
-    path = bytes_of(moment.arg(1 if at else 0))
-    where = tracker.relative(moment, path, moment.arg(0) if at else None)
+    where = tracker.path(moment)
     if where is None:
         return
     directory, name, _ = tree.locate(where, follow=False)
@@ -105,15 +89,7 @@ def _remove(tracker: Tracking, moment: Moment) -> None:
 
 @effect("chmod", "fchmod", "fchmodat")
 def _chmod(tracker: Tracking, moment: Moment) -> None:
-    call = moment.call
-    if call.name == "fchmod":
-        file = moment.files.get(0)
-        node = None if file is None else file.node
-    else:
-        at = call.name == "fchmodat"
-        path = bytes_of(moment.arg(1 if at else 0))
-        where = tracker.relative(moment, path, moment.arg(0) if at else None)
-        node = None if where is None else tracker.tree.lookup(where, follow=True)
+    node = tracker.node(moment)
     if node is not None:
-        mode = moment.arg(2 if call.name == "fchmodat" else 1)
+        mode = moment.arg(2 if moment.call.name == "fchmodat" else 1)
         tracker.tree.history.nodes[node].mode = integer_of(mode)

@@ -12,11 +12,11 @@ Rules:
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import random
 import shlex
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +25,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
+from logstore.testing.crash.call import command_of, python_path
 from logstore.testing.crash.checking import Check, in_shell, name_of
 from logstore.testing.crash.materialise import state_root, write_state
 from logstore.testing.crash.pool import Pool, Settings, judge
@@ -166,8 +167,7 @@ def _command_of(workload: Workload, directory: Path) -> tuple[list[str], dict[st
     name = name_of(workload)
     if name is None:
         raise ValueError(f"{workload!r} cannot be imported by its name in another process")
-    command = [sys.executable, "-m", "logstore.testing.crash.call", name, str(directory)]
-    return command, {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    return command_of(name, directory), python_path()
 
 
 def explore_recording(
@@ -200,24 +200,22 @@ def explore_recording(
     if isolation not in ("fork", "inline"):
         raise ValueError(f"isolation is {isolation!r}, expected 'fork' or 'inline'")
     begun = time.monotonic()
-    deadline = None if max_seconds is None else begun + max_seconds
+    deadline = begun + (math.inf if max_seconds is None else max_seconds)
     builder = Builder(recording.history, journaled=recording.journaled, seed=seed)
     result = Exploration(seed=seed, recording=recording.path)
     result.warnings = list(recording.history.warnings)
-    root = state_root()
-    settings = Settings(check, root, isolation, state_timeout_s, recording.base_acks)
-    progress = Progress(max_states, shown=shown)
     failed: dict[str, str] = {}
-    try:
-        with Pool(builder, settings, workers or os.cpu_count() or 1) as pool:
+    with state_root() as root:
+        settings = Settings(check, Path(root), isolation, state_timeout_s, recording.base_acks)
+        workers = workers or os.cpu_count() or 1
+        with (
+            Progress(max_states, shown=shown) as progress,
+            Pool(builder, settings, workers) as pool,
+        ):
             names = _distinct(builder, result, bound=bound, max_states=max_states)
             more = True
-            while more or pool.waiting:
-                late = deadline is not None and time.monotonic() > deadline
-                if late or len(failed) >= max_violations:
-                    more = False
-                    if len(failed) >= max_violations:
-                        break
+            while (more or pool.waiting) and len(failed) < max_violations:
+                more = more and time.monotonic() <= deadline
                 while more and pool.hungry:
                     name = next(names, None)
                     if name is None:
@@ -229,14 +227,11 @@ def explore_recording(
                     if verdict.message is not None:
                         failed[verdict.name] = verdict.message
                 progress.update(result.states, f"{len(failed)} violations")
-    finally:
-        progress.close()
-        shutil.rmtree(root, ignore_errors=True)
     for name, message in sorted(failed.items(), key=lambda item: parse_name(item[0])):
-        violation = _violation(builder, recording, check, name, message)
-        if keep:
-            violation.kept = _keep(builder, recording, name)
-        result.violations.append(violation)
+        kept = _keep(builder, recording, name) if keep else None
+        command = _replay_command(builder, recording, check, name)
+        described = describe(builder, name)
+        result.violations.append(Violation(name, message, command, described, kept))
     result.seconds = time.monotonic() - begun
     return result
 
@@ -289,21 +284,14 @@ def sample_states(recording: Recording, count: int, *, seed: int = 0) -> list[st
     return random.Random(f"sample:{seed}").sample(names, min(count, len(names)))
 
 
-def _violation(
-    builder: Builder, recording: Recording, check: Check, name: str, message: str
-) -> Violation:
-    shell = in_shell(check)
+def _replay_command(builder: Builder, recording: Recording, check: Check, name: str) -> str:
+    path, seed, shell = str(recording.path), builder.seed, in_shell(check)
     if shell is None:
-        command = (
-            f"logstore.testing.crash.replay({str(recording.path)!r}, {name!r}, check, "
-            f"seed={builder.seed})"
-        )
-    else:
-        command = shlex.join(
-            ["python", "-m", "logstore.testing.crash", "--replay", str(recording.path), "--state",
-             name, "--seed", str(builder.seed), "--check", shell]
-        )  # fmt: skip
-    return Violation(name, message, command, describe(builder, name))
+        return f"logstore.testing.crash.replay({path!r}, {name!r}, check, seed={seed})"
+    return shlex.join(
+        ["python", "-m", "logstore.testing.crash", "--replay", path, "--state", name,
+         "--seed", str(seed), "--check", shell]
+    )  # fmt: skip
 
 
 def _keep(builder: Builder, recording: Recording, name: str) -> Path:
@@ -331,13 +319,10 @@ def replay(
     """
     recorded = Recording.load(recording)
     builder = Builder(recorded.history, journaled=recorded.journaled, seed=seed)
-    root = state_root()
-    try:
-        target = root / "state" if into is None else Path(into)
+    with state_root() as root:
+        target = Path(root, "state") if into is None else Path(into)
         if check is None:
             write_state(builder.state(state), target)
             return None
-        settings = Settings(check, root, "fork", timeout_s, recorded.base_acks)
+        settings = Settings(check, Path(root), "fork", timeout_s, recorded.base_acks)
         return judge(builder, state, settings, target)
-    finally:
-        shutil.rmtree(root, ignore_errors=True)

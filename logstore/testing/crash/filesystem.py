@@ -47,9 +47,7 @@ class FileSystem:
 
     def lookup(self, path: str, *, follow: bool) -> int | None:
         """Return the node at a path relative to the watched directory ("" is the root), or None."""
-        parent, name, node = self.locate(path, follow=follow)
-        del parent, name
-        return node
+        return self.locate(path, follow=follow)[2]
 
     def locate(self, path: str, *, follow: bool, depth: int = 0) -> tuple[int, str, int | None]:
         """Return directory, last name and node (None: no such entry) of a relative path."""
@@ -114,28 +112,22 @@ class FileSystem:
         self, start: int, end: int, label: str, *changes: tuple[int, str, int | None]
     ) -> None:
         """Set or remove directory entries, atomically."""
-        fresh = []
+        nodes = self.history.nodes
         for directory, name, node in changes:
             if node is None:
                 self.entries[directory].pop(name, None)
             else:
                 self.entries[directory][name] = node
-                fresh.append(node)
-        for directory, name, made in changes:
-            if made is not None:
-                front = self.history.nodes[directory].label
-                self.history.nodes[made].label = f"{front}/{name}" if front else name
+                front = nodes[directory].label
+                nodes[node].label = f"{front}/{name}" if front else name
         self._mark_volatile()
         op = NameOp(start, end, changes, label=label)
         # The existence of a volatile file is a separate choice, so its creation needs none.
-        if fresh and len(fresh) == len(changes) and all(self._is_volatile(node) for node in fresh):
+        if all(node is not None and nodes[node].volatile for _, _, node in changes):
             op.durable = start
         else:
             self._unsynced_names.append(op)
         self.history.name_ops.append(op)
-
-    def _is_volatile(self, number: int) -> bool:
-        return self.history.nodes[number].volatile
 
     def _mark_volatile(self) -> None:
         if not self.volatile_globs:

@@ -59,18 +59,17 @@ def _umask() -> int:
     return umask
 
 
-def state_root(place: str | os.PathLike[str] | None = None) -> Path:
-    """Return a new directory for states.
+def state_root() -> tempfile.TemporaryDirectory[str]:
+    """Return a new directory for states, as a context manager that removes it.
 
-    It is in `place`, else in memory (/dev/shm) if there is room, else in the system's directory for
-    temporary files.
+    It is in memory (/dev/shm) if there is room, else in the system's directory for temporary files.
     """
-    if place is None:
-        try:
-            if shutil.disk_usage("/dev/shm").free >= _FREE_BYTES_MIN and os.access(
-                "/dev/shm", os.W_OK
-            ):
-                place = "/dev/shm"
-        except OSError:
-            place = None
-    return Path(tempfile.mkdtemp(prefix="crash-states-", dir=place))
+    place = None
+    try:
+        if shutil.disk_usage("/dev/shm").free >= _FREE_BYTES_MIN and os.access("/dev/shm", os.W_OK):
+            place = "/dev/shm"
+    except OSError:
+        pass
+    return tempfile.TemporaryDirectory(
+        prefix="crash-states-", dir=place, ignore_cleanup_errors=True
+    )

@@ -7,6 +7,7 @@ The tables have only files and directories below the watched directory.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from logstore.testing.crash.strace import Syscall, flags_of
@@ -97,7 +98,7 @@ class Processes:
     A child is added at its first call, which can come before the return of its parent's fork.
     """
 
-    def __init__(self, calls: list[Syscall], cwd: bytes) -> None:
+    def __init__(self, calls: Sequence[Syscall], cwd: bytes) -> None:
         self._first_cwd = cwd
         self._threads: dict[int, Process] = {}
         self._born: dict[int, tuple[int, frozenset[str]]] = {}

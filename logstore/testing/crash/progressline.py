@@ -36,7 +36,10 @@ class Progress:
         self._stream.write(f"\r[{bar}] {done}/{self._total} states, {rate:.0f}/s, {text}\x1b[K")
         self._stream.flush()
 
-    def close(self) -> None:
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
         """Remove the line."""
         if self._shown:
             self._stream.write("\r\x1b[K")

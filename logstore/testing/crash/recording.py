@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from logstore.testing.crash.disk import DiskFile, DiskState
+from logstore.testing.crash.disk import Choice, Cursor
 from logstore.testing.crash.filesystem import FileSystem
 from logstore.testing.crash.materialise import write_state
 from logstore.testing.crash.operations import History, Node
@@ -36,6 +36,7 @@ ACKS_VARIABLE = "LOGSTORE_CRASH_ACKS"
 DIRECTORY_VARIABLE = "LOGSTORE_CRASH_DIR"
 _STRING_BYTES_MAX = 1 << 26
 _UNKNOWN_MAX = 6
+_NOWHERE = Path(os.devnull)
 
 
 class WorkloadError(Exception):
@@ -76,12 +77,8 @@ class Recording:
         """
         place = Path(path)
         meta = _Meta(**json.loads((place / "meta.json").read_text()))
-        with (place / "trace").open(encoding="ascii", errors="surrogateescape") as lines:
-            calls = parse(lines)
-        tree = FileSystem(_nodes(place / "base"), fs=meta.fs, volatile=meta.volatile)
-        history = _tracker(calls, tree, meta, frozenset(meta.happened)).run()
-        acks = (place / "acks").read_bytes()
-        return cls(place, history, acks, meta.fs, meta.workload)
+        history = _tracker(_calls(place), place, meta, meta.happened).run()
+        return _recording(place, history, meta)
 
 
 def record(
@@ -119,7 +116,8 @@ def record(
             f"the recording {place} must not be inside the watched directory {watched}"
         )
     place.mkdir(parents=True)
-    write_state(_as_state(_nodes(watched)), place / "base")
+    before = Cursor(History(_nodes(watched), [], [], [], []))
+    write_state(before.state(Choice()), place / "base")  # with its hard links
     (place / "acks").write_bytes(base_acks)
     acks = place / "told"
     acks.write_bytes(b"")
@@ -141,7 +139,7 @@ def _run(
     exit_codes: Sequence[int],
     place: Path,
 ) -> None:
-    with (place / "stderr").open("wb") as stderr, _opened(stdout) as output:
+    with (place / "stderr").open("wb") as stderr, (stdout or _NOWHERE).open("ab") as output:
         process = subprocess.Popen(
             command, env=environ, stdin=subprocess.DEVNULL, stdout=output, stderr=stderr,
             start_new_session=True,
@@ -159,56 +157,50 @@ def _run(
         raise WorkloadError(f"the workload exited with {code}: {text[-2000:]}")
 
 
-class _opened:
-    """Open the file for standard output for appending, or discard the output."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._fd = os.open(path or os.devnull, os.O_WRONLY | os.O_APPEND)
-
-    def __enter__(self) -> int:
-        return self._fd
-
-    def __exit__(self, *exc: object) -> None:
-        os.close(self._fd)
-
-
 def _understand(place: Path, watched: Path, meta: _Meta) -> Recording:
-    with (place / "trace").open(encoding="ascii", errors="surrogateescape") as lines:
-        calls = parse(lines)
+    calls = _calls(place)
     unknown = unknown_calls(calls)[:_UNKNOWN_MAX]
     problem = ""
     # If a thread was killed inside a call, the real tree shows whether the call took effect.
     for count in range(len(unknown) + 1):
         for happened in itertools.combinations(unknown, count):
-            tree = FileSystem(_nodes(place / "base"), fs=meta.fs, volatile=meta.volatile)
+            tracker = _tracker(calls, place, meta, happened)
             try:
-                history = _tracker(calls, tree, meta, frozenset(happened)).run()
+                history = tracker.run()
             except TraceError as error:
                 if not happened:
                     raise
                 problem = problem or str(error)
                 continue
-            found = _difference(tree, watched)
+            found = _difference(tracker.tree, watched)
             if not found:
                 meta.happened = list(happened)
                 (place / "meta.json").write_text(json.dumps(asdict(meta), indent=1))
-                acks = (place / "acks").read_bytes()
-                return Recording(place, history, acks, meta.fs, meta.workload)
+                return _recording(place, history, meta)
             problem = problem or found
     raise TraceError(f"the trace does not explain the contents of {watched}: {problem}")
 
 
+def _calls(place: Path) -> list[Syscall]:
+    with (place / "trace").open(encoding="ascii", errors="surrogateescape") as lines:
+        return parse(lines)
+
+
 def _tracker(
-    calls: Sequence[Syscall], tree: FileSystem, meta: _Meta, happened: frozenset[int]
+    calls: Sequence[Syscall], place: Path, meta: _Meta, happened: Sequence[int]
 ) -> Tracker:
     return Tracker(
         calls,
-        tree,
+        FileSystem(_nodes(place / "base"), fs=meta.fs, volatile=meta.volatile),
         watched=os.fsencode(meta.watched),
         acks=os.fsencode(meta.acks),
         cwd=os.fsencode(meta.cwd),
-        happened=happened,
+        happened=frozenset(happened),
     )
+
+
+def _recording(place: Path, history: History, meta: _Meta) -> Recording:
+    return Recording(place, history, (place / "acks").read_bytes(), meta.fs, meta.workload)
 
 
 def _nodes(base: Path) -> dict[int, Node]:
@@ -237,24 +229,6 @@ def _nodes(base: Path) -> dict[int, Node]:
 
     enter(base, 0, "")
     return nodes
-
-
-def _as_state(nodes: dict[int, Node]) -> DiskState:
-    """Return the tree of `_nodes` as a state that can be written with its hard links."""
-    files: list[DiskFile] = []
-
-    def enter(number: int, front: str) -> None:
-        for name, child in nodes[number].entries.items():
-            node = nodes[child]
-            size = len(node.base)
-            files.append(
-                DiskFile(front + name, node.kind, node.mode, child, node.base, size, node.target)
-            )
-            if node.kind == "dir":
-                enter(child, f"{front}{name}/")
-
-    enter(0, "")
-    return DiskState(tuple(files), b"")
 
 
 def _kind(mode: int) -> str:

@@ -71,8 +71,7 @@ AT_FDCWD = -100
 _LINE = re.compile(r"(\d+)\s+(?:\d+\.\d+ )?(.*)\Z", re.DOTALL)
 _RESUMED = re.compile(r"<\.\.\. (\w+|\?\?\?) resumed>")
 _KILLED = "???"  # strace did not see which call it was
-_UNFINISHED = " <unfinished ...>"
-_DETACHED = " <detached ...>"
+_UNFINISHED = (" <unfinished ...>", " <detached ...>")
 _TOKEN = re.compile(r'"[^"]*"(?:\.\.\.)?|[()\[\]{},]')
 _RESULT = re.compile(
     r"\s*=\s*(?P<value>0x[0-9a-f]+|-?\d+|\?)"
@@ -113,11 +112,8 @@ def parse(lines: Iterable[str]) -> list[Syscall]:
                 raise TraceError(f"line {number + 1}: {resumed[1]} resumed, but it never began")
             head, start = open_calls.pop(pid)
             text = head + text[resumed.end() :]
-        if text.endswith(_UNFINISHED):
-            open_calls[pid] = (text[: -len(_UNFINISHED)], start)
-            continue
-        if text.endswith(_DETACHED):  # killed here; the arguments may be invalid
-            open_calls[pid] = (text[: -len(_DETACHED)], start)
+        if text.endswith(_UNFINISHED):  # detached: killed here; the arguments may be invalid
+            open_calls[pid] = (text.rpartition(" <")[0], start)
             continue
         calls.append(_call(pid, text, start, 2 * number + 1))
     for pid in list(open_calls):

@@ -12,15 +12,14 @@ Rules:
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Sequence
 
 from logstore.testing.crash import effects_contents, effects_descriptors, effects_names
-from logstore.testing.crash.effects import EFFECTS, Moment
+from logstore.testing.crash.effects import EFFECTS, Moment, Tracking
 from logstore.testing.crash.filesystem import FileSystem
 from logstore.testing.crash.operations import History
 from logstore.testing.crash.processes import Processes
-from logstore.testing.crash.strace import AT_FDCWD, Syscall, TraceError, fd_of, integer_of
+from logstore.testing.crash.strace import Syscall, TraceError, fd_of, integer_of
 
 __all__ = ["CALLS", "Tracker", "unknown_calls"]
 
@@ -42,7 +41,7 @@ def unknown_calls(calls: Sequence[Syscall]) -> list[int]:
     return [i for i, call in enumerate(calls) if call.unknown and call.name in EFFECTS]
 
 
-class Tracker:
+class Tracker(Tracking):
     """One pass over a trace. `run` returns the history; `tree` is then the final tree in memory."""
 
     def __init__(
@@ -55,21 +54,17 @@ class Tracker:
         cwd: bytes,
         happened: frozenset[int] = frozenset(),
     ) -> None:
+        super().__init__(tree, watched, acks)
         self.calls = calls
-        self.tree = tree
-        self.watched = watched
-        self.acks = acks
         self.happened = happened
-        self.processes = Processes(list(calls), cwd)
-        self._mapped: dict[int, str] = {}
+        self.processes = Processes(calls, cwd)
 
     def run(self) -> History:
         """Replay all calls. Raise TraceError, see the module's rules."""
         moments: list[tuple[int, int, bool]] = []
         for index, call in enumerate(self.calls):
             if call.name in EFFECTS:
-                moments.append((call.start, index, True))
-                moments.append((call.end, index, False))
+                moments += [(call.start, index, True), (call.end, index, False)]
         moments.sort()
         begun: dict[int, Moment] = {}
         for _, index, begins in moments:
@@ -84,26 +79,6 @@ class Tracker:
         self._refuse_mapped()
         return self.tree.finish()
 
-    # -- paths --------------------------------------------------------------------------------
-
-    def inside(self, path: bytes | None) -> bool:
-        """Whether an absolute path is the watched directory or below it."""
-        return path is not None and (path == self.watched or path.startswith(self.watched + b"/"))
-
-    def relative(self, moment: Moment, path: bytes, dirfd: str | None = None) -> str | None:
-        """Return a path argument relative to the watched directory, or None if it is outside."""
-        base = moment.process.cwd
-        if dirfd is not None:
-            fd = fd_of(dirfd)
-            if fd.path is not None:
-                base = fd.path
-                if fd.number == AT_FDCWD:
-                    moment.process.cwd = fd.path
-        full = posixpath.normpath(posixpath.join(base, path))
-        if not self.inside(full):
-            return None
-        return full[len(self.watched) + 1 :].decode("utf-8", "surrogateescape")
-
     def _begin(self, call: Syscall) -> Moment:
         process = self.processes[call.pid]
         moment = Moment(call, process, {})
@@ -116,7 +91,7 @@ class Tracker:
                 number, annotated = integer_of(call.args[0]), True
             else:
                 fd = fd_of(call.args[index])
-                number, annotated = fd.number, self.inside(fd.path)
+                number, annotated = fd.number, self.below(fd.path) is not None
             file = process.get(number)
             if annotated and file is not None:
                 moment.files[index] = file
@@ -131,15 +106,9 @@ class Tracker:
                 )
         return moment
 
-    # -- maps ---------------------------------------------------------------------------------
-
-    def mapped(self, node: int) -> None:
-        """Note that a file's content can change without a call."""
-        self._mapped.setdefault(node, self.tree.path_of(node))
-
     def _refuse_mapped(self) -> None:
         nodes = self.tree.history.nodes
-        bad = sorted(path for node, path in self._mapped.items() if not nodes[node].volatile)
+        bad = sorted(path for node, path in self.mapped.items() if not nodes[node].volatile)
         if bad:
             raise TraceError(
                 f"mapped shared and writable, so that the trace cannot show its changes: "
