@@ -13,10 +13,9 @@ from taskiq.exceptions import ResultGetError
 from taskiq.result import TaskiqResult
 
 from logstore.testing.conformance_cases.comparing import assert_same
-from logstore.testing.stateful_machines.base import HANDLES, Machine
+from logstore.testing.stateful_machines.base import HANDLES, INDEXES, Machine
 
 Backend = AsyncResultBackend[Any]
-_INDEXES = st.integers(0, 63)  # of a task id, modulo the number of ids
 _ERRORS = (ValueError, KeyError, RuntimeError, OSError)
 
 
@@ -28,8 +27,6 @@ class BackendMachine(Machine):
 
     missing_error: ClassVar[type[BaseException]] = ResultGetError
     """The exception of ``get_result`` if there is no result."""
-    keeps_progress: ClassVar[bool] = True
-    """``set_progress`` and ``get_progress`` are implemented."""
     deletes_progress: ClassVar[bool] = True
     """Deleting a result deletes the task's progress as well."""
     keeps_logs: ClassVar[bool] = True
@@ -38,11 +35,6 @@ class BackendMachine(Machine):
     """``get_result`` deletes the result that it returns, and the task's progress."""
     is_cancellable: ClassVar[bool] = True
     """A cancelled write is complete or absent after all threads have finished."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.results: dict[str, TaskiqResult[Any]] = {}
-        self.progress: dict[str, TaskProgress[Any]] = {}
 
     async def make_backend(self, place: Path) -> Backend:
         """Return a backend with its storage at ``place``, not started."""
@@ -60,66 +52,26 @@ class BackendMachine(Machine):
 
     # -- writing -------------------------------------------------------------------------------
 
-    @rule(data=st.data(), handle=HANDLES, index=_INDEXES)
-    def set_result(self, data: st.DataObject, handle: int, index: int) -> None:
-        """Store a result."""
-        task_id, result = self.task_id(index), self.draw_result(data)
-        self.run(self.handle(handle).set_result(task_id, result))
-        self.keep(task_id, result)
-        self.check(task_id)
-
-    @rule(data=st.data(), index=_INDEXES, count=st.integers(2, 6))
-    def set_many(self, data: st.DataObject, index: int, count: int) -> None:
-        """Store the results of several tasks at the same time, through all handles."""
-        ids = [self.task_id(index + number) for number in range(min(count, len(self.task_ids)))]
-        results = {task_id: self.draw_result(data) for task_id in ids}
-        self.gather(*(self._setter(number, *pair) for number, pair in enumerate(results.items())))
-        for task_id, result in results.items():
-            self.keep(task_id, result)
-            self.check(task_id)
-
-    @rule(data=st.data(), index=_INDEXES, count=st.integers(2, 4))
+    @rule(data=st.data(), index=INDEXES, count=st.integers(2, 4))
     def set_one_at_the_same_time(self, data: st.DataObject, index: int, count: int) -> None:
         """Store several results of one task at the same time: one of them remains."""
         task_id = self.task_id(index)
         results = [self.draw_result(data) for _ in range(count)]
-        self.gather(*(self._setter(number, task_id, one) for number, one in enumerate(results)))
+        self.gather(*(self.setter(number, task_id, one) for number, one in enumerate(results)))
         if not self.keeps_nothing:
             self.adopt(task_id, list(results))
 
     @precondition(lambda self: self.is_cancellable)
-    @rule(data=st.data(), handle=HANDLES, index=_INDEXES, turns=st.integers(0, 6))
+    @rule(data=st.data(), handle=HANDLES, index=INDEXES, turns=st.integers(0, 6))
     def cancel_a_write(self, data: st.DataObject, handle: int, index: int, turns: int) -> None:
         """Cancel a write: afterwards the result is the old or the new one."""
         task_id, result = self.task_id(index), self.draw_result(data)
-        self.cancel_early(self._setter(handle, task_id, result), turns)
+        self.cancel_early(self.setter(handle, task_id, result), turns)
         self.adopt(task_id, [self.results.get(task_id), None if self.keeps_nothing else result])
-
-    @precondition(lambda self: hasattr(self.handle(0), "delete_result"))
-    @rule(handle=HANDLES, index=_INDEXES)
-    def delete_result(self, handle: int, index: int) -> None:
-        """Delete a result, and check the returned bool."""
-        task_id = self.task_id(index)
-        told = self.run(self.handle(handle).delete_result(task_id))
-        assert told is (task_id in self.results), f"delete_result({task_id!r}) returned {told}"
-        self.forget(task_id)
-        self.check(task_id)
-
-    @precondition(lambda self: self.keeps_progress)
-    @rule(data=st.data(), handle=HANDLES, index=_INDEXES)
-    def set_progress(self, data: st.DataObject, handle: int, index: int) -> None:
-        """Store progress in taskiq's form."""
-        task_id = self.task_id(index)
-        meta = data.draw(self.values)
-        progress: TaskProgress[Any] = TaskProgress(state=data.draw(_STATES), meta=meta)
-        self.run(self.handle(handle).set_progress(task_id, progress))
-        if not self.keeps_nothing:
-            self.progress[task_id] = progress
-        self.check(task_id)
 
     # -- reading -------------------------------------------------------------------------------
 
-    @rule(handle=HANDLES, index=_INDEXES, with_logs=st.booleans())
+    @rule(handle=HANDLES, index=INDEXES, with_logs=st.booleans())
     def get_result(self, handle: int, index: int, with_logs: bool) -> None:
         """Read one task."""
         self.check_through(self.handle(handle), self.task_id(index), with_logs)
@@ -129,17 +81,7 @@ class BackendMachine(Machine):
         """Read all tasks."""
         self.check_everything()
 
-    def check_everything(self) -> None:
-        """Check every task through every handle."""
-        for task_id in self.task_ids:
-            self.check(task_id)
-
-    def check(self, task_id: str) -> None:
-        """Check one task through every handle."""
-        for handle in self.handles:
-            self.check_through(handle, task_id, with_logs=True)
-
-    def check_through(self, handle: Any, task_id: str, with_logs: bool) -> None:
+    def check_through(self, handle: Any, task_id: str, with_logs: bool = True) -> None:
         """Check that result, readiness and progress equal the model."""
         expected = self.results.get(task_id)
         ready = self.run(handle.is_result_ready(task_id))
@@ -156,10 +98,6 @@ class BackendMachine(Machine):
 
     # -- helpers -------------------------------------------------------------------------------
 
-    def task_id(self, index: int) -> str:
-        """Return one of the ids in use."""
-        return self.task_ids[index % len(self.task_ids)]
-
     def draw_result(self, data: st.DataObject) -> TaskiqResult[Any]:
         """Draw the result of a task that returned or failed."""
         fields: dict[str, Any] = {"execution_time": 0.5, "log": data.draw(_LOGS)}
@@ -168,10 +106,10 @@ class BackendMachine(Machine):
         error = data.draw(st.sampled_from(_ERRORS))(data.draw(_STATES))
         return TaskiqResult(is_err=True, return_value=None, error=error, **fields)
 
-    def keep(self, task_id: str, result: TaskiqResult[Any]) -> None:
-        """Put an acknowledged result into the model."""
-        if not self.keeps_nothing:
-            self.results[task_id] = result
+    def draw_progress(self, data: st.DataObject) -> TaskProgress[Any]:
+        """Draw progress in taskiq's form."""
+        meta = data.draw(self.values)
+        return TaskProgress(state=data.draw(_STATES), meta=meta)
 
     def forget(self, task_id: str) -> None:
         """Remove from the model the data of a deletion."""
@@ -219,12 +157,6 @@ class BackendMachine(Machine):
         assert type(found.error) is type(expected.error)
         if expected.error is not None and found.error is not None:
             assert found.error.args == expected.error.args
-
-    def _setter(self, handle: int, task_id: str, result: TaskiqResult[Any]) -> Any:
-        async def set_it() -> None:
-            await self.handle(handle).set_result(task_id, result)
-
-        return set_it
 
 
 _LETTERS = st.characters(codec="utf-8")

@@ -13,6 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +22,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 HANDLES = st.integers(0, 7)
 """The index of the handle of a step, modulo the number of handles."""
+INDEXES = st.integers(0, 63)
+"""The index of the task id of a step, modulo the number of ids."""
 
 VALUES: st.SearchStrategy[Any] = st.recursive(
     st.none()
@@ -52,6 +55,8 @@ class Machine(RuleBasedStateMachine):
     """Patterns of files that :meth:`crash` does not copy."""
     keeps_nothing: ClassVar[bool] = False
     """Nothing is ever stored: every task is always missing."""
+    keeps_progress: ClassVar[bool] = True
+    """``set_progress`` and ``get_progress`` are implemented."""
     task_ids: ClassVar[tuple[str, ...]] = ("a", "b", "c", "d/e", "\u00e9", "F" * 100)
     """The ids in use; few, so that steps use the same ids."""
     values: ClassVar[st.SearchStrategy[Any]] = VALUES
@@ -65,6 +70,8 @@ class Machine(RuleBasedStateMachine):
         self.directory = Path(tempfile.mkdtemp(prefix="logstore-stateful-"))
         self.lives = 0
         self.handles: list[Any] = []
+        self.results: dict[str, Any] = {}
+        self.progress: dict[str, Any] = {}
 
     # -- for subclasses ------------------------------------------------------------------------
 
@@ -76,8 +83,25 @@ class Machine(RuleBasedStateMachine):
         """Close a handle from :meth:`open_handle`."""
         raise NotImplementedError
 
-    def check_everything(self) -> None:
-        """Check every task through every handle."""
+    def draw_result(self, data: st.DataObject) -> Any:
+        """Draw what is stored as a result."""
+        raise NotImplementedError
+
+    def draw_progress(self, data: st.DataObject) -> Any:
+        """Draw what is stored as progress."""
+        raise NotImplementedError
+
+    def keep(self, results: dict[str, Any]) -> None:
+        """Put acknowledged results into the model; those of several tasks are simultaneous."""
+        if not self.keeps_nothing:
+            self.results.update(results)
+
+    def forget(self, task_id: str) -> None:
+        """Remove from the model the data of a deletion."""
+        raise NotImplementedError
+
+    def check_through(self, handle: Any, task_id: str) -> None:
+        """Check through a handle that all about a task equals the model."""
         raise NotImplementedError
 
     def crash(self, place: Path, new_place: Path) -> None:
@@ -96,6 +120,28 @@ class Machine(RuleBasedStateMachine):
     def handle(self, index: int) -> Any:
         """Return one of the open handles."""
         return self.handles[index % len(self.handles)]
+
+    def task_id(self, index: int) -> str:
+        """Return one of the ids in use."""
+        return self.task_ids[index % len(self.task_ids)]
+
+    def has(self, verb: str) -> bool:
+        """Whether the handles have a method."""
+        return bool(self.handles) and hasattr(self.handles[0], verb)
+
+    def setter(self, handle: int, task_id: str, result: Any) -> Callable[[], Any]:
+        """Return a call that stores a result."""
+        return partial(self.handle(handle).set_result, task_id, result)
+
+    def check_everything(self) -> None:
+        """Check every task through every handle."""
+        for task_id in self.task_ids:
+            self.check(task_id)
+
+    def check(self, task_id: str) -> None:
+        """Check one task through every handle."""
+        for handle in self.handles:
+            self.check_through(handle, task_id)
 
     def run(self, answer: Any) -> Any:
         """Return the result of a call; await it first if it is awaitable."""
@@ -149,6 +195,44 @@ class Machine(RuleBasedStateMachine):
         """Open the first handles."""
         self.place.mkdir()
         self._open_all()
+
+    @rule(data=st.data(), handle=HANDLES, index=INDEXES)
+    def set_result(self, data: st.DataObject, handle: int, index: int) -> None:
+        """Store a result."""
+        task_id, result = self.task_id(index), self.draw_result(data)
+        self.run(self.handle(handle).set_result(task_id, result))
+        self.keep({task_id: result})
+        self.check(task_id)
+
+    @rule(data=st.data(), index=INDEXES, count=st.integers(2, 6))
+    def set_many(self, data: st.DataObject, index: int, count: int) -> None:
+        """Store the results of several tasks at the same time, through all handles."""
+        ids = [self.task_id(index + number) for number in range(min(count, len(self.task_ids)))]
+        results = {task_id: self.draw_result(data) for task_id in ids}
+        self.gather(*(self.setter(number, *pair) for number, pair in enumerate(results.items())))
+        self.keep(results)
+        for task_id in ids:
+            self.check(task_id)
+
+    @precondition(lambda self: self.has("delete_result"))
+    @rule(handle=HANDLES, index=INDEXES)
+    def delete_result(self, handle: int, index: int) -> None:
+        """Delete a result, and check the returned bool."""
+        task_id = self.task_id(index)
+        told = self.run(self.handle(handle).delete_result(task_id))
+        assert told is (task_id in self.results), f"delete_result({task_id!r}) returned {told}"
+        self.forget(task_id)
+        self.check(task_id)
+
+    @precondition(lambda self: self.keeps_progress and self.has("set_progress"))
+    @rule(data=st.data(), handle=HANDLES, index=INDEXES)
+    def set_progress(self, data: st.DataObject, handle: int, index: int) -> None:
+        """Store the progress of a task."""
+        task_id, progress = self.task_id(index), self.draw_progress(data)
+        self.run(self.handle(handle).set_progress(task_id, progress))
+        if not self.keeps_nothing:
+            self.progress[task_id] = progress
+        self.check(task_id)
 
     @precondition(lambda self: self.survives_restart)
     @rule()

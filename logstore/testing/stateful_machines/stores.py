@@ -12,10 +12,10 @@ from hypothesis.stateful import precondition, rule
 from logstore.errors import ResultError
 from logstore.progress import TaskProgress
 from logstore.testing.conformance_cases.comparing import assert_same
-from logstore.testing.stateful_machines.base import HANDLES, Machine
+from logstore.testing.stateful_machines.base import HANDLES, INDEXES, Machine
 
-_INDEXES = st.integers(0, 63)
 _MISSING = object()
+_FRACTIONS = st.floats(0, 1)
 _STATUSES = st.text(st.characters(codec="utf-8"), max_size=8)
 
 
@@ -35,8 +35,6 @@ class StoreMachine(Machine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.results: dict[str, Any] = {}
-        self.progress: dict[str, TaskProgress] = {}
         self.deleted: set[str] = set()
         self.ranks: dict[str, int] = {}  # of ids with a result, by their last writes
 
@@ -52,44 +50,10 @@ class StoreMachine(Machine):
         """Close the store."""
         self.run(handle.close())
 
-    def has(self, verb: str) -> bool:
-        """Whether the store has a method."""
-        return bool(self.handles) and hasattr(self.handles[0], verb)
-
     # -- writing -------------------------------------------------------------------------------
 
-    @rule(data=st.data(), handle=HANDLES, index=_INDEXES)
-    def set_result(self, data: st.DataObject, handle: int, index: int) -> None:
-        """Store a value."""
-        task_id, value = self.task_id(index), data.draw(self.values)
-        self.run(self.handle(handle).set_result(task_id, value))
-        self.keep(task_id, value)
-        self.check(task_id)
-
-    @rule(data=st.data(), index=_INDEXES, count=st.integers(2, 6))
-    def set_many(self, data: st.DataObject, index: int, count: int) -> None:
-        """Store the values of several tasks at the same time, through all handles."""
-        ids = [self.task_id(index + number) for number in range(min(count, len(self.task_ids)))]
-        values = {task_id: data.draw(self.values) for task_id in ids}
-        self.gather(*(self._setter(number, *pair) for number, pair in enumerate(values.items())))
-        for task_id, value in values.items():
-            self.keep(task_id, value)
-        for task_id in ids:
-            self.check(task_id)
-            if task_id in self.ranks:
-                self.ranks[task_id] = max(self.ranks.values())  # any of them may have been last
-
-    @rule(handle=HANDLES, index=_INDEXES)
-    def delete_result(self, handle: int, index: int) -> None:
-        """Delete a result, and check the returned bool."""
-        task_id = self.task_id(index)
-        told = self.run(self.handle(handle).delete_result(task_id))
-        assert told is (task_id in self.results), f"delete_result({task_id!r}) returned {told}"
-        self.forget(task_id)
-        self.check(task_id)
-
     @precondition(lambda self: self.has("pop_result"))
-    @rule(handle=HANDLES, index=_INDEXES)
+    @rule(handle=HANDLES, index=INDEXES)
     def pop_result(self, handle: int, index: int) -> None:
         """Pop the result, if there is one."""
         task_id = self.task_id(index)
@@ -97,18 +61,6 @@ class StoreMachine(Machine):
         self.compare(task_id, found)
         if task_id in self.results:
             self.forget(task_id)
-        self.check(task_id)
-
-    @precondition(lambda self: self.has("set_progress"))
-    @rule(data=st.data(), handle=HANDLES, index=_INDEXES, fraction=st.floats(0, 1))
-    def set_progress(self, data: st.DataObject, handle: int, index: int, fraction: float) -> None:
-        """Store the progress of a task."""
-        task_id = self.task_id(index)
-        meta = {"value": data.draw(self.values)}
-        progress = TaskProgress(fraction, data.draw(_STATUSES), meta=meta)
-        self.run(self.handle(handle).set_progress(task_id, progress))
-        if not self.keeps_nothing:
-            self.progress[task_id] = progress
         self.check(task_id)
 
     @rule(data=st.data(), handle=HANDLES)
@@ -121,7 +73,7 @@ class StoreMachine(Machine):
 
     # -- reading -------------------------------------------------------------------------------
 
-    @rule(handle=HANDLES, index=_INDEXES)
+    @rule(handle=HANDLES, index=INDEXES)
     def get_result(self, handle: int, index: int) -> None:
         """Read one task."""
         self.check_through(self.handle(handle), self.task_id(index))
@@ -136,23 +88,13 @@ class StoreMachine(Machine):
         ranks = [self.ranks[task_id] for task_id in found]
         assert ranks == sorted(ranks, reverse=newest_first), f"tasks() in the order {found}"
 
-    def check_everything(self) -> None:
-        """Check every task through every handle."""
-        for task_id in self.task_ids:
-            self.check(task_id)
-
-    def check(self, task_id: str) -> None:
-        """Check one task through every handle."""
-        for handle in self.handles:
-            self.check_through(handle, task_id)
-
     def check_through(self, handle: Any, task_id: str) -> None:
         """Check that value, readiness, progress and status equal the model."""
         is_there = task_id in self.results
         ready = self.run(handle.is_result_ready(task_id))
         assert ready is is_there, f"is_result_ready({task_id!r}) returned {ready}"
         self.compare(task_id, self.read(handle.get_result, task_id))
-        if self.has("get_progress"):
+        if self.keeps_progress and self.has("get_progress"):
             found = self.run(handle.get_progress(task_id))
             assert found == self.progress.get(task_id), f"progress of {task_id!r}: {found}"
         if self.has("status"):
@@ -163,17 +105,21 @@ class StoreMachine(Machine):
 
     # -- helpers -------------------------------------------------------------------------------
 
-    def task_id(self, index: int) -> str:
-        """Return one of the ids in use."""
-        return self.task_ids[index % len(self.task_ids)]
+    def draw_result(self, data: st.DataObject) -> Any:
+        """Draw a value."""
+        return data.draw(self.values)
 
-    def keep(self, task_id: str, value: Any) -> None:
-        """Put an acknowledged value into the model."""
-        if self.keeps_nothing:
-            return
-        self.results[task_id] = value
-        self.deleted.discard(task_id)
-        self.ranks[task_id] = max(self.ranks.values(), default=0) + 1
+    def draw_progress(self, data: st.DataObject) -> TaskProgress:
+        """Draw progress in logstore's form."""
+        meta = {"value": data.draw(self.values)}
+        return TaskProgress(data.draw(_FRACTIONS), data.draw(_STATUSES), meta=meta)
+
+    def keep(self, results: dict[str, Any]) -> None:
+        """Put acknowledged values into the model; any of several may have been the last."""
+        super().keep(results)
+        if not self.keeps_nothing:
+            self.deleted.difference_update(results)
+            self.ranks.update(dict.fromkeys(results, max(self.ranks.values(), default=0) + 1))
 
     def forget(self, task_id: str) -> None:
         """Remove a task from the model."""
@@ -206,6 +152,3 @@ class StoreMachine(Machine):
             return [item async for item in listed]
 
         return iter(self.run(take()))
-
-    def _setter(self, handle: int, task_id: str, value: Any) -> Any:
-        return lambda: self.handle(handle).set_result(task_id, value)
