@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-import dataclasses
-import enum
 import json
+import sys
 import traceback
 from pathlib import PurePosixPath
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 from taskiq.exceptions import TaskRejectedError, UnknownTaskError
 
 from logstore.testing.conformance_cases.runner import ConformanceSuite, Kit, case, failed
+from logstore.testing.conformance_cases.values import Colour, Level, Point
 
 
 class QuotaError(Exception):
@@ -54,49 +54,29 @@ class StrictError(ValueError):
         self.number = number
 
 
-class Code(enum.Enum):
-    """A plain enum."""
-
-    QUOTA = "quota"
-
-
-class Level(enum.IntEnum):
-    """An enum that is an int."""
-
-    HIGH = 2
-
-
-class CodeError(Exception):
+class ColourError(Exception):
     """Has a text that requires an enum attribute."""
 
-    def __init__(self, code: Code) -> None:
-        super().__init__(code)
-        self.code = code
+    def __init__(self, colour: Colour) -> None:
+        super().__init__(colour)
+        self.colour = colour
 
     def __str__(self) -> str:
-        return f"failed with {self.code.name}"
+        return f"failed with {self.colour.name}"
 
 
-@dataclasses.dataclass
-class Where:
-    """A place in a file."""
-
-    file: str
-    line: int
-
-
-class ParseError(Exception):
+class PlaceError(Exception):
     """Has a text that is not in its arguments."""
 
-    def __init__(self, where: Where) -> None:
+    def __init__(self, at: Point) -> None:
         super().__init__()
-        self.where = where
+        self.at = at
 
     def __str__(self) -> str:
-        return f"{self.where.file}:{self.where.line}"
+        return f"{self.at.x}:{self.at.y}"
 
     def __repr__(self) -> str:
-        return f"<{self.where.file}>"
+        return f"<{self.at.x}>"
 
 
 class Response:
@@ -163,11 +143,11 @@ _ERRORS: dict[str, Any] = {
 }
 
 _WITH_TEXTS: dict[str, Any] = {
-    "own-text-of-an-enum": lambda: CodeError(Code.QUOTA),
-    "own-text-of-a-dataclass": lambda: ParseError(Where("a.py", 3)),
+    "own-text-of-an-enum": lambda: ColourError(Colour.RED),
+    "own-text-of-a-dataclass": lambda: PlaceError(Point(3, 1.5)),
     "own-text-of-a-response": lambda: StatusError(Response(503)),
     "an-object-with-a-text": lambda: ValueError(Response(503)),
-    "an-enum": lambda: KeyError(Code.QUOTA, Level.HIGH),
+    "an-enum": lambda: KeyError(Colour.RED, Level.HIGH),
     "a-path": lambda: FileNotFoundError(2, "No such file", PurePosixPath("name.txt")),
 }
 
@@ -195,9 +175,14 @@ def _state(error: BaseException) -> dict[str, Any]:
     return {name: value for name, value in vars(error).items() if name != "__notes__"}
 
 
+def _group(name: str) -> Any:
+    if sys.version_info < (3, 11):
+        pytest.skip("there are no exception groups before Python 3.11")
+    return getattr(builtins, name)
+
+
 async def _back(kit: Kit, error: BaseException) -> BaseException:
-    await kit.backend.set_result("t", failed(error))
-    result = await kit.backend.get_result("t")
+    result = await kit.stored(failed(error))
     assert result.is_err
     found = result.error
     assert isinstance(found, BaseException)
@@ -244,9 +229,7 @@ class ExceptionCases(ConformanceSuite):
 
     @case("exceptions")
     async def test_what_is_no_exception_in_a_group_does_not_end_the_client(self, kit: Kit) -> None:
-        group: Any = getattr(builtins, "BaseExceptionGroup", None)
-        if group is None:
-            pytest.skip("there are no exception groups before Python 3.11")
+        group = _group("BaseExceptionGroup")
         found = await _back(kit, raised(group("both", [ValueError(1), KeyboardInterrupt()])))
         assert isinstance(found, Exception)
         told = "".join([str(found), *traceback.format_exception(found)])
@@ -255,9 +238,7 @@ class ExceptionCases(ConformanceSuite):
 
     @case("exceptions", depth={"1000": 1000, "100000": 100_000})
     async def test_groups_in_groups_without_end_are_cut(self, kit: Kit, depth: int) -> None:
-        group: Any = getattr(builtins, "ExceptionGroup", None)
-        if group is None:
-            pytest.skip("there are no exception groups before Python 3.11")
+        group = _group("ExceptionGroup")
         error = ValueError("the bottom")
         for number in range(depth):
             error = group(f"g{number}", [error])
@@ -374,9 +355,7 @@ class ExceptionCases(ConformanceSuite):
 
     @case("exceptions")
     async def test_a_group_round_trips(self, kit: Kit) -> None:
-        group: Any = getattr(builtins, "ExceptionGroup", None)
-        if group is None:
-            pytest.skip("there are no exception groups before Python 3.11")
+        group = _group("ExceptionGroup")
         inner = group("inner", [KeyError("k")])
         found: Any = await _back(kit, raised(group("outer", [ValueError(1), inner])))
         assert type(found) is group

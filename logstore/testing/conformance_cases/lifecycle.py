@@ -19,7 +19,7 @@ class LifecycleCases(ConformanceSuite):
     async def test_starting_twice_is_harmless(self, kit: Kit) -> None:
         await kit.backend.set_result("t", ok(1))
         await kit.backend.startup()
-        assert (await kit.backend.get_result("t")).return_value == 1
+        assert await kit.value("t") == 1
 
     @case("lifecycle")
     async def test_shutting_down_twice_is_harmless(self, kit: Kit) -> None:
@@ -37,7 +37,7 @@ class LifecycleCases(ConformanceSuite):
         await kit.backend.shutdown()
         await kit.backend.startup()
         await kit.backend.set_result("t", ok(1))
-        assert (await kit.backend.get_result("t")).return_value == 1
+        assert await kit.value("t") == 1
 
     @case("lifecycle")
     async def test_two_places_share_nothing(self, kit: Kit) -> None:
@@ -56,10 +56,10 @@ class LifecycleCases(ConformanceSuite):
 
         async def use() -> Any:
             await kit.backend.set_result("from-there", ok(2))
-            return (await kit.backend.get_result("t")).return_value
+            return await kit.value("t")
 
         assert await asyncio.to_thread(lambda: asyncio.run(use())) == 1
-        assert (await kit.backend.get_result("from-there")).return_value == 2
+        assert await kit.value("from-there") == 2
 
     # -- a second backend ------------------------------------------------------------------
 
@@ -83,7 +83,7 @@ class LifecycleCases(ConformanceSuite):
     async def test_a_second_backend_may_write(self, kit: Kit) -> None:
         other = await kit.open()
         await other.set_result("t", ok("theirs"))
-        assert (await kit.backend.get_result("t")).return_value == "theirs"
+        assert await kit.value("t") == "theirs"
 
     @case("sharing")
     async def test_a_second_backend_outlives_the_first(self, kit: Kit) -> None:
@@ -130,9 +130,8 @@ class LifecycleCases(ConformanceSuite):
     async def test_many_results_are_there_after_a_restart(self, kit: Kit) -> None:
         for number in range(50):
             await kit.backend.set_result(f"t{number}", ok(number))
-        backend = await kit.restart()
-        for number in range(50):
-            assert (await backend.get_result(f"t{number}")).return_value == number
+        await kit.restart()
+        await kit.check_numbers(range(50))
 
     @case("durability")
     async def test_a_large_result_is_there_after_a_restart(self, kit: Kit) -> None:
@@ -155,5 +154,4 @@ class LifecycleCases(ConformanceSuite):
         for number in range(4):
             await kit.backend.set_result(f"t{number}", ok(number))
             await kit.restart()
-        for number in range(4):
-            assert (await kit.backend.get_result(f"t{number}")).return_value == number
+        await kit.check_numbers(range(4))

@@ -27,6 +27,11 @@ _METAS: dict[str, Any] = {
 }
 
 
+async def _back(kit: Kit, progress: Any) -> Any:
+    await kit.backend.set_progress("t", progress)
+    return await kit.backend.get_progress("t")
+
+
 class ProgressCases(ConformanceSuite):
     """The progress of a task."""
 
@@ -36,20 +41,18 @@ class ProgressCases(ConformanceSuite):
 
     @case("progress", state={state.name: state for state in TaskState})
     async def test_a_state_round_trips(self, kit: Kit, state: TaskState) -> None:
-        await kit.backend.set_progress("t", TaskiqProgress(state=state, meta={"n": 1}))
-        found = await kit.backend.get_progress("t")
+        found = await _back(kit, TaskiqProgress(state=state, meta={"n": 1}))
         assert found.state == state
         assert found.meta == {"n": 1}
 
     @case("progress", state={"text": "half-way there", "empty": ""})
     async def test_a_state_may_be_any_text(self, kit: Kit, state: str) -> None:
-        await kit.backend.set_progress("t", TaskiqProgress(state=state, meta=None))
-        assert (await kit.backend.get_progress("t")).state == state
+        assert (await _back(kit, TaskiqProgress(state=state, meta=None))).state == state
 
     @case("progress", meta=_METAS)
     async def test_a_meta_round_trips(self, kit: Kit, meta: Any) -> None:
-        await kit.backend.set_progress("t", TaskiqProgress(state=TaskState.STARTED, meta=meta))
-        assert_same((await kit.backend.get_progress("t")).meta, meta)
+        found = await _back(kit, TaskiqProgress(state=TaskState.STARTED, meta=meta))
+        assert_same(found.meta, meta)
 
     @case(
         "progress", kind={"plain": TaskiqProgress, "parametrised": TaskiqProgress[dict[str, int]]}
@@ -58,8 +61,7 @@ class ProgressCases(ConformanceSuite):
         self, kit: Kit, kind: type[TaskiqProgress[Any]]
     ) -> None:
         progress = kind(state=TaskState.STARTED, meta={"n": 1})
-        await kit.backend.set_progress("t", progress)
-        found = await kit.backend.get_progress("t")
+        found = await _back(kit, progress)
         assert isinstance(found, TaskiqProgress)
         assert found == progress
         assert progress == found
@@ -84,30 +86,28 @@ class ProgressCases(ConformanceSuite):
         await kit.backend.set_progress("t", TaskiqProgress(state="S", meta=1))
         await kit.backend.set_result("t", ok("done"))
         assert (await kit.backend.get_progress("t")).meta == 1
-        assert (await kit.backend.get_result("t")).return_value == "done"
+        assert await kit.value("t") == "done"
 
     @case("progress")
     async def test_progress_leaves_the_result(self, kit: Kit) -> None:
         await kit.backend.set_result("t", ok("done"))
         await kit.backend.set_progress("t", TaskiqProgress(state="S", meta=1))
         assert await kit.backend.is_result_ready("t") is True
-        assert (await kit.backend.get_result("t")).return_value == "done"
+        assert await kit.value("t") == "done"
 
     # -- logstore's fields -----------------------------------------------------------------
 
     @case("fields")
     async def test_our_progress_round_trips(self, kit: Kit) -> None:
         progress = TaskProgress(0.25, "reading", 5, 20, {"file": "a.txt"})
-        await kit.backend.set_progress("t", progress)
-        found = await kit.backend.get_progress("t")
+        found = await _back(kit, progress)
         assert (found.progress, found.status) == (0.25, "reading")
         assert (found.current, found.total, found.meta) == (5, 20, {"file": "a.txt"})
 
     @case("fields")
     async def test_what_is_got_is_equal_to_our_progress(self, kit: Kit) -> None:
         progress = TaskProgress(0.25, "reading", 5, 20, {"file": "a.txt"})
-        await kit.backend.set_progress("t", progress)
-        found = await kit.backend.get_progress("t")
+        found = await _back(kit, progress)
         assert isinstance(found, TaskiqProgress)
         assert found == progress
         assert progress == found
@@ -115,21 +115,18 @@ class ProgressCases(ConformanceSuite):
 
     @case("fields")
     async def test_our_progress_has_the_fields_of_taskiq(self, kit: Kit) -> None:
-        await kit.backend.set_progress("t", TaskProgress(0.5, "reading", meta={"a": 1}))
-        found = await kit.backend.get_progress("t")
+        found = await _back(kit, TaskProgress(0.5, "reading", meta={"a": 1}))
         assert (found.state, found.meta) == ("reading", {"a": 1})
 
     @case("fields")
     async def test_our_defaults_round_trip(self, kit: Kit) -> None:
-        await kit.backend.set_progress("t", TaskProgress())
-        found = await kit.backend.get_progress("t")
+        found = await _back(kit, TaskProgress())
         assert (found.progress, found.status, found.state) == (0.0, "PENDING", "PENDING")
         assert (found.current, found.total, found.meta) == (None, None, None)
 
     @case("fields")
     async def test_taskiqs_progress_has_our_fields(self, kit: Kit) -> None:
-        await kit.backend.set_progress("t", TaskiqProgress(state=TaskState.RETRY, meta=[1]))
-        found = await kit.backend.get_progress("t")
+        found = await _back(kit, TaskiqProgress(state=TaskState.RETRY, meta=[1]))
         assert (found.status, found.meta) == ("RETRY", [1])
         assert 0.0 <= found.progress <= 1.0
         assert (found.current, found.total) == (None, None)
@@ -145,7 +142,5 @@ class ProgressCases(ConformanceSuite):
     @case("fields")
     async def test_both_forms_replace_each_other(self, kit: Kit) -> None:
         await kit.backend.set_progress("t", TaskProgress(0.5, "ours", 1, 2))
-        await kit.backend.set_progress("t", TaskiqProgress(state="theirs", meta=None))
-        assert (await kit.backend.get_progress("t")).status == "theirs"
-        await kit.backend.set_progress("t", TaskProgress(0.75, "ours"))
-        assert (await kit.backend.get_progress("t")).state == "ours"
+        assert (await _back(kit, TaskiqProgress(state="theirs", meta=None))).status == "theirs"
+        assert (await _back(kit, TaskProgress(0.75, "ours"))).state == "ours"

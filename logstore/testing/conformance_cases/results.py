@@ -64,15 +64,13 @@ class ResultCases(ConformanceSuite):
 
     @case("results")
     async def test_a_result_comes_back_whole(self, kit: Kit) -> None:
-        await kit.backend.set_result("t", ok("v", execution_time=1.25, labels={"a": 1, "b": "x"}))
-        result = await kit.backend.get_result("t")
+        result = await kit.stored(ok("v", execution_time=1.25, labels={"a": 1, "b": "x"}))
         assert (result.is_err, result.return_value, result.error) == (False, "v", None)
         assert (result.execution_time, result.labels) == (1.25, {"a": 1, "b": "x"})
 
     @case("results")
     async def test_a_failure_comes_back_as_a_failure(self, kit: Kit) -> None:
-        await kit.backend.set_result("t", failed(ValueError("no")))
-        result = await kit.backend.get_result("t")
+        result = await kit.stored(failed(ValueError("no")))
         assert result.is_err is True
         assert result.return_value is None
         with pytest.raises(ValueError, match="no"):
@@ -82,25 +80,23 @@ class ResultCases(ConformanceSuite):
     async def test_a_result_that_is_none_is_a_result(self, kit: Kit) -> None:
         await kit.backend.set_result("t", ok(None))
         assert await kit.backend.is_result_ready("t")
-        assert (await kit.backend.get_result("t")).return_value is None
+        assert await kit.value("t") is None
 
     @case("results")
     async def test_a_result_can_be_got_twice(self, kit: Kit) -> None:
         await kit.backend.set_result("t", ok([1]))
-        assert (await kit.backend.get_result("t")).return_value == [1]
-        assert (await kit.backend.get_result("t")).return_value == [1]
+        assert await kit.value("t") == [1]
+        assert await kit.value("t") == [1]
 
     @case("results")
     async def test_tasks_do_not_mix(self, kit: Kit) -> None:
         for number in range(20):
             await kit.backend.set_result(f"t{number}", ok(number))
-        for number in reversed(range(20)):
-            assert (await kit.backend.get_result(f"t{number}")).return_value == number
+        await kit.check_numbers(reversed(range(20)))
 
     @case("logs", with_logs={"asked": True, "not-asked": False})
     async def test_the_log_is_there_when_asked_for(self, kit: Kit, with_logs: bool) -> None:
-        await kit.backend.set_result("t", ok(1, log="what it said"))
-        result = await kit.backend.get_result("t", with_logs=with_logs)
+        result = await kit.stored(ok(1, log="what it said"), with_logs=with_logs)
         assert result.log == ("what it said" if with_logs else None)
 
     @case("logs")
@@ -114,22 +110,19 @@ class ResultCases(ConformanceSuite):
     @case("overwrite")
     async def test_a_second_result_replaces_the_first(self, kit: Kit) -> None:
         await kit.backend.set_result("t", ok("old", log="old", labels={"old": 1}))
-        await kit.backend.set_result("t", ok("new"))
-        result = await kit.backend.get_result("t", with_logs=True)
+        result = await kit.stored(ok("new"))
         assert (result.return_value, result.log, result.labels) == ("new", None, {})
 
     @case("overwrite")
     async def test_a_success_replaces_a_failure(self, kit: Kit) -> None:
         await kit.backend.set_result("t", failed(ValueError("no")))
-        await kit.backend.set_result("t", ok(1))
-        result = await kit.backend.get_result("t")
+        result = await kit.stored(ok(1))
         assert (result.is_err, result.error, result.return_value) == (False, None, 1)
 
     @case("overwrite")
     async def test_a_failure_replaces_a_success(self, kit: Kit) -> None:
         await kit.backend.set_result("t", ok(1))
-        await kit.backend.set_result("t", failed(ValueError("no")))
-        result = await kit.backend.get_result("t")
+        result = await kit.stored(failed(ValueError("no")))
         assert (result.is_err, result.return_value) == (True, None)
         assert isinstance(result.error, ValueError)
 
@@ -139,15 +132,15 @@ class ResultCases(ConformanceSuite):
     ) -> None:
         for size in sizes:
             await kit.backend.set_result("t", ok("x" * size))
-            assert (await kit.backend.get_result("t")).return_value == "x" * size
+            assert await kit.value("t") == "x" * size
 
     @case("overwrite")
     async def test_the_last_of_many_results_stays(self, kit: Kit) -> None:
         await kit.backend.set_result("other", ok("other"))
         for number in range(150):
             await kit.backend.set_result("t", ok(number))
-        assert (await kit.backend.get_result("t")).return_value == 149
-        assert (await kit.backend.get_result("other")).return_value == "other"
+        assert await kit.value("t") == 149
+        assert await kit.value("other") == "other"
 
     # -- missing ---------------------------------------------------------------------------
 
@@ -161,7 +154,7 @@ class ResultCases(ConformanceSuite):
         await kit.backend.set_result("t", ok(1))
         with pytest.raises(ResultGetError):
             await kit.backend.get_result("t2")
-        assert (await kit.backend.get_result("t")).return_value == 1
+        assert await kit.value("t") == 1
 
     @case("missing")
     async def test_progress_alone_is_no_result(self, kit: Kit) -> None:
@@ -234,15 +227,15 @@ class ResultCases(ConformanceSuite):
         await kit.backend.delete_result("t")
         await kit.backend.set_result("t", ok("new"))
         assert await kit.backend.is_result_ready("t")
-        assert (await kit.backend.get_result("t")).return_value == "new"
+        assert await kit.value("t") == "new"
 
     @case("deletion")
     async def test_deletion_spares_other_tasks(self, kit: Kit) -> None:
         for task_id in ("t", "tt", "t2"):
             await kit.backend.set_result(task_id, ok(task_id))
         await kit.backend.delete_result("t")
-        assert (await kit.backend.get_result("tt")).return_value == "tt"
-        assert (await kit.backend.get_result("t2")).return_value == "t2"
+        assert await kit.value("tt") == "tt"
+        assert await kit.value("t2") == "t2"
 
     @case("deletion")
     async def test_deletion_clears_progress(self, kit: Kit) -> None:
@@ -258,7 +251,7 @@ class ResultCases(ConformanceSuite):
         assert await kit.backend.is_result_ready(task_id) is False
         await kit.backend.set_result(task_id, ok(task_id))
         assert await kit.backend.is_result_ready(task_id) is True
-        assert (await kit.backend.get_result(task_id)).return_value == task_id
+        assert await kit.value(task_id) == task_id
 
     @case("ids", pair=_PAIRS)
     async def test_similar_ids_are_two(self, kit: Kit, pair: tuple[str, str]) -> None:
@@ -266,8 +259,8 @@ class ResultCases(ConformanceSuite):
         await kit.backend.set_result(first, ok(1))
         assert await kit.backend.is_result_ready(second) is False
         await kit.backend.set_result(second, ok(2))
-        assert (await kit.backend.get_result(first)).return_value == 1
-        assert (await kit.backend.get_result(second)).return_value == 2
+        assert await kit.value(first) == 1
+        assert await kit.value(second) == 2
 
     @case("missing", suffix={s: s for s in ("__progress", ".progress", ":progress", "-progress")})
     async def test_progress_is_no_other_tasks_result(self, kit: Kit, suffix: str) -> None:
@@ -281,16 +274,16 @@ class ResultCases(ConformanceSuite):
         value = [1]
         await kit.backend.set_result("t", ok(value))
         value.append(2)
-        assert (await kit.backend.get_result("t")).return_value == [1]
+        assert await kit.value("t") == [1]
 
     @case("isolation")
     async def test_changing_what_was_got_changes_nothing(self, kit: Kit) -> None:
         await kit.backend.set_result("t", ok({"a": [1]}))
-        (await kit.backend.get_result("t")).return_value["a"].append(2)
-        assert (await kit.backend.get_result("t")).return_value == {"a": [1]}
+        (await kit.value("t"))["a"].append(2)
+        assert await kit.value("t") == {"a": [1]}
 
     @case("results")
     async def test_changing_a_results_field_changes_nothing(self, kit: Kit) -> None:
         await kit.backend.set_result("t", ok(1))
         (await kit.backend.get_result("t")).return_value = 2
-        assert (await kit.backend.get_result("t")).return_value == 1
+        assert await kit.value("t") == 1

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import anyio
 import pytest
+from taskiq import InMemoryBroker
 from taskiq.abc.result_backend import AsyncResultBackend
 from taskiq.result import TaskiqResult
 
@@ -66,6 +67,26 @@ class Kit:
         self._opened.append(backend)
         await backend.startup()
         return backend
+
+    @functools.cached_property
+    def broker(self) -> InMemoryBroker:
+        """A broker whose tasks' results go to the case's backend."""
+        return InMemoryBroker().with_result_backend(self.backend)
+
+    async def stored(self, result: TaskiqResult[Any], *, with_logs: bool = True) -> Any:
+        """Store a result of the task ``"t"``, and return what is read."""
+        await self.backend.set_result("t", result)
+        return await self.backend.get_result("t", with_logs=with_logs)
+
+    async def value(self, task_id: str) -> Any:
+        """Return the value that is stored for a task."""
+        return (await self.backend.get_result(task_id)).return_value
+
+    async def check_numbers(self, numbers: Iterable[int], backend: Any = None) -> None:
+        """Check that the result of each task ``t0``, ``t1``... is its number."""
+        for number in numbers:
+            result = await (backend or self.backend).get_result(f"t{number}")
+            assert result.return_value == number
 
     async def close(self, backend: Backend) -> None:
         """Shut the backend down."""

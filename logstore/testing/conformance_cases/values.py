@@ -281,15 +281,13 @@ class ValueCases(ConformanceSuite):
 
     @case("types", value=_VALUES)
     async def test_value_round_trips(self, kit: Kit, value: Any) -> None:
-        await kit.backend.set_result("t", ok(value))
-        result = await kit.backend.get_result("t")
+        result = await kit.stored(ok(value))
         assert not result.is_err, f"stored as an error: {result.error!r}"
         assert_same(result.return_value, value)
 
     @case("types", value=_SUBCLASSES)
     async def test_a_subclass_comes_back_as_what_it_equals(self, kit: Kit, value: Any) -> None:
-        await kit.backend.set_result("t", ok({"rows": [value]}))
-        result = await kit.backend.get_result("t")
+        result = await kit.stored(ok({"rows": [value]}))
         assert not result.is_err, f"stored as an error: {result.error!r}"
         found = result.return_value["rows"][0]
         assert found == value
@@ -316,7 +314,7 @@ class ValueCases(ConformanceSuite):
         result = ok(1)
         result.labels["odd"] = make()
         await kit.backend.set_result("t", result)
-        assert (await kit.backend.get_result("t")).return_value == 1
+        assert await kit.value("t") == 1
 
     @case("worker", make=_BREAKING)
     async def test_an_error_with_what_breaks_is_an_error(self, kit: Kit, make: Any) -> None:
@@ -345,7 +343,7 @@ class ValueCases(ConformanceSuite):
     @case("large", value=_LARGE)
     async def test_a_large_value_round_trips(self, kit: Kit, value: Any) -> None:
         await kit.backend.set_result("t", ok(value))
-        assert (await kit.backend.get_result("t")).return_value == value
+        assert await kit.value("t") == value
 
     @case("large", depth={"10": 10, "40": 40})
     async def test_a_deep_value_round_trips(self, kit: Kit, depth: int) -> None:
@@ -353,12 +351,11 @@ class ValueCases(ConformanceSuite):
         for level in range(depth):
             value = [value] if level % 2 else {"k": value}
         await kit.backend.set_result("t", ok(value))
-        assert (await kit.backend.get_result("t")).return_value == value
+        assert await kit.value("t") == value
 
     @case("large")
     async def test_many_results_are_all_there(self, kit: Kit) -> None:
         for number in range(80):
             await kit.backend.set_result(f"t{number}", ok("x" * 1000 + str(number)))
         for number in range(80):
-            found = (await kit.backend.get_result(f"t{number}")).return_value
-            assert found == "x" * 1000 + str(number)
+            assert await kit.value(f"t{number}") == "x" * 1000 + str(number)

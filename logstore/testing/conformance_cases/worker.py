@@ -8,8 +8,8 @@ import time
 from typing import Any
 
 import pytest
-from taskiq import Context, InMemoryBroker, ResultGetError, TaskiqDepends
-from taskiq.depends.progress_tracker import ProgressTracker, TaskState
+from taskiq import Context, ResultGetError, TaskiqDepends
+from taskiq.depends.progress_tracker import ProgressTracker, TaskProgress, TaskState
 
 from logstore.testing.conformance_cases.exceptions import QuotaError
 from logstore.testing.conformance_cases.runner import ConformanceSuite, Kit, case
@@ -27,10 +27,6 @@ class Opaque:
     """An object that cannot be stored."""
 
 
-def _broker(kit: Kit) -> InMemoryBroker:
-    return InMemoryBroker().with_result_backend(kit.backend)
-
-
 async def _result(kit: Kit, task: Any) -> Any:
     return await task.wait_result(check_interval=0.005, timeout=kit.suite.wait_s)
 
@@ -40,9 +36,7 @@ class WorkerCases(ConformanceSuite):
 
     @case("worker")
     async def test_a_task_returns_to_its_waiter(self, kit: Kit) -> None:
-        broker = _broker(kit)
-
-        @broker.task(task_name="add")
+        @kit.broker.task(task_name="add")
         async def add(a: int, b: int) -> int:
             return a + b
 
@@ -51,9 +45,7 @@ class WorkerCases(ConformanceSuite):
 
     @case("worker")
     async def test_tasks_that_wait_for_tasks(self, kit: Kit) -> None:
-        broker = _broker(kit)
-
-        @broker.task(task_name="fibonacci")
+        @kit.broker.task(task_name="fibonacci")
         async def fibonacci(n: int) -> int:
             if n < 2:
                 return n
@@ -65,9 +57,7 @@ class WorkerCases(ConformanceSuite):
 
     @case("worker")
     async def test_a_task_raises_to_its_waiter(self, kit: Kit) -> None:
-        broker = _broker(kit)
-
-        @broker.task(task_name="fails")
+        @kit.broker.task(task_name="fails")
         async def fails() -> int:
             raise QuotaError(user="u", limit=3)
 
@@ -78,20 +68,16 @@ class WorkerCases(ConformanceSuite):
 
     @case("worker")
     async def test_a_return_type_is_rebuilt(self, kit: Kit) -> None:
-        broker = _broker(kit)
-
         async def report() -> Report:
             return Report("r", [1, 2])
 
         # Annotations of a local function are strings, which taskiq resolves in its module.
-        task = broker.register_task(report, task_name="report")
+        task = kit.broker.register_task(report, task_name="report")
         assert (await _result(kit, await task.kiq())).return_value == Report("r", [1, 2])
 
     @case("worker")
     async def test_what_cannot_be_stored_reaches_the_waiter(self, kit: Kit) -> None:
-        broker = _broker(kit)
-
-        @broker.task(task_name="opaque")
+        @kit.broker.task(task_name="opaque")
         async def opaque() -> Any:
             return {"rows": [1, Opaque()]}
 
@@ -105,10 +91,9 @@ class WorkerCases(ConformanceSuite):
 
     @case("worker")
     async def test_a_progress_tracker_reports(self, kit: Kit) -> None:
-        broker = _broker(kit)
         seen = asyncio.Event()
 
-        @broker.task(task_name="tracked")
+        @kit.broker.task(task_name="tracked")
         async def tracked(
             tracker: ProgressTracker[Any] = TaskiqDepends(),
         ) -> str:
@@ -133,11 +118,7 @@ class WorkerCases(ConformanceSuite):
 
     @case("worker")
     async def test_a_task_can_report_through_its_context(self, kit: Kit) -> None:
-        from taskiq.depends.progress_tracker import TaskProgress
-
-        broker = _broker(kit)
-
-        @broker.task(task_name="context")
+        @kit.broker.task(task_name="context")
         async def reports(
             context: Context = TaskiqDepends(),
         ) -> None:
@@ -153,10 +134,9 @@ class WorkerCases(ConformanceSuite):
 
     @case("worker")
     async def test_getting_before_the_end_raises(self, kit: Kit) -> None:
-        broker = _broker(kit)
         let_go = asyncio.Event()
 
-        @broker.task(task_name="slow")
+        @kit.broker.task(task_name="slow")
         async def slow() -> int:
             await let_go.wait()
             return 1
@@ -170,9 +150,7 @@ class WorkerCases(ConformanceSuite):
 
     @case("worker")
     async def test_50_tasks_reach_50_waiters(self, kit: Kit) -> None:
-        broker = _broker(kit)
-
-        @broker.task(task_name="square")
+        @kit.broker.task(task_name="square")
         async def square(n: int) -> int:
             return n * n
 
