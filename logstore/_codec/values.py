@@ -152,7 +152,7 @@ def decode_value(data: bytes | memoryview, dec_hook: DecHook | None = None) -> A
     try:
         value = CBORDecoder(
             stream,
-            semantic_decoders=_READERS if revival is None else _readers_with(revival),
+            semantic_decoders=READERS if revival is None else _readers_with(revival),
             read_size=min(len(data), _READ_SIZE) or 1,
             max_depth=_CBOR_DEPTH_MAX,
             allow_indefinite=False,
@@ -267,7 +267,7 @@ class _Readers(dict[int, Callable[[Any, bool], Any]]):
         raise DecodeError(f"tag {tag} is unknown")  # after a KeyError the decoder uses its own
 
 
-_READERS = _Readers(
+READERS = _Readers(
     {
         2: _reader((bytes,), _read_int),
         3: _reader((bytes,), _read_negative_int),
@@ -283,7 +283,7 @@ _READERS = _Readers(
 
 
 def _readers_with(revival: Revival) -> _Readers:
-    readers = _Readers(_READERS)
+    readers = _Readers(READERS)
     readers[TAG_HOOKED] = _reader((list,), revival.read)
     return readers
 

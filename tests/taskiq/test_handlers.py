@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 from unittest import mock
+from zoneinfo import ZoneInfo
 
 import pydantic_core
 import pytest
@@ -24,6 +25,8 @@ from taskiq.serializers import JSONSerializer
 
 import logstore.taskiq
 from logstore import AsyncStore
+from logstore._codec.tags import LEAVES
+from logstore._codec.values import READERS
 from logstore.progress import TaskProgress
 from logstore.taskiq import FileResultBackend, InmemoryResultBackend, LogStoreResultBackend
 from logstore.taskiq import urls as url
@@ -38,6 +41,8 @@ from logstore.testing.conformance_cases.runner import ok
 
 Backend = LogStoreResultBackend[Any]
 CLOCK = {"a": dt.datetime(2024, 1, 1)}
+KEYED_BY_CLOCK = {dt.datetime(2024, 1, 1, tzinfo=ZoneInfo("UTC")): 1}
+TAG_DATETIME = next(leaf.tag for leaf in LEAVES if leaf.kind is dt.datetime)
 
 
 RECORDS = failures.encode_error(ValueError())
@@ -123,11 +128,9 @@ def raising(error: BaseException) -> Callable[..., NoReturn]:
         (file, "from_stored", read_progress),
         (json, "loads", parse),
         (tagged_json, "_raise", parse),
-        (json_file, "from_jsonable", lambda _: json_file.render("result", "t", CLOCK)),
-        (tagged_json, "_lower", lambda _: tagged_json.to_jsonable(1)),
+        (tagged_json, "lower", lambda _: tagged_json.to_jsonable(1)),
+        (tagged_json, "from_jsonable", lambda _: tagged_json.to_jsonable(KEYED_BY_CLOCK)),
         (tagged_json, "_tagged", lambda _: tagged_json.to_jsonable((1,))),
-        (tagged_json, "_tagged", lambda _: tagged_json.to_jsonable([(1,)])),
-        (tagged_json, "_tagged", lambda _: tagged_json.to_jsonable({"a": (1,)})),
         (tagged_json, "_raise", lambda _: tagged_json.from_jsonable(1)),
         (os, "open", write_file),
         (fcntl, "flock", write_file),
@@ -176,9 +179,7 @@ def test_an_error_that_a_parser_is_not_known_for_passes(monkeypatch: pytest.Monk
 
 def test_an_unforeseen_error_of_a_value_in_a_file_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     data = json_file.render("result", "t", CLOCK)
-    leaf = tagged_json._LEAVES_BY_NAME["datetime"]
-    broken = leaf._replace(read=raising(UnforeseenError()))
-    monkeypatch.setitem(tagged_json._LEAVES_BY_NAME, "datetime", broken)
+    monkeypatch.setitem(READERS, TAG_DATETIME, raising(UnforeseenError()))
     with pytest.raises(UnforeseenError):
         json_file.parse(data, "result", "t", "here")
 

@@ -14,13 +14,11 @@ import json
 from typing import Any
 from zlib import crc32
 
-from logstore.errors import UnserializableValueError
 from logstore.taskiq.errors import ResultDamagedError
 from logstore.taskiq.results.tagged_json import from_jsonable, to_jsonable
 
 VERSION = 1
 _INDENTED_CHARS_MAX = 1 << 16
-_CLOCKS = ('"$type":"datetime"', '"$type":"time"')
 
 
 def render(kind: str, task_id: str, content: dict[str, Any]) -> bytes:
@@ -34,8 +32,6 @@ def render(kind: str, task_id: str, content: dict[str, Any]) -> bytes:
         for key, value in content.items()
     }
     line = _one_line(lowered)
-    if any(clock in line for clock in _CLOCKS):
-        _check_readable(lowered)
     document = {
         "logstore": kind,
         "version": VERSION,
@@ -92,11 +88,3 @@ def _one_line(content: Any) -> str:
 
 def _checksum(line: str) -> str:
     return f"{crc32(line.encode('utf-8', 'surrogatepass')):08x}"
-
-
-def _check_readable(lowered: dict[str, Any]) -> None:
-    """Refuse keys that differ only in their time zones: only the offset is kept."""
-    try:
-        from_jsonable(lowered)
-    except ValueError as error:
-        raise UnserializableValueError(f"cannot store result: {error}") from error

@@ -15,20 +15,32 @@ str                              base64 of UTF-8, for strings with lone surrogat
 datetime, Decimal, UUID, ...     the payload of ``_codec/tags.py``
 ================================ ============================================================
 
-Rules: pure functions.  Reading validates everything, bounds the nesting and executes nothing.  Data
-that :func:`to_jsonable` cannot write is a ``ValueError``.
+Rules: pure functions.  ``_codec`` decides what can be stored, and its tags are the types: this
+module has their names and the texts.  Reading validates everything, bounds the nesting and executes
+nothing.  Data that :func:`to_jsonable` cannot write is a ``ValueError``.
 """
 
 from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Collection
 from typing import Any
 
+from cbor2 import CBORTag
+
+from logstore._codec.lower import Job, lower
 from logstore._codec.path import Refused
-from logstore._codec.tags import LEAVES, Leaf
-from logstore._codec.values import MAX_DEPTH
+from logstore._codec.tags import (
+    LEAVES,
+    TAG_DICT,
+    TAG_FROZENSET,
+    TAG_SET,
+    TAG_SURROGATES,
+    TAG_TUPLE,
+)
+from logstore._codec.values import MAX_DEPTH, READERS
 from logstore.errors import UnserializableValueError
 
 _TYPE = "$type"
@@ -36,8 +48,14 @@ _VALUE = "$value"
 _PLAIN_INT_MAX = 1 << 63
 _INT_DIGITS_MAX = 1 << 28
 
-_LEAVES_BY_KIND = {leaf.kind: leaf for leaf in LEAVES}
-_LEAVES_BY_NAME = {leaf.kind.__name__: leaf for leaf in LEAVES}
+_TAGS = {
+    "tuple": TAG_TUPLE,
+    "set": TAG_SET,
+    "frozenset": TAG_FROZENSET,
+    "dict": TAG_DICT,
+    **{leaf.kind.__name__: leaf.tag for leaf in LEAVES},
+}
+_NAMES = {tag: name for name, tag in _TAGS.items()}
 
 
 def to_jsonable(value: Any, name: str = "result") -> Any:
@@ -46,10 +64,18 @@ def to_jsonable(value: Any, name: str = "result") -> Any:
     Raises :class:`~logstore.errors.UnserializableValueError`, with a path that begins with
     ``name``.
     """
+    job = Job(sys.maxsize)
+    job.again_with_surrogates()  # UTF-8 has none, in JSON as in CBOR
     try:
-        return _lower(value, 0)
+        data = _with_names(lower(value, 0, job))
     except Refused as refused:
         raise UnserializableValueError(refused.message(name)) from refused.__cause__
+    if job.changed and job.keyed:  # keys may have become equal: only the offset of a zone is kept
+        try:
+            from_jsonable(data)
+        except ValueError as error:
+            raise UnserializableValueError(f"cannot store {name}: {error}") from error
+    return data
 
 
 def from_jsonable(data: Any) -> Any:
@@ -59,86 +85,41 @@ def from_jsonable(data: Any) -> Any:
     """
     try:
         return _raise(data, 0)
-    except (TypeError, KeyError, ArithmeticError, RecursionError) as error:
+    except (TypeError, KeyError, ArithmeticError, RecursionError, Refused) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
-# -- writing -----------------------------------------------------------------------------------
-
-
-def _lower(value: Any, depth: int) -> Any:
-    kind = type(value)
-    if value is None or kind is bool:
-        return value
-    if kind is str:
-        return value if value.isascii() else _lower_text(value)
+def _with_names(part: Any) -> Any:
+    """Return a value in types of CBOR as data of JSON: with names in place of the tags."""
+    kind = type(part)
     if kind is int:
-        return value if -_PLAIN_INT_MAX < value < _PLAIN_INT_MAX else _tagged("int", hex(value))
+        return part if -_PLAIN_INT_MAX < part < _PLAIN_INT_MAX else _tagged("int", hex(part))
     if kind is float:
-        return value if math.isfinite(value) else _tagged("float", repr(value))
+        return part if math.isfinite(part) else _tagged("float", repr(part))
     if kind is bytes:
-        return _tagged("bytes", base64.b64encode(value).decode())
-    leaf = _LEAVES_BY_KIND.get(kind)
-    if leaf is not None:
-        return _lower_leaf(leaf, value, depth)
-    if depth >= MAX_DEPTH:
-        raise Refused(value, f"is nested deeper than {MAX_DEPTH} levels", nesting=True)
+        return _tagged("bytes", base64.b64encode(part).decode())
     if kind is list:
-        return _lower_each(value, value, depth, "[{}]")
+        return [_with_names(item) for item in part]
     if kind is dict:
-        return _lower_dict(value, depth)
-    if kind is tuple:
-        return _tagged("tuple", _lower_each(value, value, depth, "[{}]"))
-    if kind is set or kind is frozenset:
-        return _tagged(kind.__name__, _lower_each(value, value, depth, ".elements()[{}]"))
-    raise Refused.for_type(value)
+        return _dict_with_names(part.keys(), part.values())
+    if kind is not CBORTag:
+        return part
+    if part.tag == TAG_SURROGATES:
+        return _tagged("str", base64.b64encode(part.value).decode())
+    if part.tag == TAG_DICT:
+        return _dict_with_names(part.value[::2], part.value[1::2])
+    return _tagged(_NAMES[part.tag], _with_names(part.value))
+
+
+def _dict_with_names(keys: Collection[Any], values: Collection[Any]) -> dict[str, Any]:
+    items = zip(keys, map(_with_names, values), strict=True)
+    if all(type(key) is str and not key.startswith("$") for key in keys):
+        return dict(items)
+    return _tagged("dict", [[_with_names(key), item] for key, item in items])
 
 
 def _tagged(name: str, payload: Any) -> dict[str, Any]:
     return {_TYPE: name, _VALUE: payload}
-
-
-def _lower_each(container: Any, values: Iterable[Any], depth: int, step: str) -> list[Any]:
-    try:
-        return [_lower(item, depth + 1) for item in values]
-    except Refused as refused:
-        refused.inside(container, container, step)
-        raise
-
-
-def _lower_text(value: str) -> Any:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        data = value.encode("utf-8", "surrogatepass")
-        return _tagged("str", base64.b64encode(data).decode())
-    return value
-
-
-def _lower_dict(value: dict[Any, Any], depth: int) -> dict[str, Any]:
-    try:
-        if all(type(key) is str and _is_field_name(key) for key in value):
-            return {key: _lower(item, depth + 1) for key, item in value.items()}
-        return _tagged(
-            "dict",
-            [[_lower(key, depth + 1), _lower(item, depth + 1)] for key, item in value.items()],
-        )
-    except Refused as refused:
-        if not refused.inside(value, value, ".keys()[{}]"):
-            refused.inside(value, value.values(), "[{}]", names=value)
-        raise
-
-
-def _is_field_name(key: str) -> bool:
-    return not key.startswith("$") and (key.isascii() or type(_lower_text(key)) is str)
-
-
-def _lower_leaf(leaf: Leaf, value: Any, depth: int) -> dict[str, Any]:
-    try:
-        payload = leaf.write(value)
-    except Exception as error:  # the code of a time zone may raise anything
-        raise Refused(value, f"cannot be written: {error}") from error
-    return _tagged(leaf.kind.__name__, _lower(payload, min(depth, MAX_DEPTH - 1)))
 
 
 # -- reading -----------------------------------------------------------------------------------
@@ -159,69 +140,38 @@ def _raise(data: Any, depth: int) -> Any:
     if len(data) != 2:
         raise ValueError(f"an object with {_TYPE!r} has other fields than {_VALUE!r}")
     name, payload = data[_TYPE], data[_VALUE]
-    reader = _READERS.get(name)
-    if reader is not None:
-        return reader(payload, depth)
-    leaf = _LEAVES_BY_NAME.get(name)
-    if leaf is None:
+    read_text = _OF_TEXT.get(name)
+    if read_text is not None:
+        return read_text(payload)
+    tag = _TAGS.get(name)
+    if tag is None:
         raise ValueError(f"a value of the unknown type {name!r}")
-    value = _raise(payload, depth)
-    if type(value) not in leaf.payloads:
-        raise ValueError(f"a {name} with a payload of type {type(value).__name__}")
-    return leaf.read(value)
+    if tag == TAG_DICT:
+        payload = [_raise(part, depth + 1) for key, item in payload for part in (key, item)]
+    else:
+        payload = _raise(payload, depth)
+    return READERS[tag](payload, False)
 
 
-def _items(payload: Any, depth: int) -> list[Any]:
-    if type(payload) is not list:
-        raise ValueError(f"expected an array, found {type(payload).__name__}")
-    return [_raise(item, depth + 1) for item in payload]
-
-
-def _raise_set(payload: Any, depth: int) -> set[Any]:
-    items = _items(payload, depth)
-    elements = set(items)
-    if len(elements) != len(items):
-        raise ValueError("a set has equal elements")
-    return elements
-
-
-def _raise_dict(payload: Any, depth: int) -> dict[Any, Any]:
-    value: dict[Any, Any] = {}
-    for key, item in payload:
-        plain_key = _raise(key, depth + 1)
-        if plain_key in value:
-            raise ValueError("a dict has equal keys")
-        value[plain_key] = _raise(item, depth + 1)
-    return value
-
-
-def _raise_int(payload: Any, depth: int) -> int:
+def _raise_int(payload: Any) -> int:
     if type(payload) is not str or len(payload) > _INT_DIGITS_MAX:
         raise ValueError("an int is not a text in hexadecimal")
     return int(payload, 16)
 
 
-def _raise_float(payload: Any, depth: int) -> float:
+def _raise_float(payload: Any) -> float:
     if payload not in ("nan", "inf", "-inf"):
         raise ValueError(f"a float is {payload!r}")
     return float(payload)
 
 
-def _raise_bytes(payload: Any, depth: int) -> bytes:
+def _raise_bytes(payload: Any) -> bytes:
     return base64.b64decode(payload, validate=True)
 
 
-def _raise_text(payload: Any, depth: int) -> str:
-    return _raise_bytes(payload, depth).decode("utf-8", "surrogatepass")
-
-
-_READERS: dict[Any, Callable[[Any, int], Any]] = {
-    "tuple": lambda payload, depth: tuple(_items(payload, depth)),
-    "set": _raise_set,
-    "frozenset": lambda payload, depth: frozenset(_raise_set(payload, depth)),
-    "dict": _raise_dict,
+_OF_TEXT: dict[Any, Callable[[Any], Any]] = {
     "int": _raise_int,
     "float": _raise_float,
     "bytes": _raise_bytes,
-    "str": _raise_text,
+    "str": lambda payload: _raise_bytes(payload).decode("utf-8", "surrogatepass"),
 }
