@@ -130,10 +130,6 @@ def _lower_hooked(value: Any, depth: int, job: Job, enc_hook: EncHook) -> CBORTa
     return _lower_made(made, depth, job, value)
 
 
-def _lower_marked(made: Hooked, depth: int, job: Job) -> CBORTag:
-    return _lower_made(made, depth, job, made)
-
-
 def _lower_made(made: Hooked, depth: int, job: Job, value: object) -> CBORTag:
     if depth >= MAX_DEPTH:
         raise Refused(value, TOO_DEEP, nesting=True)
@@ -156,43 +152,30 @@ def _lower_each(values: Iterable[Any], depth: int, job: Job) -> list[Any]:
     return [item if type(item) in plain else lower(item, depth, job) for item in values]
 
 
-def _lower_list(value: list[Any], depth: int, job: Job) -> list[Any]:
-    job.enter(value, depth)
-    if job.plain.issuperset(map(type, value)):
-        return value
+def _lower_items(value: Collection[Any], depth: int, job: Job, step: str = "[{}]") -> list[Any]:
     try:
         return _lower_each(value, depth + 1, job)
     except Refused as refused:
-        refused.inside(value, value, "[{}]")
+        refused.inside(value, value, step)
         raise
+
+
+def _lower_list(value: list[Any], depth: int, job: Job) -> list[Any]:
+    job.enter(value, depth)
+    return value if job.plain.issuperset(map(type, value)) else _lower_items(value, depth, job)
 
 
 def _lower_tuple(value: tuple[Any, ...], depth: int, job: Job) -> CBORTag:
     job.enter(value, depth)
-    try:
-        return CBORTag(TAG_TUPLE, _lower_each(value, depth + 1, job))
-    except Refused as refused:
-        refused.inside(value, value, "[{}]")
-        raise
+    return CBORTag(TAG_TUPLE, _lower_items(value, depth, job))
 
 
-def _lower_elements(value: Collection[Any], depth: int, job: Job) -> list[Any]:
+def _lower_set(value: Collection[Any], depth: int, job: Job) -> CBORTag:
     job.enter(value, depth)
     check_hashes(value)
     job.keyed = True
-    try:
-        return _lower_each(value, depth + 1, job)
-    except Refused as refused:
-        refused.inside(value, value, ".elements()[{}]")
-        raise
-
-
-def _lower_set(value: set[Any], depth: int, job: Job) -> CBORTag:
-    return CBORTag(TAG_SET, _lower_elements(value, depth, job))
-
-
-def _lower_frozenset(value: frozenset[Any], depth: int, job: Job) -> CBORTag:
-    return CBORTag(TAG_FROZENSET, _lower_elements(value, depth, job))
+    tag = TAG_SET if type(value) is set else TAG_FROZENSET
+    return CBORTag(tag, _lower_items(value, depth, job, ".elements()[{}]"))
 
 
 def _lower_dict(value: dict[Any, Any], depth: int, job: Job) -> dict[Any, Any] | CBORTag:
@@ -237,11 +220,8 @@ def _leaf_lowering(leaf: Leaf) -> Callable[[Any, int, Job], CBORTag]:
         if has_zone and type(value.tzinfo) not in (type(None), dt.timezone):
             job.changed = True
         if str not in job.plain:
-            payload = (
-                _lower_each(payload, depth, job)
-                if type(payload) is list
-                else (lower(payload, depth, job))
-            )
+            lower_payload = _lower_each if type(payload) is list else lower
+            payload = lower_payload(payload, depth, job)
         return CBORTag(tag, payload)
 
     return lower_leaf
@@ -252,9 +232,9 @@ _LOWER: dict[type, Callable[[Any, int, Job], Any]] = {
     tuple: _lower_tuple,
     dict: _lower_dict,
     set: _lower_set,
-    frozenset: _lower_frozenset,
+    frozenset: _lower_set,
     str: _lower_surrogates,
-    Hooked: _lower_marked,
+    Hooked: lambda made, depth, job: _lower_made(made, depth, job, made),
     **{leaf.kind: _leaf_lowering(leaf) for leaf in LEAVES},
 }
 

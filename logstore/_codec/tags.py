@@ -43,6 +43,7 @@ import datetime as dt
 from collections.abc import Callable
 from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal, InvalidOperation
 from fractions import Fraction
+from functools import partial
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -88,10 +89,6 @@ class Leaf(NamedTuple):
     read: Callable[[Any], Any]
 
 
-def _write_complex(value: complex) -> list[float]:
-    return [value.real, value.imag]
-
-
 def _read_complex(payload: list[float]) -> complex:
     real, imag = payload
     if type(real) is not float or type(imag) is not float:
@@ -133,26 +130,6 @@ def _read_clock(kind: type[dt.datetime] | type[dt.time], payload: str | list[Any
     return kind.fromisoformat(text).replace(fold=fold, tzinfo=zone)
 
 
-def _read_datetime(payload: str | list[Any]) -> Any:
-    return _read_clock(dt.datetime, payload)
-
-
-def _read_time(payload: str | list[Any]) -> Any:
-    return _read_clock(dt.time, payload)
-
-
-def _write_timedelta(value: dt.timedelta) -> int:
-    return value // _MICROSECOND
-
-
-def _read_timedelta(payload: int) -> dt.timedelta:
-    return dt.timedelta(microseconds=payload)
-
-
-def _read_decimal(payload: str) -> Decimal:
-    return Decimal(payload, _EXACT)
-
-
 def _check_parts(numerator: object, denominator: object) -> None:
     for part in (numerator, denominator):
         if type(part) is not int:
@@ -176,14 +153,6 @@ def _read_fraction(payload: list[int]) -> Fraction:
     return Fraction(numerator, denominator)
 
 
-def _write_uuid(value: UUID) -> bytes:
-    return value.bytes
-
-
-def _read_uuid(payload: bytes) -> UUID:
-    return UUID(bytes=payload)
-
-
 def _with_prefix(kind: Callable[[str], Any]) -> Callable[[str], Any]:
     """Return a reader that accepts only a short prefix length, to bound the digits to convert."""
 
@@ -197,14 +166,14 @@ def _with_prefix(kind: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 LEAVES = (
-    Leaf(45061, complex, (list,), _write_complex, _read_complex),
-    Leaf(45062, dt.datetime, (str, list), _write_clock, _read_datetime),
+    Leaf(45061, complex, (list,), lambda value: [value.real, value.imag], _read_complex),
+    Leaf(45062, dt.datetime, (str, list), _write_clock, partial(_read_clock, dt.datetime)),
     Leaf(45063, dt.date, (str,), dt.date.isoformat, dt.date.fromisoformat),
-    Leaf(45064, dt.time, (str, list), _write_clock, _read_time),
-    Leaf(45065, dt.timedelta, (int,), _write_timedelta, _read_timedelta),
-    Leaf(45066, Decimal, (str,), str, _read_decimal),
+    Leaf(45064, dt.time, (str, list), _write_clock, partial(_read_clock, dt.time)),
+    Leaf(45065, dt.timedelta, (int,), lambda value: value // _MICROSECOND, _MICROSECOND.__mul__),
+    Leaf(45066, Decimal, (str,), str, lambda payload: Decimal(payload, _EXACT)),
     Leaf(45067, Fraction, (list,), _write_fraction, _read_fraction),
-    Leaf(45068, UUID, (bytes,), _write_uuid, _read_uuid),
+    Leaf(45068, UUID, (bytes,), lambda value: value.bytes, lambda payload: UUID(bytes=payload)),
     Leaf(45069, IPv4Address, (str,), str, IPv4Address),
     Leaf(45070, IPv4Network, (str,), str, _with_prefix(IPv4Network)),
     Leaf(45071, IPv4Interface, (str,), str, _with_prefix(IPv4Interface)),

@@ -222,10 +222,6 @@ def _read_set(items: list[Any]) -> set[Any]:
     return elements
 
 
-def _read_frozenset(items: list[Any]) -> frozenset[Any]:
-    return frozenset(_read_set(items))
-
-
 def _read_dict(items: list[Any]) -> dict[Any, Any]:
     keys = items[::2]
     check_hashes(keys)
@@ -233,22 +229,6 @@ def _read_dict(items: list[Any]) -> dict[Any, Any]:
     if len(pairs) != len(keys):
         raise ValueError("a dict has equal keys")
     return pairs
-
-
-def _read_surrogates(payload: bytes) -> str:
-    return payload.decode("utf-8", "surrogatepass")
-
-
-def _read_hooked(payload: list[Any]) -> Any:
-    return checked_payload(payload)[2]
-
-
-def _read_int(payload: bytes) -> int:
-    return int.from_bytes(payload, "big")
-
-
-def _read_negative_int(payload: bytes) -> int:
-    return -1 - int.from_bytes(payload, "big")
 
 
 def _reader(payloads: tuple[type, ...], read: Callable[[Any], Any]) -> Callable[[Any, bool], Any]:
@@ -269,14 +249,14 @@ class _Readers(dict[int, Callable[[Any, bool], Any]]):
 
 READERS = _Readers(
     {
-        2: _reader((bytes,), _read_int),
-        3: _reader((bytes,), _read_negative_int),
+        2: _reader((bytes,), lambda payload: int.from_bytes(payload, "big")),
+        3: _reader((bytes,), lambda payload: -1 - int.from_bytes(payload, "big")),
         TAG_TUPLE: _reader((list,), tuple),
         TAG_SET: _reader((list,), _read_set),
-        TAG_FROZENSET: _reader((list,), _read_frozenset),
+        TAG_FROZENSET: _reader((list,), lambda items: frozenset(_read_set(items))),
         TAG_DICT: _reader((list,), _read_dict),
-        TAG_SURROGATES: _reader((bytes,), _read_surrogates),
-        TAG_HOOKED: _reader((list,), _read_hooked),
+        TAG_SURROGATES: _reader((bytes,), lambda payload: payload.decode("utf-8", "surrogatepass")),
+        TAG_HOOKED: _reader((list,), lambda payload: checked_payload(payload)[2]),
         **{leaf.tag: _reader(leaf.payloads, leaf.read) for leaf in LEAVES},
     }
 )
