@@ -162,14 +162,11 @@ class Handle:
         payload = encode_value(
             value, max_bytes=self._max_value_bytes, enc_hook=self.enc_hook, limit=limit
         )
-        if ttl_s is None:
-            ttl_s = self._result_ttl_s
-            if failed and self._failure_ttl_s is not None:
-                ttl_s = self._failure_ttl_s
-        else:
-            positive("ttl_s", ttl_s)
-        flags = FAILED if failed else 0
-        return Write(key, Entry(RESULT, flags, 0, expiry_us(ttl_s), payload), sync=self._sync)
+        default = self._result_ttl_s
+        if failed and self._failure_ttl_s is not None:
+            default = self._failure_ttl_s
+        flags, expires_us = FAILED if failed else 0, _expires_us(ttl_s, default)
+        return Write(key, Entry(RESULT, flags, 0, expires_us, payload), sync=self._sync)
 
     def progress_write(
         self,
@@ -185,11 +182,8 @@ class Handle:
         payload = encode_progress(
             progress, max_bytes=self._max_value_bytes, enc_hook=self.enc_hook, limit=limit
         )
-        if ttl_s is None:
-            ttl_s = self._progress_ttl_s
-        else:
-            positive("ttl_s", ttl_s)
-        return Write(key, Entry(PROGRESS, 0, 0, expiry_us(ttl_s), payload), sync=False)
+        expires_us = _expires_us(ttl_s, self._progress_ttl_s)
+        return Write(key, Entry(PROGRESS, 0, 0, expires_us, payload), sync=False)
 
     def delete_write(self, task_id: str) -> Write:
         """Return the write of a deletion, not yet committed."""
@@ -258,6 +252,13 @@ class Handle:
         if status in ("deleted", "expired"):
             self.result_entry(key)
         return status == "ready"
+
+
+def _expires_us(ttl_s: float | None, default_s: float | None) -> int:
+    if ttl_s is None:
+        return expiry_us(default_s)
+    positive("ttl_s", ttl_s)
+    return expiry_us(ttl_s)
 
 
 _handles: weakref.WeakSet[Handle] = weakref.WeakSet()

@@ -65,25 +65,39 @@ class Watch:
         self.close()
 
 
-class _Following(Subscription):
+class Waiter(Subscription):
+    """The subscription of a thread that waits for changes of some tasks, or for the close."""
+
+    __slots__ = ("_handle", "news")
+
+    def __init__(self, handle: Handle, keys: frozenset[bytes] | None) -> None:
+        super().__init__(keys)
+        self._handle = handle
+        self.news = Signal()
+
+    def notify(self, changes: list[Change] | None) -> None:
+        """Wake the thread."""
+        self.news.set()
+
+    def recheck(self) -> None:
+        """Wake the thread if the store was closed."""
+        if self._handle.closed:
+            self.news.set()
+
+
+class _Following(Waiter):
     """The subscription of a watch.  A separate object, so that an unused watch can be collected."""
 
-    __slots__ = ("_handle", "news", "pending")
+    __slots__ = ("pending",)
 
     def __init__(self, handle: Handle, task_id: str | None) -> None:
-        super().__init__(watched_keys(task_id))
-        self._handle = handle
+        super().__init__(handle, watched_keys(task_id))
         self.pending = PendingEvents()
-        self.news = Signal()
 
     def notify(self, changes: list[Change] | None) -> None:
         if changes:
             self.pending.add(changes)
-        self.news.set()
-
-    def recheck(self) -> None:
-        if self._handle.closed:
-            self.news.set()
+        super().notify(changes)
 
 
 def watched_keys(task_id: str | None) -> frozenset[bytes] | None:

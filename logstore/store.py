@@ -29,17 +29,15 @@ from logstore._engine.engine import Engine
 from logstore._engine.frozen import FrozenEngine, is_in_use
 from logstore._engine.listing import list_tasks
 from logstore._engine.log import FIRST_OFFSET
-from logstore._engine.notify import Change, Subscription
 from logstore._engine.opening import check_place, open_engine
 from logstore._engine.options import Options, Retention
 from logstore._engine.salvage import Salvaged, salvage_open
 from logstore._engine.shelter import sheltered
 from logstore._engine.systemerrors import raise_open_error
 from logstore._engine.taskstatus import is_live_progress, is_live_result
-from logstore._engine.threads import Signal
 from logstore._engine.writes import Flush
 from logstore._handle import Handle, Mode, Sync
-from logstore._watch import Watch
+from logstore._watch import Waiter, Watch
 from logstore.errors import WaitTimeoutError
 from logstore.progress import TaskProgress, decode_progress
 from logstore.types import CheckReport, Status, StoreStats, TaskInfo, VacuumReport
@@ -304,7 +302,7 @@ class Store:
         if handle.is_settled(key):
             return True
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        waiter = _Waiter(handle, key)
+        waiter = Waiter(handle, frozenset((key,)))
         try:
             handle.subscribe(waiter)
             while not handle.is_settled(key):
@@ -449,21 +447,3 @@ class Store:
         A thread closes handles that are garbage collected without a call of this method.
         """
         self._handle.close()
-
-
-class _Waiter(Subscription):
-    """A thread that waits for a task's result."""
-
-    __slots__ = ("_handle", "news")
-
-    def __init__(self, handle: Handle, key: bytes) -> None:
-        super().__init__(frozenset((key,)))
-        self._handle = handle
-        self.news = Signal()
-
-    def notify(self, changes: list[Change] | None) -> None:
-        self.news.set()
-
-    def recheck(self) -> None:
-        if self._handle.closed:
-            self.news.set()

@@ -32,26 +32,6 @@ if TYPE_CHECKING:
     from logstore.taskiq.results.logstore import LogStoreResultBackend
     from logstore.taskiq.urls import open_backend
 
-_HOME = {
-    "AsyncResultBackend": "abstract",
-    "BackendURLError": "errors",
-    "DummyResultBackend": "results.dummy",
-    "DuplicateExpireTimeSelectedError": "errors",
-    "ExpireTimeMustBeMoreThanZeroError": "errors",
-    "FileResultBackend": "results.file",
-    "InmemoryResultBackend": "results.inmemory",
-    "LogStoreResultBackend": "results.logstore",
-    "RemoteError": "errors",
-    "ReportedProgress": "outcome.reported",
-    "ResultDamagedError": "errors",
-    "ResultDeletedError": "errors",
-    "ResultExpiredError": "errors",
-    "ResultIsMissingError": "errors",
-    "ResultIsReadyError": "errors",
-    "WaitingForNothingWarning": "errors",
-    "open_backend": "urls",
-}
-
 __all__ = [
     "AsyncResultBackend",
     "BackendURLError",
@@ -72,13 +52,23 @@ __all__ = [
     "open_backend",
 ]
 
+_HOME = {
+    "AsyncResultBackend": "abstract",
+    "DummyResultBackend": "results.dummy",
+    "FileResultBackend": "results.file",
+    "InmemoryResultBackend": "results.inmemory",
+    "LogStoreResultBackend": "results.logstore",
+    "ReportedProgress": "outcome.reported",
+    "open_backend": "urls",
+}
+"""The modules of the names that are not in ``errors``."""
+
 
 def __getattr__(name: str) -> Any:
-    home = _HOME.get(name)
-    if home is None:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
-        value = getattr(import_module(f"{__name__}.{home}"), name)
+        value = getattr(import_module(f"{__name__}.{_HOME.get(name, 'errors')}"), name)
     except ModuleNotFoundError as error:
         raise missing(f"{__name__}.{name}", "taskiq", error) from None
     globals()[name] = value

@@ -34,6 +34,7 @@ from logstore.taskiq.outcome import exceptions as failures
 from logstore.taskiq.outcome import instances, outcome, revival, serialized
 from logstore.taskiq.outcome.instances import Contents
 from logstore.taskiq.outcome.plain import to_plain
+from logstore.taskiq.outcome.serialized import serialize_outcome
 from logstore.taskiq.results import atomic, file, json_file, tagged_json
 from logstore.taskiq.results import logstore as logstore_backend
 from logstore.taskiq.results.expiry import LABEL, Expiry
@@ -145,7 +146,7 @@ def raising(error: BaseException) -> Callable[..., NoReturn]:
         (outcome, "to_plain", lambda _: outcome._label(object(), False)),
         (failures, "convert", lambda _: failures.encode_error(ValueError(1))),
         (serialized, "to_plain", lambda _: list(serialized._forms(ok(1)))),
-        (serialized, "to_plain", lambda _: serialized._reason(ok(1), JSONSerializer())),
+        (serialized, "to_plain", lambda _: serialize_outcome(ok(object()), JSONSerializer())),
         (pydantic_core, "to_jsonable_python", lambda _: list(serialized._forms(ok(1)))),
         (revival._Revival, "run", lambda _: revival.decode_error(RECORDS, None)),
         (AsyncStore, "get_result", ask_for_result),

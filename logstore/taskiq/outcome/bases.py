@@ -34,25 +34,9 @@ def _datetime(value: datetime) -> datetime:
     return datetime(*day, *clock, value.tzinfo, fold=value.fold)
 
 
-def _date(value: date) -> date:
-    return date(value.year, value.month, value.day)
-
-
 def _time(value: time) -> time:
     clock = value.hour, value.minute, value.second, value.microsecond
     return time(*clock, value.tzinfo, fold=value.fold)
-
-
-def _timedelta(value: timedelta) -> timedelta:
-    return timedelta(value.days, value.seconds, value.microseconds)
-
-
-def _uuid(value: UUID) -> UUID:
-    return UUID(bytes=value.bytes)
-
-
-def _fraction(value: Fraction) -> Fraction:
-    return Fraction(value.numerator, value.denominator)
 
 
 def _from_text(kind: type) -> Callable[[Any], Any]:
@@ -73,6 +57,8 @@ def _equal(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 _Row = tuple[type, Callable[[Any], Any]]
 
+_ADDRESSES = (IPv4Interface, IPv4Network, IPv6Interface, IPv6Network, IPv4Address, IPv6Address)
+
 # The order matters: an interface is also an address, and a datetime is also a date.
 BASES: tuple[_Row, ...] = (
     (int, int.__int__),
@@ -81,17 +67,13 @@ BASES: tuple[_Row, ...] = (
     (str, str.__str__),
     (bytes, lambda value: b"".join((value,))),
     (datetime, _equal(_datetime)),
-    (date, _equal(_date)),
+    (date, _equal(lambda value: date(value.year, value.month, value.day))),
     (time, _equal(_time)),
-    (timedelta, _equal(_timedelta)),
+    (timedelta, _equal(lambda value: timedelta(value.days, value.seconds, value.microseconds))),
     (Decimal, Decimal),
-    (Fraction, _equal(_fraction)),
-    (UUID, _equal(_uuid)),
-    *(
-        (kind, _equal(_from_text(kind)))
-        for kind in (IPv4Interface, IPv4Network, IPv6Interface, IPv6Network)
-    ),
-    *((kind, _equal(_from_text(kind))) for kind in (IPv4Address, IPv6Address)),
+    (Fraction, _equal(lambda value: Fraction(value.numerator, value.denominator))),
+    (UUID, _equal(lambda value: UUID(bytes=value.bytes))),
+    *((kind, _equal(_from_text(kind))) for kind in _ADDRESSES),
 )
 """A supported type, and the converter from an instance of a subclass."""
 

@@ -49,6 +49,7 @@ from logstore.taskiq.outcome.walk import (
     convert_list,
     convert_pairs,
     convert_set,
+    convert_tuple,
     failed,
 )
 
@@ -156,14 +157,6 @@ def _sub_dict(walk: Walk, value: Any) -> dict[Any, Any]:
     return convert_pairs(walk, shown)
 
 
-def _sub_list(walk: Walk, value: Any) -> list[Any]:
-    return convert_list(walk, _shown(list, value))
-
-
-def _sub_tuple(walk: Walk, value: Any) -> tuple[Any, ...]:
-    return tuple(convert_list(walk, _shown(tuple, value)))
-
-
 def _sub_set(walk: Walk, value: Any) -> Any:
     kind: Any = frozenset if isinstance(value, frozenset) else set
     if not issubclass(type(value), kind):
@@ -213,8 +206,8 @@ _SUBCLASSES: tuple[tuple[type, Converter], ...] = (
     (pydantic.BaseModel, _model),
     *((kind, _scalar(kind, convert)) for kind, convert in BASES),
     (dict, _sub_dict),
-    (list, _sub_list),
-    (tuple, _sub_tuple),
+    (list, lambda walk, value: convert_list(walk, _shown(list, value))),
+    (tuple, lambda walk, value: convert_tuple(walk, _shown(tuple, value))),
     (set, _sub_set),
     (frozenset, _sub_set),
     (MappingProxyType, convert_dict),

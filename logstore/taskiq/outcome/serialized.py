@@ -27,11 +27,16 @@ from logstore.taskiq.outcome.plain import to_plain
 
 def serialize_outcome(result: TaskiqResult[Any], serializer: TaskiqSerializer) -> dict[str, Any]:
     """Return the record for ``result``; an error result if the serializer refuses all forms."""
-    for form in _forms(result):
-        record = _record_or_none(serializer, form)
-        if record is not None:
-            return record
-    return _record(serializer, unstorable_outcome(result, _reason(result, serializer)))
+    reason = UnserializableValueError(f"{type(serializer).__qualname__} cannot store the result")
+    try:
+        for form in _forms(result):
+            try:
+                return _record(serializer, form)
+            except Exception:  # any exception of a serializer means that it refuses this form
+                continue
+    except UnserializableValueError as error:
+        reason = error  # it names the type and the path
+    return _record(serializer, unstorable_outcome(result, reason))
 
 
 def is_serialized(data: Any) -> bool:
@@ -68,30 +73,13 @@ def _record(serializer: TaskiqSerializer, outcome: dict[str, Any]) -> dict[str, 
 
 
 def _forms(result: TaskiqResult[Any]) -> Iterator[dict[str, Any]]:
+    """Yield the forms to try.  Raises UnserializableValueError if there is no plain one."""
     outcome = outcome_around(result, result.return_value)
     yield outcome
-    try:
-        plain = {**outcome, "return_value": to_plain(result.return_value)}
-    except UnserializableValueError:
-        return  # pydantic would silently drop missing fields of the value itself
+    # No other form without it: pydantic would silently drop missing fields of the value itself.
+    plain = {**outcome, "return_value": to_plain(result.return_value)}
     yield plain
     try:
         yield pydantic_core.to_jsonable_python(plain, bytes_mode="base64")
     except (ValueError, RecursionError):
         pass
-
-
-def _record_or_none(serializer: TaskiqSerializer, form: dict[str, Any]) -> dict[str, Any] | None:
-    try:
-        return _record(serializer, form)
-    except Exception:  # any exception of a serializer means that it refuses this form
-        return None
-
-
-def _reason(result: TaskiqResult[Any], serializer: TaskiqSerializer) -> Exception:
-    """Return an error that names the type and the path if possible."""
-    try:
-        to_plain(result.return_value)
-    except UnserializableValueError as error:
-        return error
-    return UnserializableValueError(f"{type(serializer).__qualname__} cannot store the result")

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from logstore.errors import UnserializableValueError
 from logstore.progress import TaskProgress
@@ -37,6 +38,8 @@ from logstore.taskiq.results.json_file import parse, render
 if TYPE_CHECKING:
     from taskiq.depends.progress_tracker import TaskProgress as TaskiqProgress
     from taskiq.result import TaskiqResult
+
+T = TypeVar("T")
 
 
 class FileResultBackend(AsyncResultBackend[_ReturnType]):
@@ -124,20 +127,11 @@ class FileResultBackend(AsyncResultBackend[_ReturnType]):
 
         Raises :class:`~logstore.taskiq.errors.ResultDamagedError` when the file is damaged.
         """
-        path = self._path(task_id, "progress")
 
-        def read() -> ReportedProgress | None:
-            try:
-                data = path.read_bytes()
-            except FileNotFoundError:
-                return None
-            content = parse(data, "progress", task_id, str(path))
-            try:
-                return from_stored(TaskProgress.from_dict(content))
-            except ValueError as error:
-                raise ResultDamagedError(f"{path}: {error}") from error
+        def decode(content: dict[str, Any]) -> ReportedProgress:
+            return from_stored(TaskProgress.from_dict(content))
 
-        return await asyncio.to_thread(read)
+        return await asyncio.to_thread(self._read, task_id, "progress", decode)
 
     # -- in a thread -----------------------------------------------------------------------
 
@@ -154,17 +148,23 @@ class FileResultBackend(AsyncResultBackend[_ReturnType]):
         atomic.write_file(path, data)
 
     def _get_result(self, task_id: str, with_logs: bool) -> TaskiqResult[_ReturnType]:
-        path = self._path(task_id, "result")
+        decode = partial(decode_outcome, allowed=self._allowed, with_logs=with_logs)
+        result = self._read(task_id, "result", decode)
+        if result is None:
+            path = self._path(task_id, "result")
+            raise ResultIsMissingError(f"there is no result for task {task_id!r}: no file {path}")
+        return result
+
+    def _read(self, task_id: str, kind: str, decode: Callable[[dict[str, Any]], T]) -> T | None:
+        path = self._path(task_id, kind)
         try:
             data = path.read_bytes()
         except FileNotFoundError:
-            raise ResultIsMissingError(
-                f"there is no result for task {task_id!r}: no file {path}"
-            ) from None
-        content = parse(data, "result", task_id, str(path))
+            return None
+        content = parse(data, kind, task_id, str(path))
         try:
-            return decode_outcome(content, self._allowed, with_logs=with_logs)
-        except ResultDamagedError as error:
+            return decode(content)
+        except (ValueError, ResultDamagedError) as error:
             raise ResultDamagedError(f"{path}: {error}") from error
 
     def _path(self, task_id: str, kind: str) -> Path:

@@ -222,10 +222,10 @@ def explore_recording(
                         more = False
                     else:
                         pool.give(name)
-                for verdict in pool.verdicts(patient=not (more and pool.hungry)):
+                for name, message in pool.verdicts(patient=not (more and pool.hungry)):
                     result.states += 1
-                    if verdict.message is not None:
-                        failed[verdict.name] = verdict.message
+                    if message is not None:
+                        failed[name] = message
                 progress.update(result.states, f"{len(failed)} violations")
     for name, message in sorted(failed.items(), key=lambda item: parse_name(item[0])):
         kept = _keep(builder, recording, name) if keep else None

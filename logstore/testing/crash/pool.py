@@ -22,6 +22,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 from types import FrameType
+from typing import TypeAlias
 
 from logstore.testing.crash.checking import Check, run_check
 from logstore.testing.crash.materialise import write_state
@@ -45,12 +46,8 @@ class Settings:
     base_acks: bytes
 
 
-@dataclass(slots=True)
-class Verdict:
-    """The outcome of a state: `message` is None if it passed."""
-
-    name: str
-    message: str | None
+Verdict: TypeAlias = tuple[str, str | None]
+"""The name of a state, and why it failed or None."""
 
 
 @dataclass(slots=True, eq=False)
@@ -135,7 +132,7 @@ class Pool:
                         name, message = worker.pipe.recv()
                         worker.names.popleft()
                         worker.silent_since = now
-                        yield Verdict(name, message)
+                        yield name, message
                 except (EOFError, OSError):
                     yield from self._replace(index, "")
                     continue
@@ -154,7 +151,7 @@ class Pool:
         self._workers[index] = self._start()
         if worker.names:
             at = worker.names.popleft()
-            yield Verdict(at, reason or f"the worker that ran the check died: exit code {code}")
+            yield at, reason or f"the worker that ran the check died: exit code {code}"
         for name in worker.names:
             self.give(name)
 
