@@ -80,8 +80,8 @@ _CLOCKS = [
     ("_engine/commitqueue.py", "CommitQueue._follow", "if left <= 0:"),
     ("_engine/compaction.py", "Fold._budget", "while time.perf_counter() < until_s:"),
     (
-        *("_engine/engine.py", "Engine.is_held"),
-        "0 < self.header.held_until_ns(each) - now_ns <= HOLD_NS",
+        *("_engine/deferral.py", "Deferral.is_held"),
+        "0 < self._header.held_until_ns(each) - now_ns <= HOLD_NS",
     ),
     (
         *("_engine/futex.py", "SharedWord._poll"),
@@ -151,7 +151,7 @@ _HANDLERS = [
         ("_engine/groups.py", name, "except Exception as exc:", _INTERRUPT)
         for name in ("commit_group", "_append", "_publish", "_resolve")
     ),
-    ("_engine/engine.py", "Engine._sheltered", "except Exception as exc:", _AS_IT_IS),
+    ("_engine/engine.py", "Engine.sheltered_write", "except Exception as exc:", _AS_IT_IS),
     ("_engine/engine.py", "Engine._with_writer_lock", "except Exception as exc:", _AS_IT_IS),
     ("store.py", "open.open_lease", "except Exception as exc:", _AS_IT_IS),
     ("_engine/maintenance.py", "Maintenance._run", "except Exception as exc:", _THREAD),

@@ -45,7 +45,7 @@ from fuzz.campaign import (
 from fuzz.processes import run_and_leave
 from fuzz.stores import engine_of
 from logstore import TaskProgress
-from logstore._engine import maintenance
+from logstore._engine import maintenance, sealing
 
 try:
     _testcapi: Any = import_module("_testcapi")
@@ -89,7 +89,7 @@ def _seal(store: logstore.Store) -> None:
 def _fold(store: logstore.Store) -> None:
     """The same, and a fold of the sealed log, if the maintenance thread has not made it."""
     _seal(store)
-    engine_of(store).fold_sealed(time.monotonic() + STUCK_S / 2)
+    sealing.fold_sealed(engine_of(store), time.monotonic() + STUCK_S / 2)
 
 
 OPERATIONS = {

@@ -19,7 +19,7 @@ from unittest import mock
 import logstore
 from fuzz.target import Violation, expect
 from logstore import TaskProgress
-from logstore._engine import maintenance
+from logstore._engine import maintenance, sealing
 from logstore._engine.engine import Engine
 from logstore._engine.header import split
 from logstore._engine.log import log_path
@@ -72,7 +72,7 @@ def make(directory: Path, *, crashed: bool) -> Path:
         patches.enter_context(mock.patch.object(time, "time_ns", ticks.__next__))
         patches.enter_context(mock.patch.object(os, "urandom", lambda size: bytes(range(size))))
         patches.enter_context(mock.patch.object(maintenance, "IDLE_S", 1e6))
-        patches.enter_context(mock.patch.object(Engine, "fold_sealed", return_value=False))
+        patches.enter_context(mock.patch.object(sealing, "fold_sealed", return_value=False))
         live = directory / "live"
         live.mkdir()
         with logstore.open(live / NAME, compact_at=1 << 14) as store:
@@ -113,7 +113,7 @@ def seal(store: logstore.Store) -> None:
     options = engine.options
     engine.options = options._replace(compact_at=1)
     with engine.commit_lock:
-        engine.compact_if_due()
+        sealing.compact_if_due(engine)
     engine.options = options
     expect(engine.header.sealed > 0, "the log is not sealed")
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from logstore._engine import durability, engine, frames, locks
+from logstore._engine import durability, engine, frames, locks, sealing
 from logstore._engine.header import SharedHeader
 from logstore._engine.header import _Fields as Fields
 from logstore._engine.log import Log
@@ -154,7 +154,8 @@ class Recorder:
             if "-log" not in os.readlink(f"/proc/self/fd/{fd}"):
                 self.note("table synced")
 
-        vars(engine)["fold_into"] = recorded_fold
+        for module in (engine, sealing):
+            vars(module)["fold_into"] = recorded_fold
         vars(durability)["sync_data"] = recorded_sync
 
 

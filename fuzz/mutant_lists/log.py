@@ -366,8 +366,8 @@ MUTANTS = [
     Mutant(
         "a reader does not go over to a vacuum's table",
         "_engine/engine.py",
-        "if header.incarnation != self.incarnation:\n                    self._sheltered",
-        "if False:\n                    self._sheltered",
+        "if header.incarnation != self.incarnation:\n                    self.sheltered_write",
+        "if False:\n                    self.sheltered_write",
         IDENTITY + "a_process_that_has_the_table_open_is_present_on_it[follows_to_read-alone]",
     ),
     Mutant(

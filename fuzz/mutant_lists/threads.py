@@ -170,10 +170,9 @@ MUTANTS = [
     ),
     Mutant(
         "a fold that was put off is tried again at once",
-        "_engine/engine.py",
-        "            header.folding = 0\n"
-        "            self._put_off_until = time.monotonic() + PUT_OFF_S\n",
-        "            header.folding = 0\n",
+        "_engine/sealing.py",
+        "        engine.deferral.put_off()\n",
+        "",
         READERS + "a_fold_that_was_put_off_is_tried_again_only_after_a_while",
     ),
     # -- locks

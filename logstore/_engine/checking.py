@@ -122,7 +122,7 @@ def _copy_and_check(engine: Engine, problems: list[str]) -> tuple[int, int, int]
         copy_table(engine, "check", fd)
         copy = open_copy(fd, temporary, readonly=True)
     finally:
-        engine.let_compactions_go_on("check")
+        engine.deferral.let_go_on("check")
         if files.is_at(fd, temporary):
             files.remove(temporary)
         files.close(fd)

@@ -1,6 +1,6 @@
 """Compaction: folding the newest record per task into the table, in one transaction.
 
-When one is due is decided elsewhere: ``Engine.compact_if_due`` (the log is long), groups.py (a
+When one is due is decided elsewhere: sealing.py (the log is long), groups.py (a
 large record), maintenance.py (an idle store, expiry), closing.py (the last close).
 
 Rules: called under the fold lock, or by a vacuum on a copy that no other process has open.  Marks
@@ -83,17 +83,20 @@ class Fold:
             self._put_records(name, new)
         self._folded += len(results) + len(progress)
 
-    def finish(
-        self, retention: Retention, *, now_us: int, epoch: int, incarnation: int, clean: bool
-    ) -> None:
-        """Remove what has expired or is over the limits, and write the meta record."""
+    def remove_old(self, retention: Retention | None, now_us: int) -> None:
+        """Remove what has expired, is over the limits, or is forgotten.
+
+        With ``retention`` None, results stay, because their removal needs times of its own, which
+        the writer lock orders.  That of the others changes nothing that a reader can see.
+        """
         until_s = time.perf_counter() + PURGE_S
         gone = self._gone
-        self._purge_expired(now_us, self._budget(until_s))
-        self._evict(retention, self._budget(until_s))
+        kinds = (PROGRESS,) if retention is None else (RESULT, PROGRESS)
+        self._purge_expired(kinds, now_us, self._budget(until_s))
+        if retention is not None:
+            self._evict(retention, self._budget(until_s))
         # At least as many as were added, so that their number does not grow.
         self._forget_gone(now_us - GONE_KEPT_US, self._budget(until_s, max(0, self._gone - gone)))
-        self.write_meta(epoch, incarnation, clean)
 
     def _budget(self, until_s: float, count: int = 0) -> Iterator[None]:
         """Yield once for each record that may be removed."""
@@ -256,14 +259,19 @@ class Fold:
 
     # -- retention --------------------------------------------------------------------------
 
-    def _purge_expired(self, now_us: int, budget: Iterator[None]) -> None:
+    def _purge_expired(self, kinds: Sequence[int], now_us: int, budget: Iterator[None]) -> None:
+        at = b"\0"
         for _ in budget:
             with self._txn.cursor(db=self._db[DB_EXPIRIES]) as cursor:
-                if not cursor.first():
+                if not cursor.set_range(at):
                     return
-                expires_us, kind, time_us = EXPIRY.unpack(cursor.key())
+                at = bytes(cursor.key())
+                expires_us, kind, time_us = EXPIRY.unpack(at)
                 if expires_us > now_us:
                     return
+                at += b"\0"
+                if kind not in kinds:
+                    continue
                 cursor.delete()
             name = DB_RESULTS if kind == RESULT else DB_PROGRESS
             key = self._key_of(name, time_us)
@@ -357,7 +365,8 @@ def fold_into(
 ) -> int:
     """Fold entries into a table and set its epoch; on the disk when this returns.
 
-    With ``retention`` None nothing is removed.  ``wait_s`` and ``has_new`` are those of
+    With ``now_us``, what is old at that time is removed, but no results with ``retention`` None.
+    ``wait_s`` and ``has_new`` are those of
     :meth:`Table.write`.  Returns the time of the newest record.  The map is
     grown when it is full.  Raises OldReadersError, without any effect, if readers of an old
     snapshot do not end within ``wait_s``, lmdb.Error or OSError; after these errors the table has
@@ -369,10 +378,9 @@ def fold_into(
         fold = Fold(table, txn, max(last_time_us, now_us))
         for results, progress in batches:
             fold.apply(results, progress)
-        if retention is None:
-            fold.write_meta(epoch, incarnation, clean)
-        else:
-            fold.finish(retention, now_us=now_us, epoch=epoch, incarnation=incarnation, clean=clean)
+        if now_us:
+            fold.remove_old(retention, now_us)
+        fold.write_meta(epoch, incarnation, clean)
         return fold.last_time_us
 
     while True:

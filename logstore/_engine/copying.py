@@ -43,7 +43,7 @@ def make_copy(engine: Engine, what: Copy, attempt: Callable[[], T]) -> T:
 
 def is_taken(engine: Engine, by: Copy, path: str) -> bool:
     """Return whether the file at ``path`` belongs to a process whose copy advances."""
-    if not engine.is_held(by):
+    if not engine.deferral.is_held(by):
         return False
     try:
         fd = files.open_file(path, os.O_RDONLY)

@@ -28,9 +28,10 @@ from logstore._engine import clock, durability, files, frames, identity, locks
 from logstore._engine.commitqueue import CommitQueue, nested_error
 from logstore._engine.compaction import fold_into, is_due
 from logstore._engine.counters import Counters
+from logstore._engine.deferral import Deferral
 from logstore._engine.foldlock import FoldLock
-from logstore._engine.frames import DELETED, HAD_RESULT, OFFSET_MAX, PROGRESS, Entry
-from logstore._engine.header import COPIES, Copy, SharedHeader, split
+from logstore._engine.frames import DELETED, HAD_RESULT, PROGRESS, Entry
+from logstore._engine.header import Copy, SharedHeader, split
 from logstore._engine.lmdbfile import BrokenHandleError, MapResizedError
 from logstore._engine.log import FIRST_OFFSET, Logs
 from logstore._engine.logview import LogView
@@ -56,13 +57,6 @@ T = TypeVar("T")
 Keyed = tuple[bytes, Entry]
 CommitGroup = Callable[["Engine", list[Write], Callable[[], None]], None]
 
-FOLD_WAIT_S = 1.0
-BOTH_FULL = 2  # a writer waits for a fold when the open log has this many times its limit
-COPY_LOG_FACTOR = 64  # while a copy advances, the log may grow to this many times its limit
-HOLD_NS = 10 * 10**9  # a copy whose step takes longer does not advance
-LATE_LOG_FACTOR = 4  # a log of so many times its limit says that readers put compactions off
-PUT_OFF_S = 0.25  # after readers have put a compaction off, the next is tried so much later
-
 
 class Engine(BaseEngine):
     """An open store file.  All methods are safe to call from any thread."""
@@ -83,16 +77,15 @@ class Engine(BaseEngine):
         self.presence_fd = presence_fd  # of the -shm file, with the locks of processes
         self.logview = LogView(logs, header, self.seed)
         self.view_lock = self.logview.lock
-        self._publisher = Publisher(self.logview, header, presence_fd, counters)
+        self.publisher = Publisher(self.logview, header, presence_fd, counters)
         self.commit_lock = threading.RLock()  # held by the one thread that may write
         self._retired: list[Table] = []
         self.lost_files: list[str] = []  # those that this process has found replaced
         self.copy_lock = threading.Lock()  # held while there is a copy of the table
-        self._held_until_ns = 0  # what this process last wrote to put compactions off
-        self._put_off_until = 0.0  # because of readers of an old snapshot
+        self.deferral = Deferral(header, options.compact_at)
         self._writer_lock = WriterLock(header, presence_fd)
-        self._fold_lock = FoldLock(header, presence_fd)
-        self._waited_at = 0  # the state in which a fold was last waited for in vain
+        self.fold_lock = FoldLock(header, presence_fd)
+        self.waited_at = 0  # the state in which a fold was last waited for in vain
         self.on_sealed: Callable[[], object] = lambda: None  # asks for a fold of the sealed log
         self.commit_queue = CommitQueue(partial(commit_group, self), options.write_timeout_s)
 
@@ -149,9 +142,9 @@ class Engine(BaseEngine):
                 if header.replaced:
                     raise identity.replaced_error(self)
                 if header.log_id != self.logs.log_id:
-                    self._sheltered(self.logview.reopen)
+                    self.sheltered_write(self.logview.reopen)
                 if header.incarnation != self.incarnation:
-                    self._sheltered(self._follow_table)
+                    self.sheltered_write(self._follow_table)
                 state = header.state
                 if (
                     header.incarnation == self.incarnation
@@ -170,10 +163,10 @@ class Engine(BaseEngine):
             return entry
         return self.find_trace(key)
 
-    def latest_has_progress(self, key: bytes) -> bool:
-        """Whether there is progress, with what is not published yet; writer lock held."""
+    def latest_progress(self, key: bytes) -> Entry | None:
+        """As :meth:`find_progress`, with what is not published yet; writer lock held."""
         progress = self.logview.unpublished.index().progress
-        return (progress[key] if key in progress else self.find_progress(key)) is not None
+        return progress[key] if key in progress else self.find_progress(key)
 
     def from_table(self, read: Callable[[Table], T]) -> T:
         """Run a read on the table, again if the table is replaced or its map resized."""
@@ -186,16 +179,16 @@ class Engine(BaseEngine):
             except MapResizedError:
                 sheltered(table.adopt_map_size)
             except BrokenHandleError:
-                self._sheltered(table.reopen)  # a fold in another thread has just failed
+                self.sheltered_write(table.reopen)  # a fold in another thread has just failed
             except StoreClosedError:
                 if self.closed:
                     raise self.closed_error() from None
                 with self.view_lock:  # otherwise another thread is just opening a new table
                     if table is self.table:
                         # A failed compaction could not open it again.
-                        self._sheltered(table.ensure_open)
+                        self.sheltered_write(table.ensure_open)
 
-    def _sheltered(self, work: Callable[[], object]) -> None:
+    def sheltered_write(self, work: Callable[[], object]) -> None:
         """Work sheltered, and raise the errors of the system and of LMDB as those of a write."""
         try:
             sheltered(work)
@@ -229,7 +222,7 @@ class Engine(BaseEngine):
         deadline = time.monotonic() + timeout_s
         try:
             if not acquire(lock, timeout_s):
-                raise self._timeout_error()
+                raise self.timeout_error()
             if self.closed:
                 raise self.closed_error()
             return work(deadline)
@@ -273,7 +266,7 @@ class Engine(BaseEngine):
         try:
             try:
                 if not writer_lock.acquire(deadline):
-                    raise self._timeout_error()
+                    raise self.timeout_error()
                 prepare()
             except Exception as exc:
                 raise_write_error(self.path, exc)
@@ -293,9 +286,9 @@ class Engine(BaseEngine):
 
         Raises WriteTimeoutError at the deadline, and what ``work`` raises.
         """
-        found = self._publisher.with_lock(lambda: self._fold_lock.hold(work, deadline), deadline)
+        found = self.publisher.with_lock(lambda: self.fold_lock.hold(work, deadline), deadline)
         if found is None:
-            raise self._timeout_error()
+            raise self.timeout_error()
         return found[0]
 
     def refuse_nested(self) -> None:
@@ -408,7 +401,7 @@ class Engine(BaseEngine):
                 try:
                     self.settled_within(lambda: None, deadline)
                 except (OSError, lmdb.Error, LogstoreError) as error:
-                    self._note(error)
+                    self.note_error(error)
             raise
         if entries:
             self.counters.count_group(len(entries))
@@ -427,7 +420,7 @@ class Engine(BaseEngine):
         error: OSError | None = None
         while True:
             try:
-                found = self._publisher.publish(point, deadline, flush=flush)
+                found = self.publisher.publish(point, deadline, flush=flush)
             except OSError as exc:
                 if is_interrupt(exc):
                     raise
@@ -438,11 +431,11 @@ class Engine(BaseEngine):
             if found is Found.PUBLISHED:
                 return
             if found is Found.LATE:
-                raise self._timeout_error()
+                raise self.timeout_error()
             try:
                 self.settled(lambda: None, deadline)  # what has failed is only sure in a new epoch
             except (OSError, lmdb.Error, LogstoreError) as exc:
-                self._note(exc)
+                self.note_error(exc)
                 raise error or exc from None
 
     def sync(self, *, timeout_s: float | None = None) -> None:
@@ -458,18 +451,18 @@ class Engine(BaseEngine):
 
         The overlay is complete then, and does not change before the locks are released.
         """
-        if not self._is_settled(0):
-            self._sheltered(self.recover)
+        if not self.is_settled(0):
+            self.sheltered_write(self.recover)
 
-    def _is_settled(self, synced_to: int) -> bool:
+    def is_settled(self, synced_to: int) -> bool:
         """Publish everything appended; return whether no write or flush has failed.
 
         Up to ``synced_to`` it is on the disk too.  Writer and flush lock held.
         """
         try:
-            self._publisher.publish_all(synced_to)
+            self.publisher.publish_all(synced_to)
         except OSError as exc:
-            self._note(exc)
+            self.note_error(exc)
         if self.overlay.state != self.header.state:
             with self.view_lock:
                 self.logview.catch_up(self.header.state)
@@ -511,172 +504,11 @@ class Engine(BaseEngine):
             lambda table: table.read(lambda txn: is_due(table, txn, retention, now_us))
         )
 
-    def compact_if_due(self) -> None:
-        """After a commit that has been acked: errors stay here, the next writer recovers.
-
-        The caller has ``commit_lock``.
-        """
-        if not self._is_full():
-            return
-        deadline = time.monotonic() + self.options.write_timeout_s
-        try:
-            if self.expiry_due():
-                self.settled(self._fold_if_full, deadline)
-            elif not self.header.sealed or self._fold_both_full():
-                self.appending(partial(self._seal_if_full, deadline), deadline)
-        except OldReadersError as exc:
-            self._note_if_late(exc)
-        except (OSError, lmdb.Error, LogstoreError) as exc:
-            self.counters.compaction_errors += 1
-            self._note(exc)
-
-    def _note_if_late(self, exc: OldReadersError) -> None:
-        if self.header.appended & OFFSET_MAX >= self.options.compact_at * LATE_LOG_FACTOR:
-            self._note(exc)  # else it may be a busy machine
-
-    def _is_full(self) -> bool:
-        """Return whether the log has reached its limit, and no copy puts a compaction off."""
-        end = self.header.appended & OFFSET_MAX
-        return end >= self.options.compact_at and not self.copy_defers(0)
-
-    def _fold_if_full(self) -> None:
-        if self._is_full():  # else another process was faster
-            self.fold()
-
-    def _fold_both_full(self) -> bool:
-        """Wait for the sealed log if both are full.  Return whether the open one can be sealed.
-
-        The wait is short: if the holder of the fold lock is stopped, the open log grows.
-        """
-        self.on_sealed()  # the process that was to do it may be dead
-        state = self.header.state
-        end = split(state)[1]
-        if end < self.options.compact_at * BOTH_FULL or state - self._waited_at < end // BOTH_FULL:
-            return False
-        done = self.fold_sealed(time.monotonic() + FOLD_WAIT_S)
-        self._waited_at = 0 if done else state
-        return done
-
-    def _seal_if_full(self, deadline: float) -> None:
-        """Seal the open log and begin the next one; writer lock held."""
-
-        def seal() -> bool:
-            header = self.header
-            end = split(header.appended)[1]
-            # Another process may have been faster.
-            if self._is_full() and not header.sealed and self._is_settled(end):
-                self._sheltered(self._seal)
-            return True
-
-        if not self._publisher.with_lock(seal, deadline):
-            raise self._timeout_error()
-
-    def _seal(self) -> None:
-        self.logview.seal()
-        self.on_sealed()
-
-    def fold_sealed(self, deadline: float) -> bool:
-        """Fold the sealed log into the table, beside the writers.
-
-        Return whether there is none any more.  What readers see does not change: nothing that has
-        expired is removed.  The caller has no lock.  Errors are counted, and it is tried again.
-        """
-        if not self.header.sealed:
-            return True
-        try:
-            view = self.view()
-            found = self._fold_lock.hold(
-                lambda: sheltered(lambda: self._fold_sealed(view)), deadline
-            )
-        except (OSError, lmdb.Error, LogstoreError) as exc:
-            self.counters.compaction_errors += 1
-            self._note(exc)
-            return False
-        return found is not None and found[0]
-
-    def _fold_sealed(self, view: Overlay) -> bool:
-        header = self.header
-        state = header.sealed
-        sealed = view.sealed
-        if not state:
-            return True
-        if (
-            sealed is None
-            or sealed.state != state
-            or header.incarnation != self.incarnation
-            or self.copy_defers(0)
-            or identity.is_suspect(self)
-        ):
-            return False  # first a writer takes over the files, or recovers
-        started = time.perf_counter()
-        epoch = self.from_table(Table.read_meta).epoch
-        if epoch not in (sealed.epoch, sealed.epoch + 1):
-            return False  # a compaction of both died before it published that: recover first
-        header.folding = 1
-        try:
-            if epoch > sealed.epoch:
-                durability.sync_data(self.table.fd)  # its process may have died before it did so
-            else:
-                fold_into(
-                    self.table,
-                    [(sealed.results, sealed.progress)],
-                    epoch=sealed.epoch + 1,
-                    incarnation=self.incarnation,
-                    has_new=False,
-                )
-        except OldReadersError as exc:
-            header.folding = 0
-            self._put_off_until = time.monotonic() + PUT_OFF_S
-            self._note_if_late(exc)
-            return False
-        except lmdb.Error:
-            self.table.reopen()  # LMDB refuses further use after some failed commits
-            raise
-        header.table_txn = self.table.last_transaction()
-        header.sealed = 0
-        header.folding = 0
-        self.counters.count_compaction(time.perf_counter() - started)
-        return True
-
     def hold_compactions(self, by: Copy) -> None:
-        """Put compactions off for HOLD_NS, for a copy of the table, which repeats the call.
-
-        A copy that is stopped or dead does not, and compactions go on.  Raises StoreClosedError.
-        """
-        self._held_until_ns = time.monotonic_ns() + HOLD_NS
+        """Put compactions off, for a copy of the table.  Raises StoreClosedError."""
+        self.deferral.hold(by)
         if self.closed:
             raise self.closed_error()
-        self.header.hold_until(by, self._held_until_ns)
-
-    def let_compactions_go_on(self, by: Copy) -> None:
-        """Undo :meth:`hold_compactions`, unless another process has called it since."""
-        if self.header.held_until_ns(by) == self._held_until_ns:
-            self.header.hold_until(by, 0)
-
-    def is_held(self, by: Copy | None = None) -> bool:
-        """Return whether a copy of this kind, or of any, advances in any process."""
-        now_ns = time.monotonic_ns()
-        return any(
-            0 < self.header.held_until_ns(each) - now_ns <= HOLD_NS
-            for each in (COPIES if by is None else (by,))
-        )
-
-    def copy_defers(self, coming_bytes: int) -> bool:
-        """Return whether to put a compaction off: a copy advances and the log may still grow.
-
-        If the log may not grow, the copies are overtaken: they do not count until they go on.
-        Nor is one tried again at once that readers of an old snapshot have put off.
-        """
-        if time.monotonic() < self._put_off_until:
-            return True
-        end = split(self.header.appended)[1] + coming_bytes
-        if not self.is_held():
-            return False
-        if end <= self.options.compact_at * COPY_LOG_FACTOR:
-            return True
-        for by in COPIES:
-            self.header.hold_until(by, 0)
-        return False
 
     def fold(
         self, *, extra: Batch | None = None, clean: bool = False, wait_s: float = WAIT_S
@@ -735,7 +567,7 @@ class Engine(BaseEngine):
             )
         except OldReadersError:
             header.writing = was_writing
-            self._put_off_until = time.monotonic() + PUT_OFF_S
+            self.deferral.put_off()
             raise
         except lmdb.Error:
             self.table.reopen()  # LMDB refuses further use after some failed commits
@@ -776,7 +608,7 @@ class Engine(BaseEngine):
         self.fold_unverified()
         self.counters.recoveries += 1
 
-    def _note(self, exc: Exception) -> None:
+    def note_error(self, exc: Exception) -> None:
         """Keep an error for ``stats()``; the next writer tries again.  Raises an interrupt."""
         if is_interrupt(exc):
             raise exc
@@ -830,7 +662,7 @@ class Engine(BaseEngine):
 
     def flush(self) -> None:
         """Put everything appended on the disk; all locks held.  Raises OSError."""
-        self._publisher.publish_all(split(self.header.appended)[1])
+        self.publisher.publish_all(split(self.header.appended)[1])
 
     def stop(self) -> None:
         """Refuse all further operations, also those that are about to read the shared header."""
@@ -854,7 +686,7 @@ class Engine(BaseEngine):
             log.fd = -1  # files.py closes it with all others
         self.header.close()
 
-    def _timeout_error(self) -> WriteTimeoutError:
+    def timeout_error(self) -> WriteTimeoutError:
         return WriteTimeoutError(
             f"{self.path}: another process or thread has held the writer lock for more than "
             f"{self.options.write_timeout_s} s; the outcome of this write is unknown; look for a "

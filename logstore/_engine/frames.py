@@ -47,10 +47,12 @@ KIND_MAX = START
 # Flags of a record.
 FAILED = 1  # the result is an error
 HAD_RESULT = 2  # a deletion removed a result, not only progress
-FLAGS_MAX = FAILED | HAD_RESULT
-# Flag of a frame.
+RECORD_FLAGS = FAILED | HAD_RESULT
+# Flags of a frame.
+KEEPS_PROGRESS = 4  # the task runs again: its progress is newer than the end of what has expired
 MORE = 128  # it stands or falls with the next frame
-_UNKNOWN_FLAGS = 255 & ~(FLAGS_MAX | MORE)
+_ENTRY_FLAGS = RECORD_FLAGS | KEEPS_PROGRESS
+_RARE_FLAGS = 255 & ~(RECORD_FLAGS | MORE)  # known of EXPIRED only, and only one of them
 
 START_KEY = b"-"
 _START = struct.Struct("<Q")  # payload of START: the end of the sealed log
@@ -167,7 +169,8 @@ def decode_frame(data: bytes, at: int, base: int, seed: int, epoch: int) -> Fram
     key = data[key_at : key_at + key_length]
     if not is_text(key):
         return None
-    if kind > KIND_MAX or flags & _UNKNOWN_FLAGS:
+    rare = flags & _RARE_FLAGS
+    if kind > KIND_MAX or (rare and (rare, kind) != (KEEPS_PROGRESS, EXPIRED)):
         raise NewerFrameError(
             f"a frame of kind {kind} with flags {flags:#x} at offset {base + at}, written by a "
             f"newer version of logstore; use that version"
@@ -175,7 +178,7 @@ def decode_frame(data: bytes, at: int, base: int, seed: int, epoch: int) -> Fram
     payload = data[key_at + key_length : end]
     if kind == START and (key != START_KEY or len(payload) != _START.size):
         return None
-    entry = Entry(kind, flags & FLAGS_MAX, time_us, expires_us, payload)
+    entry = Entry(kind, flags & _ENTRY_FLAGS, time_us, expires_us, payload)
     return Frame(base + at, base + end, synced, key, entry, flags >= MORE)
 
 

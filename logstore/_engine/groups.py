@@ -12,9 +12,9 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterable, Iterator
 
-from logstore._engine import clock
+from logstore._engine import clock, sealing
 from logstore._engine.engine import Engine, Keyed
-from logstore._engine.frames import DELETED, PROGRESS, TIME_MAX, Entry
+from logstore._engine.frames import KEEPS_PROGRESS, PROGRESS, RESULT, TIME_MAX, Entry
 from logstore._engine.options import LARGE_BYTES
 from logstore._engine.readers import OldReadersError
 from logstore._engine.shelter import is_interrupt
@@ -25,20 +25,27 @@ from logstore.errors import WriteError
 Segment = tuple[list[Write], int, bool]  # where it ends in the log, whether it needs a flush
 
 
-def commit_group(engine: Engine, group: list[Write], ack: Callable[[], None]) -> None:
+def commit_group(
+    engine: Engine,
+    group: list[Write],
+    ack: Callable[[], object] = bool,
+    *,
+    timeout_s: float | None = None,
+) -> None:
     """Commit a group; every write gets its outcome or its error.
 
-    ``ack`` is called as soon as these are set; a compaction that is due comes after it.
+    ``ack`` is called as soon as these are set; a compaction that is due comes after it.  By default
+    the time-out is the store's ``write_timeout_s``.
     """
 
     def commit(deadline: float) -> None:
         for segment in engine.appending(lambda: _append(engine, group, deadline), deadline):
             _publish(engine, segment, deadline)
         ack()
-        engine.compact_if_due()
+        sealing.compact_if_due(engine)
 
     try:
-        engine.in_turn(commit)
+        engine.in_turn(commit, timeout_s)
     except Exception as exc:
         if is_interrupt(exc):
             raise
@@ -125,7 +132,7 @@ def _resolve(engine: Engine, writes: list[Write]) -> tuple[list[Keyed], bool]:
             if pending is None:
                 pending = _Pending(engine, resolved)
             try:
-                entry = write.resolve(pending, now_us)
+                entry = write.resolve(pending, now_us, time_us + 1)
             except Exception as exc:
                 if is_interrupt(exc):
                     raise
@@ -145,7 +152,7 @@ def _resolve(engine: Engine, writes: list[Write]) -> tuple[list[Keyed], bool]:
 
 def _goes_to_table(engine: Engine, writes: list[Write], entry: Entry) -> bool:
     size = len(entry.payload)
-    return len(writes) == 1 and size > LARGE_BYTES and not engine.copy_defers(size)
+    return len(writes) == 1 and size > LARGE_BYTES and not engine.deferral.is_due(size)
 
 
 class _Pending(Lookup):
@@ -154,26 +161,26 @@ class _Pending(Lookup):
     def __init__(self, engine: Engine, resolved: list[Keyed]) -> None:
         self._engine = engine
         self._results: dict[bytes, Entry] = {}
-        self._progress: dict[bytes, bool] = {}
+        self._progress: dict[bytes, Entry | None] = {}
         for key, entry in resolved:
             self.add(key, entry)
 
     def add(self, key: bytes, entry: Entry) -> None:
         if entry.kind == PROGRESS:
-            self._progress[key] = True
+            self._progress[key] = entry
         else:
             self._results[key] = entry
-            if entry.kind == DELETED:
-                self._progress[key] = False
+            if entry.kind != RESULT and not entry.flags & KEEPS_PROGRESS:
+                self._progress[key] = None
 
     def result(self, key: bytes) -> Entry | None:
         entry = self._results.get(key)
         return self._engine.latest_trace(key) if entry is None else entry
 
-    def has_progress(self, key: bytes) -> bool:
+    def progress(self, key: bytes) -> Entry | None:
         if key in self._progress:
             return self._progress[key]
-        return self._engine.latest_has_progress(key)
+        return self._engine.latest_progress(key)
 
 
 def _segments(group: list[Write]) -> Iterable[list[Write]]:

@@ -120,6 +120,9 @@ class _Listing:
             for key, entry in self._results.items()
             if entry.kind == RESULT and not is_live_result(entry, self._now_us)
         ]
+        in_log += [
+            _record(key, entry) for key, entry in self._results.items() if entry.kind == EXPIRED
+        ]
         in_table = (
             record
             for record in self._in_table(DB_GONE, kind=EXPIRED)

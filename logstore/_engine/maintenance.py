@@ -1,11 +1,12 @@
 """The background thread of an open store: it syncs progress, compacts, purges and vacuums.
 
-Rules: one daemon thread per engine.  It folds a log as soon as that is sealed.  Every
+Rules: one daemon thread per engine.  It folds a log as soon as that is sealed, and then removes
+what has expired or is over the limits, by writes in the log (retention.py).  Every
 ``sync_interval_s`` it syncs what no commit has synced, also what processes have written that died.
-Once a second it checks whether the files at the paths
-are still those of the store.  When nothing has been published for a second it compacts, so that an
-idle store is one small file and an empty log, and purges expired records, in steps as short as a
-compaction.  It vacuums a file that is more than half free.  It waits for a lock only briefly, and
+Once a second it checks whether the files at the paths are still those of the store.  When nothing
+has been published for a second it compacts, so that an idle store is one small file and an empty
+log, and purges expired records, in steps as short as a compaction.  It vacuums a file that is more
+than half free.  It waits for a lock only briefly, and
 holds none while it waits.  An error does not end the thread: the next commit raises the same one.
 It ends when the store is closed, or its files were replaced.
 """
@@ -14,19 +15,22 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 
-from logstore._engine import affinity, identity, locks, vacuum
+from logstore._engine import affinity, identity, locks, retention, sealing, vacuum
 from logstore._engine.engine import Engine
+from logstore._engine.groups import commit_group
 from logstore._engine.header import split
 from logstore._engine.log import FIRST_OFFSET
 from logstore._engine.systemerrors import start_thread
 from logstore._engine.threads import Signal
+from logstore._engine.writes import Write
 
 IDLE_S = 1.0
 STILL_S = 0.1  # a write that takes longer may be a dead process's
 LOCK_S = 1.0  # how long it waits for a lock, which bounds how long closing waits for the thread
 FILES_S = 1.0  # how often the identity of the files is checked
-PAUSE_IDLE, PAUSE_BUSY = 1, 20  # between two steps of purging, in lengths of a step
+PAUSE, PAUSE_RETIRING = 1, 4  # between two steps of purging, in lengths of a step
 CHECK_S = 5.0  # how often to check for expired records and a vacuum that is due
 
 
@@ -62,6 +66,7 @@ class Maintenance:
         self._checked = self._looked = self._since
         self._epoch = split(self._last_state)[0]
         self._pause_s = 0.0  # before the next step of purging, 0 if nothing is left
+        self._retiring: Iterator[list[Write]] | None = None  # what has expired, beside writers
         while True:
             try:
                 if self._wait(self._pause_s or min(engine.options.sync_interval_s, IDLE_S)):
@@ -78,8 +83,12 @@ class Maintenance:
         """Do the most urgent task that is due."""
         engine.close_retired()
         header = engine.header
-        if header.sealed and not locks.is_byte_locked(engine.presence_fd, locks.FOLD):
-            engine.fold_sealed(now + self._lock_s())
+        if (
+            header.sealed
+            and not locks.is_byte_locked(engine.presence_fd, locks.FOLD)
+            and sealing.fold_sealed(engine, now + self._lock_s())
+        ):
+            self._retiring = retention.due(engine)
         if engine.overlay.sealed is not None:
             engine.view()  # frees the memory of a sealed log that is in the table
         state = header.state
@@ -94,7 +103,7 @@ class Maintenance:
             engine.exclusively(lambda: None, timeout_s=self._lock_s())
             return
         idle = now - self._since >= IDLE_S
-        if split(state)[1] > FIRST_OFFSET and idle and not engine.copy_defers(0):
+        if split(state)[1] > FIRST_OFFSET and idle and not engine.deferral.is_due():
             engine.compact(timeout_s=self._lock_s())
             self._epoch = header.epoch
             return
@@ -107,30 +116,49 @@ class Maintenance:
         self._pause_s = 0.0
         if looks:
             self._checked = now
-            # In another epoch there have been compactions, which purge as much, perhaps by another
-            # process that does the same: one is enough.
-            if header.epoch == self._epoch:
-                self._pause_s = self._purge(PAUSE_IDLE if idle else PAUSE_BUSY)
-                if idle:
-                    self._last_state = header.state
+            # In another epoch there have been compactions; the process that made them purges.
+            if header.epoch == self._epoch and idle:
+                self._pause_s = self._purge()
+                self._last_state = header.state
+            elif header.epoch == self._epoch and self._retiring is None:
+                self._retiring = retention.due(engine)
             self._epoch = header.epoch
+        if self._retiring is not None and not engine.deferral.is_due():
+            self._pause_s = self._retire(self._retiring)
         if header.synced < split(header.appended)[1] or header.state != header.appended:
             engine.sync(timeout_s=self._lock_s())
         elif looks and not self._pause_s and vacuum.is_due(engine):
             vacuum.vacuum(engine)
 
-    def _purge(self, pause: float) -> float:
-        """Remove a part of what has expired or is over a limit.
+    def _retire(self, due: Iterator[list[Write]]) -> float:
+        """Remove a part of what has expired or is over a limit, by writes beside the others.
+
+        Returns how long to pause before the next part; 0 if nothing is left.
+        """
+        started = time.monotonic()
+        self._retiring = None  # an error ends it, until the next look
+        writes = next(due, None)
+        if writes is None:
+            return 0.0
+        commit_group(self._engine, writes, timeout_s=self._lock_s())
+        for write in writes:
+            if write.error is not None:
+                raise write.error
+        self._retiring = due
+        return min(PAUSE_RETIRING * (time.monotonic() - started), CHECK_S)
+
+    def _purge(self) -> float:
+        """Remove a part of what has expired or is over a limit, holding all locks of writers.
 
         Returns how long to leave the lock to others before the next step, as a multiple of the
         duration of this one; 0 if nothing is left.
         """
         engine = self._engine
-        if engine.copy_defers(0) or not engine.expiry_due():
+        if engine.deferral.is_due() or not engine.expiry_due():
             return 0.0
         started = time.monotonic()
         engine.compact(timeout_s=self._lock_s())
-        return min(pause * (time.monotonic() - started), CHECK_S)
+        return min(PAUSE * (time.monotonic() - started), CHECK_S)
 
     def _lock_s(self) -> float:
         return min(LOCK_S, self._engine.options.write_timeout_s)

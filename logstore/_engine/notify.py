@@ -21,7 +21,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from logstore._engine import threads
-from logstore._engine.frames import Entry
+from logstore._engine.frames import KEEPS_PROGRESS, PROGRESS, Entry
 from logstore._engine.header import SharedHeader
 from logstore._engine.overlay import Overlay
 from logstore._engine.reading import BaseEngine
@@ -260,7 +260,7 @@ class Notifier:
         with self._lock:
             if self._position is before:
                 self._position = after
-        self._dispatch(new)
+        self._dispatch(_with_running_again(new))
 
     def _across_epochs(self, before: _Position) -> tuple[Overlay, int, list[Change]]:
         """Return the new overlay, how many of its changes count, and all changes up to there.
@@ -307,6 +307,19 @@ class Notifier:
                 _notify(subscription, wanted)
         for subscription, wanted in own.values():
             _notify(subscription, wanted)
+
+
+def _with_running_again(changes: list[Change]) -> list[Change]:
+    """Add progress behind the end of a result whose task runs again.
+
+    Its own progress is older than the removal of the expired result.
+    """
+    found: list[Change] = []
+    for key, entry in changes:
+        found.append((key, entry))
+        if entry.flags & KEEPS_PROGRESS:
+            found.append((key, Entry(PROGRESS, 0, entry.time_us, 0, b"")))
+    return found
 
 
 def _notify(subscription: Subscription, changes: list[Change]) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from logstore._engine.frames import DELETED, PROGRESS, Entry
+from logstore._engine.frames import KEEPS_PROGRESS, PROGRESS, RESULT, Entry
 from logstore._engine.log import FIRST_OFFSET
 
 Batch = tuple[Mapping[bytes, Entry], Mapping[bytes, "Entry | None"]]  # results, progress
@@ -29,8 +29,8 @@ class Overlay:
         self.sealed = sealed  # of the epoch before; complete, with none behind it
         self.applied = FIRST_OFFSET  # it has everything in the log below this offset
         self.state = epoch << 32 | FIRST_OFFSET
-        self.results: dict[bytes, Entry] = {}  # RESULT and DELETED entries
-        self.progress: dict[bytes, Entry | None] = {}  # None: cleared by a deletion
+        self.results: dict[bytes, Entry] = {}  # RESULT, DELETED and EXPIRED entries
+        self.progress: dict[bytes, Entry | None] = {}  # None: cleared with the result
         self.changed: list[tuple[bytes, Entry]] = []  # in the order of the log
 
     def apply(self, entries: Sequence[tuple[bytes, Entry]], applied: int) -> None:
@@ -42,14 +42,14 @@ class Overlay:
                 progress[key] = entry
             else:
                 results[key] = entry
-                if kind == DELETED:
+                if kind != RESULT and not entry[1] & KEEPS_PROGRESS:
                     progress[key] = None
         changed += entries
         self.applied = applied
         self.state = self.epoch << 32 | applied
 
     def result(self, key: bytes) -> Entry | None:
-        """Return the newest RESULT or DELETED entry of a task."""
+        """Return the newest RESULT, DELETED or EXPIRED entry of a task."""
         entry = self.results.get(key)
         if entry is None:
             sealed = self.sealed

@@ -15,9 +15,9 @@ from typing import NamedTuple
 from logstore._engine.frames import (
     DELETED,
     EXPIRED,
-    FLAGS_MAX,
     KEY_BYTES_MAX,
     PROGRESS,
+    RECORD_FLAGS,
     RESULT,
     TIME_MAX,
     Entry,
@@ -102,7 +102,7 @@ def decode_record(
     key = bytes(raw[RECORD.size : payload_at])
     if (
         kind not in _KINDS
-        or flags > FLAGS_MAX
+        or flags > RECORD_FLAGS
         or not 0 < key_length <= KEY_BYTES_MAX
         or payload_at > len(raw)
         or not 0 < time_us <= TIME_MAX

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import lmdb
 
-from logstore._engine import clock, durability, files, frames
+from logstore._engine import durability, files, frames
 from logstore._engine.compaction import fold_into
 from logstore._engine.engine import Engine
 from logstore._engine.frames import Entry
@@ -135,7 +135,6 @@ def _salvage_beside(path: str, table: Table) -> Salvaged:
     fold_into(
         table,
         overlay.newer_than(meta.epoch),
-        now_us=clock.now_us(),
         epoch=meta.epoch + 2,
         incarnation=meta.incarnation,
         clean=True,

@@ -70,7 +70,7 @@ def _attempt(engine: Engine) -> None:
     try:
         _copy_and_exchange(engine, temporary, fd)
     finally:
-        engine.let_compactions_go_on("vacuum")
+        engine.deferral.let_go_on("vacuum")
         if files.is_at(fd, temporary):  # not if it is the table, or if another vacuum removed it
             files.remove(temporary)
         files.close(fd)
@@ -80,7 +80,9 @@ def _begin(engine: Engine, temporary: str) -> int:
     """Return the descriptor of the file for the copy; all locks held."""
     if is_taken(engine, "vacuum", temporary):
         raise StoreBusyError(f"{engine.path}: another vacuum is running")
-    if engine.header.sealed or not engine.is_held():  # otherwise another copy would be overtaken
+    if (
+        engine.header.sealed or not engine.deferral.is_held()
+    ):  # otherwise another copy would be overtaken
         with suppress(OldReadersError):
             engine.fold()  # so that the copy begins with empty logs
     engine.hold_compactions("vacuum")
@@ -193,6 +195,6 @@ def _copy_closed(engine: Engine, destination: str) -> None:
         try:
             copy_table(engine, "backup", fd)
         finally:
-            engine.let_compactions_go_on("backup")
+            engine.deferral.let_go_on("backup")
 
     write_closed(destination, engine.table.fd, fill, log)

@@ -6,7 +6,8 @@ thread that commits the group sets outcome and error, before the caller goes on.
 
 from __future__ import annotations
 
-from logstore._engine.frames import DELETED, HAD_RESULT, Entry
+from logstore._engine.clock import end_us, runs_again
+from logstore._engine.frames import DELETED, EXPIRED, HAD_RESULT, KEEPS_PROGRESS, RESULT, Entry
 from logstore._engine.taskstatus import is_known, is_live_result, missing_result
 from logstore.errors import CorruptRecordError, WriteTimeoutError
 
@@ -20,8 +21,8 @@ class Lookup:
         """Return the newest record of the result: RESULT, DELETED or EXPIRED, or None."""
         raise NotImplementedError
 
-    def has_progress(self, key: bytes) -> bool:
-        """Return whether there is progress to clear."""
+    def progress(self, key: bytes) -> Entry | None:
+        """Return the newest progress record, expired or not, or None."""
         raise NotImplementedError
 
 
@@ -38,9 +39,10 @@ class Write:
         self.error: BaseException | None = INTERRUPTED  # None once it is committed
         self.refusal: BaseException | None = None  # its condition did not hold
 
-    def resolve(self, lookup: Lookup, now_us: int) -> Entry | None:
+    def resolve(self, lookup: Lookup, now_us: int, time_us: int) -> Entry | None:
         """Return the entry to log, or None if there is nothing to write; may set the outcome.
 
+        ``now_us`` is wall time; the entry will get the record time ``time_us``.
         Called for subclasses only: a plain write logs its entry.
         """
         return self.entry
@@ -51,11 +53,11 @@ class Delete(Write):
 
     __slots__ = ()
 
-    def resolve(self, lookup: Lookup, now_us: int) -> Entry | None:
+    def resolve(self, lookup: Lookup, now_us: int, time_us: int) -> Entry | None:
         try:
             current = lookup.result(self.key)
             live, known = is_live_result(current, now_us), is_known(current)
-            cleared = live or lookup.has_progress(self.key)
+            cleared = live or lookup.progress(self.key) is not None
         except CorruptRecordError:
             live = known = cleared = True  # a deletion removes damage
         self.outcome = live
@@ -67,13 +69,47 @@ class Pop(Write):
 
     __slots__ = ()
 
-    def resolve(self, lookup: Lookup, now_us: int) -> Entry | None:
+    def resolve(self, lookup: Lookup, now_us: int, time_us: int) -> Entry | None:
         current = lookup.result(self.key)
         if current is None or not is_live_result(current, now_us):
             self.refusal = missing_result(self.key, current)
             return None
         self.outcome = current
         return self.entry._replace(flags=HAD_RESULT)
+
+
+class Retire(Write):
+    """Replace a result that has expired by what an expired result leaves, or evict one.
+
+    Nothing is written if the task has another record by now: ``result_us`` is the time of the
+    result that is meant.  An eviction is flushed before it is seen, because a crash must not bring
+    the result back; one that has expired stays so.
+    """
+
+    __slots__ = ("evicts", "result_us")
+
+    def __init__(self, key: bytes, result_us: int, *, evicts: bool) -> None:
+        super().__init__(key, Entry(EXPIRED, HAD_RESULT, 0, 0, b""), sync=evicts)
+        self.result_us = result_us
+        self.evicts = evicts
+
+    def resolve(self, lookup: Lookup, now_us: int, time_us: int) -> Entry | None:
+        try:
+            current = lookup.result(self.key)
+        except CorruptRecordError:
+            return None  # for a check to find
+        if current is None or current.kind != RESULT or current.time_us != self.result_us:
+            return None
+        if not self.evicts and is_live_result(current, now_us):
+            return None
+        entry = self.entry._replace(expires_us=time_us if self.evicts else end_us(current))
+        try:
+            progress = lookup.progress(self.key)
+        except CorruptRecordError:
+            return entry
+        if progress is not None and runs_again(entry, progress.time_us):
+            return entry._replace(flags=HAD_RESULT | KEEPS_PROGRESS)
+        return entry
 
 
 class Flush(Write):
@@ -84,5 +120,5 @@ class Flush(Write):
     def __init__(self) -> None:
         super().__init__(b"", Entry(DELETED, 0, 0, 0, b""), sync=True)
 
-    def resolve(self, lookup: Lookup, now_us: int) -> Entry | None:
+    def resolve(self, lookup: Lookup, now_us: int, time_us: int) -> Entry | None:
         return None

@@ -20,15 +20,14 @@ import pytest
 
 import logstore
 from logstore import TaskProgress
-from logstore._engine import checking, durability, files, locks, logview
-from logstore._engine import engine as engine_module
-from logstore._engine.engine import BOTH_FULL
+from logstore._engine import checking, durability, files, locks, logview, sealing
 from logstore._engine.foldlock import FoldLock
 from logstore._engine.header import SharedHeader, split
 from logstore._engine.log import FIRST_OFFSET, Log, Logs, log_paths
 from logstore._engine.options import LARGE_BYTES
 from logstore._engine.overlay import Overlay
 from logstore._engine.readers import OldReadersError
+from logstore._engine.sealing import BOTH_FULL
 from logstore._engine.table import Table
 from tests.support import boundary
 from tests.support.inside import folded, live
@@ -182,7 +181,7 @@ def test_writes_and_reads_go_on_beside_a_fold(
 def test_a_writer_waits_for_a_fold_only_where_both_logs_are_full_and_not_for_long(
     store: logstore.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "FOLD_WAIT_S", 0.01)
+    monkeypatch.setattr(sealing, "FOLD_WAIT_S", 0.01)
     waits = waits_for_folds(monkeypatch)
     with folds_held(store.path):
         values = seal(store)
@@ -233,13 +232,13 @@ def test_where_a_copy_puts_compactions_off_no_log_is_sealed_or_folded(
         seal(store)
         engine.hold_compactions("backup")
     assert not folded(store, 0.01)
-    engine.let_compactions_go_on("backup")
+    engine.deferral.let_go_on("backup")
     assert folded(store)
     engine.hold_compactions("backup")
     for i in range(2 * COMPACT_AT // 1000):
         store.set_result(f"task-{i}", bytes(1000))
     assert engine.header.sealed == 0
-    engine.let_compactions_go_on("backup")
+    engine.deferral.let_go_on("backup")
 
 
 def test_a_log_is_not_sealed_while_the_other_one_is(store: logstore.Store) -> None:
@@ -247,7 +246,7 @@ def test_a_log_is_not_sealed_while_the_other_one_is(store: logstore.Store) -> No
     engine = live(store)
 
     def try_to_seal(deadline: float) -> None:
-        engine.appending(lambda: engine._seal_if_full(deadline), deadline)
+        engine.appending(lambda: sealing._seal_if_full(engine, deadline), deadline)
 
     with folds_held(store.path):
         values = seal(store)
@@ -271,7 +270,7 @@ def test_a_compaction_waits_for_a_fold(open_store: Stores) -> None:
 
 
 def test_one_thread_at_a_time_holds_the_fold_lock(store: logstore.Store) -> None:
-    lock = live(store)._fold_lock
+    lock = live(store).fold_lock
     held, ends = threading.Event(), threading.Event()
 
     def hold() -> bool:
@@ -421,7 +420,7 @@ def test_the_sizes_are_right_while_the_sealed_log_gets_into_the_table(
 
     def difference(*arguments: Any) -> tuple[int, int]:
         monkeypatch.setattr(checking, "_difference", real)
-        assert live(store).fold_sealed(time.monotonic() + LONG_S)
+        assert sealing.fold_sealed(live(store), time.monotonic() + LONG_S)
         return real(*arguments)
 
     monkeypatch.setattr(checking, "_difference", difference)
@@ -476,7 +475,7 @@ def test_a_damaged_sealed_log_is_told_by_a_check_and_salvaged_under_a_live_store
 # -- deaths ---------------------------------------------------------------------------------------
 
 DIES = """
-import logstore._engine.engine as engine, logstore._engine.log as log
+import logstore._engine.log as log, logstore._engine.sealing as sealing
 import logstore._engine.logview as logview
 from logstore._engine.header import SharedHeader
 from logstore._engine.options import LARGE_BYTES
@@ -510,9 +509,9 @@ def half(self, data, at, real=log.Log.write):
     real(self, data, at)
 """
 FOLDER = {
-    "before its transaction": "engine.fold_into = die",
+    "before its transaction": "sealing.fold_into = die",
     "before its commit": "Table.write_meta = die",
-    "behind its commit": "behind(engine, 'fold_into')",
+    "behind its commit": "behind(sealing, 'fold_into')",
     "behind its transaction's number": "behind_word('table_txn')",
     "behind sealed": "behind_word('sealed')",
     "behind folding": "behind_word('folding', 0)",
@@ -636,7 +635,7 @@ def test_what_a_dead_process_has_folded_is_on_the_disk_before_its_log_is_used_ag
     with monkeypatch.context() as patch:
         patch.setattr(durability, "sync_data", steps.append)
         patch.setattr(SharedHeader, "sealed", property(sealed.__get__, note))
-        assert engine.fold_sealed(time.monotonic() + LONG_S)
+        assert sealing.fold_sealed(engine, time.monotonic() + LONG_S)
     assert steps == [engine.table.fd, 0]
 
 
@@ -652,7 +651,7 @@ def test_behind_a_dead_compaction_of_both_logs_none_is_folded_alone(
     peer.die("store.compact()", at="logstore._engine.engine.Engine.begin_epoch")
     sealed = engine.header.sealed
     assert sealed
-    assert not engine.fold_sealed(time.monotonic() + LONG_S)
+    assert not sealing.fold_sealed(engine, time.monotonic() + LONG_S)
     assert engine.header.sealed == sealed
     values["theirs"] = 1
     assert read(store) == values
@@ -1003,48 +1002,27 @@ def test_an_event_loop_does_not_answer_from_a_sealed_log_that_is_in_the_table(
     with folds_held(store.path):
         values = fill_both(store)
         assert engine.current_view() is engine.overlay
-    assert engine.fold_sealed(time.monotonic() + LONG_S)
+    assert sealing.fold_sealed(engine, time.monotonic() + LONG_S)
     assert engine.current_view() is None
     assert store.get_result("sealed-0") == values["sealed-0"]
     assert engine.current_view() is engine.overlay
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_a_compaction_that_readers_put_off_is_told_once_the_log_is_long(
+def test_a_fold_that_readers_put_off_is_told_once_the_log_is_long(
     store: logstore.Store, monkeypatch: pytest.MonkeyPatch, late: bool
 ) -> None:
-    def put_off() -> None:
+    def put_off(*_: object, **__: object) -> None:
         raise OldReadersError("readers")
 
-    engine = live(store)
-    monkeypatch.setattr(engine, "expiry_due", lambda: True)
-    monkeypatch.setattr(engine, "fold", put_off)
+    monkeypatch.setattr(sealing, "fold_into", put_off)
     if late:
-        monkeypatch.setattr(engine_module, "LATE_LOG_FACTOR", 1)
-    for number in range(20):
-        store.set_result(str(number), bytes(1000))
+        monkeypatch.setattr(sealing, "LATE_LOG_FACTOR", 0)
+    fill_both(store)
+    assert not sealing.fold_sealed(live(store), time.monotonic() + LONG_S)
     found = store.stats()
-    assert (found.results, found.compactions, found.compaction_errors) == (20, 0, 0)
+    assert (found.compactions, found.compaction_errors) == (0, 0)
     assert found.last_error == ("readers" if late else None)
-
-
-def test_what_another_process_has_compacted_meanwhile_is_not_compacted_again(
-    store: logstore.Store, start_peer: Callable[..., Peer], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine = live(store)
-    peer = start_peer(store.path)
-
-    def expiry_due() -> bool:
-        monkeypatch.undo()
-        peer.run("store.compact()")
-        return True
-
-    epoch = engine.header.epoch
-    monkeypatch.setattr(engine, "expiry_due", expiry_due)
-    for number in range(18):
-        store.set_result(str(number), bytes(1000))
-    assert engine.header.epoch == epoch + 1
-    assert store.stats().compactions == 0
 
 
 def test_a_seal_that_does_not_get_the_flush_lock_is_made_later(
@@ -1052,7 +1030,7 @@ def test_a_seal_that_does_not_get_the_flush_lock_is_made_later(
 ) -> None:
     engine = live(store)
     with monkeypatch.context() as patch:
-        patch.setattr(engine._publisher, "with_lock", lambda work, deadline: None)
+        patch.setattr(engine.publisher, "with_lock", lambda work, deadline: None)
         for number in range(18):
             store.set_result(str(number), bytes(1000))
     found = store.stats()
@@ -1102,7 +1080,7 @@ def test_a_large_result_that_readers_keep_out_of_the_table_goes_through_the_log(
     large = os.urandom(LARGE_BYTES + 1)
     with monkeypatch.context() as patch:
         patch.setattr(live(store), "fold_large", put_off)
-        patch.setattr(live(store), "compact_if_due", lambda: None)
+        patch.setattr(sealing, "compact_if_due", lambda engine: None)
         store.set_result("large", large)
     assert store.stats().log_bytes > LARGE_BYTES
     assert store.get_result("large") == large

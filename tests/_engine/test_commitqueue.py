@@ -451,7 +451,7 @@ def test_a_deletion_meets_the_progress_written_before_it_in_the_group(
 
 def test_a_plain_write_is_logged_whatever_the_store_holds() -> None:
     write = a_write("a")
-    assert write.resolve(Lookup(), 0) is write.entry
+    assert write.resolve(Lookup(), 0, 1) is write.entry
 
 
 @pytest.mark.parametrize("call", ["pwrite_all", "sync_data"])

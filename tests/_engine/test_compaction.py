@@ -547,34 +547,6 @@ def test_a_failed_compaction_is_counted_and_writing_goes_on(
     assert [info.task_id for info in store.tasks()] == ["after", *acked]
 
 
-def test_a_failed_compaction_of_both_logs_is_counted_and_writing_goes_on_after_a_recovery(
-    open_store: Stores, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of both, because something has expired."""
-    store = open_store(compact_at=1 << 14)
-    engine = live(store)
-
-    def fail(*_: object) -> None:
-        raise lmdb.DiskError("mdb_txn_commit: Input/output error")
-
-    monkeypatch.setattr(Table, "write_meta", fail)
-    monkeypatch.setattr(engine, "expiry_due", lambda: True)
-    for i in range(20):
-        try:
-            store.set_result(f"task-{i}", bytes(1000))
-        except logstore.WriteError:
-            break
-    stats = store.stats()
-    assert stats.compaction_errors == 1
-    assert "Input/output error" in (stats.last_error or "")
-    monkeypatch.undo()
-    acked = [info.task_id for info in store.tasks()]
-    store.set_result("after", 1)
-    assert store.stats().recoveries == 1
-    assert [info.task_id for info in store.tasks()] == ["after", *acked]
-    assert engine.counters.compaction_errors == 1
-
-
 def test_no_older_record_hides_a_large_one(
     store: logstore.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 import logstore
 from logstore._engine import copying, vacuum
-from logstore._engine.engine import COPY_LOG_FACTOR, HOLD_NS
+from logstore._engine.deferral import COPY_LOG_FACTOR, HOLD_NS
 from logstore._engine.table import Table
 from tests.support.inside import folded, live
 
@@ -55,7 +55,7 @@ def test_a_copy_that_gets_on_puts_compactions_off_until_the_log_is_at_its_bound(
     assert compactions_after(store, 3 * COMPACT_AT) >= 2  # it has lost: all is as usual
     engine.hold_compactions("vacuum")
     assert compactions_after(store, 3 * COMPACT_AT) == 0  # it gets on all the same
-    engine.let_compactions_go_on("vacuum")
+    engine.deferral.let_go_on("vacuum")
     assert compactions_after(store, 3 * COMPACT_AT) >= 2
 
 
@@ -281,7 +281,7 @@ def test_a_check_without_space_for_its_copy_says_so_and_leaves_nothing(
         with pytest.raises(logstore.DiskFullError):
             store.check()
     assert not os.path.exists(store.path + "-check")
-    assert not live(store).is_held()
+    assert not live(store).deferral.is_held()
     assert store.check().ok
 
 

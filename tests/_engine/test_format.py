@@ -15,7 +15,7 @@ from logstore._codec.values import decode_value, encode_value
 from logstore._engine import (
     compaction,
     copying,
-    engine,
+    deferral,
     frames,
     header,
     maintenance,
@@ -122,10 +122,10 @@ def test_the_figures_of_the_pages_for_users_are_those_of_the_code() -> None:
     )
     mib, second = 1 << 20, 1e9
     assert f"a file over {vacuum.AUTO_FILE_BYTES / mib:g} MiB" in operations
-    assert f"the log may grow to {engine.COPY_LOG_FACTOR} times `compact_at`" in operations
-    assert f"compactions for {engine.HOLD_NS / second:g} seconds at most" in operations
-    assert f"count for {engine.HOLD_NS / second:g} seconds at most" in TEXT
-    assert f"larger than {engine.COPY_LOG_FACTOR} times `compact_at`" in TEXT
+    assert f"the log may grow to {deferral.COPY_LOG_FACTOR} times `compact_at`" in operations
+    assert f"compactions for {deferral.HOLD_NS / second:g} seconds at most" in operations
+    assert f"count for {deferral.HOLD_NS / second:g} seconds at most" in TEXT
+    assert f"larger than {deferral.COPY_LOG_FACTOR} times `compact_at`" in TEXT
     assert copying.ATTEMPTS == 3
     assert "after three attempts it raises `StoreBusyError`" in operations
     assert f"A record over {options.LARGE_BYTES / 1024:g} KiB" in operations

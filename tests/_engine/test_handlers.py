@@ -47,6 +47,7 @@ from logstore._engine import (
     vacuum,
 )
 from logstore._engine import table as table_module
+from logstore._engine.deferral import Deferral
 from logstore._engine.engine import Engine
 from logstore._engine.frozen import is_in_use
 from logstore._engine.log import Log
@@ -188,7 +189,7 @@ def test_a_log_that_cannot_be_opened_for_lack_of_descriptors_is_not_called_missi
 
 
 def taken(store: logstore.Store) -> None:
-    with mock.patch.object(Engine, "is_held", return_value=True):
+    with mock.patch.object(Deferral, "is_held", return_value=True):
         copying.is_taken(live(store), "backup", store.path)
 
 

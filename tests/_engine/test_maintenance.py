@@ -14,10 +14,10 @@ import pytest
 
 import logstore
 from logstore import TaskProgress
-from logstore._engine import compaction, durability, identity, maintenance, vacuum
+from logstore._engine import compaction, durability, identity, maintenance, retention, vacuum
 from logstore._engine.header import SharedHeader
 from logstore._engine.log import FIRST_OFFSET
-from logstore._engine.maintenance import IDLE_S, STILL_S, Maintenance
+from logstore._engine.maintenance import IDLE_S, PAUSE_RETIRING, STILL_S, Maintenance
 from logstore._engine.threads import Signal
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def test_a_write_that_is_under_way_is_left_alone_and_one_that_makes_no_progress_
         options=SimpleNamespace(sync_interval_s=IDLE_S, write_timeout_s=1.0),
         close_retired=lambda: None,
         exclusively=exclusively,
-        copy_defers=lambda coming_bytes: False,
+        deferral=SimpleNamespace(is_due=lambda: False),
     )
     maintenance: Any = Maintenance.__new__(Maintenance)
     maintenance._engine, maintenance._processors = engine, None
@@ -116,12 +116,13 @@ class Tidied:
         self.left = steps
         self.now_s = 100.0
         self.waits: list[float] = []
-        self.compacted_at: list[float] = []
+        self.retired_at: list[float] = []
         self.header = header
         header.begin_epoch(1, FIRST_OFFSET, FIRST_OFFSET)
         self.overlay = SimpleNamespace(sealed=None)
         self.options = SimpleNamespace(sync_interval_s=IDLE_S, write_timeout_s=1.0)
         self.copies = False
+        self.deferral = SimpleNamespace(is_due=lambda: self.copies)
         self.on_wait: Callable[[], None] = lambda: None
 
     def close_retired(self) -> None:
@@ -130,14 +131,24 @@ class Tidied:
     def expiry_due(self) -> bool:
         return self.left > 0
 
-    def copy_defers(self, coming_bytes: int) -> bool:
-        return self.copies
-
     def compact(self, *, timeout_s: float) -> None:
         self.left -= 1
-        self.compacted_at.append(self.now_s)
         self.now_s += 0.025
         self.header.begin_epoch(self.header.epoch + 1, FIRST_OFFSET, FIRST_OFFSET)
+
+    def retire(self, *_: object, **__: object) -> None:
+        self.left -= 1
+        self.retired_at.append(self.now_s)
+        self.now_s += 0.025
+
+    def due(self, _: object) -> Iterator[list[Any]]:
+        while self.left:
+            yield []
+
+    def write(self) -> None:
+        self.header.state += 40
+        self.header.appended = self.header.state
+        self.header.synced = self.header.committed
 
     def wait(self, timeout: float) -> bool:
         self.now_s += timeout
@@ -149,6 +160,8 @@ class Tidied:
         monkeypatch.setattr(time, "monotonic", lambda: self.now_s)
         monkeypatch.setattr(vacuum, "is_due", lambda _: False)
         monkeypatch.setattr(identity, "is_suspect", lambda _: False)
+        monkeypatch.setattr(retention, "due", self.due)
+        monkeypatch.setattr(maintenance, "commit_group", self.retire)
         thread: Any = Maintenance.__new__(Maintenance)
         thread._engine, thread._processors = self, None
         thread._wait = self.wait
@@ -166,22 +179,16 @@ def test_what_has_expired_goes_in_steps_while_idle_half_of_the_time_left_to_othe
     assert set(engine.waits[first + 101 :]) == {IDLE_S}
 
 
-def test_beside_writers_a_step_takes_a_small_part_of_the_time(
+def test_beside_writers_each_step_is_followed_by_a_pause(
     header: SharedHeader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = Tidied(header, 100)
-
-    def write() -> None:
-        engine.header.state += 40
-        engine.header.appended = engine.header.state
-        engine.header.synced = engine.header.committed
-
-    engine.on_wait = write
+    engine.on_wait = engine.write
     engine.run(monkeypatch)
     assert engine.left == 0
-    steps = [b - a for a, b in zip(engine.compacted_at, engine.compacted_at[1:], strict=False)]
-    assert min(steps) >= 20 * 0.025
-    assert max(steps) <= 21 * 0.025 + 0.001
+    steps = [b - a for a, b in zip(engine.retired_at, engine.retired_at[1:], strict=False)]
+    assert steps == pytest.approx([(1 + PAUSE_RETIRING) * 0.025] * 99)
+    assert set(engine.waits[-50:]) == {IDLE_S}
 
 
 def test_one_process_that_takes_away_is_enough(
@@ -197,11 +204,14 @@ def test_one_process_that_takes_away_is_enough(
     assert engine.left == 100
 
 
+@pytest.mark.parametrize("writes", [False, True])
 def test_nothing_is_taken_away_while_a_copy_is_made(
-    header: SharedHeader, monkeypatch: pytest.MonkeyPatch
+    header: SharedHeader, monkeypatch: pytest.MonkeyPatch, writes: bool
 ) -> None:
     engine = Tidied(header, 100)
     engine.copies = True
+    if writes:
+        engine.on_wait = engine.write
     engine.run(monkeypatch)
     assert engine.left == 100
 

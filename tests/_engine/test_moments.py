@@ -186,7 +186,7 @@ def test_a_read_of_a_table_that_is_closed_meanwhile_says_that_the_store_is(path:
 
 def test_what_is_no_error_of_the_system_passes_an_opening(store: logstore.Store) -> None:
     with pytest.raises(Alarm):
-        live(store)._sheltered(ring)
+        live(store).sheltered_write(ring)
 
 
 def test_a_log_that_a_peer_has_replaced_is_opened_by_the_next_write(
@@ -334,7 +334,7 @@ def test_a_copy_of_a_closed_store_holds_nothing(open_store: Stores) -> None:
     store.close()
     with pytest.raises(logstore.StoreClosedError):
         engine.hold_compactions("check")
-    engine.let_compactions_go_on("check")
+    engine.deferral.let_go_on("check")
 
 
 def test_a_thread_that_looks_at_the_header_of_a_store_that_is_closed_meets_no_unmapped_page(

@@ -26,7 +26,7 @@ class _Held:
 
     def __enter__(self) -> None:
         if not self._engine._writer_lock.acquire(self._deadline):
-            raise self._engine._timeout_error()
+            raise self._engine.timeout_error()
 
     def __exit__(self, *_: object) -> None:
         locks.fcntl_call(self._engine.presence_fd, locks.SETLK, locks.WRITER.unlocked)

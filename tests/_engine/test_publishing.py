@@ -17,7 +17,7 @@ import pytest
 
 import logstore
 from logstore import TaskProgress
-from logstore._engine import durability, locks, shelter
+from logstore._engine import durability, locks, sealing, shelter
 from logstore._engine.compaction import Fold
 from logstore._engine.counters import Counters
 from logstore._engine.engine import Engine
@@ -545,8 +545,8 @@ def test_a_compaction_beside_a_process_that_is_stopped_in_its_flush_is_a_time_ou
 def test_an_exception_of_a_signal_handler_is_not_noted_as_an_error(store: logstore.Store) -> None:
     engine = live(store)
     with pytest.raises(TimeoutError):
-        engine._note(TimeoutError("of a handler"))
-    engine._note(OSError(5, "of the disk"))
+        engine.note_error(TimeoutError("of a handler"))
+    engine.note_error(OSError(5, "of the disk"))
     assert store.stats().last_error == "[Errno 5] of the disk"
 
 
@@ -572,9 +572,8 @@ def test_a_write_that_fails_and_cannot_be_recovered_from_is_recovered_by_the_nex
 def test_a_log_that_another_process_has_compacted_meanwhile_is_not_compacted_again(
     store: logstore.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = live(store)
     full = iter((True, False))
-    monkeypatch.setattr(engine, "_is_full", lambda: next(full))
+    monkeypatch.setattr(sealing, "_is_full", lambda engine: next(full))
     store.set_result("a", 1)
     assert store.stats().compactions == 0
 
@@ -585,7 +584,7 @@ def test_an_error_behind_the_acknowledgement_fails_no_write(
     def fail() -> None:
         raise RuntimeError
 
-    monkeypatch.setattr(live(store), "compact_if_due", fail)
+    monkeypatch.setattr(sealing, "compact_if_due", fail)
     beside(store.set_result, "a", 1).result(LONG_S)
     assert store.get_result("a") == 1
 
@@ -600,8 +599,8 @@ def test_what_is_said_to_be_appended_to_another_epoch_is_not_published(
     header = engine.header
     state, appended = header.state, header.appended
     header.appended = stale << 32 | 9999
-    engine._publisher.publish_all()
-    assert engine._publisher._try_publish(header.epoch + 1, 0) is None
+    engine.publisher.publish_all()
+    assert engine.publisher._try_publish(header.epoch + 1, 0) is None
     assert header.state == state
     engine.exclusively(lambda: engine.adopt_salvaged(engine.overlay), recover=False)
     assert (header.epoch, header.appended) == ((state >> 32) + 1, header.state)

@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 import logstore
-from logstore._engine import durability, files, metapages, readers
-from logstore._engine import engine as engine_module
+from logstore._engine import deferral, durability, files, metapages, readers
 from logstore._engine.compaction import fold_into
 from logstore._engine.frames import RESULT, Entry
 from logstore._engine.header import SharedHeader
@@ -276,7 +275,7 @@ def test_writes_and_reads_go_on_while_a_process_is_stopped_in_a_read(
     start_peer: Callable[..., Peer],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(engine_module, "PUT_OFF_S", 0.02)
+    monkeypatch.setattr(deferral, "PUT_OFF_S", 0.02)
     store = stopped(compact_at=1 << 16)
     before = store.stats()
     assert before.oldest_reader is not None
@@ -286,7 +285,7 @@ def test_writes_and_reads_go_on_while_a_process_is_stopped_in_a_read(
     store.set_result("large", "x" * (LARGE_BYTES + 1))
     store.set_result("large", "y" * (LARGE_BYTES + 1))
     assert start_peer(store.path).run("store.get_result('large')[0]") == "y"
-    live(store)._put_off_until = 0.0
+    live(store).deferral._put_off_until = 0.0
     store.set_result("last", 1)
     after = store.stats()
     assert after.log_bytes > 4 << 16
@@ -337,16 +336,16 @@ def test_a_fold_that_was_put_off_is_tried_again_only_after_a_while(
         real(self, path, table, newest, timeout_s)
 
     monkeypatch.setattr(Readers, "wait_for_old", wait)
-    monkeypatch.setattr(engine_module, "PUT_OFF_S", 1e6)
+    monkeypatch.setattr(deferral, "PUT_OFF_S", 1e6)
     engine = live(store)
-    assert not engine.copy_defers(0)
+    assert not engine.deferral.is_due()
     for number in range(20):
         store.set_result(f"job-{number}", "x" * 10_000)
     store.set_result("large", bytes(LARGE_BYTES + 1))
     assert waits == [readers.WAIT_S]
-    assert engine.copy_defers(0)
-    engine._put_off_until = 0.0
-    assert not engine.copy_defers(0)
+    assert engine.deferral.is_due()
+    engine.deferral._put_off_until = 0.0
+    assert not engine.deferral.is_due()
 
 
 # -- the sequence ------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import pytest
 
 import logstore
 from logstore._engine import copying, vacuum
-from logstore._engine.engine import HOLD_NS
+from logstore._engine.deferral import HOLD_NS
 from logstore._engine.header import COPIES, Copy
 from logstore._engine.table import Table
 from tests.support.boundary import when_copied
@@ -150,7 +150,7 @@ def test_two_vacuums_of_one_process_are_done_one_after_the_other(store: logstore
 def test_a_vacuum_overtaken_by_large_results_tries_again(
     store: logstore.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("logstore._engine.engine.COPY_LOG_FACTOR", 0)
+    monkeypatch.setattr("logstore._engine.deferral.COPY_LOG_FACTOR", 0)
     when_copied(monkeypatch, lambda: store.set_result("large", bytes(1 << 19)))
     store.vacuum()
     assert store.get_result("large") == bytes(1 << 19)

@@ -11,6 +11,7 @@ import pytest
 
 from fuzz.model import replay
 from fuzz.model.replay import Run, WrongStepError, check
+from logstore._engine import sealing
 from logstore._engine.append import begin_after
 from logstore._engine.engine import Engine
 from logstore._engine.log import FIRST_OFFSET
@@ -75,11 +76,11 @@ def store_state_before_sealed() -> None:
 
 
 def give_up_a_sealed_log_before_it_is_folded() -> None:
-    def planted(self: Engine, view: Overlay) -> bool:
-        self.header.sealed = 0
+    def planted(engine: Engine, view: Overlay) -> bool:
+        engine.header.sealed = 0
         return True
 
-    setattr(Engine, "_fold_sealed", planted)  # noqa: B010
+    setattr(sealing, "_fold_sealed", planted)  # noqa: B010
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 from logstore import aio
-from logstore._engine import frames, maintenance, notify, pages
+from logstore._engine import frames, maintenance, notify, pages, sealing
 from logstore._engine.engine import Engine
 from logstore._engine.frames import Entry, encode_frame
 from logstore._engine.log import Log
@@ -38,12 +38,12 @@ def live(store: logstore.Store) -> Engine:
 
 def folded(store: logstore.Store, wait_s: float = NEVER_S) -> bool:
     """Wait until no sealed log is left, and fold it if nobody does; return whether that is done."""
-    return live(store).fold_sealed(time.monotonic() + wait_s)
+    return sealing.fold_sealed(live(store), time.monotonic() + wait_s)
 
 
 def no_background_fold() -> mock._patch[Any]:
     """Leave a log that is sealed as it is, until a compaction folds both."""
-    return mock.patch.object(Engine, "fold_sealed", return_value=False)
+    return mock.patch.object(sealing, "fold_sealed", return_value=False)
 
 
 def is_log_sealed(store: logstore.Store) -> bool:

@@ -1,0 +1,129 @@
+"""Faults of the removal of results beside writers: expiry and eviction."""
+
+from __future__ import annotations
+
+from fuzz.mutant_lists.mutant import Mutant
+
+TESTS = "_engine/test_retention.py::test_"
+NEWER = TESTS + "a_newer_record_of_the_task_is_not_removed"
+AGAIN = TESTS + "a_task_that_runs_again_keeps_its_progress"
+LIMITS = TESTS + "the_oldest_results_over_a_limit_are_evicted"
+COSTS = TESTS + "an_expiry_costs_no_flush_and_an_eviction_one"
+FOLDS = TESTS + "a_fold_beside_the_writers_changes_nothing_that_is_seen"
+GOES = TESTS + "what_has_expired_goes_without_a_fold_under_all_locks"
+WATCHERS = TESTS + "watchers_get_each_removal_once_and_in_order"
+
+MUTANTS = [
+    Mutant(
+        "a newer result is removed in the place of the one that has expired",
+        "_engine/writes.py",
+        " or current.time_us != self.result_us:",
+        ":",
+        TESTS + "a_result_that_is_written_again_with_the_same_value_is_another_one",
+    ),
+    Mutant(
+        "what has been deleted expires",
+        "_engine/writes.py",
+        "current is None or current.kind != RESULT or",
+        "current is None or",
+        NEWER,
+    ),
+    Mutant(
+        "a removal does not look at the clock again",
+        "_engine/writes.py",
+        "if not self.evicts and is_live_result(current, now_us):",
+        "if False:",
+        TESTS + "a_clock_that_is_set_back_keeps_what_is_valid_again",
+    ),
+    Mutant(
+        "an eviction needs no flush",
+        "_engine/writes.py",
+        "sync=evicts)",
+        "sync=False)",
+        COSTS,
+    ),
+    Mutant(
+        "an expiry needs a flush",
+        "_engine/writes.py",
+        "sync=evicts)",
+        "sync=True)",
+        COSTS,
+    ),
+    Mutant(
+        "an evicted task keeps the progress from before",
+        "_engine/writes.py",
+        "time_us if self.evicts else end_us(current)",
+        "end_us(current)",
+        TESTS + "an_evicted_task_keeps_only_later_progress",
+    ),
+    Mutant(
+        "the progress of a task that runs again goes with its expired result",
+        "_engine/writes.py",
+        "return entry._replace(flags=HAD_RESULT | KEEPS_PROGRESS)",
+        "return entry",
+        AGAIN,
+    ),
+    Mutant(
+        "the progress of an expired result stays",
+        "_engine/overlay.py",
+        "if kind != RESULT and not entry[1] & KEEPS_PROGRESS:",
+        "if kind == 3:",
+        FOLDS,
+    ),
+    Mutant(
+        "watchers do not hear that a task runs again",
+        "_engine/notify.py",
+        "        if entry.flags & KEEPS_PROGRESS:\n",
+        "        if False:\n",
+        WATCHERS,
+    ),
+    Mutant(
+        "a list leaves out what has expired in the log",
+        "_engine/listing.py",
+        "for key, entry in self._results.items() if entry.kind == EXPIRED",
+        "for key, entry in self._results.items() if False",
+        FOLDS,
+    ),
+    Mutant(
+        "what the logs have a newer record of is removed again",
+        "_engine/retention.py",
+        "            if engine.view().result(record.key) is None:\n",
+        "            if True:\n",
+        GOES,
+    ),
+    Mutant(
+        "a result that is written again counts as evicted",
+        "_engine/retention.py",
+        "            continue  # the table will still have a result of this task\n",
+        "            pass\n",
+        LIMITS + "[limits0]",
+    ),
+    Mutant(
+        "the evicted bytes are not counted",
+        "_engine/retention.py",
+        "        data_bytes -= len(record.key) + record.size\n",
+        "",
+        LIMITS + "[limits1]",
+    ),
+    Mutant(
+        "a fold beside the writers removes results",
+        "_engine/compaction.py",
+        "kinds = (PROGRESS,) if retention is None else (RESULT, PROGRESS)",
+        "kinds = (RESULT, PROGRESS)",
+        TESTS + "expired_progress_goes_with_the_fold_of_a_sealed_log",
+    ),
+    Mutant(
+        "expired progress behind an expired result stays",
+        "_engine/compaction.py",
+        "                if kind not in kinds:\n                    continue\n",
+        "                if kind not in kinds:\n                    return\n",
+        TESTS + "expired_progress_goes_with_the_fold_of_a_sealed_log",
+    ),
+    Mutant(
+        "nothing is removed beside writers",
+        "_engine/maintenance.py",
+        "            self._retiring = retention.due(engine)\n        if engine.overlay.sealed",
+        "            pass\n        if engine.overlay.sealed",
+        TESTS + "a_store_that_is_always_written_to_loses_what_has_expired_all_the_same",
+    ),
+]
