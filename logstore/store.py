@@ -74,7 +74,7 @@ def open(
     who use a second log.  It bounds recovery time and memory.  ``write_timeout_s`` is the longest
     wait for other writers.  Times to live are in seconds; None means no expiry.
     ``failure_ttl_s`` is for results stored with ``failed=True``; its default is ``result_ttl_s``.
-    ``max_results`` and ``max_bytes`` evict the oldest results at each compaction.
+    ``max_results`` and ``max_bytes`` evict the oldest results after each compaction.
     ``accept_log_loss=True`` opens a store whose log is missing, without the writes in that log.
     ``force=True`` opens a store on a network file system.
 
@@ -319,9 +319,9 @@ class Store:
         """Return an iterator of all later changes to one task or to all tasks, by any process.
 
         Each result and each deletion is reported once, in order.  Expiry and eviction are
-        reported when a compaction removes the entry.  If one task changes several times before
-        the iterator is read, only its last change may be reported.  ``next()`` blocks.  The
-        iterator ends when it or the store is closed.  It is a context manager.
+        reported when the entry is removed, some time later.  If one task changes several times
+        before the iterator is read, only its last change may be reported.  ``next()`` blocks.
+        The iterator ends when it or the store is closed.  It is a context manager.
         """
         return Watch(self._handle, task_id)
 

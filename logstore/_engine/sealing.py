@@ -95,8 +95,8 @@ def _seal(engine: Engine) -> None:
 def fold_sealed(engine: Engine, deadline: float) -> bool:
     """Fold the sealed log into the table, beside the writers.
 
-    Return whether there is none any more.  What readers see does not change: nothing that has
-    expired is removed.  The caller has no lock.  Errors are counted, and it is tried again.
+    Return whether there is none any more.  What readers see does not change: no result is
+    removed.  The caller has no lock.  Errors are counted, and it is tried again.
     """
     if not engine.header.sealed:
         return True

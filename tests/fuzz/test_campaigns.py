@@ -60,7 +60,9 @@ OLD_LOG_IS_LOST = Fault(
     "            Logs.create_odd(path, meta.uuid, arena_bytes(options))\n",
     "            Logs.create(path, meta.uuid, arena_bytes(options)).close()\n",
 )
-SEALED_UNFLUSHED = Fault("sealing.py", "and engine.is_settled(end):\n", "and engine.is_settled(0):\n")
+SEALED_UNFLUSHED = Fault(
+    "sealing.py", "and engine.is_settled(end):\n", "and engine.is_settled(0):\n"
+)
 
 
 # What depends on the moment is looked for until it is found.
