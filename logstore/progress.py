@@ -92,7 +92,7 @@ class TaskProgress:
         return f"{type(self).__name__}({shown})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (type(self), self.to_list())
+        return type(self).with_any_meta, tuple(self.to_list())
 
     @classmethod
     def from_state(cls, state: str, meta: object = None) -> TaskProgress:
@@ -189,11 +189,6 @@ def decode_progress(data: bytes | memoryview, dec_hook: DecHook | None = None) -
         return TaskProgress.with_any_meta(progress, status, current, total, meta)
     except ValueError as error:
         raise DecodeError(f"the {len(data)} bytes of a progress: {error}") from error
-
-
-def _restore(cls: type[TaskProgress], values: list[Any]) -> TaskProgress:
-    """Build the object from a pickle, or as a copy."""
-    return cls.with_any_meta(*values)
 
 
 # -- validation -----------------------------------------------------------------------------------

@@ -33,11 +33,10 @@ class _KeyRepr(Repr):
         parts = self.repr_int(x.numerator, level), self.repr_int(x.denominator, level)
         return f"Fraction({', '.join(parts)})"
 
-    def repr_str(self, x: str, level: int) -> str:
+    def repr_str(self, x: Any, level: int) -> str:
         return repr(x) if len(x) <= self.maxstring else f"{x[: self.maxstring]!r}..."
 
-    def repr_bytes(self, x: bytes, level: int) -> str:
-        return repr(x) if len(x) <= self.maxstring else f"{x[: self.maxstring]!r}..."
+    repr_bytes = repr_str
 
 
 _key_repr = _KeyRepr().repr

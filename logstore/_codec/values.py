@@ -148,7 +148,7 @@ def decode_value(data: bytes | memoryview, dec_hook: DecHook | None = None) -> A
     Also raises it when ``dec_hook`` fails; ``plain`` of the error is the value without the hook.
     """
     stream = BytesIO(data)
-    revival = None if dec_hook is None else Revival(dec_hook, _check_below)
+    revival = None if dec_hook is None else Revival(dec_hook, _check)
     try:
         value = CBORDecoder(
             stream,
@@ -159,7 +159,7 @@ def decode_value(data: bytes | memoryview, dec_hook: DecHook | None = None) -> A
             allow_duplicate_keys=False,
             strict_hashable_types=True,
         ).decode()
-        _check(value, 0, revival)
+        _check(value, revival)
     except MemoryError:
         raise  # a problem of this process, not of the data
     except Exception as error:
@@ -268,12 +268,7 @@ def _readers_with(revival: Revival) -> _Readers:
     return readers
 
 
-def _check_below(value: Any, revival: Revival) -> None:
-    """Check the content of a tag before it is passed to the hook."""
-    _check(value, 0, revival)
-
-
-def _check(value: Any, depth: int, revival: Revival | None) -> None:
+def _check(value: Any, revival: Revival | None, depth: int = 0) -> None:
     """Raise unless all types in ``value`` are supported or made by a hook; CBOR has more types."""
     kind = type(value)
     if kind in _ATOMS or (revival is not None and revival.is_made(value)):
@@ -286,10 +281,10 @@ def _check(value: Any, depth: int, revival: Revival | None) -> None:
     if kind is dict:
         for key, item in value.items():
             if type(item) not in _ATOMS:
-                _check(item, depth, revival)
+                _check(item, revival, depth)
             if type(key) is not str and type(key) not in _ATOMS:
-                _check(key, depth, revival)
+                _check(key, revival, depth)
     else:
         for item in value:
             if type(item) not in _ATOMS:
-                _check(item, depth, revival)
+                _check(item, revival, depth)

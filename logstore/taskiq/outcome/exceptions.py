@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import builtins
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import GetSetDescriptorType, MemberDescriptorType
 from typing import Any
 
@@ -55,7 +55,8 @@ _get: dict[str, Any] = {
     name: vars(BaseException)[name].__get__
     for name in ("args", "__cause__", "__context__", "__suppress_context__", "__traceback__")
 }
-_get_dict: Any = vars(BaseException)["__dict__"].__get__
+dict_of: Callable[[BaseException], dict[str, Any]] = vars(BaseException)["__dict__"].__get__
+"""Returns the attributes in the ``__dict__`` of an exception."""
 
 
 def encode_error(
@@ -198,13 +199,13 @@ def members_of(error: BaseException) -> Iterator[tuple[str, Any]]:
 
 
 def _state(error: BaseException) -> Iterator[tuple[str, Any]]:
-    for name, value in _get_dict(error).items():
+    for name, value in dict_of(error).items():
         if type(name) is str and not (name.startswith("__") and name.endswith("__")):
             yield safe_text(name, TEXT_CHARS_MAX), value
 
 
 def _notes(error: BaseException) -> Sequence[Any]:
-    notes = _get_dict(error).get("__notes__")
+    notes: Any = dict_of(error).get("__notes__")
     return notes[:NOTES_MAX] if type(notes) in (list, tuple) else []
 
 

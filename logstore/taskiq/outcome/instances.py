@@ -22,7 +22,13 @@ from abc import ABCMeta
 from typing import Any, NamedTuple
 
 from logstore._codec.text import bases_of, class_names, namespace_of
-from logstore.taskiq.outcome.exceptions import GROUP, c_members, members_of, unicode_fields
+from logstore.taskiq.outcome.exceptions import (
+    GROUP,
+    c_members,
+    dict_of,
+    members_of,
+    unicode_fields,
+)
 
 _METACLASSES = (type, ABCMeta)
 _INIT_SUBCLASSES = (object, typing.Generic)
@@ -68,12 +74,12 @@ def fill(error: BaseException, contents: Contents) -> None:
                 descriptor.__set__(error, contents.members[name])
             except (AttributeError, TypeError, ValueError, OverflowError):
                 continue  # read-only, or of another type in this version of the class
-    _dict_of(error).update(contents.state)
+    dict_of(error).update(contents.state)
 
 
 def set_notes(error: BaseException, notes: list[str]) -> None:
     """Set the notes of an exception."""
-    _dict_of(error)["__notes__"] = notes
+    dict_of(error)["__notes__"] = notes
 
 
 def with_text(kind: type[BaseException], text: str, shown: str | None) -> Any:
@@ -129,11 +135,6 @@ def _new_group(kind: type[BaseException], args: tuple[Any, ...]) -> BaseExceptio
     except (TypeError, ValueError):  # no members, or a member of a type that it cannot contain
         return None
     return error if issubclass(type(error), BaseException) else None
-
-
-def _dict_of(error: BaseException) -> dict[str, Any]:
-    state: dict[str, Any] = vars(BaseException)["__dict__"].__get__(error)
-    return state
 
 
 def _restore(

@@ -101,10 +101,6 @@ class FileVersions:
             made += self._add(number, sector, content, even_same=True)
         return made
 
-    def at_or_before(self, sector: int, number: int) -> int:
-        """Return the newest version of a sector made by operations before `number`."""
-        return bisect_left(self.makers.get(sector, []), number)
-
 
 @dataclass(slots=True, eq=False)
 class Choice:
@@ -182,24 +178,19 @@ class _FileCursor:
         for number in done:
             del self.pending[number]
 
-    def content(self, tops: Mapping[int, int], size_version: int) -> tuple[bytes, int]:
-        """Return the bytes of the file without zeros at the end, and its size."""
-        size = self.versions.sizes[size_version]
-        image = bytearray(self.image)
-        for sector, version in self._consistent(tops, size_version).items():
-            if version != self.floor.get(sector, 0):
-                _patch(image, sector, self.versions.sectors[sector][version])
-        del image[size:]
-        return _without_zeros(image), size
-
     def digest(self, tops: Mapping[int, int], size_version: int) -> tuple[bytes, bytes, int]:
-        """Return digest, bytes and size; cached while no operation of the file is pending."""
+        """Return digest, bytes (without zeros at the end) and size; cached if all is durable."""
         size = self.versions.sizes[size_version]
         if not tops:
             known = self._digests.get(size_version)
             if known is not None:
                 return known[0], known[1], size
-        data, size = self.content(tops, size_version)
+        image = bytearray(self.image)
+        for sector, version in self._consistent(tops, size_version).items():
+            if version != self.floor.get(sector, 0):
+                _patch(image, sector, self.versions.sectors[sector][version])
+        del image[size:]
+        data = _without_zeros(image)
         digest = hashlib.blake2b(data, digest_size=16).digest()
         if not tops and not any(op.cuts for op in self.pending.values()):
             self._digests[size_version] = digest, data
@@ -219,7 +210,8 @@ class _FileCursor:
             else:
                 first = op.size_after // SECTOR
                 for sector in [s for s in fixed if s >= first]:
-                    limit = self.versions.at_or_before(sector, number)
+                    # The newest version of the sector that is older than the cut.
+                    limit = bisect_left(self.versions.makers.get(sector, []), number)
                     fixed[sector] = max(
                         min(fixed[sector], limit), min(self.floor.get(sector, 0), limit)
                     )
@@ -330,42 +322,32 @@ class Cursor:
                 _apply_names(entries, pending[position])
         hasher = hashlib.blake2b(digest_size=16)
         files: list[DiskFile] = []
-        self._collect(choice, entries, 0, "", files, hasher)
-        return DiskState(tuple(files), hasher.digest())
 
-    def _collect(
-        self,
-        choice: Choice,
-        entries: Mapping[int, Mapping[str, int]],
-        directory: int,
-        front: str,
-        files: list[DiskFile],
-        hasher: hashlib.blake2b,
-    ) -> None:
-        for name, number in sorted(entries[directory].items()):
-            node = self.history.nodes[number]
-            path = front + name
-            data, size, digest = b"", 0, b""
-            if node.kind == "file":
-                mode = choice.volatile.get(number, "absent") if node.volatile else "known"
-                if mode == "absent":
-                    continue
-                file = self.files[number]
-                version = choice.sizes.get(number, file.size_floor)
-                if mode == "known":
-                    tops = choice.tops.get(number, {})
-                    digest, data, size = file.digest(tops, version)
-                else:
-                    size = file.versions.sizes[max(version, file.newest_size)]
-                    data, size = _volatile(mode, size, f"{choice.noise}:{path}")
-                    digest = hashlib.blake2b(data, digest_size=16).digest()
-            hasher.update(
-                f"{path}\0{node.kind}\0{node.target}\0{size}\0".encode("utf-8", "surrogateescape")
-            )
-            hasher.update(digest)
-            files.append(DiskFile(path, node.kind, node.mode, number, data, size, node.target))
-            if node.kind == "dir":
-                self._collect(choice, entries, number, path + "/", files, hasher)
+        def collect(directory: int, front: str) -> None:
+            for name, number in sorted(entries[directory].items()):
+                node = self.history.nodes[number]
+                path = front + name
+                data, size, digest = b"", 0, b""
+                if node.kind == "file":
+                    mode = choice.volatile.get(number, "absent") if node.volatile else "known"
+                    if mode == "absent":
+                        continue
+                    file = self.files[number]
+                    version = choice.sizes.get(number, file.size_floor)
+                    if mode == "known":
+                        digest, data, size = file.digest(choice.tops.get(number, {}), version)
+                    else:
+                        size = file.versions.sizes[max(version, file.newest_size)]
+                        data, size = _volatile(mode, size, f"{choice.noise}:{path}")
+                        digest = hashlib.blake2b(data, digest_size=16).digest()
+                head = f"{path}\0{node.kind}\0{node.target}\0{size}\0"
+                hasher.update(head.encode("utf-8", "surrogateescape") + digest)
+                files.append(DiskFile(path, node.kind, node.mode, number, data, size, node.target))
+                if node.kind == "dir":
+                    collect(number, path + "/")
+
+        collect(0, "")
+        return DiskState(tuple(files), hasher.digest())
 
 
 def _apply_names(entries: dict[int, dict[str, int]], change: NameOp) -> None:

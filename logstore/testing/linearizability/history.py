@@ -18,7 +18,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, TypeVar
 
 __all__ = ["MISSING", "UNKNOWN", "Operation", "Recorder", "Recording", "load_history"]
@@ -79,12 +78,7 @@ class Recording:
     def __enter__(self) -> Recording:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        frames: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Leave the outcome unknown without a call of `returned` or `did_nothing`."""
 
     def returned(self, result: object = None) -> None:
