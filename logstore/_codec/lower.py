@@ -52,19 +52,6 @@ _BYTES_KEYS = frozenset({bytes})
 class Job:
     """The state of one encoding."""
 
-    __slots__ = (
-        "changed",
-        "enc_hook",
-        "kept",
-        "keyed",
-        "keys",
-        "made",
-        "max_bytes",
-        "plain",
-        "room",
-        "stored_only",
-    )
-
     def __init__(
         self, max_bytes: int, enc_hook: EncHook | None = None, *, stored_only: bool = False
     ) -> None:

@@ -36,8 +36,7 @@ class LifecycleCases(ConformanceSuite):
     async def test_a_backend_can_be_started_again(self, kit: Kit) -> None:
         await kit.backend.shutdown()
         await kit.backend.startup()
-        await kit.backend.set_result("t", ok(1))
-        assert await kit.value("t") == 1
+        assert (await kit.stored(ok(1))).return_value == 1
 
     @case("lifecycle")
     async def test_two_places_share_nothing(self, kit: Kit) -> None:

@@ -53,13 +53,13 @@ class Tracking:
         """
         at = not moment.arg(skip).startswith('"')
         index = skip + (2 * number + 1 if at else number)
-        base = moment.process.cwd
+        base = moment.process.directory.path
         if at:
             fd = fd_of(moment.arg(index - 1))
             if fd.path is not None:
                 base = fd.path
                 if fd.number == AT_FDCWD:
-                    moment.process.cwd = fd.path
+                    moment.process.directory.path = fd.path
         return self.below(posixpath.normpath(posixpath.join(base, bytes_of(moment.arg(index)))))
 
     def node(self, moment: Moment) -> int | None:

@@ -93,13 +93,14 @@ def _execute(tracker: Tracking, moment: Moment) -> None:
 
 @effect("chdir", "fchdir")
 def _chdir(tracker: Tracking, moment: Moment) -> None:
-    process = moment.process
+    directory = moment.process.directory
     if moment.call.name == "fchdir":
         path = fd_of(moment.arg(0)).path
         if path is not None:
-            process.cwd = path
+            directory.path = path
     else:
-        process.cwd = posixpath.normpath(posixpath.join(process.cwd, bytes_of(moment.arg(0))))
+        path = posixpath.join(directory.path, bytes_of(moment.arg(0)))
+        directory.path = posixpath.normpath(path)
 
 
 @effect("lseek")

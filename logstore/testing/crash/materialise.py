@@ -25,7 +25,6 @@ def write_state(state: DiskState, directory: Path) -> None:
     Raise OSError. The umask of the caller is not applied.
     """
     root = os.fspath(directory)
-    umask = _umask()
     os.mkdir(root, 0o700)
     placed: dict[int, str] = {}
     for file in state.files:
@@ -39,24 +38,10 @@ def write_state(state: DiskState, directory: Path) -> None:
         elif file.kind == "link":
             os.symlink(file.target, path)
         else:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, stat.S_IMODE(file.mode))
-            try:
-                if stat.S_IMODE(file.mode) & umask:
-                    os.fchmod(fd, stat.S_IMODE(file.mode))
-                view = memoryview(file.data)
-                while view:
-                    view = view[os.write(fd, view) :]
-                if file.size > len(file.data):
-                    os.ftruncate(fd, file.size)
-            finally:
-                os.close(fd)
-
-
-def _umask() -> int:
-    """Return the umask, which can only be read by setting it (or from /proc, slowly)."""
-    umask = os.umask(0o077)
-    os.umask(umask)
-    return umask
+            with open(path, "xb") as out:
+                os.fchmod(out.fileno(), stat.S_IMODE(file.mode))
+                out.write(file.data)
+                out.truncate(file.size)
 
 
 def state_root() -> tempfile.TemporaryDirectory[str]:

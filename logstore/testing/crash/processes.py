@@ -28,7 +28,7 @@ class OpenFile:
 
 @dataclass(slots=True, eq=False)
 class _Directory:
-    path: bytes
+    path: bytes  # the working directory
 
 
 @dataclass(slots=True, eq=False)
@@ -44,15 +44,6 @@ class Process:
     table: _Table
     directory: _Directory
     maps: list[tuple[int, int, int]]  # (start, end, node) of shared maps of watched files
-
-    @property
-    def cwd(self) -> bytes:
-        """The working directory."""
-        return self.directory.path
-
-    @cwd.setter
-    def cwd(self, path: bytes) -> None:
-        self.directory.path = path
 
     def get(self, number: int) -> OpenFile | None:
         """Return the watched file of a descriptor, or None."""

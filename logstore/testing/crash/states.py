@@ -11,6 +11,7 @@ A state's name is `POINT.KIND` and a number. POINT is the crash point, and KIND 
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -272,15 +273,9 @@ class Space:
         if grain == "op" or len(item.made) <= 1:
             return rng.random() < share
         unit = 1 if grain == "sector" else PAGE // SECTOR
-        kept: set[int] = set()
-        lucky: dict[int, bool] = {}
-        for sector, _ in item.made:
-            group = sector // unit
-            if group not in lucky:
-                lucky[group] = rng.random() < share
-            if lucky[group]:
-                kept.add(sector)
-        return frozenset(kept)
+        groups = dict.fromkeys(sector // unit for sector, _ in item.made)
+        lucky = {group for group in groups if rng.random() < share}
+        return frozenset(sector for sector, _ in item.made if sector // unit in lucky)
 
 
 def _all_begun(versions: FileVersions, number: int, point: int) -> bool:
@@ -336,10 +331,8 @@ def candidates(space: Space, *, seed: int, bound: int) -> Iterator[str]:
         return
     for number in range(len(space.family)):
         yield f"{space.point}.f{number}"
-    number = 0
-    while True:
+    for number in itertools.count():
         yield f"{space.point}.r{number}"
-        number += 1
 
 
 class Builder:
@@ -371,8 +364,7 @@ class Builder:
 
     def state(self, name: str) -> DiskState:
         """Return the disk of a state name."""
-        choice = self.choice(name)
-        return self.cursor.state(choice)
+        return self.cursor.state(self.choice(name))
 
     def acks(self) -> bytes:
         """Return the bytes acknowledged up to the cursor's point."""
@@ -392,9 +384,10 @@ def describe(builder: Builder, name: str) -> list[str]:
     choice = builder.choice(name)
     cursor = builder.cursor
     space = builder.space(cursor.point)
-    lines: list[str] = []
-    for index, change in enumerate(space.names):
-        lines.append(f"{'kept' if index in choice.names else 'lost'}: {change.label}")
+    lines = [
+        f"{'kept' if index in choice.names else 'lost'}: {change.label}"
+        for index, change in enumerate(space.names)
+    ]
     for item in space.ops:
         file = cursor.files[item.node]
         label = cursor.history.nodes[item.node].label

@@ -83,16 +83,12 @@ class _Search:
         self._configurations: set[_Configuration] = {(model.initial, 0)}
         self._running: dict[int, Operation] = {}  # by bit
         self._bits: dict[int, int] = {}  # bit by id of the operation
-        self._spare: list[int] = []
-        self._next_bit = 1
         self._free: dict[tuple[str, Hashable], Operation] = {}
 
     def called(self, operation: Operation) -> None:
-        if self._spare:
-            bit = self._spare.pop()
-        else:
-            bit = self._next_bit
-            self._next_bit <<= 1
+        bit = 1
+        while bit in self._running:
+            bit <<= 1
         self._running[bit] = operation
         self._bits[id(operation)] = bit
 
@@ -112,7 +108,6 @@ class _Search:
         else:
             self._search(operation, bit, found)
         del self._running[bit]
-        self._spare.append(bit)
         self._configurations = found
         return bool(found)
 
