@@ -25,7 +25,7 @@ from __future__ import annotations
 import base64
 import math
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from cbor2 import CBORTag
@@ -37,7 +37,6 @@ from logstore._codec.tags import (
     TAG_DICT,
     TAG_FROZENSET,
     TAG_SET,
-    TAG_SURROGATES,
     TAG_TUPLE,
 )
 from logstore._codec.values import MAX_DEPTH, READERS
@@ -65,7 +64,6 @@ def to_jsonable(value: Any, name: str = "result") -> Any:
     ``name``.
     """
     job = Job(sys.maxsize)
-    job.again_with_surrogates()  # UTF-8 has none, in JSON as in CBOR
     try:
         data = _with_names(lower(value, 0, job))
     except Refused as refused:
@@ -92,6 +90,8 @@ def from_jsonable(data: Any) -> Any:
 def _with_names(part: Any) -> Any:
     """Return a value in types of CBOR as data of JSON: with names in place of the tags."""
     kind = type(part)
+    if kind is str:
+        return part if part.isascii() else _text(part)
     if kind is int:
         return part if -_PLAIN_INT_MAX < part < _PLAIN_INT_MAX else _tagged("int", hex(part))
     if kind is float:
@@ -104,18 +104,25 @@ def _with_names(part: Any) -> Any:
         return _dict_with_names(part.keys(), part.values())
     if kind is not CBORTag:
         return part
-    if part.tag == TAG_SURROGATES:
-        return _tagged("str", base64.b64encode(part.value).decode())
     if part.tag == TAG_DICT:
         return _dict_with_names(part.value[::2], part.value[1::2])
     return _tagged(_NAMES[part.tag], _with_names(part.value))
 
 
-def _dict_with_names(keys: Collection[Any], values: Collection[Any]) -> dict[str, Any]:
-    items = zip(keys, map(_with_names, values), strict=True)
-    if all(type(key) is str and not key.startswith("$") for key in keys):
+def _dict_with_names(keys: Iterable[Any], values: Iterable[Any]) -> dict[str, Any]:
+    names = [_with_names(key) for key in keys]
+    items = zip(names, map(_with_names, values), strict=True)
+    if all(type(name) is str and not name.startswith("$") for name in names):
         return dict(items)
-    return _tagged("dict", [[_with_names(key), item] for key, item in items])
+    return _tagged("dict", [[name, item] for name, item in items])
+
+
+def _text(part: str) -> Any:
+    try:
+        part.encode()
+    except UnicodeEncodeError:
+        return _tagged("str", base64.b64encode(part.encode("utf-8", "surrogatepass")).decode())
+    return part
 
 
 def _tagged(name: str, payload: Any) -> dict[str, Any]:
