@@ -18,24 +18,39 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import logstore
 from fuzz.model.recording import WORDS, Kill, Recorder
 from fuzz.processes import Child, Talk, start
-from logstore._engine.frames import OFFSET_MAX
+from logstore._engine.frames import OFFSET_MAX, PROGRESS
 from logstore._engine.log import FIRST_OFFSET
+from logstore._engine.options import LARGE_BYTES
 
 WRITER, FLUSH, FOLD = "writer", "flush", "fold"
 ORDER = (WRITER, FLUSH, FOLD)
 WORKERS = 3  # one is not killed, one at any step, one at a step of these
-MOMENTS = ("write", "appended", "sealed", "state", "fold", "folded", "flush", "flushed", "writing")
+MOMENTS = (
+    *("write", "appended", "sealed", "state", "fold", "folded", "flush", "flushed", "writing"),
+    *("renamed", "incarnation", "flush failed", "failure", "new log", "log_id", "copy folded"),
+)
 COMPACT_AT, SYNC_S = 1 << 14, 0.01
 
 
 class WrongStepError(Exception):
     """A step that the rules do not allow."""
+
+
+class Record(NamedTuple):
+    """A frame of a record."""
+
+    end: int
+    kind: int
+    key: str
+    time_us: int
 
 
 class Frames(NamedTuple):
@@ -45,9 +60,18 @@ class Frames(NamedTuple):
     end: int  # of the whole frames
     said: int | None  # by START
     begins: int  # behind START
+    records: tuple[Record, ...]
 
 
-NO_FRAMES = Frames(0, FIRST_OFFSET, None, 0)
+NO_FRAMES = Frames(0, FIRST_OFFSET, None, 0, ())
+
+
+class Copied(NamedTuple):
+    """A copy of the table that a vacuum makes."""
+
+    of: int  # the table's epoch
+    epoch: int
+    records: int  # how many of the open log's are in it
 
 
 class Rules:
@@ -64,10 +88,24 @@ class Rules:
         self._needs: list[int] = []  # where frames end that need a flush, in this epoch
         self._flushing: dict[int, int] = {}  # by process: up to where its flush goes
         self._flushed = FIRST_OFFSET
+        self._on_disk = FIRST_OFFSET  # SYNCED of the open epoch; the word is of the next one first
         self._epochs = {0}  # those that the table may have: two behind a death in a commit
         self._folding: dict[int, int] = {}
         self._synced = False  # whether the holder of the fold lock has synced the table
         self._writer = 0  # who has set ``writing``
+        # Flushes that have failed.
+        self._has_to_tell: set[int] = set()  # the processes that have to store LOG_FAILED
+        self._is_known_to_have_failed = False  # to who has the writer lock: before it was taken
+        self._failures: dict[int, int] = {}  # by epoch: up to where it was published
+        self._new_logs: set[bool] = set()  # that were put into place since
+        self._is_replaced = False
+        # Vacuums.
+        self._copies: dict[int, Copied] = {}
+        self._is_renamed = False  # a copy is in the place of the table, and not published
+        self._is_named = True  # and the directory is synced
+        # What is told to callers.
+        self._own: dict[tuple[int, int], list[tuple[int, int]]] = {}  # by thread: its frames' ends
+        self._large: dict[int, bool] = {}  # by process: whether its large record is in the table
 
     def take(self, line: list[Any]) -> None:
         """Take one step.  Raises WrongStepError."""
@@ -102,37 +140,48 @@ class Rules:
             raise WrongStepError("locks are taken in another order")
         self._locks[name] = self._pid, self._thread
         self._synced = self._synced and name != FOLD
+        if name == WRITER:
+            self._is_known_to_have_failed = self._words["log_failed"] != 0
 
     def on_unlock(self, name: str) -> None:
         if not self._has(name):
             raise WrongStepError("a lock is given back that another process has")
         if name == FLUSH:
             self._flushing.pop(self._pid, None)
+            self._must(self._pid not in self._has_to_tell, "a failed flush is told to nobody")
         del self._locks[name]
 
     def on_kill(self) -> None:
         self._locks = {name: who for name, who in self._locks.items() if who[0] != self._pid}
         self._flushing.pop(self._pid, None)
-        epoch = self._folding.pop(self._pid, None)
-        if epoch is not None:
-            self._epochs.add(epoch)
+        self._has_to_tell.discard(self._pid)
+        self._copies.pop(self._pid, None)
+        self.on_unfolded()
 
     # -- the logs -------------------------------------------------------------------------------
 
-    def on_write(self, odd: bool, offset: int, epoch: int, end: int, said: int | None) -> None:
+    def on_write(
+        self, odd: bool, log_id: int, offset: int, epoch: int, said: int | None, found: list[Any]
+    ) -> None:
         words = self._words
         self._must(self._has(WRITER), "frames are written without the writer lock")
         self._must(words["writing"] and self._writer == self._pid, "WRITING is not set")
         self._must(odd == epoch & 1, "a frame is in the log of other epochs")
-        self._must(not words["log_failed"], "a log is written that has failed")
+        self._must(not self._is_known_to_have_failed, "a log is written that has failed")
+        self._must(log_id == words["log_id"], "a log is written that was replaced")
         self._must(not self._is_sealed(epoch), "a frame is behind a sealed log's end")
         state, appended = self._word("state"), self._word("appended")
+        records = tuple(Record(*each) for each in found)
+        end = records[-1].end
         if said is None:
             self._must(appended == (epoch, offset), "a frame is not behind what is appended")
             self._must(state[0] == epoch, "a frame of an epoch that is not open")
             before = self._logs[odd]
             start = before if before.epoch == epoch else NO_FRAMES
-            self._logs[odd] = Frames(epoch, end, start.said, start.begins)
+            is_in_order = all(a.time_us < b.time_us for a, b in pairwise(start.records + records))
+            self._must(is_in_order, "times do not grow")
+            self._logs[odd] = start._replace(epoch=epoch, end=end, records=start.records + records)
+            self._own.setdefault((self._pid, self._thread), []).append((epoch, end))
             return
         self._must(self._has(FLUSH), "a log is sealed without the flush lock")
         self._must(not words["sealed"], "a log is sealed while the other one is")
@@ -141,24 +190,52 @@ class Rules:
         self._must(words["synced"] == said, "a log is sealed that is not flushed")
         self._must(self._epochs == {epoch - 1}, "a log is used again that the table lacks")
         self._must(offset == FIRST_OFFSET, "START is not the first frame")
-        self._logs[odd] = Frames(epoch, end, said, end)
+        self._logs[odd] = Frames(epoch, end, said, end, ())
 
     def _is_sealed(self, epoch: int) -> bool:
         return self._words["sealed"] >> 32 == epoch > 0
 
-    def on_flush(self, odd: bool) -> None:
+    def _records(self, epoch: int, end: int) -> list[Record]:
+        """The records of an epoch up to an offset."""
+        log = self._logs[epoch & 1]
+        return [each for each in log.records if log.epoch == epoch and each.end <= end]
+
+    def on_flush(self, odd: bool, log_id: int) -> None:
         self._must(self._has(FLUSH) and self._words["flushing"], "a flush without FLUSHING")
+        self._must(log_id == self._words["log_id"], "a log is flushed that was replaced")
         self._flushing[self._pid] = self._logs[odd].end
 
-    def on_flushed(self, odd: bool) -> None:
-        if self._word("state")[0] & 1 == odd:
+    def on_flushed(self, odd: bool, log_id: int) -> None:
+        if self._word("state")[0] & 1 == odd and log_id == self._words["log_id"]:
             self._flushed = max(self._flushed, self._flushing.pop(self._pid, FIRST_OFFSET))
+
+    def on_flush_failed(self) -> None:
+        self._flushing.pop(self._pid, None)
+        self._has_to_tell.add(self._pid)
+
+    def on_failure(self, state: int) -> None:
+        self._must(self._has(*ORDER), "a failure is noted without the locks")
+        self._must(state == self._words["state"], "a failure is noted of another state")
+        self._failures[state >> 32] = state & OFFSET_MAX
+
+    def on_new_log(self, odd: bool) -> None:
+        self._must(self._has(*ORDER) and self._words["log_failed"], "a log is replaced in use")
+        self._must(self._is_empty(), "a log is replaced before the table has its frames")
+        self._new_logs.add(odd)
+
+    def _is_empty(self) -> bool:
+        """Whether a new epoch has begun, with nothing in its log."""
+        epoch, end = self._word("state")
+        is_begun = self._words["appended"] == self._words["state"] and end == FIRST_OFFSET
+        return is_begun and self._epochs == {epoch}
 
     # -- the table ------------------------------------------------------------------------------
 
-    def on_fold(self, epoch: int) -> None:
+    def on_fold(self, epoch: int, incarnation: int, newest: int, *large: list[Any]) -> None:
         words = self._words
         self._must(self._has(FOLD), "the table is written without the fold lock")
+        self._must(not self._is_renamed, "a fold where a vacuum has died")
+        self._must(incarnation == words["incarnation"], "a fold into a table that was replaced")
         opened, sealed = self._word("state")[0], self._word("sealed")[0]
         is_beside = sealed > 0 and epoch == sealed + 1 and sealed in self._epochs
         is_of_all = (
@@ -167,20 +244,82 @@ class Rules:
             and epoch in {max(opened, found) + 1 for found in self._epochs}
         )
         self._must(is_beside or is_of_all, "a fold into a table that lacks an epoch before it")
+        if is_of_all:
+            expected = {self._newest(found) for found in self._epochs}
+            self._must(newest in expected, "a fold of something else than what is appended")
+            is_noted = self._failures.get(opened) == self._word("state")[1]
+            is_over = not words["log_failed"] or max(self._epochs) > opened
+            self._must(is_over or is_noted, "a fold behind a failed flush that is not noted")
+        else:
+            sealed_records = self._records(*self._word("sealed"))
+            self._must(newest == _newest(sealed_records), "a fold of not all that is sealed")
+        for key, time_us in large:
+            self._must(is_of_all, "a large record goes into the table beside writers")
+            known = self._to_fold(min(self._epochs))
+            hidden = {each.key for each in known if each.kind != PROGRESS}
+            self._must(key not in hidden, "a log hides a large result")
+            self._must(time_us > _newest(known), "a large record is older than the log")
+            self._large[self._pid] = False
         self._folding[self._pid] = epoch
         self._synced = False
+
+    def _to_fold(self, epoch: int) -> list[Record]:
+        """The records that a table of an epoch lacks, and that may be folded."""
+        opened, sealed = self._word("state")[0], self._word("sealed")[0]
+        found = self._records(*self._word("sealed")) if epoch <= sealed else []
+        if epoch <= opened:
+            is_whole = not self._words["log_failed"] and self._word("appended")[0] == opened
+            found += self._records(opened, self._word("appended" if is_whole else "state")[1])
+        return found
+
+    def _newest(self, epoch: int) -> int:
+        return _newest(self._to_fold(epoch))
 
     def on_folded(self, epoch: int) -> None:
         self._folding.pop(self._pid, None)
         self._epochs = {epoch}
+        if self._pid in self._large:
+            self._large[self._pid] = True
+            self.counts["large"] += 1
 
     def on_unfolded(self) -> None:
+        self._large.pop(self._pid, None)
         epoch = self._folding.pop(self._pid, None)
         if epoch is not None:
             self._epochs.add(epoch)
 
     def on_table_synced(self) -> None:
         self._synced = self._has(FOLD)
+
+    # -- a vacuum -------------------------------------------------------------------------------
+
+    def on_copied(self, epoch: int, incarnation: int) -> None:
+        self._must(incarnation == self._words["incarnation"], "a copy of a table that was replaced")
+        self._copies[self._pid] = Copied(epoch, epoch, 0)
+
+    def on_copy_folded(self, start: int, end: int, epoch: int, incarnation: int) -> None:
+        copy = self._copies[self._pid]
+        self._must(start == copy.records, "a copy lacks some records")
+        self._copies[self._pid] = copy._replace(epoch=epoch, records=end)
+
+    def on_renamed(self) -> None:
+        words, copy = self._words, self._copies.pop(self._pid)
+        self._must(self._has(*ORDER), "the table is exchanged without the locks")
+        self._must(words["writing"] and self._writer == self._pid, "WRITING is not set")
+        is_settled = not words["sealed"] and not words["log_failed"] and not words["flushing"]
+        self._must(is_settled, "the table is exchanged beside a log that it lacks")
+        epoch, end = self._word("state")
+        self._must(words["state"] == words["appended"], "the table is exchanged unpublished")
+        self._must(self._epochs == {copy.of} == {epoch}, "a copy of the table of another epoch")
+        self._must(
+            copy.records == len(self._records(epoch, end)), "a copy lacks the newest records"
+        )
+        self._must(copy.epoch == epoch + 1, "a copy has no new epoch")
+        self._epochs = {copy.epoch}
+        self._is_renamed, self._is_named = True, False
+
+    def on_directory_synced(self) -> None:
+        self._is_named = True
 
     # -- the words ------------------------------------------------------------------------------
 
@@ -196,6 +335,15 @@ class Rules:
         else:  # a process that was alone has recovered
             self._epochs = {self._word("state")[0]}
 
+    def on_store_incarnation(self, value: int) -> None:
+        self._must(self._has(WRITER), "INCARNATION is stored without the writer lock")
+        if value == self._words["incarnation"]:
+            return  # a process goes over to the table
+        self._must(self._is_renamed, "INCARNATION is stored of no new table")
+        self._must(self._is_named, "a new table is published before its name is on the disk")
+        self._must(value == self._words["incarnation"] + 1, "INCARNATION skips a table")
+        self._is_renamed = False
+
     def on_store_writing(self, value: int) -> None:
         self._must(self._has(WRITER), "WRITING is stored without the writer lock")
         if self._words["writing"] and self._writer != self._pid:
@@ -205,6 +353,7 @@ class Rules:
 
     def on_store_flushing(self, value: int) -> None:
         self._must(self._has(FLUSH), "FLUSHING is stored without the flush lock")
+        self._must(self._pid not in self._has_to_tell, "FLUSHING is stored behind a failed flush")
         if value:
             is_over = self._words["flushing"] or self._words["log_failed"]
             self._must(not is_over, "a flush where one has failed, or a process has died")
@@ -230,7 +379,9 @@ class Rules:
         if value == FIRST_OFFSET and self._has(WRITER) and self._words["writing"]:
             return  # of the next epoch
         self._must(self._words["flushing"], "SYNCED is stored without FLUSHING")
+        self._must(self._pid not in self._has_to_tell, "SYNCED is stored behind a failed flush")
         self._must(value <= self._flushed, "SYNCED is beyond what was flushed")
+        self._on_disk = value
 
     def on_store_state(self, value: int) -> None:
         words = self._words
@@ -255,10 +406,11 @@ class Rules:
             self._must(self._has(FOLD), "an epoch begins without the fold lock or a sealed log")
             self._must(not words["sealed"], "an epoch begins while an older log is sealed")
             self._must(self._epochs == {epoch}, "an epoch begins that the table does not have")
+            self._must(not self._is_renamed, "an epoch begins before its table is published")
             self._must(end == FIRST_OFFSET, "an epoch begins behind frames")
             self.counts["fold of everything"] += 1
         self._needs = []
-        self._flushed = FIRST_OFFSET
+        self._flushed = self._on_disk = FIRST_OFFSET
 
     def on_store_sealed(self, value: int) -> None:
         words = self._words
@@ -283,11 +435,49 @@ class Rules:
         self._must(self._has(FOLD), "FOLDING is stored without the fold lock")
 
     def on_store_log_failed(self, value: int) -> None:
-        self._must(self._has(*ORDER) if not value else True, "LOG_FAILED is cleared without locks")
+        if value:
+            self._has_to_tell.discard(self._pid)
+            self._is_replaced = False
+            self._new_logs = set()
+        else:
+            self._must(self._has(*ORDER), "LOG_FAILED is cleared without the locks")
+            self._is_known_to_have_failed = False
+            is_over = self._is_replaced or not self._words["log_failed"]
+            self._must(is_over, "LOG_FAILED is cleared before the logs are replaced")
 
     def on_store_log_id(self, value: int) -> None:
         self._must(self._has(*ORDER) and self._words["log_failed"], "logs are replaced in use")
+        self._must(self._new_logs == {False, True}, "LOG_ID is stored before the logs are there")
+        self._must(self._is_empty(), "logs are replaced before the table has their frames")
         self._logs = [NO_FRAMES, NO_FRAMES]
+        self._is_replaced = True
+
+    # -- what is told to callers ----------------------------------------------------------------
+
+    def on_acked(self, is_durable: bool, is_large: bool) -> None:
+        own = self._own.pop((self._pid, self._thread), [])
+        in_table = self._large.pop(self._pid, False)
+        opened, committed = self._word("state")
+        for epoch, end in own:
+            if epoch == opened:
+                self._must(end <= committed, "acked before it is published")
+                is_synced = not is_durable or end <= self._on_disk
+                self._must(is_synced, "acked before it is on the disk")
+            else:
+                is_lost = end > self._failures.get(epoch, end)
+                self._must(not is_lost, "acked although its flush has failed")
+        self._must(own or in_table or not is_large, "a large record is acked, and is nowhere")
+
+    def on_refused(self) -> None:
+        own = self._own.pop((self._pid, self._thread), [])
+        self._large.pop(self._pid, None)
+        for epoch, end in own:
+            is_lost = end > self._failures.get(epoch, end) and epoch < self._word("state")[0]
+            self._must(is_lost, "told to have failed, and may be there")
+
+
+def _newest(records: Iterable[Record]) -> int:
+    return max((each.time_us for each in records), default=0)
 
 
 def check(lines: Iterable[str]) -> Counter[str]:
@@ -358,28 +548,44 @@ class Run:
 
     def _work(self, talk: Talk, kill: Kill | None, seed: int, writes: int) -> None:
         """Be one process of the store."""
-        Recorder(self.trace, kill).install()
+        rng = random.Random(seed)
+        recorder = Recorder(self.trace, kill, rng.randrange(1, writes) if writes else 0)
+        recorder.install()
         if self._plant is not None:
             self._plant()
-        rng = random.Random(seed)
-        with logstore.open(self._path, compact_at=COMPACT_AT, sync_interval_s=SYNC_S) as store:
-            talk.say("open")
-            for _ in range(writes):
-                _write(store, rng)
-            if not writes:
-                talk.hear()  # the end
+        store = logstore.open(self._path, compact_at=COMPACT_AT, sync_interval_s=SYNC_S)
+        talk.say("open")
+        for _ in range(writes):
+            _write(store, rng, recorder)
+        if not writes:
+            talk.hear()  # the end
+        with suppress(logstore.WriteError):  # it may be this flush that fails
+            store.close()
 
 
-def _write(store: logstore.Store, rng: random.Random) -> None:
-    key, drawn = f"task-{rng.randrange(20)}", rng.random()
-    if drawn < 0.6:
-        store.set_result(key, "x" * rng.randrange(6000))
-    elif drawn < 0.85:
-        store.set_progress(key, logstore.TaskProgress(status="y" * rng.randrange(200)))
-    elif drawn < 0.97:
-        store.delete_result(key)
+def _write(store: logstore.Store, rng: random.Random, recorder: Recorder) -> None:
+    """One call, and what it tells."""
+    key, drawn = f"task-{rng.randrange(8)}", rng.random()
+    is_large = 0.5 < drawn < 0.6
+    try:
+        if is_large:
+            store.set_result(key, bytes(LARGE_BYTES))
+        elif drawn < 0.5:
+            store.set_result(key, "x" * rng.randrange(6000))
+        elif drawn < 0.8:
+            store.set_progress(key, logstore.TaskProgress(status="y" * rng.randrange(200)))
+        elif drawn < 0.9:
+            store.delete_result(key)
+        elif drawn < 0.95:
+            store.compact()
+        else:
+            store.vacuum()
+    except logstore.StoreBusyError:
+        return  # another vacuum
+    except logstore.WriteError:
+        recorder.note("refused")
     else:
-        store.compact()
+        recorder.note("acked", not 0.6 <= drawn < 0.8, is_large)
 
 
 def main() -> int:
