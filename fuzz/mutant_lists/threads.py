@@ -175,6 +175,13 @@ MUTANTS = [
         "",
         READERS + "a_fold_that_was_put_off_is_tried_again_only_after_a_while",
     ),
+    Mutant(
+        "a compaction that was put off is tried again at once",
+        "_engine/engine.py",
+        "            self.deferral.put_off()\n",
+        "",
+        READERS + "a_compaction_that_was_put_off_is_tried_again_only_after_a_while",
+    ),
     # -- locks
     Mutant(
         "the writer lock is not taken",

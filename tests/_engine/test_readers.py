@@ -324,19 +324,40 @@ def test_a_recovery_waits_for_readers_and_says_why_it_cannot_be_had(
     engine.header.writing = 0
 
 
-def test_a_fold_that_was_put_off_is_tried_again_only_after_a_while(
-    stopped: Callable[..., logstore.Store], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = stopped(compact_at=1 << 16)
-    waits: list[float] = []
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """For how long readers of an old snapshot are waited for; what is put off is so for long."""
+    found: list[float] = []
     real = Readers.wait_for_old
 
     def wait(self: Readers, path: str, table: int, newest: int, timeout_s: float) -> None:
-        waits.append(timeout_s)
+        found.append(timeout_s)
         real(self, path, table, newest, timeout_s)
 
     monkeypatch.setattr(Readers, "wait_for_old", wait)
     monkeypatch.setattr(deferral, "PUT_OFF_S", 1e6)
+    return found
+
+
+@pytest.mark.usefixtures("no_idle_compaction")
+def test_a_compaction_that_was_put_off_is_tried_again_only_after_a_while(
+    stopped: Callable[..., logstore.Store], waits: list[float]
+) -> None:
+    store = stopped()
+    waits.clear()
+    for number in range(3):
+        store.set_result(f"large-{number}", bytes(LARGE_BYTES + 1))
+    assert waits == [readers.WAIT_S]
+    live(store).deferral._put_off_until = 0.0
+    store.set_result("large-3", bytes(LARGE_BYTES + 1))
+    assert waits == [readers.WAIT_S] * 2
+
+
+def test_a_fold_that_was_put_off_is_tried_again_only_after_a_while(
+    stopped: Callable[..., logstore.Store], waits: list[float]
+) -> None:
+    store = stopped(compact_at=1 << 16)
+    waits.clear()
     engine = live(store)
     assert not engine.deferral.is_due()
     for number in range(20):
