@@ -83,9 +83,11 @@ class Mark(NamedTuple):
 def encode_record(seed: int, key: bytes, entry: Entry) -> bytes:
     """Encode the value that the table has under the entry's time."""
     kind, flags, time_us, expires_us, payload = entry
-    body = b"".join((RECORD_BODY.pack(kind, flags, len(key), expires_us), key, payload))
-    crc = zlib.crc32(TIME.pack(time_us), zlib.crc32(body, seed))
-    return crc.to_bytes(4, "little") + body
+    head = RECORD_BODY.pack(kind, flags, len(key), expires_us)
+    # A large payload is copied once only.
+    crc = zlib.crc32(payload, zlib.crc32(key, zlib.crc32(head, seed)))
+    crc = zlib.crc32(TIME.pack(time_us), crc)
+    return b"".join((crc.to_bytes(4, "little"), head, key, payload))
 
 
 def decode_record(
