@@ -81,7 +81,7 @@ KINDS: dict[str, dict[str, float]] = {
     "interval": {"set": 50, "progress": 20, "delete": 10, "pop": 6, "settle": 10, "sync": 4},
     "ends": {"set": 30, "progress": 15, "delete": 30, "pop": 15, "expire": 10},
     "compacting": {"set": 40, "progress": 20, "delete": 12, "pop": 8, "expire": 8, "compact": 12},
-    "sealing": {"set": 45, "progress": 25, "delete": 12, "pop": 8, "sync": 4},
+    "sealing": {"set": 40, "progress": 22, "delete": 10, "pop": 8, "expire": 10, "sync": 4},
     "vacuuming": {"set": 40, "progress": 12, "delete": 20, "compact": 4, "vacuum": 14},
     "backing": {"set": 40, "progress": 20, "delete": 10, "backup": 12},
     "large": {"set": 25, "large": 25, "progress": 20, "big progress": 10, "delete": 20},
