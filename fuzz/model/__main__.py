@@ -13,17 +13,15 @@ import time
 
 from fuzz.model import slots
 from fuzz.model.configs import CONFIGS, LONG, LONG_SLOTS, SLOTS
-from fuzz.model.mutants import MUTANTS, SLOT_MUTANTS, Mutant, mutated, mutated_slots
+from fuzz.model.mutants import MUTANTS, SLOT_MUTANTS, Mutant, mutated
 from fuzz.model.protocol import Config, Protocol
-from fuzz.model.search import Result, explore
+from fuzz.model.search import Model, Result, explore
 
 
 def find(mutant: Mutant) -> Result:
     """Search the configuration that a mutant names for what breaks a guarantee."""
-    if mutant in SLOT_MUTANTS:
-        of_slots = next(config for config in SLOTS if config.name == mutant.config)
-        return slots.explore(mutated_slots(mutant), of_slots)
-    return explore(mutated(mutant), next(c for c in CONFIGS if c.name == mutant.config))
+    config = next(each for each in (*CONFIGS, *SLOTS) if each.name == mutant.config)
+    return explore(mutated(mutant)(config))
 
 
 def main() -> int:
@@ -39,10 +37,7 @@ def main() -> int:
     for config in configs:
         if arguments.k in config.name:
             started = time.monotonic()
-            if isinstance(config, slots.Config):
-                result = slots.explore(slots.Slots, config)
-            else:
-                result = explore(Protocol, config, trace=True)
+            result = explore(_model_of(config), trace=True)
             states, transitions = states + result.states, transitions + result.transitions
             print(
                 f"{config.name + _faults(config):<50}{result.states:>11,} states,"
@@ -60,6 +55,10 @@ def main() -> int:
             print(f"    {mutant.config}: {violation}")
             is_bad = is_bad or not violation
     return int(is_bad)
+
+
+def _model_of(config: Config | slots.Config) -> Model:
+    return Protocol(config) if isinstance(config, Config) else slots.Slots(config)
 
 
 def _faults(config: Config | slots.Config) -> str:

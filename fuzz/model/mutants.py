@@ -22,11 +22,13 @@ covers them, so that no search of these sizes finds their lack alone:
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fuzz.model import protocol, slots
+from fuzz.model.search import Model
 
 
 class Edit(NamedTuple):
@@ -45,17 +47,13 @@ class Mutant(NamedTuple):
     edits: tuple[Edit, ...]
 
 
-def mutated(mutant: Mutant) -> type[protocol.Protocol]:
-    """Return the protocol with the fault.  Raises ValueError if it does not fit."""
-    module = _changed(protocol, mutant)
-    changed: type[protocol.Protocol] = module.__dict__["Protocol"]
-    return changed
+def mutated(mutant: Mutant) -> Callable[[Any], Model]:
+    """Return the model with the fault, to be made for a configuration.
 
-
-def mutated_slots(mutant: Mutant) -> type[slots.Slots]:
-    """Return the slots' protocol with the fault.  Raises ValueError if it does not fit."""
-    module = _changed(slots, mutant)
-    changed: type[slots.Slots] = module.__dict__["Slots"]
+    Raises ValueError if it does not fit.
+    """
+    original, name = (slots, "Slots") if mutant in SLOT_MUTANTS else (protocol, "Protocol")
+    changed: Callable[[Any], Model] = vars(_changed(original, mutant))[name]
     return changed
 
 
@@ -70,7 +68,6 @@ def _changed(original: ModuleType, mutant: Mutant) -> ModuleType:
         text = text[: found.start()] + found[0].replace(old, new) + text[found.end() :]
     module = ModuleType("fuzz.model.mutant")
     exec(compile(text, mutant.what, "exec"), module.__dict__)
-    vars(module)["Violation"] = vars(original)["Violation"]
     return module
 
 

@@ -18,9 +18,12 @@ copies, a log that is removed, and LMDB's own transactions, which are in ``slots
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableSequence, Sequence
+from collections.abc import Iterator, Sequence
 from enum import IntEnum, auto
+from itertools import combinations
 from typing import ClassVar, NamedTuple
+
+from fuzz.model.search import OP, PC, WAIT, Model, State, Violation
 
 # Kinds of operations.  The first make a frame; POP and EXPIRE only if they find the key.
 SET, PROGRESS, POP, EXPIRE, FLUSH, SEAL, READ, TICK, FOLD, VACUUM, LARGE = range(1, 12)
@@ -60,9 +63,9 @@ ARENAS = VERSIONS + OPERATIONS
 EPOCHS, ON_DISK, LEFT, ARENA = SLOTS, 2 * SLOTS, 2 * SLOTS + 1, 2 * SLOTS + 2
 FIRST = ARENAS + 2 * ARENA  # the first process
 
-(PC, OP, KIND, MINE, END, TARGET, LOG, TABLE, WOKEN, OUTCOME, WRITER_LOCK, FLUSH_LOCK, FOLD_LOCK,
+(KIND, MINE, END, TARGET, LOG, TABLE, WOKEN, OUTCOME, WRITER_LOCK, FLUSH_LOCK, FOLD_LOCK,
  FLOOR, VIEW_EPOCH, VIEW_END, VIEW_SEALED, VIEW_SEALED_END, IN_OPEN, IN_SEALED,
- DEPENDS, EXPECTED, NUMBER) = range(23)
+ DEPENDS, EXPECTED, NUMBER) = range(2, 23)
 # fmt: on
 WIDTH = 23
 KEPT = (LOG, TABLE, VIEW_EPOCH, VIEW_END, VIEW_SEALED, VIEW_SEALED_END, IN_OPEN, IN_SEALED)
@@ -71,9 +74,6 @@ KEYS = (KEY_0, KEY_1, DISK_KEY_0, DISK_KEY_1)
 INITIAL = OPERATIONS + 1  # a key's newest operation: the number + 1, 0 if there was none
 
 LOST, BROKEN, AGAIN, DONE_LARGE = 1, 2, 3, 4  # outcomes
-WAIT = -1
-
-State = MutableSequence[int]
 
 
 class At(IntEnum):
@@ -168,31 +168,27 @@ class Config(NamedTuple):
     cuts: int = 0  # how often the machine may lose its power, and go on
 
 
-# Other ways to go on: what the step is called, and the word that counts how often it may come.
-ALTERNATIVES: dict[int, tuple[str, int | None]] = {
-    At.WRITE: ("write_fails", WRITE_FAULTS),
-    At.SEAL_START: ("seal_start_fails", WRITE_FAULTS),
-    At.FLUSH_LOG: ("flush_log_fails", FLUSH_FAULTS),
-    At.FOLD_COMMIT: ("fold_fails", WRITE_FAULTS),
-}
-
-
-class Violation(Exception):
-    """A guarantee is broken."""
-
-
-class Protocol:
+class Protocol(Model):
     """The steps, for the processes of one configuration."""
 
     steps: ClassVar = {int(at): at.name.lower() for at in At if at not in (At.DONE, At.DEAD)}
+    others: ClassVar = {
+        At.WRITE: ("write_fails", WRITE_FAULTS),
+        At.SEAL_START: ("seal_start_fails", WRITE_FAULTS),
+        At.FLUSH_LOG: ("flush_log_fails", FLUSH_FAULTS),
+        At.FOLD_COMMIT: ("fold_fails", WRITE_FAULTS),
+    }
+    first, width, kills = FIRST, WIDTH, KILLS
 
     def __init__(self, config: Config) -> None:
+        super().__init__(config.programs)
         self.config = config
-        self.bases = tuple(FIRST + WIDTH * n for n in range(len(config.programs)))
         self.kinds: list[int] = []  # of the operations, by number
         for program in config.programs:
             self.kinds += program
         self.needs_flush = sum((k in (SET, POP, LARGE)) << n for n, k in enumerate(self.kinds))
+        self._twins = list(_twins(config))
+        self.has_twins = bool(self._twins)
 
     def initial(self) -> bytes:
         """Two empty logs beside a table."""
@@ -205,13 +201,13 @@ class Protocol:
         return bytes(s)
 
     def _number(self, process: int, index: int) -> int:
-        return sum(map(len, self.config.programs[:process])) + index
+        return sum(map(len, self.programs[:process])) + index
 
     # -- a write, under the writer lock -------------------------------------------------------
 
     def start(self, s: State, b: int) -> int:
         process = (b - FIRST) // WIDTH
-        program = self.config.programs[process]
+        program = self.programs[process]
         if s[b + OP] == len(program):
             return At.DONE
         s[b + KIND] = kind = program[s[b + OP]]
@@ -730,30 +726,30 @@ class Protocol:
         return self.finish(s, b)
 
     def finish(self, s: State, b: int) -> int:
-        operation = s[b + OP] + 1
-        kept = [s[b + word] for word in KEPT]
-        for i in range(b, b + WIDTH):
-            s[i] = 0
-        s[b + OP] = operation
-        if operation == len(self.config.programs[(b - FIRST) // WIDTH]):
-            s[b + OP] = 0
+        s[b + OP] += 1
+        if s[b + OP] == len(self.programs[(b - FIRST) // WIDTH]):
+            self.clear(s, b)
             return At.DONE
-        for word, value in zip(KEPT, kept, strict=True):
-            s[b + word] = value
+        self.clear(s, b, OP, *KEPT)
         return At.START
 
     # -- faults of processes and of the machine -----------------------------------------------
 
+    def deaths(self, state: bytes, b: int) -> Iterator[tuple[str, bytearray]]:
+        yield from super().deaths(state, b)
+        if state[b + PC] in (At.WRITE, At.SEAL_START):
+            s = bytearray(state)
+            self.tear_at(s, b, state[b + PC])
+            self.kill(s, b)
+            yield "is killed, a part is written", s
+
     def kill(self, s: State, b: int) -> None:
-        """End a process: the kernel gives its locks back."""
-        for i in range(b, b + WIDTH):
-            s[i] = 0
-        s[b + PC] = At.DEAD
-        s[KILLS] -= 1
+        super().kill(s, b)
         s[KILLED] = 1
 
     def cuts(self, state: bytes) -> Iterator[bytearray]:
-        """The states after a power cut, in which the machine goes on with new processes."""
+        if not state[CUTS]:
+            return
         dirty = [
             (a, slot)
             for a in (ARENAS, ARENAS + ARENA)
@@ -781,10 +777,7 @@ class Protocol:
             if s[b + PC] not in (At.START, At.DONE, At.DEAD):
                 begun |= 1 << s[b + NUMBER]
                 s[b + PC] = self.finish(s, b)
-            operation, at = s[b + OP], s[b + PC]
-            for i in range(b, b + WIDTH):
-                s[i] = 0
-            s[b + OP], s[b + PC] = operation, at
+            self.clear(s, b, OP, PC)
         epoch = s[EPOCH_0 + table]
         found = self.survives(s, epoch, s[IN_0 + table], is_cut=False)
         if (s[SHOWN] | s[ACKED]) & self.needs_flush & ~found:
@@ -812,9 +805,6 @@ class Protocol:
         s[CUTS] -= 1
 
     # -- locks --------------------------------------------------------------------------------
-
-    def _held(self, s: State, lock: int) -> bool:
-        return any(s[b + lock] for b in self.bases)
 
     def _wake(self, s: State, b: int) -> None:
         s[b + FLUSH_LOCK] = 0
@@ -971,7 +961,6 @@ class Protocol:
         return mask | self.prefix(s, epoch + 1, after)
 
     def verify(self, s: Sequence[int]) -> None:
-        """Raise Violation if a guarantee does not hold in this state."""
         needed = s[EPOCH] - (s[SEALED] == s[EPOCH] - 1 > 0)
         if needed > s[EPOCH_0 + s[PATH_TABLE]] or needed > s[DISK_EPOCH_0 + s[NAMED_TABLE]]:
             raise Violation("G3: an epoch is published that the table does not have")
@@ -998,3 +987,67 @@ class Protocol:
             raise Violation("G1, G3: acked or seen, and gone after a power cut")
         if s[FAILED] & (s[SHOWN] | after_kill):
             raise Violation("a write that was told to have failed is there")
+
+    # -- what the search asks ---------------------------------------------------------------
+
+    def canonical(self, s: bytearray) -> bytes:
+        for i, j, numbers, keys, masks, frames in self._twins:
+            first, second = s[i : i + WIDTH], s[j : j + WIDTH]
+            if first[:NUMBER] > second[:NUMBER]:
+                s[i : i + WIDTH], s[j : j + WIDTH] = second, first
+                s[MASKS] = s[MASKS].translate(masks)
+                versions = s[VERSIONS : VERSIONS + OPERATIONS]
+                for number, other in enumerate(numbers):
+                    s[VERSIONS + other] = versions[number]
+                for a in (ARENAS, ARENAS + ARENA):
+                    s[a : a + SLOTS] = s[a : a + SLOTS].translate(frames)
+                for word in KEYS:
+                    s[word] = keys[s[word]]
+                for b in self.bases:
+                    s[b + DEPENDS] = masks[s[b + DEPENDS]]
+                    for word in (EXPECTED, IN_OPEN, IN_SEALED):
+                        s[b + word] = keys[s[b + word]]
+                    if s[b + KIND]:
+                        s[b + NUMBER] = numbers[s[b + NUMBER]]
+        return bytes(s)
+
+    def describe(self, name: str, b: int, s: bytearray) -> str:
+        process = (b - FIRST) // WIDTH
+        arenas = " ".join(
+            "/".join(
+                f"{s[a + SLOTS + i]}{'S' if s[a + i] >> 4 == START else 'f'}{s[a + i] & 15}"
+                f"{'' if s[a + ON_DISK] >> i & 1 else '*'}"
+                for i in range(SLOTS)
+                if s[a + i]
+            )
+            or "-"
+            for a in (ARENAS, ARENAS + ARENA)
+        )
+        return (
+            f"{process} {name:<22} {KIND_NAMES[s[b + KIND]]:<9}"
+            f"state {s[EPOCH]}:{s[COMMITTED]} appended {s[APPENDED_EPOCH]}:{s[APPENDED]} "
+            f"sealed {s[SEALED]}:{s[SEALED_END]} "
+            f"synced {s[SYNCED]} needs {s[NEEDS_SYNC]} writing {s[WRITING]} failed {s[LOG_FAILED]} "
+            f"flushing {s[FLUSHING]} log {s[LOG_ID]} | {arenas} "
+            f"table {s[EPOCH_0 + s[PATH_TABLE]]} on disk {s[DISK_EPOCH_0 + s[PATH_TABLE]]}"
+        )
+
+
+def _twins(config: Config) -> Iterator[tuple[int, int, bytes, bytes, bytes, bytes]]:
+    """Pairs of processes with equal programs, and what their exchange makes of numbers."""
+    starts = [sum(map(len, config.programs[:n])) for n in range(len(config.programs) + 1)]
+    for i, j in combinations(range(len(config.programs)), 2):
+        if config.programs[i] == config.programs[j]:
+            numbers = list(range(OPERATIONS))
+            for k in range(len(config.programs[i])):
+                numbers[starts[i] + k], numbers[starts[j] + k] = starts[j] + k, starts[i] + k
+            keys = bytes((0, *(number + 1 for number in numbers), OPERATIONS + 1))
+            masks = bytes(
+                sum(1 << numbers[bit] for bit in range(8) if mask >> bit & 1) for mask in range(256)
+            )
+            frames = bytes(
+                frame if frame >> 4 in (0, START) else frame & ~15 | numbers[frame & 7]
+                for frame in range(256)
+            )
+            places = (FIRST + WIDTH * i, FIRST + WIDTH * j)
+            yield *places, bytes(numbers), keys, masks, frames

@@ -1,64 +1,122 @@
-"""Exhaustive search: every state that a configuration reaches, each verified once.
+"""Exhaustive search: every state that a model reaches, each verified once.
 
-States that differ only in which of several equal processes is which count as one.  Afterwards
-every state must lead, without further faults, to one where all living processes are done.
+A model has processes whose steps change one small state: a row of small numbers, in which each has
+a block of its own.  States that differ only in which of several equal processes is which count as
+one.  Afterwards every state must lead, without further faults, to one where all living processes
+are done.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
-from itertools import combinations
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, MutableSequence, Sequence
+from typing import ClassVar, NamedTuple
 
-from fuzz.model.protocol import (
-    ALTERNATIVES,
-    APPENDED,
-    APPENDED_EPOCH,
-    ARENA,
-    ARENAS,
-    COMMITTED,
-    CUTS,
-    DEPENDS,
-    DISK_EPOCH_0,
-    EPOCH,
-    EPOCH_0,
-    EXPECTED,
-    FIRST,
-    FLUSHING,
-    IN_OPEN,
-    IN_SEALED,
-    KEYS,
-    KILLS,
-    KIND,
-    KIND_NAMES,
-    LOG_FAILED,
-    LOG_ID,
-    MASKS,
-    NEEDS_SYNC,
-    NUMBER,
-    ON_DISK,
-    OPERATIONS,
-    PATH_TABLE,
-    PC,
-    SEALED,
-    SEALED_END,
-    SLOTS,
-    START,
-    SYNCED,
-    VERSIONS,
-    WAIT,
-    WIDTH,
-    WRITING,
-    At,
-    Config,
-    Protocol,
-    Violation,
-)
-
-ENDS = (int(At.DONE), int(At.DEAD))
+PC, OP = 0, 1  # the first words of a process: where it is, and which operation of its program
+START, DONE, DEAD = 0, 1, 2  # where each may be
+ENDS = (DONE, DEAD)
+WAIT = -1
 WAITS = "a process waits for ever"
+
+State = MutableSequence[int]
 Step = tuple[str, int, bool, bytearray]  # its name, the process, whether a fault, what follows
+
+
+class Violation(Exception):
+    """A guarantee is broken."""
+
+
+class Model:
+    """Processes, and what they and the machine may do next.
+
+    A step is a method with the name of where the process is.  It changes the state in place, and
+    returns where the process goes then, or WAIT.
+    """
+
+    steps: ClassVar[dict[int, str]]
+    # Other ways to go on: what the step is called, and the word that counts how often it may come.
+    others: ClassVar[dict[int, tuple[str, int | None]]] = {}
+    safe: ClassVar[frozenset[int]] = frozenset((START,))  # where no process is killed
+    first: ClassVar[int]  # where the block of the first process begins
+    width: ClassVar[int]
+    kills: ClassVar[int]  # the word that counts how many processes may still be killed
+    has_twins = False  # whether some processes are equal
+
+    def __init__(self, programs: Sequence[Sequence[int]]) -> None:
+        self.programs = programs
+        self.bases = tuple(self.first + self.width * n for n in range(len(programs)))
+        self._ways: dict[int, list[tuple[str, Callable[[State, int], int], int | None]]] = {
+            at: [(name, getattr(self, name), None)] for at, name in self.steps.items()
+        }
+        for at, (name, budget) in self.others.items():
+            self._ways[at].append((name, getattr(self, name), budget))
+
+    def initial(self) -> bytes:
+        """The state in which everything begins."""
+        raise NotImplementedError
+
+    def successors(self, state: bytes) -> Iterator[Step]:
+        """Each step that is possible.  Raises Violation."""
+        for b in self.bases:
+            at = state[b + PC]
+            if at in ENDS:
+                continue
+            for name, step, budget in self._ways[at]:
+                if budget is None or state[budget]:
+                    s = bytearray(state)
+                    following = step(s, b)
+                    if following != WAIT:
+                        s[b + PC] = following
+                        if budget is not None:
+                            s[budget] -= 1
+                        yield name, b, budget is not None, s
+            if state[self.kills] and at not in self.safe:
+                for name, s in self.deaths(state, b):
+                    yield name, b, True, s
+        for s in self.cuts(state):
+            yield "the machine stops", self.first, True, s
+
+    def deaths(self, state: bytes, b: int) -> Iterator[tuple[str, bytearray]]:
+        """The ways in which a process may die where it is."""
+        s = bytearray(state)
+        self.kill(s, b)
+        yield "is killed", s
+
+    def kill(self, s: State, b: int) -> None:
+        """End a process: the kernel gives its locks back."""
+        self.clear(s, b)
+        s[b + PC] = DEAD
+        s[self.kills] -= 1
+
+    def cuts(self, state: bytes) -> Iterator[bytearray]:
+        """The states after a power cut, in which the machine goes on with new processes."""
+        return iter(())
+
+    def clear(self, s: State, b: int, *kept: int) -> None:
+        """Set all words of a process to 0, but for some."""
+        values = [s[b + word] for word in kept]
+        for i in range(b, b + self.width):
+            s[i] = 0
+        for word, value in zip(kept, values, strict=True):
+            s[b + word] = value
+
+    def _held(self, s: Sequence[int], lock: int) -> bool:
+        return any(s[b + lock] for b in self.bases)
+
+    def verify(self, s: Sequence[int]) -> None:
+        """Raise Violation if a guarantee does not hold in this state."""
+
+    def is_over(self, s: Sequence[int]) -> bool:
+        """Whether all living processes are done."""
+        return all(s[b + PC] in ENDS for b in self.bases)
+
+    def canonical(self, s: bytearray) -> bytes:
+        """The same state with equal processes in one order."""
+        return bytes(s)
+
+    def describe(self, name: str, b: int, s: bytearray) -> str:
+        """One step, and the words behind it."""
+        return f"{(b - self.first) // self.width} {name:<22} {list(s[: self.first])}"
 
 
 class Result(NamedTuple):
@@ -71,86 +129,25 @@ class Result(NamedTuple):
 
 
 class Search:
-    """All states of a protocol."""
+    """All states of a model."""
 
-    def __init__(self, protocol: Protocol, *, symmetric: bool = True) -> None:
-        self.protocol = protocol
-        self._steps = {at: (name, getattr(protocol, name)) for at, name in protocol.steps.items()}
-        self._others = {
-            int(at): (name, getattr(protocol, name), budget)
-            for at, (name, budget) in ALTERNATIVES.items()
-        }
-        self._swaps = list(_swaps(protocol.config)) if symmetric else []
-
-    def successors(self, state: bytes) -> Iterator[Step]:
-        """Each step that is possible.  Raises Violation."""
-        for b in self.protocol.bases:
-            at = state[b + PC]
-            if at in ENDS:
-                continue
-            s = bytearray(state)
-            name, step = self._steps[at]
-            following = step(s, b)
-            if following != WAIT:
-                s[b + PC] = following
-                yield name, b, False, s
-            if at in self._others:
-                name, step, budget = self._others[at]
-                s = bytearray(state)
-                following = step(s, b) if budget is None or s[budget] else WAIT
-                if following != WAIT:
-                    s[b + PC] = following
-                    if budget is not None:
-                        s[budget] -= 1
-                    yield name, b, budget is not None, s
-            if state[KILLS] and at != At.START:
-                s = bytearray(state)
-                self.protocol.kill(s, b)
-                yield "is killed", b, True, s
-                if at in (At.WRITE, At.SEAL_START):
-                    s = bytearray(state)
-                    self.protocol.tear_at(s, b, at)
-                    self.protocol.kill(s, b)
-                    yield "is killed, a part is written", b, True, s
-
-        if state[CUTS]:
-            for s in self.protocol.cuts(state):
-                yield "the machine stops", FIRST, True, s
-
-    def canonical(self, s: bytearray) -> bytes:
-        """The same state with equal processes in one order."""
-        for i, j, numbers, keys, masks, frames in self._swaps:
-            first, second = s[i : i + WIDTH], s[j : j + WIDTH]
-            if first[:NUMBER] > second[:NUMBER]:
-                s[i : i + WIDTH], s[j : j + WIDTH] = second, first
-                s[MASKS] = s[MASKS].translate(masks)
-                versions = s[VERSIONS : VERSIONS + OPERATIONS]
-                for number, other in enumerate(numbers):
-                    s[VERSIONS + other] = versions[number]
-                for a in (ARENAS, ARENAS + ARENA):
-                    s[a : a + SLOTS] = s[a : a + SLOTS].translate(frames)
-                for word in KEYS:
-                    s[word] = keys[s[word]]
-                for b in self.protocol.bases:
-                    s[b + DEPENDS] = masks[s[b + DEPENDS]]
-                    for word in (EXPECTED, IN_OPEN, IN_SEALED):
-                        s[b + word] = keys[s[b + word]]
-                    if s[b + KIND]:
-                        s[b + NUMBER] = numbers[s[b + NUMBER]]
-        return bytes(s)
+    def __init__(self, model: Model, *, symmetric: bool = True) -> None:
+        self._model = model
+        self._canonical: Callable[[bytearray], bytes] = model.canonical if symmetric else bytes
 
     def run(self) -> Result:
         """Look at all states, breadth first, up to the first violation."""
-        known = {self.protocol.initial(): 0}
+        model = self._model
+        known = {model.initial(): 0}
         parents = array("I", [0])
         sources, targets = array("I"), array("I")  # of the steps that are no faults
-        canonical, verify = self.canonical, self.protocol.verify
+        canonical, verify = self._canonical, model.verify
         transitions, at, frontier = 0, 0, list(known)
         try:
             while frontier:
                 following = []
                 for state in frontier:
-                    for _, _, is_fault, s in self.successors(state):
+                    for _, _, is_fault, s in model.successors(state):
                         transitions += 1
                         key = canonical(s)
                         number = known.get(key)
@@ -168,18 +165,16 @@ class Search:
             trace = [*self._trace(list(known), parents, at), str(violation)]
             return Result(len(known), transitions, str(violation), trace)
         states = list(known)
-        stuck = _first_stuck([self._is_over(state) for state in states], sources, targets)
+        stuck = _first_stuck(list(map(model.is_over, states)), sources, targets)
         if stuck is None:
             return Result(len(known), transitions, None, [])
         trace = [*self._trace(states, parents, stuck), WAITS]
         return Result(len(known), transitions, WAITS, trace)
 
-    def _is_over(self, state: bytes) -> bool:
-        return all(state[b + PC] in ENDS for b in self.protocol.bases)
-
     def _trace(self, states: list[bytes], parents: array[int], last: int) -> list[str]:
         """The steps to a state, and the one behind it that breaks a guarantee."""
-        if self._swaps:
+        model = self._model
+        if self._canonical is not bytes and model.has_twins:
             return []  # processes have changed places on the way
         path = []
         while last:
@@ -187,48 +182,25 @@ class Search:
             last = parents[last]
         state, lines = states[0], []
         for wanted in reversed(path):
-            step = next(step for step in self.successors(state) if step[3] == wanted)
-            lines.append(describe(step[0], step[1], step[3]))
+            step = next(step for step in model.successors(state) if step[3] == wanted)
+            lines.append(model.describe(step[0], step[1], step[3]))
             state = wanted
         try:
-            for name, b, _, s in self.successors(state):
-                lines.append(describe(name, b, s))
-                self.protocol.verify(s)
+            for name, b, _, s in model.successors(state):
+                lines.append(model.describe(name, b, s))
+                model.verify(s)
                 lines.pop()
         except Violation:
             pass
         return lines
 
 
-def explore(protocol: type[Protocol], config: Config, *, trace: bool = False) -> Result:
-    """Search a configuration; with ``trace`` show the steps to a violation."""
-    result = Search(protocol(config)).run()
+def explore(model: Model, *, trace: bool = False) -> Result:
+    """Search all states of a model; with ``trace`` show the steps to a violation."""
+    result = Search(model).run()
     if trace and result.violation:
-        return Search(protocol(config), symmetric=False).run()
+        return Search(model, symmetric=False).run()
     return result
-
-
-def describe(name: str, b: int, s: bytearray) -> str:
-    """One step, and the words behind it."""
-    process = (b - FIRST) // WIDTH
-    arenas = " ".join(
-        "/".join(
-            f"{s[a + SLOTS + i]}{'S' if s[a + i] >> 4 == START else 'f'}{s[a + i] & 15}"
-            f"{'' if s[a + ON_DISK] >> i & 1 else '*'}"
-            for i in range(SLOTS)
-            if s[a + i]
-        )
-        or "-"
-        for a in (ARENAS, ARENAS + ARENA)
-    )
-    return (
-        f"{process} {name:<22} {KIND_NAMES[s[b + KIND]]:<9}"
-        f"state {s[EPOCH]}:{s[COMMITTED]} appended {s[APPENDED_EPOCH]}:{s[APPENDED]} "
-        f"sealed {s[SEALED]}:{s[SEALED_END]} "
-        f"synced {s[SYNCED]} needs {s[NEEDS_SYNC]} writing {s[WRITING]} failed {s[LOG_FAILED]} "
-        f"flushing {s[FLUSHING]} log {s[LOG_ID]} | {arenas} "
-        f"table {s[EPOCH_0 + s[PATH_TABLE]]} on disk {s[DISK_EPOCH_0 + s[PATH_TABLE]]}"
-    )
 
 
 def _first_stuck(is_good: list[bool], sources: array[int], targets: array[int]) -> int | None:
@@ -240,23 +212,3 @@ def _first_stuck(is_good: list[bool], sources: array[int], targets: array[int]) 
             if not is_good[sources[i]] and is_good[targets[i]]:
                 is_good[sources[i]] = changed = True
     return is_good.index(False) if False in is_good else None
-
-
-def _swaps(config: Config) -> Iterator[tuple[int, int, bytes, bytes, bytes, bytes]]:
-    """Pairs of processes with equal programs, and what their exchange makes of numbers."""
-    starts = [sum(map(len, config.programs[:n])) for n in range(len(config.programs) + 1)]
-    for i, j in combinations(range(len(config.programs)), 2):
-        if config.programs[i] == config.programs[j]:
-            numbers = list(range(OPERATIONS))
-            for k in range(len(config.programs[i])):
-                numbers[starts[i] + k], numbers[starts[j] + k] = starts[j] + k, starts[i] + k
-            keys = bytes((0, *(number + 1 for number in numbers), OPERATIONS + 1))
-            masks = bytes(
-                sum(1 << numbers[bit] for bit in range(8) if mask >> bit & 1) for mask in range(256)
-            )
-            frames = bytes(
-                frame if frame >> 4 in (0, START) else frame & ~15 | numbers[frame & 7]
-                for frame in range(256)
-            )
-            places = (FIRST + WIDTH * i, FIRST + WIDTH * j)
-            yield *places, bytes(numbers), keys, masks, frames

@@ -12,16 +12,15 @@ committing, or has died there, the snapshot is taken if it is the one before tha
 after a pause and a second begin with the same number.  A fold begins when no slot of a living
 process has a snapshot before the newest.
 
-A state is a row of small numbers, as in ``protocol.py``.
+Steps, states and their search are those of ``search.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableSequence, Sequence
 from enum import IntEnum, auto
 from typing import ClassVar, NamedTuple
 
-from fuzz.model.search import Result
+from fuzz.model.search import OP, WAIT, Model, State, Violation
 
 # fmt: off
 (
@@ -34,14 +33,11 @@ from fuzz.model.search import Result
 ) = range(14)
 SLOTS = 2
 FIRST = SLOT + 2 * SLOTS
-(PC, OP, MINE, SEEN, PAGE, ID, ROOTS, AGAIN, FOLD_LOCK, TARGET) = range(10)
+(MINE, SEEN, PAGE, ID, ROOTS, AGAIN, FOLD_LOCK, TARGET) = range(2, 10)
 # fmt: on
 WIDTH = 10
-WAIT = -1
 READ, FOLD = 1, 2
 FAILED = 100  # added to the roots of a commit that fails
-
-State = MutableSequence[int]
 
 
 class At(IntEnum):
@@ -88,18 +84,21 @@ class Config(NamedTuple):
     left: int = 0  # the number that a dead process has left in a slot
 
 
-class Violation(Exception):
-    """A guarantee is broken."""
-
-
-class Slots:
+class Slots(Model):
     """The steps, for the processes of one configuration."""
 
     steps: ClassVar = {int(at): at.name.lower() for at in At if at not in (At.DONE, At.DEAD)}
+    others: ClassVar = {
+        At.META_FIRST: ("meta_first_roots", None),
+        At.META_SECOND: ("meta_second_fails", FAULTS),
+    }
+    # No signal ends a process within the write of a meta page.
+    safe = frozenset((At.START, At.META_SECOND, At.RESTORE_SECOND))
+    first, width, kills = FIRST, WIDTH, KILLS
 
     def __init__(self, config: Config) -> None:
+        super().__init__(config.programs)
         self.config = config
-        self.bases = tuple(FIRST + WIDTH * n for n in range(len(config.programs)))
 
     def initial(self) -> bytes:
         """Two commits have been made."""
@@ -110,48 +109,26 @@ class Slots:
         s[SLOT] = self.config.left and self.config.left + 1
         return bytes(s)
 
-    def successors(self, state: bytes) -> Iterator[tuple[str, int, bool, bytearray]]:
-        """Each step that is possible.  Raises Violation."""
-        for n, b in enumerate(self.bases):
-            at = state[b + PC]
-            if at in (At.DONE, At.DEAD):
-                continue
-            names = [self.steps[at]]
-            if at == At.META_FIRST:
-                names += ["meta_first_roots"]
-            if at == At.META_SECOND and state[FAULTS]:
-                names += ["meta_second_fails"]
-            for name in names:
-                s = bytearray(state)
-                following = getattr(self, name)(s, b)
-                if following != WAIT:
-                    s[b + PC] = following
-                    yield name, n, name == "meta_second_fails", s
-            # No signal ends a process within the write of a meta page.
-            if state[KILLS] and at not in (At.START, At.META_SECOND, At.RESTORE_SECOND):
-                s = bytearray(state)
-                for i in range(b, b + WIDTH):
-                    s[i] = 0
-                s[b + PC] = At.DEAD
-                s[KILLS] -= 1
-                if state[b + FOLD_LOCK]:
-                    s[TORN] = 0
-                for slot in range(SLOTS):
-                    if s[LOCK + 2 * slot] == n + 1:
-                        s[LOCK + 2 * slot] = 0
-                yield "is killed", n, True, s
+    def kill(self, s: State, b: int) -> None:
+        if s[b + FOLD_LOCK]:
+            s[TORN] = 0
+        self._unlock_slots(s, b)
+        super().kill(s, b)
+
+    def _unlock_slots(self, s: State, b: int) -> None:
+        for slot in range(SLOTS):
+            if s[LOCK + 2 * slot] == self._me(b):
+                s[LOCK + 2 * slot] = 0
 
     def start(self, s: State, b: int) -> int:
-        program = self.config.programs[(b - FIRST) // WIDTH]
+        program = self.programs[(b - FIRST) // WIDTH]
         if s[b + OP] == len(program):
-            for slot in range(SLOTS):
-                if s[LOCK + 2 * slot] == self._me(b):
-                    s[LOCK + 2 * slot] = 0
+            self._unlock_slots(s, b)
             s[b + OP] = s[b + MINE] = 0
             return At.DONE
         if program[s[b + OP]] == READ:
             return At.STORE_SLOT if s[b + MINE] else At.CLAIM
-        if any(s[other + FOLD_LOCK] for other in self.bases):
+        if self._held(s, FOLD_LOCK):
             return WAIT
         s[b + FOLD_LOCK] = 1
         return At.FOLD_LOCKED
@@ -160,10 +137,8 @@ class Slots:
         return (b - FIRST) // WIDTH + 1
 
     def _end(self, s: State, b: int) -> int:
-        operation, mine = s[b + OP] + 1, s[b + MINE]
-        for i in range(b, b + WIDTH):
-            s[i] = 0
-        s[b + OP], s[b + MINE] = operation, mine
+        s[b + OP] += 1
+        self.clear(s, b, OP, MINE)
         return At.START
 
     # -- a read -------------------------------------------------------------------------------
@@ -291,7 +266,6 @@ class Slots:
         return At.STORE_NEWEST
 
     def meta_second_fails(self, s: State, b: int) -> int:
-        s[FAULTS] -= 1
         s[NUMBER_0 + 2 * s[b + PAGE]] = s[b + TARGET]
         s[ROOTS_0 + 2 * s[b + PAGE]] = s[b + TARGET] + FAILED
         return At.RESTORE
@@ -316,47 +290,3 @@ class Slots:
     def release(self, s: State, b: int) -> int:
         s[b + FOLD_LOCK] = 0
         return self._end(s, b)
-
-    def is_over(self, s: Sequence[int]) -> bool:
-        """Whether all living processes are done."""
-        return all(s[b + PC] in (At.DONE, At.DEAD) for b in self.bases)
-
-
-def explore(slots: type[Slots], config: Config) -> Result:
-    """Search all states, breadth first, up to the first violation."""
-    model = slots(config)
-    known = {model.initial(): 0}
-    parents: list[tuple[int, str]] = [(0, "")]
-    edges: list[tuple[int, int]] = []
-    states, at = list(known), 0
-    transitions = 0
-    found = None
-    try:
-        while at < len(states):
-            for name, n, is_fault, s in model.successors(states[at]):
-                transitions += 1
-                key = bytes(s)
-                number = known.get(key)
-                if number is None:
-                    number = known[key] = len(states)
-                    states.append(key)
-                    parents.append((at, f"{n} {name} {list(key[:FIRST])}"))
-                if not is_fault:
-                    edges.append((at, number))
-            at += 1
-        good = [model.is_over(state) for state in states]
-        changed = True
-        while changed:
-            changed = False
-            for i, j in reversed(edges):
-                if good[j] and not good[i]:
-                    good[i] = changed = True
-        if False in good:
-            at, found = good.index(False), "a process waits for ever"
-    except Violation as violation:
-        found = str(violation)
-    trace = []
-    while found and at:
-        trace.append(parents[at][1])
-        at = parents[at][0]
-    return Result(len(states), transitions, found, trace[::-1])
