@@ -8,21 +8,9 @@ from __future__ import annotations
 import os
 from typing import TypeAlias
 
-from logstore._engine.clock import expiry_us, now_us
 from logstore._engine.frames import KEY_BYTES_MAX
 from logstore._engine.systemerrors import raise_open_error
 from logstore.errors import NotAStoreError
-
-__all__ = [
-    "FilePath",
-    "expiry_us",
-    "file_path",
-    "now_us",
-    "positive",
-    "store_path",
-    "task_key",
-    "time_out",
-]
 
 FilePath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 

@@ -14,11 +14,12 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Literal, TypedDict
 
-from logstore._arguments import expiry_us, now_us, positive, task_key
+from logstore._arguments import positive, task_key
 from logstore._codec.hooks import DecHook, EncHook
 from logstore._codec.values import decode_value, encode_value
 from logstore._codec.weight import Limit
 from logstore._engine import registry
+from logstore._engine.clock import expiry_us, now_us
 from logstore._engine.engine import Engine
 from logstore._engine.frames import DELETED, FAILED, PROGRESS, RESULT, Entry
 from logstore._engine.notify import Subscription

@@ -16,11 +16,12 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 from logstore import store as sync_store
-from logstore._arguments import FilePath, now_us, task_key, time_out
+from logstore._arguments import FilePath, task_key, time_out
 from logstore._codec.tags import HOOKED_HEAD
 from logstore._codec.values import decode_value
 from logstore._codec.weight import SMALL_BYTES, BudgetExceededError, Limit, UnknownTypeError
 from logstore._engine import threads
+from logstore._engine.clock import now_us
 from logstore._engine.frames import Entry
 from logstore._engine.notify import Change, Subscription
 from logstore._engine.systemerrors import raisable

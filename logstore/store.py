@@ -12,18 +12,11 @@ import time
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from logstore._arguments import (
-    FilePath,
-    file_path,
-    now_us,
-    positive,
-    store_path,
-    task_key,
-    time_out,
-)
+from logstore._arguments import FilePath, file_path, positive, store_path, task_key, time_out
 from logstore._codec.hooks import DecHook, EncHook, check_hook
 from logstore._codec.values import decode_value
 from logstore._engine import checking, registry, vacuum
+from logstore._engine.clock import now_us
 from logstore._engine.engine import Engine
 from logstore._engine.frozen import FrozenEngine, is_in_use
 from logstore._engine.listing import list_tasks

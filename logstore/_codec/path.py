@@ -53,8 +53,9 @@ class Refused(Exception):
         self._of_hook = False
         self._at = culprit
         # From the culprit outwards: the containers, and the step from each to the next inner one.
+        # A caller that knows its step needs no container: it adds the step alone.
         self._chain: list[object] = [culprit]
-        self._steps: list[str] = []
+        self.steps: list[str] = []
 
     @classmethod
     def for_type(cls, culprit: object) -> Refused:
@@ -89,7 +90,7 @@ class Refused(Exception):
                 name: object = index
                 if names is not None:
                     name = _key_repr(list(names)[index])
-                self._steps.append(step.format(name))
+                self.steps.append(step.format(name))
                 self._chain.append(container)
                 self._at = container
                 return True
@@ -97,7 +98,7 @@ class Refused(Exception):
 
     def message(self, root: str) -> str:
         """Return the error message; ``root`` is the name of the outermost value."""
-        steps = self._steps[::-1]
+        steps = self.steps[::-1]
         if self.nesting:
             seen: set[int] = set()
             for depth, container in enumerate(reversed(self._chain)):

@@ -192,7 +192,10 @@ def test_a_set_of_what_becomes_unhashable_is_a_list() -> None:
         ((1, {2: {3: int}}), "result[1][2][3]: the builtins.type there"),
         (ValueError("x"), "result: the builtins.ValueError there"),
         (Secret(password=pydantic.SecretStr("x")), "result.password: the pydantic.types.SecretStr"),
-        ({Kind.A: 1, "a": 2}, "result['a']: two keys are both stored as 'a'"),
+        (
+            {Kind.A: 1, "a": 2},
+            "result['a']: the builtins.str there and another key are both stored as 'a'",
+        ),
         ({frozenset({object()})}, ".elements()[0].elements()[0]: the builtins.object there"),
     ],
     ids=str,
@@ -522,10 +525,13 @@ class Detached:
 @pytest.mark.parametrize(
     ("value", "told"),
     [
-        (Late("n"), "result[0].later: the field of the {}.Late there has no value: AttributeError"),
+        (
+            Late("n"),
+            "result[0]: the {}.Late there has no value in its field 'later': AttributeError: ",
+        ),
         (
             Detached("n"),
-            "result[0].name: the field of the {}.Detached there has no value: LookupEr",
+            "result[0]: the {}.Detached there has no value in its field 'name': LookupError: not",
         ),
     ],
     ids=["never-set", "detached"],

@@ -16,13 +16,9 @@ from typing import Any
 import pydantic
 from pydantic.fields import FieldInfo
 
-from logstore._codec.text import type_name
+from logstore._codec.path import Refused
 
 _SERIALIZERS = (pydantic.PlainSerializer, pydantic.WrapSerializer, pydantic.Json)
-
-
-class IncompleteError(Exception):
-    """A field has no value, or two fields have one name; the message names model and field."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,7 @@ def model_to_mapping(model: pydantic.BaseModel) -> dict[str, tuple[str, Any]] | 
     """Return ``{stored name: (field, value)}``; the values are not yet converted.
 
     Fields that are excluded from dumps are omitted, extra fields are included.  Raises
-    :class:`IncompleteError`, and errors of pydantic and of the serializers of the model.
+    :class:`Refused`, and errors of pydantic and of the serializers of the model.
     """
     shape = _shape(type(model))
     if shape.dumps_itself:
@@ -64,13 +60,13 @@ def model_to_mapping(model: pydantic.BaseModel) -> dict[str, tuple[str, Any]] | 
         mapping[stored_name] = (name, found[name])
     for name, value in (model.model_extra or {}).items():
         if name in mapping:
-            raise IncompleteError(f"the {type_name(type(model))} there has two fields {name!r}")
+            raise Refused(model, f"has two fields {name!r}")
         mapping[name] = (name, value)
     return mapping
 
 
 def check_complete(value: Any) -> None:
-    """Raise :class:`IncompleteError` if a model in ``value`` lacks a field that pydantic dumps."""
+    """Raise :class:`Refused` if a model in ``value`` lacks a field that pydantic dumps."""
     seen: dict[int, Any] = {}
     left = [value]
     while left:
@@ -93,13 +89,11 @@ def _dump(model: pydantic.BaseModel, **options: Any) -> Any:
     return model.model_dump(mode="python", round_trip=True, warnings="error", **options)
 
 
-def _without_value(model: pydantic.BaseModel, name: str) -> IncompleteError:
+def _without_value(model: pydantic.BaseModel, name: str) -> Refused:
     why = ""
     if "_sa_instance_state" in model.__dict__:
         why = ": the row has expired; refresh it, or read its fields within its session"
-    return IncompleteError(
-        f"the {type_name(type(model))} there has no value in its field {name!r}{why}"
-    )
+    return Refused(model, f"has no value in its field {name!r}{why}")
 
 
 @lru_cache(maxsize=512)

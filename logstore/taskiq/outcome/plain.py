@@ -35,22 +35,20 @@ import pydantic_core
 from logstore._codec.hints import is_missing
 from logstore._codec.hooks import EncHook
 from logstore._codec.numbers import exact
-from logstore._codec.text import type_name
+from logstore._codec.path import Refused
 from logstore.errors import UnserializableValueError
 from logstore.taskiq.outcome.bases import BASES, OTHERS
-from logstore.taskiq.outcome.models import IncompleteError, model_to_mapping
+from logstore.taskiq.outcome.models import model_to_mapping
 from logstore.taskiq.outcome.walk import (
     DEPTH_MAX,
     LEAF_TYPES,
     Converter,
-    Unstorable,
     Walk,
     convert_dict,
     convert_list,
     convert_pairs,
     convert_set,
     convert_tuple,
-    failed,
 )
 
 __all__ = ["DEPTH_MAX", "LEAF_TYPES", "Converted", "convert", "to_plain"]
@@ -94,9 +92,8 @@ def convert(
     walk = Walk(_converter, on_loop, enc_hook)
     try:
         return Converted(walk.convert(value), walk.same_kind)
-    except Unstorable as error:
-        path = name + "".join(reversed(error.steps))
-        raise UnserializableValueError(f"cannot store {path}: {error.reason}") from error.__cause__
+    except Refused as refused:
+        raise UnserializableValueError(refused.message(name)) from refused.__cause__
 
 
 # -- fields ----------------------------------------------------------------------------------------
@@ -110,8 +107,8 @@ def _fields(walk: Walk, fields: Mapping[str, tuple[str, Any]]) -> dict[str, Any]
     try:
         for key, (_, item) in fields.items():
             plain[key] = item if type(item) in LEAF_TYPES else walk.convert(item)
-    except Unstorable as error:
-        error.steps.append(f".{fields[key][0]}")
+    except Refused as refused:
+        refused.steps.append(f".{fields[key][0]}")
         raise
     return plain
 
@@ -119,10 +116,8 @@ def _fields(walk: Walk, fields: Mapping[str, tuple[str, Any]]) -> dict[str, Any]
 def _model(walk: Walk, value: pydantic.BaseModel) -> Any:
     try:
         fields = model_to_mapping(value)
-    except IncompleteError as error:
-        raise Unstorable(str(error)) from None
     except pydantic_core.PydanticSerializationError as error:
-        raise failed(f"the {type_name(type(value))} there cannot be dumped", error) from error
+        raise Refused.failed(value, error, "cannot be dumped:") from error
     return _fields(walk, fields) if isinstance(fields, dict) else walk.convert(fields.value)
 
 
@@ -132,10 +127,8 @@ def _dataclass(walk: Walk, value: Any) -> dict[str, Any]:
         try:
             fields[field.name] = (field.name, getattr(value, field.name))
         except Exception as error:  # an unset field, a property, or a column of a row
-            reason = f"the field of the {type_name(type(value))} there has no value"
-            unstorable = failed(reason, error)
-            unstorable.steps.append(f".{field.name}")
-            raise unstorable from error
+            reason = f"has no value in its field {field.name!r}:"
+            raise Refused.failed(value, error, reason) from error
     return _fields(walk, fields)
 
 

@@ -2,7 +2,7 @@
 
 Rules: values of the supported types are passed on and containers are copied.  All other types are
 converted by the table in ``plain.py``.  An exception from the code of a value becomes an
-:class:`Unstorable` with the path of that value.  The path is built only after a refusal.
+refusal with the path of that value.  The path is built only after a refusal.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
-from logstore._codec.hints import advice
 from logstore._codec.hooks import EncHook, call_enc_hook, hooked
 from logstore._codec.numbers import converter_for, exact
 from logstore._codec.path import Refused
 from logstore._codec.tags import LEAVES
-from logstore._codec.text import TEXT_CHARS_MAX, bases_of, describe, text_of, type_name
+from logstore._codec.text import TEXT_CHARS_MAX, bases_of, text_of
 from logstore._codec.values import MAX_DEPTH
 from logstore._codec.weight import PARTS_MAX, BudgetExceededError
 
@@ -27,15 +26,6 @@ LEAF_TYPES: frozenset[type] = frozenset(
 )
 
 _REPR_CHARS_MAX = 60
-
-
-class Unstorable(Exception):
-    """A part of the value cannot be stored; collects its path, innermost step first."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.steps: list[str] = []
 
 
 class Walk:
@@ -58,15 +48,15 @@ class Walk:
         self.same_kind = True
 
     def convert(self, value: Any) -> Any:
-        """Return ``value`` as data.  Raises :class:`Unstorable`, :class:`BudgetExceededError`."""
+        """Return ``value`` as data.  Raises :class:`Refused`, :class:`BudgetExceededError`."""
         kind = type(value)
         try:
             if kind in LEAF_TYPES:
                 return value
             if len(self.above) >= DEPTH_MAX:
-                raise Unstorable(f"it is nested deeper than {DEPTH_MAX} levels")
+                raise Refused(value, f"is nested deeper than {DEPTH_MAX} levels")
             if id(value) in self.above:
-                raise Unstorable(f"the {type_name(kind)} there holds itself")
+                raise Refused(value, "holds itself")
             self.above.add(id(value))
             try:
                 converter = _CONTAINERS.get(kind)
@@ -75,10 +65,10 @@ class Walk:
                 return self._of_other_type(kind, value)
             finally:
                 self.above.discard(id(value))
-        except (Unstorable, BudgetExceededError):
+        except (Refused, BudgetExceededError):
             raise
         except Exception as error:
-            raise failed(f"the {type_name(kind)} there cannot be converted", error) from error
+            raise Refused.failed(value, error, "cannot be converted:") from error
 
     def _of_other_type(self, kind: type, value: Any) -> Any:
         converter = self.other_converter(kind, value)
@@ -91,15 +81,10 @@ class Walk:
         if number is not None:
             return exact(number, value)
         if self.enc_hook is None:
-            raise Unstorable(f"the {type_name(kind)} there {advice(kind)}")
+            raise Refused.for_type(value)
         if self.parts_left is not None:
             raise BudgetExceededError
-        try:
-            made = call_enc_hook(self.enc_hook, value)
-        except Refused as refused:
-            reason = f"the {type_name(kind)} there {refused.reason}"
-            raise Unstorable(reason) from refused.__cause__
-        return hooked(kind, self.convert(made))
+        return hooked(kind, self.convert(call_enc_hook(self.enc_hook, value)))
 
     def spend(self, parts_count: int) -> None:
         """Count the parts of a container against the budget."""
@@ -112,11 +97,6 @@ class Walk:
 Converter = Callable[[Walk, Any], Any]
 
 
-def failed(reason: str, error: Exception) -> Unstorable:
-    """Return the refusal for an exception from the code of a value."""
-    return Unstorable(f"{reason}: {describe(error)}")
-
-
 def _convert_each(walk: Walk, values: Collection[Any], step: str) -> list[Any]:
     walk.spend(len(values))
     items: list[Any] = []
@@ -124,8 +104,8 @@ def _convert_each(walk: Walk, values: Collection[Any], step: str) -> list[Any]:
     try:
         for item in values:
             add(item if type(item) in LEAF_TYPES else walk.convert(item))
-    except Unstorable as error:
-        error.steps.append(step.format(len(items)))
+    except Refused as refused:
+        refused.steps.append(step.format(len(items)))
         raise
     return items
 
@@ -167,20 +147,20 @@ def convert_pairs(walk: Walk, pairs: Collection[tuple[Any, Any]]) -> dict[Any, A
     try:
         for key, item in pairs:
             plain_key = key if type(key) in LEAF_TYPES else walk.convert(key)
-            if _is_in(plain, plain_key):
-                raise Unstorable(f"two keys are both stored as {_short(plain_key)}")
+            if _is_in(plain, plain_key, key):
+                raise Refused(key, f"and another key are both stored as {_short(plain_key)}")
             plain[plain_key] = item if type(item) in LEAF_TYPES else walk.convert(item)
-    except Unstorable as error:
-        error.steps.append(f"[{_short(key)}]")
+    except Refused as refused:
+        refused.steps.append(f"[{_short(key)}]")
         raise
     return plain
 
 
-def _is_in(plain: dict[Any, Any], key: Any) -> bool:
+def _is_in(plain: dict[Any, Any], plain_key: Any, key: Any) -> bool:
     try:
-        return key in plain
+        return plain_key in plain
     except TypeError as error:
-        raise Unstorable(f"the key is stored as an unhashable value: {error}") from None
+        raise Refused(key, f"is stored as an unhashable value: {error}") from None
 
 
 def _short(value: Any) -> str:

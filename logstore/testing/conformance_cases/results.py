@@ -180,10 +180,7 @@ class ResultCases(ConformanceSuite):
     @case("results")
     async def test_all_who_wait_for_a_result_get_it(self, kit: Kit) -> None:
         task: AsyncTaskiqTask[Any] = AsyncTaskiqTask("t", kit.backend)
-        waiters = [
-            asyncio.ensure_future(task.wait_result(check_interval=0.005, timeout=kit.suite.wait_s))
-            for _ in range(5)
-        ]
+        waiters = [asyncio.ensure_future(kit.wait(task)) for _ in range(5)]
         await asyncio.sleep(0)
         await kit.backend.set_result("t", ok(1))
         results = await asyncio.gather(*waiters)
@@ -196,9 +193,7 @@ class ResultCases(ConformanceSuite):
         await kit.backend.set_result("t", ok("old"))
         await kit.backend.delete_result("t")
         task: AsyncTaskiqTask[Any] = AsyncTaskiqTask("t", kit.backend)
-        waiter = asyncio.ensure_future(
-            task.wait_result(check_interval=0.005, timeout=kit.suite.wait_s)
-        )
+        waiter = asyncio.ensure_future(kit.wait(task))
         await asyncio.sleep(0)
         await kit.backend.set_result("t", ok("new"))
         assert (await waiter).return_value == "new"

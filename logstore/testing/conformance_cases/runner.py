@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import anyio
 import pytest
-from taskiq import InMemoryBroker
+from taskiq import AsyncTaskiqTask, InMemoryBroker
 from taskiq.abc.result_backend import AsyncResultBackend
 from taskiq.result import TaskiqResult
 
@@ -81,6 +81,10 @@ class Kit:
     async def value(self, task_id: str) -> Any:
         """Return the value that is stored for a task."""
         return (await self.backend.get_result(task_id)).return_value
+
+    async def wait(self, task: AsyncTaskiqTask[Any]) -> TaskiqResult[Any]:
+        """Wait for a task's result, at most as long as a case may."""
+        return await task.wait_result(check_interval=0.005, timeout=self.suite.wait_s)
 
     async def check_numbers(self, numbers: Iterable[int], backend: Any = None) -> None:
         """Check that the result of each task ``t0``, ``t1``... is its number."""

@@ -27,10 +27,6 @@ class Opaque:
     """An object that cannot be stored."""
 
 
-async def _result(kit: Kit, task: Any) -> Any:
-    return await task.wait_result(check_interval=0.005, timeout=kit.suite.wait_s)
-
-
 class WorkerCases(ConformanceSuite):
     """The way from a task's end to ``wait_result``."""
 
@@ -40,7 +36,7 @@ class WorkerCases(ConformanceSuite):
         async def add(a: int, b: int) -> int:
             return a + b
 
-        result = await _result(kit, await add.kiq(1, 2))
+        result = await kit.wait(await add.kiq(1, 2))
         assert (result.return_value, result.is_err) == (3, False)
 
     @case("worker")
@@ -50,10 +46,10 @@ class WorkerCases(ConformanceSuite):
             if n < 2:
                 return n
             tasks = [await fibonacci.kiq(n - 1), await fibonacci.kiq(n - 2)]
-            results = [await _result(kit, task) for task in tasks]
+            results = [await kit.wait(task) for task in tasks]
             return sum(result.return_value for result in results)
 
-        assert (await _result(kit, await fibonacci.kiq(6))).return_value == 8
+        assert (await kit.wait(await fibonacci.kiq(6))).return_value == 8
 
     @case("worker")
     async def test_a_task_raises_to_its_waiter(self, kit: Kit) -> None:
@@ -61,7 +57,7 @@ class WorkerCases(ConformanceSuite):
         async def fails() -> int:
             raise QuotaError(user="u", limit=3)
 
-        result = await _result(kit, await fails.kiq())
+        result = await kit.wait(await fails.kiq())
         with pytest.raises(QuotaError) as caught:
             result.raise_for_error()
         assert (caught.value.user, caught.value.limit) == ("u", 3)
@@ -73,7 +69,7 @@ class WorkerCases(ConformanceSuite):
 
         # Annotations of a local function are strings, which taskiq resolves in its module.
         task = kit.broker.register_task(report, task_name="report")
-        assert (await _result(kit, await task.kiq())).return_value == Report("r", [1, 2])
+        assert (await kit.wait(await task.kiq())).return_value == Report("r", [1, 2])
 
     @case("worker")
     async def test_what_cannot_be_stored_reaches_the_waiter(self, kit: Kit) -> None:
@@ -82,7 +78,7 @@ class WorkerCases(ConformanceSuite):
             return {"rows": [1, Opaque()]}
 
         task = await opaque.kiq()
-        result = await _result(kit, task)
+        result = await kit.wait(task)
         if result.is_err:
             assert "Opaque" in str(result.error)
             assert "['rows'][1]" in str(result.error)
@@ -111,7 +107,7 @@ class WorkerCases(ConformanceSuite):
         assert progress is not None
         assert (progress.state, progress.meta) == (TaskState.STARTED, {"done": 1})
         seen.set()
-        await _result(kit, task)
+        await kit.wait(task)
         progress = await task.get_progress()
         assert progress is not None
         assert (progress.state, progress.meta) == (TaskState.SUCCESS, {"done": 1})
@@ -127,7 +123,7 @@ class WorkerCases(ConformanceSuite):
             )
 
         task = await reports.kiq()
-        await _result(kit, task)
+        await kit.wait(task)
         progress = await task.get_progress()
         assert progress is not None
         assert (progress.state, progress.meta) == ("half", 5)
@@ -146,7 +142,7 @@ class WorkerCases(ConformanceSuite):
         with pytest.raises(ResultGetError):
             await task.get_result()
         let_go.set()
-        assert (await _result(kit, task)).return_value == 1
+        assert (await kit.wait(task)).return_value == 1
 
     @case("worker")
     async def test_50_tasks_reach_50_waiters(self, kit: Kit) -> None:
@@ -155,5 +151,5 @@ class WorkerCases(ConformanceSuite):
             return n * n
 
         tasks = [await square.kiq(n) for n in range(50)]
-        results = await asyncio.gather(*(_result(kit, task) for task in tasks))
+        results = await asyncio.gather(*(kit.wait(task) for task in tasks))
         assert [result.return_value for result in results] == [n * n for n in range(50)]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import multiprocessing
 import shutil
 import signal
+import sys
 import time
 import warnings
 from collections import deque
@@ -21,7 +22,6 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 from pathlib import Path
-from types import FrameType
 from typing import TypeAlias
 
 from logstore.testing.crash.checking import Check, run_check
@@ -163,7 +163,7 @@ def _serve(
     other.close()
     if settings.isolation != "inline" or not callable(settings.check):
         # The check runs in its own process then, and must end with its worker.
-        signal.signal(signal.SIGTERM, _leave)
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     number = 0
     while True:
         try:
@@ -182,10 +182,6 @@ def _serve(
             pipe.send((name, message))
         except OSError:
             return  # the pool has closed the pipe
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
 
 
 def judge(builder: Builder, name: str, settings: Settings, directory: Path) -> str | None:

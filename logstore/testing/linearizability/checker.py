@@ -49,29 +49,21 @@ def first_failure(
     Raise TooManyConfigurationsError if more than `configurations_max` are possible at once.
     """
     search = _Search(model, configurations_max)
-    for _, returns, _, operation, is_free in _events(operations, free):
+    freed = {id(operation) for operation in free}
+    events = [(operation.called, 0, number) for number, operation in enumerate(operations)]
+    for number, operation in enumerate(operations):
+        if operation.returned is not None and id(operation) not in freed:
+            events.append((operation.returned, 1, number))
+    for _, returns, number in sorted(events):
+        operation = operations[number]
         if returns:
             if not search.returned(operation):
                 return operation
-        elif is_free:
+        elif id(operation) in freed:
             search.freed(operation)
         else:
             search.called(operation)
     return None
-
-
-def _events(
-    operations: Sequence[Operation], free: Collection[Operation]
-) -> list[tuple[int, int, int, Operation, bool]]:
-    freed = {id(operation) for operation in free}
-    events: list[tuple[int, int, int, Operation, bool]] = []
-    for number, operation in enumerate(operations):
-        is_free = id(operation) in freed
-        events.append((operation.called, 0, number, operation, is_free))
-        if operation.returned is not None and not is_free:
-            events.append((operation.returned, 1, number, operation, False))
-    events.sort(key=lambda event: event[:3])
-    return events
 
 
 class _Search:
