@@ -32,10 +32,11 @@ from fuzz.campaign import (
     workplace,
 )
 from fuzz.clients import Script, digest_of, match, observe, perform
-from fuzz.processes import Child, Talk, start, wait_for_lines
+from fuzz.processes import Child, Talk, mount_at, start, wait_for_lines
 
 FILE = "app.db"
 ROUND_KILLS = 25
+CLIENTS = 4
 MOMENT_S = 0.04  # a victim lives up to so long after the last kill
 OPS_MAX = 400  # or for up to so many operations
 PEEK_S = 0.002
@@ -59,6 +60,12 @@ def main(argv: list[str] | None = None) -> int:
     add_common(parser)
     parser.add_argument("--kills", type=int, default=60, help="how many processes to kill")
     parser.add_argument("--round", type=int, help="only the round of that number")
+    parser.add_argument(
+        "--containers",
+        action="store_true",
+        help="each process has pid 1 in a namespace of its own, and every other one sees the "
+        "directory at another mount (needs root)",
+    )
     options = parser.parse_args(argv)
     seed = commit_seed() if options.seed is None else options.seed
     findings = Findings(options.findings, first=options.first)
@@ -68,14 +75,16 @@ def main(argv: list[str] | None = None) -> int:
     while kills < options.kills and time.monotonic() - begun < 60 * options.minutes:
         number = rounds if options.round is None else options.round
         with workplace("logstore-kills-") as place:
-            done = Round(seed, number, place, min(ROUND_KILLS, options.kills - kills))
+            kills_max = min(ROUND_KILLS, options.kills - kills)
+            done = Round(seed, number, place, kills_max, contained=options.containers)
             try:
                 done.run()
             except WrongError as error:
                 kept = findings.keep(place, f"kills-{seed}-{number}")
                 findings.tell(
                     f"kills, round {number}: {error}\n  the store is kept in {kept}", seed=seed,
-                    command=f"python -m fuzz.kills --seed {seed} --round {number}",
+                    command=f"python -m fuzz.kills --seed {seed} --round {number}"
+                    + " --containers" * options.containers,
                 )  # fmt: skip
             finally:
                 done.end()
@@ -96,11 +105,13 @@ def main(argv: list[str] | None = None) -> int:
 class Round:
     """The life of one store, in a directory that has nothing else in it."""
 
-    def __init__(self, seed: int, number: int, place: Path, kills: int) -> None:
+    def __init__(self, seed: int, number: int, place: Path, kills: int, *, contained: bool) -> None:
         self._rng = random.Random(f"kills {seed} {number}")
         self._seed = seed * 1000 + number
+        self._contained = contained
         self._home = place / "store"
         self._home.mkdir()
+        self._mount = place / "mount"
         self._errors = place / "errors"
         self._errors.mkdir()
         self.path = os.fspath(self._home / FILE)
@@ -121,7 +132,7 @@ class Round:
         if with_peer:
             self._peer = self._start("peer", lambda talk: _peer(self.path, talk))
         while self.kills < self._kills_max:
-            while len(self._victims) < 3:
+            while len(self._victims) < CLIENTS:
                 self._add_victim()
             chosen = rng.choice(self._victims)
             self._let_work(chosen)
@@ -172,7 +183,7 @@ class Round:
     def _start(self, name: str, work: Any) -> Child:
         others = [*self._victims, *([self._peer] if self._peer else [])]
         with undisturbed():
-            child = start(name, work, self._errors / name, others)
+            child = start(name, work, self._errors / name, others, contained=self._contained)
             self._children.append(child)
         return child
 
@@ -182,9 +193,16 @@ class Round:
         options = self._rng.choice(OPTIONS)
         script = Script(kind, self._seed, name)
         self.acked[name] = 0
-        self._victims.append(
-            self._start(name, lambda talk: _victim(self.path, script, options, talk))
-        )
+        elsewhere = self._contained and len(self._kinds) % 2
+
+        def work(talk: Talk) -> None:
+            path = self.path
+            if elsewhere:
+                mount_at(self._mount, self._home)
+                path = os.fspath(self._mount / FILE)
+            _victim(path, script, options, talk)
+
+        self._victims.append(self._start(name, work))
 
     def _note(self, heard: dict[str, list[str]]) -> None:
         for name, lines in heard.items():

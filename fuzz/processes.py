@@ -19,10 +19,12 @@ from typing import NoReturn
 
 from fuzz.campaign import undisturbed
 
-__all__ = ["Child", "Talk", "run_and_leave", "start", "wait_for_lines"]
+__all__ = ["Child", "Talk", "mount_at", "run_and_leave", "start", "wait_for_lines"]
 
 _PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None)
+_CLONE_NEWNS, _CLONE_NEWPID = 0x00020000, 0x20000000
+_MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 0x40000
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Talk:
@@ -111,12 +113,22 @@ class Child:
 
 
 def start(
-    name: str, work: Callable[[Talk], None], errors: Path, others: Iterable[Child] = ()
+    name: str,
+    work: Callable[[Talk], None],
+    errors: Path,
+    others: Iterable[Child] = (),
+    *,
+    contained: bool = False,
 ) -> Child:
-    """Forks a child that does some work. It closes its copies of the pipes of `others`."""
+    """Forks a child that does some work. It closes its copies of the pipes of `others`.
+
+    A contained one has a namespace of its own for pids, as in a container: its pid is 1 there.
+    """
+    if contained:
+        _contain_the_next()
     child_reads, to_say = os.pipe()
     parent_reads, child_says = os.pipe()
-    parent = os.getpid()
+    parent = 0 if contained else os.getpid()  # a parent outside of the namespace has no pid
     pid = os.fork()
     if pid:
         os.close(child_reads)
@@ -141,6 +153,27 @@ def start(
         errors.write_text(traceback.format_exc())
     finally:
         os._exit(status)
+
+
+def _contain_the_next() -> None:
+    """The next child is the first process of a new namespace for pids. Raises OSError."""
+    with open("/proc/self/ns/pid", "rb") as own:  # a process cannot go from one new to the next
+        _called("setns", own.fileno(), _CLONE_NEWPID)
+    _called("unshare", _CLONE_NEWPID)
+
+
+def mount_at(place: Path, directory: Path) -> None:
+    """Let this process, and no other, see a directory at another place too. Raises OSError."""
+    _called("unshare", _CLONE_NEWNS)
+    _called("mount", b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
+    place.mkdir(exist_ok=True)
+    _called("mount", bytes(directory), bytes(place), None, _MS_BIND, None)
+
+
+def _called(name: str, *arguments: object) -> None:
+    if getattr(_LIBC, name)(*arguments):
+        code = ctypes.get_errno()
+        raise OSError(code, f"{name}: {os.strerror(code)}; this needs root")
 
 
 def run_and_leave(work: Callable[[], object]) -> NoReturn:

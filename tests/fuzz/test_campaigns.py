@@ -179,8 +179,12 @@ def test_crash_states_find_a_flush_that_is_gone(broken: Path, tmp_path: Path) ->
     assert "VIOLATION: AssertionError" in again.stdout
 
 
-def test_kills_lose_nothing(tmp_path: Path) -> None:
-    done = run(ROOT, "kills", "--seed", "1", "--kills", "8", place=tmp_path)
+@pytest.mark.parametrize("containers", [False, True])
+def test_kills_lose_nothing(tmp_path: Path, containers: bool) -> None:
+    if containers and os.getuid() != 0:
+        pytest.skip("only root may make a namespace for pids")
+    words = ["--containers"] * containers
+    done = run(ROOT, "kills", "--seed", "1", "--kills", "8", *words, place=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 findings, seed 1" in done.stdout
 
