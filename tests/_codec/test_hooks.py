@@ -331,6 +331,8 @@ def test_hooks_run_beside_the_event_loop_and_stop_no_other_call(path: Path) -> N
             assert await held_up(store, store.get_result("t")) == [EURO]
             assert await held_up(store, store.pop_result("t")) == [EURO]
             await held_up(store, store.set_progress("p", TaskProgress(meta={"m": EURO})))
+            progress = await held_up(store, store.get_progress("p"))
+            assert progress.meta == {"m": EURO}
         assert threading.get_ident() not in threads
 
     asyncio.run(asyncio.wait_for(main(), 100))
