@@ -1,7 +1,7 @@
 """All crash campaigns one after the other: `make crash` and `make crash-long`.
 
 Rules: a campaign with findings does not keep the next one from running; the exit code is 1 if any
-had findings. `--long` takes about an hour on two processors.
+had findings. `--long` takes more than an hour on two processors, and needs root for the containers.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ SHORT = (
 )
 LONG = (
     (crash_states.main, "--states 5000 --rounds 2"),
-    (kills.main, "--kills 1000"),
-    (histories.main, "--operations 1000000"),
+    (kills.main, "--kills 2000"),
+    (kills.main, "--kills 2000 --containers"),
+    (histories.main, "--operations 2000000"),
     (nomemory.main, "--runs 20000"),
 )
 
