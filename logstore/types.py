@@ -59,7 +59,7 @@ class StoreStats(NamedTuple):
     group_size_mean: float  # of the last groups
     compactions: int
     compaction_errors: int
-    compaction_pause_max_s: float
+    compaction_pause_max_s: float  # with the locks of writers held
     compaction_pause_total_s: float
     last_error: str | None  # of a background compaction or flush
     recoveries: int  # after the death of another process or a failed write

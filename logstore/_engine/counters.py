@@ -44,8 +44,8 @@ class Counters:
         sizes = self._group_sizes.copy()
         return sum(sizes) / len(sizes) if sizes else 0.0
 
-    def count_compaction(self, pause_s: float) -> None:
-        """Count a compaction and its pause."""
+    def count_compaction(self, pause_s: float = 0.0) -> None:
+        """Count a compaction, and how long it held the locks of writers."""
         self.compactions += 1
         self.flushes += 2
         self.compaction_pause_total_s += pause_s

@@ -126,7 +126,6 @@ def _fold_sealed(engine: Engine, view: Overlay) -> bool:
         or identity.is_suspect(engine)
     ):
         return False  # first a writer takes over the files, or recovers
-    started = time.perf_counter()
     epoch = engine.from_table(Table.read_meta).epoch
     if epoch not in (sealed.epoch, sealed.epoch + 1):
         return False  # a compaction of both died before it published that: recover first
@@ -154,5 +153,5 @@ def _fold_sealed(engine: Engine, view: Overlay) -> bool:
     header.table_txn = engine.table.last_transaction()
     header.sealed = 0
     header.folding = 0
-    engine.counters.count_compaction(time.perf_counter() - started)
+    engine.counters.count_compaction()
     return True
