@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import logstore
+from logstore._engine import locks
 
 from .backend_peer import BackendPeer
 from .base import About, AsyncPeer, Place, SyncPeer
@@ -77,6 +80,12 @@ class StorePeer(SyncPeer):
     def log_bytes(self) -> int:
         """How much of the log is in use."""
         return self._store.stats().log_bytes
+
+    def hold_folds(self) -> None:
+        """Keep sealed logs from being folded, as a process that is stopped in a fold does."""
+        fd = os.open(self.place.directory / f"{FILE_NAME}-shm", os.O_RDWR)
+        while not locks.try_lock_byte(fd, locks.FOLD):
+            time.sleep(0.001)  # a fold is under way
 
     def recovered_frames(self) -> int:
         """How many frames of its log the opening found that were not in the table."""

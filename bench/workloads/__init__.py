@@ -18,6 +18,7 @@ from . import (
     w13_taskiq,
     w14_tail,
     w15_recovery,
+    w16_log_size,
 )
 from .base import Metric, Slice, Workload
 
@@ -39,6 +40,7 @@ WORKLOADS: dict[str, Workload] = {
         w13_taskiq,
         w14_tail,
         w15_recovery,
+        w16_log_size,
     )
 }
 

@@ -1,4 +1,4 @@
-"""W13, W14 and W15 in small: they measure what they say, and a wrong result is a failure."""
+"""W13 to W16 in small: they measure what they say, and a wrong result is a failure."""
 
 from __future__ import annotations
 
@@ -139,6 +139,19 @@ def test_a_kill_with_a_full_log_is_recovered_from(tmp_path: Path) -> None:
     assert 0.8 < number(cell.metrics, "log_mib") <= 1.2
     assert number(cell.metrics, "recovered_frames") > 1000
     assert number(cell.metrics, "recovery_ms") > 0
+
+
+def test_a_larger_log_costs_memory_and_saves_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile = replace(SMOKE, log_sizes_kib=(64, 512), log_results=6_000)
+    monkeypatch.setitem(globals(), "SMOKE", profile)
+    small, large = (cell.metrics for cell in run("W16", ["logstore"], tmp_path).cells)
+    assert number(small, "bytes_per_result") > number(large, "bytes_per_result") > 300
+    assert number(large, "recovered_frames") > 5 * number(small, "recovered_frames")
+    # Two logs, both nearly full, with frames of about 400 bytes.
+    assert 2 * 0.8 * 512 * 1024 / 450 < number(large, "recovered_frames") < 2.2 * 512 * 1024 / 300
+    assert number(small, "recovery_ms") > 0
 
 
 @pytest.mark.slow
