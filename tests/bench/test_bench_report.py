@@ -47,6 +47,7 @@ def sample() -> record.Record:
         writers=[],
         writer_delays_ms=[],
         tail_delays_ms=[],
+        log_sizes_kib=[],
     )
     return record.Record("bench", asdict(small), machine, outcome)
 
