@@ -239,6 +239,20 @@ EQUIVALENTS: list[Equivalent] = [
         "the key is of plain types by then, whose hashes raise nothing else",
     ),
     Equivalent(
+        *("_engine/engine.py", "Engine.after_fork_in_child", CONSTANT),
+        "log.fd = -1  # files.py closes it with all others",
+        *("log.fd = -2  # files.py closes it with all others", "no descriptor is negative"),
+    ),
+    Equivalent(
+        *("_engine/checking.py", "_check_record", CONSTANT, "return 0", "return 1"),
+        "the sum is looked at only where there is no problem",
+    ),
+    Equivalent(
+        *("_engine/records.py", "decode_mark", COMPARISON),
+        *("if 0 < result_us <= TIME_MAX:", "if 0 < result_us < TIME_MAX:"),
+        "the code for all other marks gives the same",
+    ),
+    Equivalent(
         *("_engine/system.py", "can_reserve", CONSTANT),
         "mmap.mmap(-1, size, flags=flags, prot=0).close()  # without access it takes no memory",
         "mmap.mmap(-1, size, flags=flags, prot=1).close()  # without access it takes no memory",

@@ -139,6 +139,7 @@ def test_the_package_can_be_run_and_says_what_there_is() -> None:
     assert logstore.__version__ in done.stdout
     for module in ("logstore.demo", "logstore.testing.crash"):
         assert f"python -m {module}" in done.stdout
+    assert done.stdout.endswith('"\n')
 
 
 def test_help_shows_the_users_part() -> None:

@@ -819,10 +819,11 @@ def test_forking_while_threads_write_harms_neither_side(store: logstore.Store) -
     "name",
     ["sync_interval_s", "write_timeout_s", "result_ttl_s", "failure_ttl_s", "progress_ttl_s"],
 )
-def test_a_time_that_is_not_above_zero_is_refused_by_the_name_of_its_option(
-    path: Path, name: str
+@pytest.mark.parametrize("seconds", [0, 1e10])
+def test_a_time_beyond_its_bounds_is_refused_by_the_name_of_its_option(
+    path: Path, name: str, seconds: float
 ) -> None:
-    options: Any = {name: 0}
-    with pytest.raises(ValueError, match=f"^{name} must be above zero"):
+    options: Any = {name: seconds}
+    with pytest.raises(ValueError, match=f"^{name} must be above zero and below 1e10 seconds"):
         logstore.open(path, **options)
     assert not path.exists()

@@ -53,6 +53,8 @@ def list_tasks(
 class _Listing:
     """The view of one listing: the overlay, and the time that decides what has expired."""
 
+    _start_us: int  # the newest record in the table at the start
+
     def __init__(self, engine: BaseEngine, newest_first: bool, limit: int | None) -> None:
         view = engine.view()
         self._engine = engine
@@ -65,7 +67,6 @@ class _Listing:
         for part in parts:
             self._results.update(dict(part.results))
             self._progress.update(dict(part.progress))
-        self._start_us = 0  # the newest record in the table at the start
         self._listed: set[bytes] = set()  # the expired results listed from the table
         # Last, so that it has all that the others have.
         self._changed = [change for part in parts for change in list(part.changed)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from datetime import datetime, timezone
@@ -157,6 +158,25 @@ def test_the_words_of_the_shared_header_are_those_of_the_code() -> None:
     assert documented == coded
     assert f"One page of {header.SIZE} bytes" in TEXT
     assert header.MAGIC.to_bytes(8, "little") == b"LSTRSHM3"
+
+
+def test_each_word_of_the_shared_header_is_where_it_is_said_to_be(tmp_path: Path) -> None:
+    fd = os.open(tmp_path / "shm", os.O_RDWR | os.O_CREAT)
+    shared = header.SharedHeader(fd)
+    for size, rows in ((8, "Words of 8 bytes"), (4, "Words of 4 bytes")):
+        for index, name, *_ in rows_behind(rows):
+            word = getattr(shared, name.lower())
+            if size == 8:
+                assert word == 0
+                setattr(shared, name.lower(), 7)
+            else:
+                word.value = 7
+            found = os.pread(fd, header.SIZE, 0)
+            assert found[size * int(index)] == 7, name
+            assert found.count(7) == 1, name
+            os.pwrite(fd, bytes(header.SIZE), 0)
+    shared.close()
+    os.close(fd)
 
 
 def test_the_databases_are_those_of_the_code() -> None:

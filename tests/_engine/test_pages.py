@@ -17,7 +17,7 @@ import lmdb
 import pytest
 from lmdb.verify import verify
 
-from logstore._engine import pages
+from logstore._engine import metapages, pages
 from logstore._engine.pages import OvertakenError, copy_pages
 from logstore.errors import CorruptTableError, LogstoreError
 
@@ -325,6 +325,16 @@ def free_pages(path: Path) -> list[int]:
     with open(path, "rb") as file:
         marks = pages.Snapshot(file.fileno(), str(path), number).marks_of_free_pages()
     return [page for page in range(2, len(marks)) if marks[page]]
+
+
+def test_a_child_of_the_list_of_free_pages_may_be_any_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one whose number has more than 32 bits, in a file of more than 16 TiB."""
+    head = struct.pack("<QHHHH", 2, 0, metapages.BRANCH, 16 + 2 * 1, 4096)
+    node = struct.pack("<HHHH", 0x5678, 0x1234, 0x9, 0)
+    page = bytearray((head + struct.pack("<H", 18) + node).ljust(4096, b"\0"))
+    snapshot = object.__new__(pages.Snapshot)
+    monkeypatch.setattr(snapshot, "read", lambda first, count: page)
+    assert snapshot._mark_listed(2, bytearray(3)) == [0x9_1234_5678]
 
 
 def test_a_file_that_is_cut_off_is_damage(at_rest: Path) -> None:
