@@ -244,6 +244,11 @@ EQUIVALENTS: list[Equivalent] = [
         *("log.fd = -2  # files.py closes it with all others", "no descriptor is negative"),
     ),
     Equivalent(
+        *("_engine/log.py", "Log.reserve", COMPARISON),
+        *("if end <= self.size:", "if end < self.size:"),
+        "the size is looked at again, and is enough",
+    ),
+    Equivalent(
         *("_engine/checking.py", "_check_record", CONSTANT, "return 0", "return 1"),
         "the sum is looked at only where there is no problem",
     ),

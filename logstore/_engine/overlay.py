@@ -34,7 +34,12 @@ class Overlay:
         self.changed: list[tuple[bytes, Entry]] = []  # in the order of the log
 
     def apply(self, entries: Sequence[tuple[bytes, Entry]], applied: int) -> None:
-        """Add the entries of frames that end at ``applied``, in the order of the log."""
+        """Add the entries of frames that end at ``applied``, in the order of the log.
+
+        If there is no memory for it, or a signal handler raises, the same call is made again: it
+        is not done before the last three steps, and between these nothing can fail.
+        """
+        state = self.epoch << 32 | applied
         results, progress, changed = self.results, self.progress, self.changed
         for key, entry in entries:
             kind = entry[0]
@@ -46,7 +51,7 @@ class Overlay:
                     progress[key] = None
         changed += entries
         self.applied = applied
-        self.state = self.epoch << 32 | applied
+        self.state = state
 
     def result(self, key: bytes) -> Entry | None:
         """Return the newest RESULT, DELETED or EXPIRED entry of a task."""

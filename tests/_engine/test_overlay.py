@@ -76,3 +76,27 @@ def test_what_is_unpublished_is_indexed_while_a_reader_publishes_some_of_it() ->
     unpublished.add([(b"b", entry(RESULT))], 5000, 6000)
     assert b"b" in unpublished.index().results
     assert b"a" in overlay.results
+
+
+class Failing(int):
+    """An offset for which there is no memory, the first time."""
+
+    failed = False
+
+    def __ror__(self, other: int) -> int:
+        if not self.failed:
+            self.failed = True
+            raise MemoryError
+        return other | int(self)
+
+
+def test_what_found_no_memory_is_applied_once_when_it_is_tried_again() -> None:
+    overlay = Overlay(1)
+    end = Failing(5000)
+    for _ in range(2):
+        try:
+            overlay.apply([(b"a", entry(RESULT))], end)
+        except MemoryError:
+            assert (overlay.applied, overlay.state) == (FIRST_OFFSET, 1 << 32 | FIRST_OFFSET)
+    assert (overlay.applied, overlay.state) == (5000, 1 << 32 | 5000)
+    assert overlay.changed == [(b"a", entry(RESULT))]
