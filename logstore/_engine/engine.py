@@ -40,6 +40,7 @@ from logstore._engine.overlay import Batch, Overlay
 from logstore._engine.publishing import Found, Publisher
 from logstore._engine.readers import WAIT_S, OldReadersError
 from logstore._engine.reading import BaseEngine, LogState
+from logstore._engine.records import Mark, mark_of
 from logstore._engine.shelter import acquire, is_interrupt, sheltered
 from logstore._engine.systemerrors import raise_write_error
 from logstore._engine.table import Table
@@ -167,6 +168,25 @@ class Engine(BaseEngine):
         """As :meth:`find_progress`, with what is not published yet; writer lock held."""
         progress = self.logview.unpublished.index().progress
         return progress[key] if key in progress else self.find_progress(key)
+
+    def latest_mark(self, key: bytes) -> Mark:
+        """Return the times of the newest records, published or not; writer lock held.
+
+        No record is read, which may be large.  Raises CorruptRecordError for the mark itself.
+        """
+        index, view = self.logview.unpublished.index(), self.view()
+        result = index.results.get(key) or view.result(key)
+        is_known, progress = index.find_progress(key)
+        if not is_known:
+            is_known, progress = view.find_progress(key)
+        mark = Mark()
+        if result is None or not is_known:
+            mark = self.from_table(lambda table: table.marks([key]))[0]
+        if result is not None:
+            mark = mark_of(result)._replace(progress_us=mark.progress_us)
+        if is_known:
+            mark = mark._replace(progress_us=0 if progress is None else progress.time_us)
+        return mark
 
     def from_table(self, read: Callable[[Table], T]) -> T:
         """Run a read on the table, again if the table is replaced or its map resized."""

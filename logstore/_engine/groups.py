@@ -17,8 +17,10 @@ from logstore._engine.engine import Engine, Keyed
 from logstore._engine.frames import KEEPS_PROGRESS, PROGRESS, RESULT, TIME_MAX, Entry
 from logstore._engine.options import LARGE_BYTES
 from logstore._engine.readers import OldReadersError
+from logstore._engine.records import Mark, mark_of
 from logstore._engine.shelter import is_interrupt
 from logstore._engine.systemerrors import write_error
+from logstore._engine.table import Table
 from logstore._engine.writes import INTERRUPTED, Lookup, Write
 from logstore.errors import WriteError
 
@@ -162,6 +164,7 @@ class _Pending(Lookup):
         self._engine = engine
         self._results: dict[bytes, Entry] = {}
         self._progress: dict[bytes, Entry | None] = {}
+        self._table_epoch: int | None = None
         for key, entry in resolved:
             self.add(key, entry)
 
@@ -181,6 +184,21 @@ class _Pending(Lookup):
         if key in self._progress:
             return self._progress[key]
         return self._engine.latest_progress(key)
+
+    def mark(self, key: bytes) -> Mark:
+        mark = self._engine.latest_mark(key)
+        result = self._results.get(key)
+        if result is not None:
+            mark = mark_of(result)._replace(progress_us=mark.progress_us)
+        if key in self._progress:
+            progress = self._progress[key]
+            mark = mark._replace(progress_us=0 if progress is None else progress.time_us)
+        return mark
+
+    def table_epoch(self) -> int:
+        if self._table_epoch is None:
+            self._table_epoch = self._engine.from_table(Table.read_meta).epoch
+        return self._table_epoch
 
 
 def _segments(group: list[Write]) -> Iterable[list[Write]]:

@@ -80,6 +80,11 @@ class Mark(NamedTuple):
     progress_us: int = 0
 
 
+def mark_of(result: Entry) -> Mark:
+    """Return the mark of a task with this record of a result: RESULT, DELETED or EXPIRED."""
+    return Mark(result.time_us, 0) if result.kind == RESULT else Mark(0, result.time_us)
+
+
 def encode_record(seed: int, key: bytes, entry: Entry) -> bytes:
     """Encode the value that the table has under the entry's time."""
     kind, flags, time_us, expires_us, payload = entry

@@ -3,8 +3,9 @@
 Rules: a result is removed by a write in the log, an EXPIRED record, so that all readers, watchers
 and conditions see the removal at one place in the order of all writes.  The next compaction of the
 log then takes it from the table.  Only what is in the table is looked at, oldest first; a task of
-which the logs have a newer record is left to that.  A compaction under all locks removes them
-itself (compaction.py).
+which the logs have a newer record is left to that.  What is over a limit is counted in one table:
+what the logs remove from it does not count, and a fold makes a count and its evictions void.  A
+compaction under all locks removes such results itself (compaction.py).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from logstore._engine import clock
 from logstore._engine.compaction import is_over
 from logstore._engine.engine import Engine
 from logstore._engine.frames import RESULT
-from logstore._engine.table import DB_RESULTS, Table
+from logstore._engine.table import DB_RESULTS, LISTING_KEYS, Table
 from logstore._engine.writes import Retire, Write
 
 BATCH = 200  # writes; they hold the writer lock for about a millisecond
@@ -25,15 +26,20 @@ BATCH = 200  # writes; they hold the writer lock for about a millisecond
 
 def due(engine: Engine) -> Iterator[list[Write]]:
     """Yield the writes that are due at this moment, in groups, each made when it is asked for."""
-    writes = _due(engine)
+    yield from _groups(_expired(engine))
+    while any(engine.options.retention):
+        epoch = engine.from_table(Table.read_meta).epoch
+        for group in _groups(_over_the_limits(engine, epoch)):
+            yield group
+            if engine.from_table(Table.read_meta).epoch != epoch:
+                break  # count again
+        else:
+            return
+
+
+def _groups(writes: Iterator[Write]) -> Iterator[list[Write]]:
     while group := list(islice(writes, BATCH)):
         yield group
-
-
-def _due(engine: Engine) -> Iterator[Write]:
-    yield from _expired(engine)
-    if any(engine.options.retention):
-        yield from _over_the_limits(engine)
 
 
 def _expired(engine: Engine) -> Iterator[Write]:
@@ -47,20 +53,40 @@ def _expired(engine: Engine) -> Iterator[Write]:
         )
         for record in records:
             if engine.view().result(record.key) is None:
-                yield Retire(record.key, record.entry.time_us, evicts=False)
+                yield Retire(record.key, record.entry)
         more = after is not None
 
 
-def _over_the_limits(engine: Engine) -> Iterator[Write]:
+def _over_the_limits(engine: Engine, epoch: int) -> Iterator[Write]:
+    """Yield evictions from the table of an epoch."""
+    retention = engine.options.retention
     counts = engine.from_table(Table.counts)
     results, data_bytes = counts.results, counts.data_bytes
+    if not is_over(retention, results, data_bytes):
+        return
+    removed = _removed_by_the_logs(engine)
+    for at in range(0, len(removed), LISTING_KEYS):
+        for count, size in engine.from_table(
+            partial(Table.held, keys=removed[at : at + LISTING_KEYS])
+        ):
+            results -= count
+            data_bytes -= size
+    counted = frozenset(removed)
     for record in engine.listing(DB_RESULTS, newest_first=False):
-        if not is_over(engine.options.retention, results, data_bytes):
+        if not is_over(retention, results, data_bytes):
             return
         newer = engine.view().result(record.key)
+        if record.key in counted or (newer is not None and newer.kind == RESULT):
+            continue  # counted above, or the table will still have a result of this task
         if newer is None:
-            yield Retire(record.key, record.entry.time_us, evicts=True)
-        elif newer.kind == RESULT:
-            continue  # the table will still have a result of this task
-        results -= 1
-        data_bytes -= len(record.key) + record.size
+            yield Retire(record.key, record.entry, counted_in=epoch)
+        ((count, size),) = engine.from_table(partial(Table.held, keys=[record.key]))
+        results -= count
+        data_bytes -= size
+
+
+def _removed_by_the_logs(engine: Engine) -> list[bytes]:
+    view = engine.view()
+    keys = {key for part in view.parts() for key in list(part.results)}
+    newest = ((key, view.result(key)) for key in keys)
+    return sorted(key for key, entry in newest if entry is not None and entry.kind != RESULT)

@@ -7,7 +7,8 @@ thread that commits the group sets outcome and error, before the caller goes on.
 from __future__ import annotations
 
 from logstore._engine.clock import end_us, runs_again
-from logstore._engine.frames import DELETED, EXPIRED, HAD_RESULT, KEEPS_PROGRESS, RESULT, Entry
+from logstore._engine.frames import DELETED, EXPIRED, HAD_RESULT, KEEPS_PROGRESS, Entry
+from logstore._engine.records import Mark
 from logstore._engine.taskstatus import is_known, is_live_result, missing_result
 from logstore.errors import CorruptRecordError, WriteTimeoutError
 
@@ -23,6 +24,14 @@ class Lookup:
 
     def progress(self, key: bytes) -> Entry | None:
         """Return the newest progress record, expired or not, or None."""
+        raise NotImplementedError
+
+    def mark(self, key: bytes) -> Mark:
+        """Return the times of the newest records, which are not read."""
+        raise NotImplementedError
+
+    def table_epoch(self) -> int:
+        """Return the epoch of the table."""
         raise NotImplementedError
 
 
@@ -81,33 +90,34 @@ class Pop(Write):
 class Retire(Write):
     """Replace a result that has expired by what an expired result leaves, or evict one.
 
-    Nothing is written if the task has another record by now: ``result_us`` is the time of the
-    result that is meant.  An eviction is flushed before it is seen, because a crash must not bring
-    the result back; one that has expired stays so.
+    ``result`` is the record that is meant, whose payload does not matter: it is not read again, as
+    it may be large.  Nothing is written if the task has a newer one.  An eviction is flushed before
+    it is seen, because a crash must not bring the result back; one that has expired stays so.  It
+    has the epoch of the table in which there were too many results: a later one has others.
     """
 
-    __slots__ = ("evicts", "result_us")
+    __slots__ = ("counted_in", "result")
 
-    def __init__(self, key: bytes, result_us: int, *, evicts: bool) -> None:
+    def __init__(self, key: bytes, result: Entry, *, counted_in: int | None = None) -> None:
+        evicts = counted_in is not None
         super().__init__(key, Entry(EXPIRED, HAD_RESULT, 0, 0, b""), sync=evicts)
-        self.result_us = result_us
-        self.evicts = evicts
+        self.result = result
+        self.counted_in = counted_in  # None: it has expired
 
     def resolve(self, lookup: Lookup, now_us: int, time_us: int) -> Entry | None:
+        evicts = self.counted_in is not None
+        if evicts and lookup.table_epoch() != self.counted_in:
+            return None
+        if not evicts and is_live_result(self.result, now_us):
+            return None
         try:
-            current = lookup.result(self.key)
+            mark = lookup.mark(self.key)
         except CorruptRecordError:
             return None  # for a check to find
-        if current is None or current.kind != RESULT or current.time_us != self.result_us:
+        if mark.result_us != self.result.time_us:
             return None
-        if not self.evicts and is_live_result(current, now_us):
-            return None
-        entry = self.entry._replace(expires_us=time_us if self.evicts else end_us(current))
-        try:
-            progress = lookup.progress(self.key)
-        except CorruptRecordError:
-            return entry
-        if progress is not None and runs_again(entry, progress.time_us):
+        entry = self.entry._replace(expires_us=time_us if evicts else end_us(self.result))
+        if runs_again(entry, mark.progress_us):
             return entry._replace(flags=HAD_RESULT | KEEPS_PROGRESS)
         return entry
 

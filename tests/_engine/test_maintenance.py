@@ -224,7 +224,7 @@ def test_a_store_at_rest_takes_away_what_has_expired_by_itself(
     monkeypatch.setattr(maintenance, "CHECK_S", 0.01)
     monkeypatch.setattr(compaction, "PURGE_MIN", 50)
     monkeypatch.setattr(compaction, "PURGE_S", 0.0)
-    monkeypatch.setattr(retention, "due", lambda _: iter(()))  # as on a slow machine beside writers
+    monkeypatch.setattr(retention, "due", lambda _: iter(()))  # used on a slow machine
     with logstore.open(path) as store:
         store._handle.commit(
             [store._handle.result_write(f"task-{i}", i, ttl_s=10) for i in range(2000)]

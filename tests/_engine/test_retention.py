@@ -13,13 +13,13 @@ import pytest
 
 import logstore
 from logstore import ResultDeletedError, ResultExpiredError, TaskProgress
-from logstore._engine import maintenance, retention, sealing
+from logstore._engine import maintenance, reading, retention, sealing
 from logstore._engine.engine import Engine
 from logstore._engine.frames import EXPIRED, HAD_RESULT, KEEPS_PROGRESS, RESULT
 from logstore._engine.groups import commit_group
 from logstore._engine.retention import due
 from logstore._engine.table import DB_EXPIRIES, Table
-from logstore._engine.writes import Retire, Write
+from logstore._engine.writes import Write
 from tests.support.inside import folded, live
 
 if TYPE_CHECKING:
@@ -127,12 +127,11 @@ def test_an_expiry_costs_no_flush_and_an_eviction_one(open_store: Stores, clock:
     engine = live(store)
     groups = iter(due(engine))
     flushes, synced = engine.counters.flushes, engine.header.synced
-    writes = next(groups)
-    evictions: list[Write] = [w for w in writes if isinstance(w, Retire) and w.evicts]
-    commit_group(engine, [w for w in writes if w not in evictions])
+    commit_group(engine, next(groups))
     assert (engine.counters.flushes, engine.header.synced) == (flushes, synced)
     assert engine.header.state == engine.header.appended
-    commit_group(engine, evictions)
+    commit_group(engine, next(groups))
+    assert not list(groups)
     assert engine.counters.flushes == flushes + 1
     assert engine.header.synced == engine.header.appended & 0xFFFFFFFF
 
@@ -165,6 +164,65 @@ def test_the_oldest_results_over_a_limit_are_evicted(
     ]
     with pytest.raises(ResultExpiredError):
         store.get_result(f"{2:07}")
+
+
+def test_the_progress_of_what_is_evicted_makes_room_too(open_store: Stores) -> None:
+    store = open_store(sync_interval_s=NEVER_S, max_bytes=10 * 1000)
+    for number in range(20):
+        store.set_progress(f"{number:07}", TaskProgress(meta={"": "x" * 900}))
+        store.set_result(f"{number:07}", bytes(40))
+    fold_beside(store)
+    before = live(store).from_table(Table.counts).data_bytes
+    assert before > 19_000
+    done = len(retire(store))
+    fold_beside(store)
+    after = live(store).from_table(Table.counts).data_bytes
+    assert 10_000 - before // 20 <= after <= 10_000
+    assert in_table(store) == 20 - done
+    assert not retire(store)
+
+
+@pytest.mark.parametrize("limits", [{"max_results": 20}, {"max_bytes": 20 * 1000}])
+def test_what_the_logs_remove_is_not_evicted_again_in_other_results(
+    open_store: Stores, limits: dict[str, Any]
+) -> None:
+    """The newest go, and one that is old is on its way out in another process."""
+    store = open_store(sync_interval_s=NEVER_S, **limits)
+    for number in range(30):
+        store.set_result(f"{number:07}", bytes(988))
+    fold_beside(store)
+    for number in (3, *range(24, 30)):
+        store.delete_result(f"{number:07}")
+    assert [write.key for write in retire(store)] == [b"0000000", b"0000001", b"0000002"]
+    fold_beside(store)
+    assert in_table(store) == 20
+
+
+@pytest.mark.parametrize("deleted", [0, 20])
+def test_a_fold_between_two_groups_makes_the_count_void(
+    open_store: Stores, monkeypatch: pytest.MonkeyPatch, deleted: int
+) -> None:
+    """A compaction under all locks evicts by itself, as does another process."""
+    monkeypatch.setattr(retention, "BATCH", 5)
+    monkeypatch.setattr(reading, "LISTING_KEYS", 5)
+    store = open_store(sync_interval_s=NEVER_S, max_results=20)
+    for number in range(40):
+        store.set_result(f"{number:07}", number)
+    fold_beside(store)
+    engine = live(store)
+    groups = due(engine)
+    commit_group(engine, next(groups))
+    made_before = next(groups)
+    for number in range(40 - deleted, 40):
+        store.delete_result(f"{number:07}")
+    engine.compact()
+    left = 20 if not deleted else 15
+    assert in_table(store) == left
+    commit_group(engine, made_before)
+    for group in groups:
+        commit_group(engine, group)
+    assert store.stats().results == left
+    assert statuses(store, f"{4:07}", f"{39 - deleted:07}") == ["expired", "ready"]
 
 
 def test_a_newer_record_of_the_task_is_not_removed(store: logstore.Store, clock: Clock) -> None:
@@ -223,16 +281,38 @@ def test_damage_is_left_for_a_check(
     clock.advance(20)
     (writes,) = due(live(store))
     with monkeypatch.context() as patch:
-        patch.setattr(Engine, "latest_trace", damaged)
+        patch.setattr(Table, "mark_in", damaged)
         commit_group(live(store), writes)
         assert writes[0].error is None
     assert live(store).overlay.result(b"t") is None
-    with monkeypatch.context() as patch:
-        patch.setattr(Engine, "latest_progress", damaged)
-        commit_group(live(store), writes)
+    commit_group(live(store), writes)
     entry = live(store).overlay.result(b"t")
     assert entry is not None
     assert (entry.kind, entry.flags) == (EXPIRED, HAD_RESULT)
+
+
+def test_a_removal_reads_no_record_while_others_wait_to_write(
+    open_store: Stores, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A result may have a gibibyte."""
+    store = open_store(sync_interval_s=NEVER_S, max_results=1)
+    for task_id, ttl_s in (("short", 10), ("old", None), ("new", None)):
+        store.set_progress(task_id, TaskProgress(0.5))
+        store.set_result(task_id, 1, ttl_s=ttl_s)
+    fold_beside(store)
+    clock.advance(20)
+    groups = due(live(store))
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("a record is read under the writer lock")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Table, "record_in", fail)
+        for _ in range(2):
+            group = next(groups)
+            commit_group(live(store), group)
+            assert [write.error for write in group] == [None]
+    assert statuses(store, "short", "old", "new") == ["expired", "expired", "ready"]
 
 
 def test_a_task_that_runs_again_keeps_its_progress(store: logstore.Store, clock: Clock) -> None:
