@@ -30,6 +30,7 @@ from logstore._engine.frames import Entry
 from logstore._engine.listing import utc
 
 TEXT = Path(logstore.__file__).with_name("FORMAT.md").read_text(encoding="utf-8")
+PROSE = " ".join(TEXT.split())
 
 # -- reading the document --------------------------------------------------------------------
 
@@ -101,17 +102,17 @@ def test_the_kinds_and_flags_are_those_of_the_code() -> None:
 
 
 def test_the_limits_are_those_of_the_code() -> None:
-    assert f"1 to {frames.KEY_BYTES_MAX} bytes" in TEXT
+    assert f"1 to {frames.KEY_BYTES_MAX} bytes" in PROSE
     assert [row[3] for row in TABLES if row[2] == "key length"] == [
         f"1 to {frames.KEY_BYTES_MAX}"
     ] * 2
-    assert TEXT.count(f"from 1 to {frames.TIME_MAX}") == 2
+    assert PROSE.count(f"from 1 to {frames.TIME_MAX}") == 2
     assert utc(frames.TIME_MAX) == datetime.max.replace(tzinfo=timezone.utc)
-    assert f"up to {frames.HEADER_BYTES} bytes" in TEXT
-    assert f"more than {options.LARGE_BYTES} bytes" in TEXT
-    assert f"at most {compaction.GONE_COUNT_MAX:,} keys" in TEXT
+    assert f"up to {frames.HEADER_BYTES} bytes" in PROSE
+    assert f"more than {options.LARGE_BYTES} bytes" in PROSE
+    assert f"at most {compaction.GONE_COUNT_MAX:,} keys" in PROSE
     assert compaction.GONE_KEPT_US == 24 * 3600 * 10**6
-    assert f"# The files of a logstore store: format version {frames.FORMAT_VERSION}" in TEXT
+    assert f"# The files of a logstore store: format version {frames.FORMAT_VERSION}" in PROSE
     assert rows_behind("## Versions")[-1][0] == str(frames.FORMAT_VERSION)
 
 
@@ -125,8 +126,8 @@ def test_the_figures_of_the_pages_for_users_are_those_of_the_code() -> None:
     assert f"a file over {vacuum.AUTO_FILE_BYTES / mib:g} MiB" in operations
     assert f"the log may grow to {deferral.COPY_LOG_FACTOR} times `compact_at`" in operations
     assert f"compactions for {deferral.HOLD_NS / second:g} seconds at most" in operations
-    assert f"count for {deferral.HOLD_NS / second:g} seconds at most" in TEXT
-    assert f"larger than {deferral.COPY_LOG_FACTOR} times `compact_at`" in TEXT
+    assert f"count for {deferral.HOLD_NS / second:g} seconds at most" in PROSE
+    assert f"larger than {deferral.COPY_LOG_FACTOR} times `compact_at`" in PROSE
     assert copying.ATTEMPTS == 3
     assert "after three attempts it raises `StoreBusyError`" in operations
     assert f"A record over {options.LARGE_BYTES / 1024:g} KiB" in operations
@@ -145,8 +146,8 @@ def test_the_words_of_the_readers_are_those_of_the_code() -> None:
         ),
         (f"8 to {7 + readers.SLOTS}", "slots"),
     ]
-    assert f"{readers.BYTES:,} bytes of the same file" in TEXT
-    assert f"at 2^{readers.LOCKS_AT.bit_length() - 1} + the number of the word" in TEXT
+    assert f"{readers.BYTES:,} bytes of the same file" in PROSE
+    assert f"at 2^{readers.LOCKS_AT.bit_length() - 1} + the number of the word" in PROSE
 
 
 def test_the_words_of_the_shared_header_are_those_of_the_code() -> None:
@@ -156,7 +157,7 @@ def test_the_words_of_the_shared_header_are_those_of_the_code() -> None:
     for name in ("SEQUENCE", "WAITERS", "RELEASES", "WANTED", "FOLDS"):
         coded[name] = getattr(header, name)
     assert documented == coded
-    assert f"One page of {header.SIZE} bytes" in TEXT
+    assert f"One page of {header.SIZE} bytes" in PROSE
     assert header.MAGIC.to_bytes(8, "little") == b"LSTRSHM3"
 
 
