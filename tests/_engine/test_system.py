@@ -126,14 +126,14 @@ def test_an_empty_file_is_changed_in_place_where_a_file_system_copies_on_write(
     def ioctl(fd: int, request: int, data: bytes) -> bytes:
         if request == 0x40086602:  # FS_IOC_SETFLAGS
             flags[fd] = int.from_bytes(data, sys.byteorder)
-        return (0x10).to_bytes(8, sys.byteorder)
+        return (0x1F_40000010).to_bytes(8, sys.byteorder)  # the kernel writes four bytes
 
     monkeypatch.setattr(fcntl, "ioctl", ioctl)
     empty, filled = (os.open(tmp_path / name, os.O_RDWR | os.O_CREAT) for name in "ab")
     os.write(filled, b"x")
     for fd in (empty, filled):
         durability.allocate(fd, 4096)
-    assert flags == {empty: 0x00800010}
+    assert flags == {empty: 0x40800010}
     for fd in (empty, filled):
         os.close(fd)
 
