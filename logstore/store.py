@@ -66,7 +66,8 @@ def open(
     who use a second log.  It bounds recovery time and memory.  ``write_timeout_s`` is the longest
     wait for other writers.  Times to live are in seconds; None means no expiry.
     ``failure_ttl_s`` is for results stored with ``failed=True``; its default is ``result_ttl_s``.
-    ``max_results`` and ``max_bytes`` evict the oldest results after each compaction.
+    ``max_results`` and ``max_bytes`` are what the table keeps: beyond them the oldest results are
+    removed in the background.
     ``accept_log_loss=True`` opens a store whose log is missing, without the writes in that log.
     ``force=True`` opens a store on a network file system.
 

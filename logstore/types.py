@@ -39,7 +39,7 @@ class StoreStats(NamedTuple):
     """The sizes of a store, and counters of this process since it opened the store."""
 
     path: str
-    results: int  # includes expired results until a compaction removes them
+    results: int  # in the table; expired ones until they are removed
     progress: int
     gone: int  # deleted and expired ids that are still known
     data_bytes: int  # keys and encoded values in the table

@@ -1,7 +1,7 @@
 """Compaction: folding the newest record per task into the table, in one transaction.
 
 When one is due is decided elsewhere: sealing.py (the log is long), groups.py (a
-large record), maintenance.py (an idle store, expiry), closing.py (the last close).
+large record), maintenance.py (an idle store), closing.py (the last close).
 
 Rules: called under the fold lock, or by a vacuum on a copy that no other process has open.  Marks
 and indexes change in the same transaction as the records, and so does the epoch: either the old
