@@ -28,8 +28,10 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from importlib import import_module
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
+from unittest import mock
 
 import logstore
 from fuzz.campaign import (
@@ -45,7 +47,8 @@ from fuzz.campaign import (
 from fuzz.processes import run_and_leave
 from fuzz.stores import engine_of
 from logstore import TaskProgress
-from logstore._engine import maintenance, sealing
+from logstore._engine import maintenance, retention, sealing
+from logstore._engine.groups import commit_group
 
 try:
     _testcapi: Any = import_module("_testcapi")
@@ -64,10 +67,11 @@ LIMITATIONS = {
 }
 IN_TABLE = {f"table-{n}": {"n": n, "text": "x" * n} for n in range(8)}
 IN_LOG: dict[str, Any] = {f"log-{n}": [n, "y" * n] for n in range(8)} | {"table-2": "again"}
-ACKED: dict[str, Any] = IN_TABLE | IN_LOG
+EXPIRED = [f"expired-{n}" for n in range(4)]  # in the table, for half an hour
+GONE = None  # the state of an id without a result
+ACKED: dict[str, Any] = IN_TABLE | IN_LOG | dict.fromkeys(EXPIRED, GONE)
 NEW = {"values": list(range(20)), "text": "z" * 100}
 LARGE = "large" * 60_000
-GONE = None  # the state of an id without a result
 OPTIONS: dict[str, Any] = {"compact_at": 1 << 14, "sync_interval_s": 1e6, "write_timeout_s": 10.0}
 
 
@@ -92,6 +96,16 @@ def _fold(store: logstore.Store) -> None:
     sealing.fold_sealed(engine_of(store), time.monotonic() + STUCK_S / 2)
 
 
+def _retire(store: logstore.Store) -> None:
+    """What the maintenance thread does with results that have expired."""
+    engine = engine_of(store)
+    for writes in retention.due(engine):
+        commit_group(engine, writes)
+        for write in writes:
+            if write.error is not None:
+                raise write.error
+
+
 OPERATIONS = {
     "set": Operation(117, lambda store: store.set_result("new", NEW), (("new", NEW),)),
     "replace": Operation(117, lambda store: store.set_result("log-1", NEW), (("log-1", NEW),)),
@@ -100,6 +114,7 @@ OPERATIONS = {
     ),
     "seal": Operation(400, _seal, (("new", NEW),)),
     "fold": Operation(1200, _fold, (("new", NEW),)),
+    "retire": Operation(500, _retire),
     "progress": Operation(
         121, lambda store: store.set_progress("running", TaskProgress(current=2))
     ),
@@ -121,7 +136,11 @@ def make_stores(place: Path) -> None:
     """The store that each execution gets a copy of: closed, and as a sudden death leaves it."""
     live = place / "live"
     live.mkdir()
-    with logstore.open(live / FILE, **OPTIONS) as store:
+    ticks = count(time.time_ns() - 3600 * 10**9, 1000)
+    an_hour_ago = mock.patch.object(time, "time_ns", ticks.__next__)
+    with an_hour_ago, logstore.open(live / FILE, **OPTIONS) as store:
+        for task_id in EXPIRED:
+            store.set_result(task_id, "short", ttl_s=1800)
         for task_id, value in IN_TABLE.items():
             store.set_result(task_id, value)
         store.compact()
