@@ -28,10 +28,8 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from importlib import import_module
-from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
-from unittest import mock
 
 import logstore
 from fuzz.campaign import (
@@ -45,7 +43,7 @@ from fuzz.campaign import (
     workplace,
 )
 from fuzz.processes import run_and_leave
-from fuzz.stores import engine_of
+from fuzz.stores import engine_of, seal
 from logstore import TaskProgress
 from logstore._engine import maintenance, retention, sealing
 from logstore._engine.groups import commit_group
@@ -67,9 +65,8 @@ LIMITATIONS = {
 }
 IN_TABLE = {f"table-{n}": {"n": n, "text": "x" * n} for n in range(8)}
 IN_LOG: dict[str, Any] = {f"log-{n}": [n, "y" * n] for n in range(8)} | {"table-2": "again"}
-EXPIRED = [f"expired-{n}" for n in range(4)]  # in the table, for half an hour
 GONE = None  # the state of an id without a result
-ACKED: dict[str, Any] = IN_TABLE | IN_LOG | dict.fromkeys(EXPIRED, GONE)
+ACKED: dict[str, Any] = IN_TABLE | IN_LOG
 NEW = {"values": list(range(20)), "text": "z" * 100}
 LARGE = "large" * 60_000
 OPTIONS: dict[str, Any] = {"compact_at": 1 << 14, "sync_interval_s": 1e6, "write_timeout_s": 10.0}
@@ -96,6 +93,17 @@ def _fold(store: logstore.Store) -> None:
     sealing.fold_sealed(engine_of(store), time.monotonic() + STUCK_S / 2)
 
 
+def _expire(store: logstore.Store) -> None:
+    """Have results in the table that have expired, and that nobody removes."""
+    engine = engine_of(store)
+    engine.on_sealed = lambda: None  # the maintenance thread would remove them
+    for number in range(4):
+        store.set_result(f"expired-{number}", "short", ttl_s=1e-6)
+    seal(store)
+    expect(sealing.fold_sealed(engine, time.monotonic() + STUCK_S), "the log is not folded")
+    expect(engine.expiry_due(), "nothing has expired")
+
+
 def _retire(store: logstore.Store) -> None:
     """What the maintenance thread does with results that have expired."""
     engine = engine_of(store)
@@ -114,7 +122,7 @@ OPERATIONS = {
     ),
     "seal": Operation(400, _seal, (("new", NEW),)),
     "fold": Operation(1200, _fold, (("new", NEW),)),
-    "retire": Operation(500, _retire),
+    "retire": Operation(600, _retire),
     "progress": Operation(
         121, lambda store: store.set_progress("running", TaskProgress(current=2))
     ),
@@ -136,11 +144,7 @@ def make_stores(place: Path) -> None:
     """The store that each execution gets a copy of: closed, and as a sudden death leaves it."""
     live = place / "live"
     live.mkdir()
-    ticks = count(time.time_ns() - 3600 * 10**9, 1000)
-    an_hour_ago = mock.patch.object(time, "time_ns", ticks.__next__)
-    with an_hour_ago, logstore.open(live / FILE, **OPTIONS) as store:
-        for task_id in EXPIRED:
-            store.set_result(task_id, "short", ttl_s=1800)
+    with logstore.open(live / FILE, **OPTIONS) as store:
         for task_id, value in IN_TABLE.items():
             store.set_result(task_id, value)
         store.compact()
@@ -164,6 +168,8 @@ def execute(name: str, path: Path, nth: int) -> str:
     store = None
     if name not in ("open", "recover"):
         store = logstore.open(path, **OPTIONS)
+        if name == "retire":
+            _expire(store)
         for task_id, value in IN_LOG.items():
             store.set_result(task_id, value)
     gc.collect()
