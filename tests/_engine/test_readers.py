@@ -65,6 +65,93 @@ def test_each_table_of_each_process_has_a_slot_in_a_line_of_its_own(
     assert min(slots) == 8  # not in the line of the sequence
 
 
+class Beside:
+    """Does something in another thread at a moment in the middle of what this one does."""
+
+    def __init__(self, work: Callable[[], Any]) -> None:
+        self.found: list[Any] = []
+        self._thread = threading.Thread(target=lambda: self.found.append(work()))
+
+    def begin(self) -> None:
+        """Give it time to get ahead, if nothing stops it."""
+        self._thread.start()
+        self._thread.join(0.2)
+
+    def end(self) -> Any:
+        self._thread.join(100)
+        return self.found[0]
+
+
+def test_two_threads_that_claim_at_once_get_two_slots(
+    first: Readers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock on a slot is the process's: it excludes no other thread of it."""
+    other = Beside(lambda: first.claim("app.db"))
+    real = first._try_lock
+
+    def try_lock(index: int) -> bool:
+        monkeypatch.undo()
+        taken = real(index)
+        other.begin()
+        return taken
+
+    monkeypatch.setattr(first, "_try_lock", try_lock)
+    assert first.claim("app.db") != other.end()
+
+
+def test_a_slot_that_is_just_claimed_is_no_dead_processs(
+    first: Readers, second: Readers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Beside(lambda: first._clear_if_dead(8))
+    real = first._try_lock
+
+    def try_lock(index: int) -> bool:
+        monkeypatch.undo()
+        taken = real(index)
+        other.begin()
+        return taken
+
+    monkeypatch.setattr(first, "_try_lock", try_lock)
+    assert first.claim("app.db") == 8
+    assert other.end() is False
+    assert second.claim("app.db") != 8
+
+
+def test_a_slot_that_is_just_given_back_is_not_claimed_before_its_lock_is(
+    first: Readers, second: Readers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot = first.claim("app.db")
+    other = Beside(lambda: first.claim("app.db"))
+    real = first._unlock
+
+    def unlock(index: int) -> None:
+        monkeypatch.undo()
+        other.begin()
+        real(index)
+
+    monkeypatch.setattr(first, "_unlock", unlock)
+    first.release(slot)
+    assert other.end() == slot
+    assert second.claim("app.db") != slot
+
+
+def test_a_dead_processs_slot_is_not_claimed_while_it_is_cleared(
+    first: Readers, second: Readers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Beside(lambda: first.claim("app.db"))
+    real = first._unlock
+
+    def unlock(index: int) -> None:
+        monkeypatch.undo()
+        other.begin()
+        real(index)
+
+    monkeypatch.setattr(first, "_unlock", unlock)
+    assert first._clear_if_dead(8)
+    assert other.end() == 8
+    assert second.claim("app.db") != 8
+
+
 def test_a_slot_that_was_given_back_or_whose_process_has_ended_is_used_again(
     path: Path, first: Readers
 ) -> None:
