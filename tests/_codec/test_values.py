@@ -747,6 +747,15 @@ def test_the_weight_of_a_value_says_how_to_encode_it(value: Any, weight: str) ->
             encode_value(value, limit="small")
 
 
+def test_on_a_loop_nothing_is_converted_before_an_unknown_type_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What stands before it may be large, and is not weighed."""
+    monkeypatch.setattr(codec, "lower", lambda *_: pytest.fail("converted"))
+    with pytest.raises(UnknownTypeError):
+        encode_value([[[0] * 1_000_000], object()], limit="small")
+
+
 def test_weighing_leaves_a_class_that_has_no_hash_to_the_encoder() -> None:
     class Meta(type):
         __hash__ = None  # type: ignore[assignment]
