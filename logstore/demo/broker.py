@@ -10,9 +10,9 @@ The broker alone delivers **at most once**.  It has no persistence and no acknow
 tasks of a dead worker are lost.  The client turns this into *at least once*: it sends a task
 without a result again under the same task id, and a task may run twice.
 
-Rules: there is one client per address, and it lives as long as its workers.  :meth:`startup`
-creates the sockets, in the process and on the event loop that use them, so a broker object may be
-constructed before a fork.
+Rules: there is one client per address at a time.  Workers that have asked a client that ends ask
+the next one.  :meth:`startup` creates the sockets, in the process and on the event loop that use
+them, so a broker object may be constructed before a fork.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class OnDemandBroker(AsyncBroker):
         self.address = address
         self._context: zmq.asyncio.Context | None = None
         self._socket: zmq.asyncio.Socket | None = None
+        self._disconnects: zmq.asyncio.Socket | None = None
 
     async def startup(self) -> None:
         """Bind (client) or connect (worker), then start the result backend.
@@ -47,6 +48,9 @@ class OnDemandBroker(AsyncBroker):
         self._socket = self._context.socket(zmq.DEALER if self.is_worker_process else zmq.ROUTER)
         self._socket.linger = 0
         if self.is_worker_process:
+            # Requests are for a client that is there, and end with it.
+            self._socket.immediate = True
+            self._disconnects = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
             self._socket.connect(self.address)
         else:
             # Makes an answer to a dead worker an error; by default it is silently dropped.
@@ -57,6 +61,10 @@ class OnDemandBroker(AsyncBroker):
     async def shutdown(self) -> None:
         """Close the socket, drop unsent messages, then stop the result backend."""
         if self._socket is not None:
+            if self._disconnects is not None:
+                self._socket.disable_monitor()
+                self._disconnects.close(linger=0)
+                self._disconnects = None
             self._socket.close()
             self._socket = None
         if self._context is not None:
@@ -82,13 +90,26 @@ class OnDemandBroker(AsyncBroker):
             return
 
     async def listen(self) -> AsyncGenerator[bytes, None]:
-        """Request one message at a time and yield it."""
+        """Request one message at a time and yield it; ask again when the client was replaced."""
         socket = self._started_socket()
         while True:
+            while not await socket.poll(WAKE_INTERVAL_MS, zmq.POLLOUT):
+                pass  # no client is there
+            await self._client_has_gone()  # before this request, so that says nothing of it
             await socket.send(b"")
             while not await socket.poll(WAKE_INTERVAL_MS):
-                pass
-            yield await socket.recv()
+                if await self._client_has_gone():
+                    break
+            else:
+                yield await socket.recv()
+
+    async def _client_has_gone(self) -> bool:
+        """Return whether the connection of a worker has ended since the last call."""
+        gone = False
+        while self._disconnects is not None and await self._disconnects.poll(0):
+            await self._disconnects.recv_multipart()
+            gone = True
+        return gone
 
     def _started_socket(self) -> zmq.asyncio.Socket:
         if self._socket is None:

@@ -150,6 +150,33 @@ def test_a_worker_that_asked_and_died_is_passed_over(address: str) -> None:
     assert asyncio.run(asyncio.wait_for(run(), TIME_LIMIT_S)) == b"x"
 
 
+def test_a_worker_that_has_asked_a_client_asks_the_next_one(address: str) -> None:
+    async def run() -> list[bytes]:
+        worker = worker_broker(address)
+        await worker.startup()
+        received: asyncio.Queue[bytes] = asyncio.Queue()
+
+        async def listen() -> None:
+            async for data in worker.listen():
+                received.put_nowait(data)
+
+        listening = asyncio.create_task(listen())
+        found = []
+        for text in ("first", "second", "third"):
+            client = OnDemandBroker(address)
+            await client.startup()
+            await client.kick(message(text))
+            found.append(await received.get())
+            await client.shutdown()
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+        await worker.shutdown()
+        return found
+
+    found = asyncio.run(asyncio.wait_for(run(), TIME_LIMIT_S))
+    assert found == [b"first", b"second", b"third"]
+
+
 def test_a_broker_can_be_started_again_after_its_shutdown(address: str) -> None:
     async def run() -> list[bytes]:
         client, worker = OnDemandBroker(address), worker_broker(address)
