@@ -93,9 +93,9 @@ class OnDemandBroker(AsyncBroker):
         """Request one message at a time and yield it; ask again when the client was replaced."""
         socket = self._started_socket()
         while True:
-            while not await socket.poll(WAKE_INTERVAL_MS, zmq.POLLOUT):
+            while not await socket.poll(WAKE_INTERVAL_MS, zmq.POLLOUT):  # type: ignore[call-arg]
                 pass  # no client is there
-            await self._client_has_gone()  # before this request, so that says nothing of it
+            await self._client_has_gone()  # what ended before this request is no matter
             await socket.send(b"")
             while not await socket.poll(WAKE_INTERVAL_MS):
                 if await self._client_has_gone():
