@@ -173,9 +173,12 @@ _HANDLERS = [
         *("_engine/engine.py", "Engine.compact"),
         *("except (OSError, lmdb.Error, OpenError) as exc:", _AS_IT_IS),
     ),
-    (
-        *("_engine/engine.py", "Engine.fold_unverified", "except lmdb.Error:"),
-        "to open the table again changes nothing in it",
+    *(
+        (*place, "except lmdb.Error:", "to open the table again changes nothing in it")
+        for place in (
+            ("_engine/engine.py", "Engine.fold_unverified"),
+            ("_engine/sealing.py", "_fold_sealed"),
+        )
     ),
     ("_engine/frames.py", "is_text", "except UnicodeDecodeError:", _ONLY_THAT),
     (

@@ -11,7 +11,7 @@ import pytest
 
 import logstore
 from logstore import TaskProgress, aio
-from logstore._loops.handover import Deadline, Outcome, Worker
+from logstore._loops.handover import Deadline, Inbox, Outcome, Worker
 from tests.support.guarded import touched_without
 
 LONG_S = 100.0
@@ -102,3 +102,35 @@ def test_a_worker_that_is_stopped_has_run_its_jobs() -> None:
         await submitted
 
     asyncio.run(main())
+
+
+def test_a_loop_that_does_not_run_is_called_again_only_once() -> None:
+    """It keeps its calls until it runs, so that more of them would only take memory."""
+
+    class Loop:
+        running = False
+        calls = 0
+
+        def is_running(self) -> bool:
+            return self.running
+
+        def call_soon_threadsafe(self, call: object) -> None:
+            self.calls += 1
+
+    loop: Any = Loop()
+    inbox = Inbox(loop)
+    inbox.call_again()
+    assert loop.calls == 0  # nothing is to be delivered
+    inbox.deliver([])
+    assert loop.calls == 1
+    for _ in range(3):
+        inbox.call_again()
+    assert loop.calls == 2
+    loop.running = True
+    for _ in range(2):
+        inbox.call_again()
+    assert loop.calls == 4
+    loop.running = False
+    for _ in range(2):
+        inbox.call_again()
+    assert loop.calls == 5
