@@ -64,6 +64,16 @@ def task_key(task_id: str) -> bytes:
     return key
 
 
+def whole(name: str, number: int, low: int, high: int | None = None) -> None:
+    """Raise ValueError unless an option is an int in the valid range."""
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise ValueError(f"{name} must be an int, not {type(number).__name__}")
+    if high is not None and not low <= number <= high:
+        raise ValueError(f"{name} must be from {low} to {high}, not {number}")
+    if number < low:
+        raise ValueError(f"{name} must be at least {low}, not {number}")
+
+
 def positive(name: str, seconds: float) -> None:
     """Raise ValueError unless an option is a number of seconds in the valid range."""
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):

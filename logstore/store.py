@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from logstore._arguments import FilePath, file_path, positive, store_path, task_key, time_out
+from logstore._arguments import FilePath, file_path, positive, store_path, task_key, time_out, whole
 from logstore._codec.hooks import DecHook, EncHook, check_hook
 from logstore._codec.values import decode_value
 from logstore._engine import checking, registry, vacuum
@@ -91,12 +91,11 @@ def open(
         raise ValueError(f"mode must be 'rw' or 'r', not {mode!r}")
     if sync not in ("always", "interval"):
         raise ValueError(f"sync must be 'always' or 'interval', not {sync!r}")
-    low, high = COMPACT_AT_RANGE
-    if not low <= compact_at <= high:
-        raise ValueError(f"compact_at must be from {low} to {high} bytes, not {compact_at}")
+    whole("compact_at", compact_at, *COMPACT_AT_RANGE)
+    whole("max_value_bytes", max_value_bytes, 1)
     for name, limit in (("max_results", max_results), ("max_bytes", max_bytes)):
-        if limit is not None and limit < 1:
-            raise ValueError(f"{name} must be at least 1, not {limit}")
+        if limit is not None:
+            whole(name, limit, 1)
     for name, seconds in (
         ("sync_interval_s", sync_interval_s),
         ("write_timeout_s", write_timeout_s),

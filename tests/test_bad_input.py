@@ -615,11 +615,16 @@ def test_progress_that_is_not_a_task_progress_is_a_type_error(store: logstore.St
         ("write_timeout_s", -1),
         ("compact_at", 1),
         ("compact_at", 1 << 40),
+        ("compact_at", "1048576"),
         ("result_ttl_s", 0),
         ("failure_ttl_s", "1"),
         ("progress_ttl_s", True),
         ("max_results", 0),
         ("max_bytes", -1),
+        ("max_bytes", 1.5),
+        ("max_results", True),
+        ("max_value_bytes", 0),
+        ("max_value_bytes", None),
     ],
 )
 def test_an_option_out_of_its_range_is_named_and_nothing_is_created(

@@ -239,6 +239,8 @@ def test_an_unknown_option_is_answered_with_those_of_open(path: Path) -> None:
         ({"result_ex_time": True}, TypeError),
         ({"exceptions": "some"}, ValueError),
         ({"exceptions": [int]}, TypeError),
+        ({"serializer": "json"}, TypeError),
+        ({"serializer": JSONSerializer}, TypeError),
         ({"nonsense": 1}, TypeError),
         ({"path": "other"}, TypeError),
     ],

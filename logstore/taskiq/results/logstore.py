@@ -99,6 +99,8 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
         # Absolute, because the current directory may change before the file is opened.
         self.path = os.path.abspath(path)
         self.keep_results = keep_results
+        if serializer is not None and not isinstance(serializer, TaskiqSerializer):
+            raise TypeError(f"serializer must be a TaskiqSerializer object, not {serializer!r}")
         self.serializer = serializer
         self.prefix_str = prefix_str
         self._expiry = Expiry.chosen(
