@@ -247,6 +247,10 @@ EQUIVALENTS: list[Equivalent] = [
         *("log.fd = -2  # files.py closes it with all others", "no descriptor is negative"),
     ),
     Equivalent(
+        *("taskiq/outcome/models.py", "model_to_mapping", STATEMENT),
+        *("dumped: dict[str, Any] = {}", "pass", "it is read only if there are such fields"),
+    ),
+    Equivalent(
         *("_engine/log.py", "Log.reserve", COMPARISON),
         *("if end <= self.size:", "if end < self.size:"),
         "the size is looked at again, and is enough",

@@ -18,8 +18,9 @@ import pytest
 from lmdb.verify import verify
 
 from logstore._engine import metapages, pages
+from logstore._engine.lmdbfile import inspect_file
 from logstore._engine.pages import OvertakenError, copy_pages
-from logstore.errors import CorruptTableError, LogstoreError
+from logstore.errors import CorruptTableError, LogstoreError, TruncatedFileError
 
 Contents = dict[bytes, dict[bytes, bytes]]
 
@@ -108,6 +109,18 @@ def values(rng: random.Random, count: int, bytes_max: int = 9000) -> dict[bytes,
         b"task-%06d" % rng.randrange(10_000): rng.randbytes(int(bytes_max * rng.random() ** 3))
         for _ in range(count)
     }
+
+
+@pytest.mark.parametrize("page_bytes", [512, 4096, 16384, 65536])
+def test_a_file_from_a_machine_with_other_pages_is_looked_at(
+    tmp_path: Path, page_bytes: int
+) -> None:
+    path = tmp_path / "source"
+    make_file(path, page_bytes)
+    inspect_file(str(path))
+    path.write_bytes(path.read_bytes()[: page_bytes + 100])
+    with pytest.raises(TruncatedFileError, match=f"at least {2 * page_bytes}"):
+        inspect_file(str(path))
 
 
 @pytest.mark.parametrize("page_bytes", [512, 4096, 16384, 32768])

@@ -670,6 +670,15 @@ def test_only_what_is_short_is_kept_of_an_error_that_is_too_large(excess: int) -
         assert ("held" in record.get("state", {})) is not bool(excess)
 
 
+@pytest.mark.parametrize("value", [None, True, 0.5])
+def test_what_has_no_length_is_kept_of_an_error_that_is_too_large(value: Any) -> None:
+    error = AppError(value)
+    error.held = value  # type: ignore[attr-defined]
+    (record,) = encode_error(error, slim=True)
+    assert record["args"] == [{"value": value}]
+    assert record["state"] == {"held": {"value": value}}
+
+
 def test_no_more_than_a_hundred_notes_are_kept() -> None:
     error = AppError("x")
     notes = [str(number) for number in range(101)]

@@ -822,6 +822,23 @@ def test_large_progress_is_converted_and_encoded_in_a_thread(
     run(main())
 
 
+class Place(pydantic.BaseModel):
+    x: int
+    y: int
+
+
+def test_progress_with_a_part_that_must_be_converted_is_converted(path: Path) -> None:
+    async def main() -> None:
+        async with Opened(path) as backend:
+            for meta in ({"at": Place(x=1, y=2)}, {"at": Place(x=1, y=2), "text": LARGE_TEXT}):
+                await backend.set_progress("t", TaskiqProgress(state="s", meta=meta))
+                found = await backend.get_progress("t")
+                assert found is not None
+                assert found.meta == {**meta, "at": {"x": 1, "y": 2}}
+
+    run(main())
+
+
 def test_the_store_of_a_backend_is_put_and_taken_under_its_lock(path: Path) -> None:
     held: list[bool] = []
 
