@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import logstore
 
 TEXT = """\
@@ -19,7 +21,9 @@ Check a store; other processes may use it meanwhile:
 
 
 def main() -> None:
-    """Print the overview."""
+    """Print the overview; an argument is an error, as there are no commands."""
+    if not set(sys.argv[1:]) <= {"-h", "--help"}:
+        sys.exit("python -m logstore takes no arguments; without any it says what there is")
     print(TEXT.format(version=logstore.__version__), end="")
 
 

@@ -142,6 +142,17 @@ def test_the_package_can_be_run_and_says_what_there_is() -> None:
     assert done.stdout.endswith('"\n')
 
 
+def test_a_command_that_does_not_exist_is_an_error() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "logstore", "check", "app.db"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "takes no arguments" in done.stderr
+
+
 def test_help_shows_the_users_part() -> None:
     with contextlib.redirect_stdout(io.StringIO()) as shown:
         help(logstore)
