@@ -51,12 +51,13 @@ def open_table_alone(path: str) -> int | None:
 
 def _create(path: str) -> None:
     """Create an empty table, unless there is a log, whose table is missing then."""
-    for log_path in filter(os.path.lexists, log_paths(path)):
-        header = frames.decode_log_header(read_whole(log_path)[: frames.HEADER_BYTES])
+    logs = [log_path for log_path in log_paths(path) if os.path.lexists(log_path)]
+    if logs:
+        header = frames.decode_log_header(read_whole(logs[0])[: frames.HEADER_BYTES])
         raise CorruptTableError(
             f"{path}: the table is missing but its log is there"
             f"{f' (store {header.uuid.hex()})' if header else ''}; put the table back, or remove "
-            f"{log_path} to begin a new store"
+            f"{' and '.join(logs)} to begin a new store"
         )
     Table.create(path, os.urandom(16))
     durability.sync_directory(os.path.dirname(path))
