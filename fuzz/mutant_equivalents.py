@@ -95,7 +95,7 @@ _CLOCKS = [
     ("_engine/maintenance.py", "Maintenance._tick", "idle = now - self._since >= IDLE_S"),
     (
         *("_engine/maintenance.py", "Maintenance._tidy_up"),
-        "looks = self._pause_s > 0 or now - self._checked >= CHECK_S",
+        "looks = pauses or now - self._checked >= CHECK_S",
     ),
     ("_engine/notify.py", "Notifier._work", "if monotonic() - looked_at >= TIMEOUT_S:"),
     ("_engine/opening.py", "open_engine", "if time.monotonic() > deadline:"),

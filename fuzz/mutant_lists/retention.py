@@ -11,6 +11,9 @@ LIMITS = TESTS + "the_oldest_results_over_a_limit_are_evicted"
 COSTS = TESTS + "an_expiry_costs_no_flush_and_an_eviction_one"
 FOLDS = TESTS + "a_fold_beside_the_writers_changes_nothing_that_is_seen"
 GOES = TESTS + "what_has_expired_goes_without_a_fold_under_all_locks"
+SYNCED = (
+    "_engine/test_maintenance.py::test_what_is_taken_away_changes_nothing_in_when_the_log_is_synced"
+)
 WATCHERS = TESTS + "watchers_get_each_removal_once_and_in_order"
 
 MUTANTS = [
@@ -131,7 +134,7 @@ MUTANTS = [
         "_engine/retention.py",
         "            if engine.from_table(Table.read_meta).epoch != epoch:\n",
         "            if False:\n",
-        TESTS + "a_fold_between_two_groups_makes_the_count_void[0]",
+        TESTS + "a_look_goes_on_in_the_table_of_the_next_fold",
     ),
     Mutant(
         "an eviction that was counted in another table is written",
@@ -157,8 +160,50 @@ MUTANTS = [
     Mutant(
         "nothing is removed beside writers",
         "_engine/maintenance.py",
-        "            self._retiring = retention.due(engine)\n        if engine.overlay.sealed",
+        "            self._retires = True\n        if engine.overlay.sealed",
         "            pass\n        if engine.overlay.sealed",
         TESTS + "a_store_that_is_always_written_to_loses_what_has_expired_all_the_same",
+    ),
+    Mutant(
+        "writers bring more than is removed",
+        "_engine/groups.py",
+        "        _keep_up(engine, timeout_s)\n",
+        "",
+        TESTS + "writers_take_away_as_much_as_they_bring_if_nothing_else_does[limits0]",
+    ),
+    Mutant(
+        "writers look at the table again and again",
+        "_engine/retention.py",
+        "    if engine.removing_from != epoch:\n",
+        "    if True:\n",
+        TESTS + "writers_do_not_look_at_the_table_again_where_nothing_is_left_to_take_away",
+    ),
+    Mutant(
+        "a look goes on in an older table",
+        "_engine/retention.py",
+        "    if engine.removing_from != epoch:\n",
+        "    if engine.removing_from < 0:\n",
+        TESTS + "writers_take_away_as_much_as_they_bring_if_nothing_else_does[limits0]",
+    ),
+    Mutant(
+        "an error of a removal by a writer is not counted",
+        "_engine/groups.py",
+        "    except (OSError, lmdb.Error, LogstoreError) as exc:\n        engine.counters",
+        "    except ZeroDivisionError as exc:\n        engine.counters",
+        TESTS + "an_error_of_a_removal_fails_no_write",
+    ),
+    Mutant(
+        "the log is synced with each step of a removal",
+        "_engine/maintenance.py",
+        "if not pauses or self._next_sync_at() <= time.monotonic() + TICK_S:",
+        "if True:",
+        SYNCED + "[0.01]",
+    ),
+    Mutant(
+        "a pause in a removal puts the sync of the log off",
+        "_engine/maintenance.py",
+        "due_at = min(self._resume_at, self._next_sync_at())",
+        "return self._resume_at - time.monotonic()",
+        SYNCED + "[1.0]",
     ),
 ]

@@ -17,7 +17,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from typing import TypeVar
@@ -87,6 +87,9 @@ class Engine(BaseEngine):
         self._writer_lock = WriterLock(header, presence_fd)
         self.fold_lock = FoldLock(header, presence_fd)
         self.waited_at = 0  # the state in which a fold was last waited for in vain
+        self.kept_up_at = 0  # where it was last seen to that removals keep up
+        self.removing: Iterator[list[Write]] = iter(())  # results that are due to be removed
+        self.removing_from = -1  # the epoch of the table that was looked at, -1 to look again
         self.on_sealed: Callable[[], object] = lambda: None  # asks for a fold of the sealed log
         self.commit_queue = CommitQueue(partial(commit_group, self), options.write_timeout_s)
 

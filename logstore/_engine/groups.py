@@ -4,15 +4,19 @@ Rules: called by the thread that leads.  It appends the group under the writer l
 back, and then flushes and publishes, with what other processes have appended meanwhile.  A large
 write goes into the table by itself, the others into the log together.  A write with a condition is
 judged by all writes before it, those that are not published yet included; so its caller gets the
-outcome only when all of these are published.
+outcome only when all of these are published.  Behind the acknowledgement, where the maintenance
+thread cannot keep up, it removes results that are due.
 """
 
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Callable, Iterable, Iterator
 
-from logstore._engine import clock, sealing
+import lmdb
+
+from logstore._engine import clock, retention, sealing
 from logstore._engine.engine import Engine, Keyed
 from logstore._engine.frames import KEEPS_PROGRESS, PROGRESS, RESULT, TIME_MAX, Entry
 from logstore._engine.options import LARGE_BYTES
@@ -22,7 +26,9 @@ from logstore._engine.shelter import is_interrupt
 from logstore._engine.systemerrors import write_error
 from logstore._engine.table import Table
 from logstore._engine.writes import INTERRUPTED, Lookup, Write
-from logstore.errors import WriteError
+from logstore.errors import LogstoreError, WriteError
+
+PARTS = 16  # of a log: after each, the writers see to it that removals keep up with results
 
 Segment = tuple[list[Write], int, bool]  # where it ends in the log, whether it needs a flush
 
@@ -41,10 +47,10 @@ def commit_group(
     """
 
     def commit(deadline: float) -> None:
-        for segment in engine.appending(lambda: _append(engine, group, deadline), deadline):
-            _publish(engine, segment, deadline)
+        _commit(engine, group, deadline)
         ack()
-        sealing.compact_if_due(engine)
+        _keep_up(engine, timeout_s)
+        sealing.compact_if_due(engine, timeout_s)
 
     try:
         engine.in_turn(commit, timeout_s)
@@ -52,6 +58,61 @@ def commit_group(
         if is_interrupt(exc):
             raise
         _fail(group, write_error(engine.path, exc))
+
+
+def _commit(engine: Engine, group: list[Write], deadline: float) -> None:
+    for segment in engine.appending(lambda: _append(engine, group, deadline), deadline):
+        _publish(engine, segment, deadline)
+
+
+def remove_due(engine: Engine, timeout_s: float) -> bool:
+    """Remove some results that have expired or are over a limit; False if there are none.
+
+    Raises LogstoreError.
+    """
+
+    def remove(deadline: float) -> bool:
+        removed = _remove_some(engine, deadline)
+        sealing.compact_if_due(engine, timeout_s)
+        return removed > 0
+
+    return engine.in_turn(remove, timeout_s)
+
+
+def _remove_some(engine: Engine, deadline: float) -> int:
+    """Return how many writes there were."""
+    group = next(retention.removals(engine), [])
+    if group:
+        _commit(engine, group, deadline)
+    for write in group:
+        if write.error is not None:
+            raise write.error
+    return len(group)
+
+
+def _keep_up(engine: Engine, timeout_s: float | None) -> None:
+    """Remove a few more results than the log has brought, if so many are due.
+
+    Usually the maintenance thread has done so, with pauses.  Where it cannot keep up, the writers
+    do it in small parts, or the table would grow without end.  As
+    :func:`~logstore._engine.sealing.compact_if_due`.
+    """
+    appended, options = engine.header.appended, engine.options
+    if 0 <= appended - engine.kept_up_at < options.compact_at // PARTS:
+        return
+    engine.kept_up_at = appended
+    deadline = time.monotonic() + (options.write_timeout_s if timeout_s is None else timeout_s)
+    try:
+        kinds = [entry.kind for entry in list(engine.view().results.values())]
+        brought = kinds.count(RESULT)
+        wanted = brought + brought // 4 - (len(kinds) - brought)
+        if wanted <= 0 or engine.deferral.is_due() or not engine.expiry_due():
+            return
+        while wanted > 0 and (removed := _remove_some(engine, deadline)):
+            wanted -= removed
+    except (OSError, lmdb.Error, LogstoreError) as exc:
+        engine.counters.compaction_errors += 1
+        engine.note_error(exc)
 
 
 def _append(engine: Engine, group: list[Write], deadline: float) -> list[Segment]:

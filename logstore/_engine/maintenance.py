@@ -1,7 +1,8 @@
 """The background thread of an open store: it syncs progress, compacts, purges and vacuums.
 
 Rules: one daemon thread per engine.  It folds a log as soon as that is sealed, and then removes
-what has expired or is over the limits, by writes in the log (retention.py).  Every
+what has expired or is over the limits, by writes in the log (retention.py); where it cannot keep
+up, writers help (groups.py).  Every
 ``sync_interval_s`` it syncs what no commit has synced, also what processes have written that died.
 Once a second it checks whether the files at the paths are still those of the store.  When nothing
 has been published for a second it compacts, so that an idle store is one small file and an empty
@@ -15,22 +16,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 
-from logstore._engine import affinity, identity, locks, retention, sealing, vacuum
+from logstore._engine import affinity, identity, locks, sealing, vacuum
 from logstore._engine.engine import Engine
-from logstore._engine.groups import commit_group
+from logstore._engine.groups import remove_due
 from logstore._engine.header import split
 from logstore._engine.log import FIRST_OFFSET
 from logstore._engine.systemerrors import start_thread
 from logstore._engine.threads import Signal
-from logstore._engine.writes import Write
 
 IDLE_S = 1.0
 STILL_S = 0.1  # a write that takes longer may be a dead process's
 LOCK_S = 1.0  # how long it waits for a lock, which bounds how long closing waits for the thread
 FILES_S = 1.0  # how often the identity of the files is checked
 PAUSE, PAUSE_RETIRING = 1, 4  # between two steps of purging, in lengths of a step
+TICK_S = 0.0005  # the shortest wait, and how much too early a tick may be
 CHECK_S = 5.0  # how often to check for expired records and a vacuum that is due
 
 
@@ -66,18 +66,32 @@ class Maintenance:
         self._checked = self._looked = self._since
         self._epoch = split(self._last_state)[0]
         self._pause_s = 0.0  # before the next step of purging, 0 if nothing is left
-        self._retiring: Iterator[list[Write]] | None = None  # what has expired, beside writers
+        self._resume_at = 0.0  # when it ends
+        self._synced_at = self._since
+        self._retires = False  # whether results may be due, beside writers
         while True:
             try:
-                if self._wait(self._pause_s or min(engine.options.sync_interval_s, IDLE_S)):
+                if self._wait(self._next_tick_s()):
                     break
                 if header.replaced:
                     identity.let_go(engine)
                     break
                 self._tick(engine, time.monotonic())
             except Exception as exc:
+                self._pause_s = 0.0
                 # The next writer gets it as well; the thread goes on with the other tasks.
                 engine.counters.last_compaction_error = str(exc)
+
+    def _next_tick_s(self) -> float:
+        """Return how long to wait: a pause of purging puts off nothing else."""
+        usual_s = min(self._engine.options.sync_interval_s, IDLE_S)
+        if not self._pause_s:
+            return usual_s
+        due_at = min(self._resume_at, self._next_sync_at())
+        return min(usual_s, max(due_at - time.monotonic(), TICK_S))
+
+    def _next_sync_at(self) -> float:
+        return self._synced_at + self._engine.options.sync_interval_s
 
     def _tick(self, engine: Engine, now: float) -> None:
         """Do the most urgent task that is due."""
@@ -88,7 +102,7 @@ class Maintenance:
             and not locks.is_byte_locked(engine.presence_fd, locks.FOLD)
             and sealing.fold_sealed(engine, now + self._lock_s())
         ):
-            self._retiring = retention.due(engine)
+            self._retires = True
         if engine.overlay.sealed is not None:
             engine.view()  # frees the memory of a sealed log that is in the table
         state = header.state
@@ -112,39 +126,47 @@ class Maintenance:
     def _tidy_up(self, engine: Engine, now: float, idle: bool) -> None:
         """Purge, flush and publish what no writer has, or vacuum."""
         header = engine.header
-        looks = self._pause_s > 0 or now - self._checked >= CHECK_S
-        self._pause_s = 0.0
+        pauses = self._pause_s > 0
+        looks = pauses or now - self._checked >= CHECK_S
+        if not pauses or now >= self._resume_at - TICK_S:
+            self._pause_s = self._take_away(now, idle, looks)
+            self._resume_at = time.monotonic() + self._pause_s
+        if not pauses or self._next_sync_at() <= time.monotonic() + TICK_S:
+            self._synced_at = time.monotonic()
+            if header.synced < split(header.appended)[1] or header.state != header.appended:
+                engine.sync(timeout_s=self._lock_s())
+                return
+        if looks and not self._pause_s and vacuum.is_due(engine):
+            vacuum.vacuum(engine)
+
+    def _take_away(self, now: float, idle: bool, looks: bool) -> float:
+        """Remove a part of what is due; return how long to pause, 0 if nothing is left."""
+        engine, header = self._engine, self._engine.header
+        pause_s = 0.0
         if looks:
             self._checked = now
             # In another epoch there have been compactions; the process that made them purges.
             if header.epoch == self._epoch and idle:
-                self._pause_s = self._purge()
+                pause_s = self._purge()
                 self._last_state = header.state
-            elif header.epoch == self._epoch and self._retiring is None:
-                self._retiring = retention.due(engine)
+            elif header.epoch == self._epoch and not self._retires:
+                engine.removing_from = -1
+                self._retires = True
             self._epoch = header.epoch
-        if self._retiring is not None and not engine.deferral.is_due():
-            self._pause_s = self._retire(self._retiring)
-        if header.synced < split(header.appended)[1] or header.state != header.appended:
-            engine.sync(timeout_s=self._lock_s())
-        elif looks and not self._pause_s and vacuum.is_due(engine):
-            vacuum.vacuum(engine)
+        if self._retires and not engine.deferral.is_due():
+            pause_s = self._retire()
+        return pause_s
 
-    def _retire(self, due: Iterator[list[Write]]) -> float:
+    def _retire(self) -> float:
         """Remove a part of what has expired or is over a limit, by writes beside the others.
 
         Returns how long to pause before the next part; 0 if nothing is left.
         """
         started = time.monotonic()
-        self._retiring = None  # an error ends it, until the next look
-        writes = next(due, None)
-        if writes is None:
+        self._retires = False  # an error ends it, until the next look
+        self._retires = remove_due(self._engine, self._lock_s())
+        if not self._retires:
             return 0.0
-        commit_group(self._engine, writes, timeout_s=self._lock_s())
-        for write in writes:
-            if write.error is not None:
-                raise write.error
-        self._retiring = due
         return min(PAUSE_RETIRING * (time.monotonic() - started), CHECK_S)
 
     def _purge(self) -> float:

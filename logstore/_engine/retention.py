@@ -21,7 +21,18 @@ from logstore._engine.frames import RESULT
 from logstore._engine.table import DB_RESULTS, LISTING_KEYS, Table
 from logstore._engine.writes import Retire, Write
 
-BATCH = 200  # writes; they hold the writer lock for about a millisecond
+BATCH = 200  # writes; they hold the writer lock for a few milliseconds
+
+
+def removals(engine: Engine) -> Iterator[list[Write]]:
+    """Return what is left of a look at what is due, which begins again after each fold.
+
+    For the thread that has ``commit_lock``, so that the threads of a process share one look.
+    """
+    epoch = engine.from_table(Table.read_meta).epoch
+    if engine.removing_from != epoch:
+        engine.removing, engine.removing_from = due(engine), epoch
+    return engine.removing
 
 
 def due(engine: Engine) -> Iterator[list[Write]]:

@@ -30,14 +30,15 @@ BOTH_FULL = 2  # a writer waits for a fold when the open log has this many times
 LATE_LOG_FACTOR = 4  # a log of so many times its limit says that readers put compactions off
 
 
-def compact_if_due(engine: Engine) -> None:
+def compact_if_due(engine: Engine, timeout_s: float | None = None) -> None:
     """After a commit that has been acked: errors stay here, the next writer recovers.
 
-    The caller has ``commit_lock``.
+    The caller has ``commit_lock``.  By default the time-out is the store's ``write_timeout_s``.
     """
     if not _is_full(engine):
         return
-    deadline = time.monotonic() + engine.options.write_timeout_s
+    timeout_s = engine.options.write_timeout_s if timeout_s is None else timeout_s
+    deadline = time.monotonic() + timeout_s
     try:
         if not engine.header.sealed or _fold_both_full(engine):
             engine.appending(partial(_seal_if_full, engine, deadline), deadline)

@@ -117,6 +117,8 @@ class Tidied:
         self.now_s = 100.0
         self.waits: list[float] = []
         self.retired_at: list[float] = []
+        self.synced_at: list[float] = []
+        self.step_s = 0.025
         self.header = header
         header.begin_epoch(1, FIRST_OFFSET, FIRST_OFFSET)
         self.overlay = SimpleNamespace(sealed=None)
@@ -136,14 +138,17 @@ class Tidied:
         self.now_s += 0.025
         self.header.begin_epoch(self.header.epoch + 1, FIRST_OFFSET, FIRST_OFFSET)
 
-    def retire(self, *_: object, **__: object) -> None:
+    def retire(self, *_: object, **__: object) -> bool:
+        if not self.left:
+            return False
         self.left -= 1
         self.retired_at.append(self.now_s)
-        self.now_s += 0.025
+        self.now_s += self.step_s
+        return True
 
-    def due(self, _: object) -> Iterator[list[Any]]:
-        while self.left:
-            yield []
+    def sync(self, *, timeout_s: float) -> None:
+        self.synced_at.append(self.now_s)
+        self.header.synced = self.header.committed
 
     def write(self) -> None:
         self.header.state += 40
@@ -160,8 +165,7 @@ class Tidied:
         monkeypatch.setattr(time, "monotonic", lambda: self.now_s)
         monkeypatch.setattr(vacuum, "is_due", lambda _: False)
         monkeypatch.setattr(identity, "is_suspect", lambda _: False)
-        monkeypatch.setattr(retention, "due", self.due)
-        monkeypatch.setattr(maintenance, "commit_group", self.retire)
+        monkeypatch.setattr(maintenance, "remove_due", self.retire)
         thread: Any = Maintenance.__new__(Maintenance)
         thread._engine, thread._processors = self, None
         thread._wait = self.wait
@@ -189,6 +193,27 @@ def test_beside_writers_each_step_is_followed_by_a_pause(
     steps = [b - a for a, b in zip(engine.retired_at, engine.retired_at[1:], strict=False)]
     assert steps == pytest.approx([(1 + PAUSE_RETIRING) * 0.025] * 99)
     assert set(engine.waits[-50:]) == {IDLE_S}
+
+
+@pytest.mark.parametrize("step_s", [0.01, 1.0])
+def test_what_is_taken_away_changes_nothing_in_when_the_log_is_synced(
+    header: SharedHeader, monkeypatch: pytest.MonkeyPatch, step_s: float
+) -> None:
+    """Neither oftener, if the steps are short, nor later, if they and their pauses are long."""
+    engine = Tidied(header, 1000)
+    engine.step_s = step_s
+
+    def append() -> None:
+        engine.header.state += 40
+        engine.header.appended = engine.header.state
+
+    engine.on_wait = append
+    engine.run(monkeypatch)
+    between = [b - a for a, b in zip(engine.synced_at, engine.synced_at[1:], strict=False)]
+    while_retiring = [s for s, at in zip(between, engine.synced_at, strict=False) if at > 106]
+    assert len(while_retiring) > 3
+    assert min(while_retiring) >= IDLE_S - 0.001
+    assert max(while_retiring) <= IDLE_S + step_s + 0.001
 
 
 def test_one_process_that_takes_away_is_enough(

@@ -502,6 +502,81 @@ def test_a_store_that_is_always_written_to_loses_what_has_expired_all_the_same(
         assert store.check().ok
 
 
+@pytest.mark.parametrize("limits", [{"max_results": 10}, {"result_ttl_s": 10}])
+def test_writers_take_away_as_much_as_they_bring_if_nothing_else_does(
+    open_store: Stores, clock: Clock, monkeypatch: pytest.MonkeyPatch, limits: dict[str, Any]
+) -> None:
+    """As where the maintenance thread comes too late: the table does not grow with each log."""
+    store = open_store(sync_interval_s=NEVER_S, compact_at=1 << 14, **limits)
+    monkeypatch.setattr(retention, "due", due)
+    monkeypatch.setattr(live(store), "on_sealed", lambda: None)
+    most = number = 0
+    for _ in range(20):
+        epoch = live(store).header.epoch
+        while live(store).header.epoch == epoch:
+            store.set_result(f"task-{number}", number)
+            number += 1
+        clock.advance(20)
+        assert folded(store)
+        most = max(most, in_table(store))
+    assert number > 4 * most
+    assert in_table(store) < most
+    assert store.stats().last_error is None
+    assert store.check().ok
+
+
+def test_writers_do_not_look_at_the_table_again_where_nothing_is_left_to_take_away(
+    open_store: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(sync_interval_s=NEVER_S, compact_at=1 << 16, max_results=10)
+    for number in range(20):
+        store.set_result(f"task-{number}", number)
+    fold_beside(store)
+    looks: list[Engine] = []
+
+    def look(engine: Engine) -> Any:
+        looks.append(engine)
+        return due(engine)
+
+    monkeypatch.setattr(retention, "due", look)
+    for number in range(300):
+        store.set_result(f"more-{number}", number)
+    assert store.stats().results == 10 + 300
+    assert len(looks) == 1
+
+
+def test_an_error_of_a_removal_fails_no_write(
+    open_store: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(sync_interval_s=NEVER_S, compact_at=1 << 14, max_results=10)
+    for number in range(50):
+        store.set_result(f"task-{number}", number)
+    fold_beside(store)
+
+    def fail(_: Engine) -> Any:
+        raise OSError(5, "of the disk")
+
+    monkeypatch.setattr(retention, "due", fail)
+    for number in range(50):
+        store.set_result(f"more-{number}", number)
+    assert store.stats().compaction_errors > 0
+    assert store.get_result("more-49") == 49
+
+
+def test_a_look_goes_on_in_the_table_of_the_next_fold(
+    open_store: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "BATCH", 5)
+    store = open_store(sync_interval_s=NEVER_S, max_results=20)
+    for number in range(40):
+        store.set_result(f"{number:07}", number)
+    fold_beside(store)
+    for group in due(live(store)):
+        commit_group(live(store), group)
+        fold_beside(store)
+    assert in_table(store) == 20
+
+
 def test_an_error_ends_a_pass_until_the_next_look(
     store: logstore.Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -510,7 +585,7 @@ def test_an_error_ends_a_pass_until_the_next_look(
     clock.advance(20)
     thread: Any = maintenance.Maintenance.__new__(maintenance.Maintenance)
     thread._engine = engine = live(store)
-    first = due(engine)
+    monkeypatch.setattr(retention, "due", due)
     with monkeypatch.context() as patch:
 
         def fail(*_: object, **__: object) -> None:
@@ -518,12 +593,13 @@ def test_an_error_ends_a_pass_until_the_next_look(
 
         patch.setattr(engine.logview, "append", fail)
         with pytest.raises(logstore.WriteError):
-            thread._retire(first)
-    assert thread._retiring is None
-    assert thread._retire(due(engine)) > 0
-    assert thread._retiring is not None
-    assert thread._retire(thread._retiring) == 0
-    assert thread._retiring is None
+            thread._retire()
+    assert not thread._retires
+    engine.removing_from = -1
+    assert thread._retire() > 0
+    assert thread._retires
+    assert thread._retire() == 0
+    assert not thread._retires
     assert store.status("t") == "expired"
 
 
