@@ -72,10 +72,10 @@ class CheckReport(NamedTuple):
     """The result of a check; ``ok`` is true if ``problems`` is empty."""
 
     path: str
-    results: int = 0
+    results: int = 0  # in the table, as the two below
     progress: int = 0
     gone: int = 0
-    log_frames: int = 0
+    log_frames: int = 0  # written since the last compaction
     problems: tuple[str, ...] = ()
     salvaged_frames: int = 0
     lost_bytes: int = 0  # of the log, between intact frames

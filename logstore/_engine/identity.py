@@ -7,9 +7,9 @@ Other programs may remove, rename or replace any file of an open store.  Rules:
 - A log that was removed is replaced by a new one, after its frames have been folded from memory.
   A file in its place is kept under another name.
 - If the table or the shared header was removed or replaced, or the table was overwritten by a copy,
-  all processes of the store stop writing.  If the table has no name any
-  more, its data is copied to a whole store, ``app.db-rescued-*``; otherwise everything is folded
-  into it.  From then on every call raises StoreReplacedError, which says where the data is.
+  all processes of the store stop writing.  If the table has no name any more, its data is copied to
+  a whole store, ``app.db-rescued-*``; otherwise everything is folded into it.  From then on every
+  call raises StoreReplacedError, which says where the data is.
 - The presence locks are released then, so that the path can be opened again at once.
 
 Everything here runs under the writer lock, and is sheltered from signal handlers.

@@ -7,9 +7,9 @@ up, writers help (groups.py).  Every
 Once a second it checks whether the files at the paths are still those of the store.  When nothing
 has been published for a second it compacts, so that an idle store is one small file and an empty
 log, and purges expired records, in steps as short as a compaction.  It vacuums a file that is more
-than half free.  It waits for a lock only briefly, and
-holds none while it waits.  An error does not end the thread: the next commit raises the same one.
-It ends when the store is closed, or its files were replaced.
+than half free.  It waits for a lock only briefly, and holds none while it waits.  An error does not
+end the thread: the next commit raises the same one.  It ends when the store is closed, or its files
+were replaced.
 """
 
 from __future__ import annotations
