@@ -251,6 +251,17 @@ EQUIVALENTS: list[Equivalent] = [
         *("dumped: dict[str, Any] = {}", "pass", "it is read only if there are such fields"),
     ),
     Equivalent(
+        *("_engine/logview.py", "LogView.look_ahead", COMPARISON),
+        "if epoch == self.overlay.epoch and appended > start:",
+        *("if epoch == self.overlay.epoch and appended >= start:", "it reads no bytes"),
+    ),
+    Equivalent(
+        *("_engine/publishing.py", "Publisher.publish", CONSTANT),
+        "found = self._try_publish(epoch, end if flush else 0)",
+        "found = self._try_publish(epoch, end if flush else 1)",
+        "no frame ends before offset 4096",
+    ),
+    Equivalent(
         *("_engine/log.py", "Log.reserve", COMPARISON),
         *("if end <= self.size:", "if end < self.size:"),
         "the size is looked at again, and is enough",

@@ -5,6 +5,7 @@ import datetime as dt
 import enum
 import itertools
 from collections import Counter, OrderedDict, deque
+from datetime import datetime
 from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -204,6 +205,21 @@ def test_what_cannot_be_stored_is_refused_with_type_and_path(value: Any, path: s
     with pytest.raises(UnserializableValueError) as caught:
         to_plain(value)
     assert path in str(caught.value)
+
+
+def test_a_class_an_error_and_a_missing_value_are_refused_whatever_else_they_are() -> None:
+    @dataclasses.dataclass
+    class Point:
+        x: int = 1
+
+    @dataclasses.dataclass
+    class PointError(Exception):
+        x: int = 1
+
+    not_a_time = type("NaTType", (datetime,), {"__module__": "pandas._libs.tslibs.nattype"})
+    for value in (Point, PointError(), not_a_time(2020, 1, 1)):
+        with pytest.raises(UnserializableValueError, match="of a type that cannot be stored"):
+            to_plain(value)
 
 
 def test_a_value_in_itself_is_refused() -> None:
