@@ -1,10 +1,10 @@
 """The write-ahead log's two files: the one module that opens, writes, reads and syncs them.
 
 Rules: one file has the even epochs, the other the odd ones, so that a log can be folded into the
-table while the next one is written.  Every write is made by the holder of the writer lock.  A file
-grows in zero-filled steps and never shrinks, so that a commit usually does not change its size and
-``fdatasync`` needs no commit of the file system's journal.  A new log is complete and on the disk
-before it is renamed into place.
+table while the next one is written.  Only append.py writes frames, as the holder of the writer
+lock.  A file grows in zero-filled steps and never shrinks, so that a commit usually does not change
+its size and ``fdatasync`` needs no commit of the file system's journal.  A new log is complete and
+on the disk before it is renamed into place.
 """
 
 from __future__ import annotations
