@@ -103,11 +103,11 @@ def _keep_up(engine: Engine, timeout_s: float | None) -> None:
     engine.kept_up_at = appended
     deadline = time.monotonic() + (options.write_timeout_s if timeout_s is None else timeout_s)
     try:
+        if engine.deferral.is_due() or not engine.expiry_due():
+            return
         kinds = [entry.kind for entry in list(engine.view().results.values())]
         brought = kinds.count(RESULT)
         wanted = brought + brought // 4 - (len(kinds) - brought)
-        if wanted <= 0 or engine.deferral.is_due() or not engine.expiry_due():
-            return
         while wanted > 0 and (removed := _remove_some(engine, deadline)):
             wanted -= removed
     except (OSError, lmdb.Error, LogstoreError) as exc:
