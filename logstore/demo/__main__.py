@@ -127,7 +127,7 @@ def summary(outcome: Outcome, verdict: Verdict, tasks: int, elapsed_s: float) ->
     acked = len(outcome.acked_before_kill)
     imports = ", ".join(f"{name} {count}" for name, count in totals.imports.most_common(5))
     rows = [
-        ("acked before the kill", f"{verdict.kept} of {acked} unchanged"),
+        ("unchanged by the kill", f"{verdict.kept} of {acked} acknowledged"),
         ("results in the store", f"{verdict.results} of {tasks}, {outcome.sent_again} sent again"),
         ("files", f"{totals.files:,}, {len(totals.unparsable)} of them not valid Python"),
         ("lines", f"{totals.lines:,}, {totals.code_lines:,} of them code"),

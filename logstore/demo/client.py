@@ -198,7 +198,7 @@ class Client:
         self._killed = (name, pid)
         self._display.note(
             f"kill -9 {pid}: worker {name} is dead after {victim.fraction:.0%} of {victim.task_id};"
-            f" {len(results)} of {len(self._slices)} results were acked before"
+            f" {len(results)} of {len(self._slices)} results were acknowledged before"
         )
         self._display.note(f"taskiq's process manager will start worker {name} again")
         for item in self._slices:

@@ -55,7 +55,7 @@ async def verify(store_path: Path, slices: Sequence[Slice], outcome: Outcome) ->
                 if stored.model_dump() == seen.model_dump():
                     verdict.kept += 1
                 else:
-                    verdict.problems.append(f"{item.task_id}: changed since it was acked")
+                    verdict.problems.append(f"{item.task_id}: changed since it was acknowledged")
     finally:
         await backend.shutdown()
     files = sum(len(item.names) for item in slices)

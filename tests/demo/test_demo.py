@@ -76,7 +76,7 @@ def test_the_demo_kills_a_worker_and_loses_nothing(
     assert "kill -9 " in output
     assert " is sent again: it ran in process " in output
     assert " is up again: process " in output
-    kept = re.search(r" (\d+) of (\d+) unchanged", output)
+    kept = re.search(r" (\d+) of (\d+) acknowledged", output)
     assert kept is not None
     assert int(kept[1]) == int(kept[2]) >= 16  # more, if several are done at a time
     assert "32 of 32" in output
@@ -174,9 +174,9 @@ def test_the_exit_status_says_whether_anything_was_lost(kept: bool, status: int)
 
 
 def test_the_summary_names_what_was_lost() -> None:
-    verdict = Verdict(results=3, problems=["slice-01: changed since it was acked"])
+    verdict = Verdict(results=3, problems=["slice-01: changed since it was acknowledged"])
     lines = summary(
         Outcome(acked_before_kill=frozenset({"slice-01"})), verdict, 4, 1.0
     ).splitlines()
-    assert "0 of 1 unchanged" in lines[0]
-    assert lines[-2:] == ["LOST OR CHANGED: slice-01: changed since it was acked", "FAILED"]
+    assert "0 of 1 acknowledged" in lines[0]
+    assert lines[-2:] == ["LOST OR CHANGED: slice-01: changed since it was acknowledged", "FAILED"]
