@@ -18,7 +18,8 @@ import lmdb
 
 from logstore._engine import clock, retention, sealing
 from logstore._engine.engine import Engine, Keyed
-from logstore._engine.frames import KEEPS_PROGRESS, PROGRESS, RESULT, TIME_MAX, Entry
+from logstore._engine.frames import KEEPS_PROGRESS, OFFSET_MAX, PROGRESS, RESULT, TIME_MAX, Entry
+from logstore._engine.log import FIRST_OFFSET
 from logstore._engine.options import LARGE_BYTES
 from logstore._engine.readers import OldReadersError
 from logstore._engine.records import Mark, mark_of
@@ -98,7 +99,8 @@ def _keep_up(engine: Engine, timeout_s: float | None) -> None:
     :func:`~logstore._engine.sealing.compact_if_due`.
     """
     appended, options = engine.header.appended, engine.options
-    if 0 <= appended - engine.kept_up_at < options.compact_at // PARTS:
+    before = max(engine.kept_up_at, appended & ~OFFSET_MAX | FIRST_OFFSET)
+    if appended - before < options.compact_at // PARTS:
         return
     engine.kept_up_at = appended
     deadline = time.monotonic() + (options.write_timeout_s if timeout_s is None else timeout_s)

@@ -525,6 +525,18 @@ def test_writers_take_away_as_much_as_they_bring_if_nothing_else_does(
     assert store.check().ok
 
 
+def test_the_first_write_behind_a_fold_takes_nothing_away(
+    open_store: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(sync_interval_s=NEVER_S, max_results=10)
+    for number in range(20):
+        store.set_result(f"task-{number}", number)
+    fold_beside(store)
+    monkeypatch.setattr(retention, "due", due)
+    store.set_result("first", 1)
+    assert store.stats().results == 21
+
+
 def test_writers_do_not_look_at_the_table_again_where_nothing_is_left_to_take_away(
     open_store: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
