@@ -206,4 +206,11 @@ MUTANTS = [
         "return self._resume_at - time.monotonic()",
         SYNCED + "[1.0]",
     ),
+    Mutant(
+        "the times of a compaction that died are used again",
+        "_engine/engine.py",
+        "            header.last_time_us = max(header.last_time_us, newest_us)\n",
+        "",
+        TESTS + "a_compaction_that_died_before_it_published_its_times_has_used_them",
+    ),
 ]

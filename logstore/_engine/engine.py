@@ -573,6 +573,9 @@ class Engine(BaseEngine):
                 unpublished = self.logview.unpublished.index()
                 batches.append((unpublished.results, unpublished.progress))
                 has_new = has_new or bool(unpublished)
+        else:  # nor which times it has used
+            newest_us = self.from_table(Table.newest_time_us)
+            header.last_time_us = max(header.last_time_us, newest_us)
         if extra is not None:
             batches.append(extra)
         try:

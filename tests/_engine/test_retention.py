@@ -13,7 +13,9 @@ import pytest
 
 import logstore
 from logstore import ResultDeletedError, ResultExpiredError, TaskProgress
-from logstore._engine import maintenance, reading, retention, sealing
+from logstore._engine import compaction, maintenance, reading, retention, sealing
+from logstore._engine import engine as engine_module
+from logstore._engine.compaction import fold_into
 from logstore._engine.engine import Engine
 from logstore._engine.frames import EXPIRED, HAD_RESULT, KEEPS_PROGRESS, RESULT
 from logstore._engine.groups import commit_group
@@ -613,6 +615,35 @@ def test_an_error_ends_a_pass_until_the_next_look(
     assert thread._retire() == 0
     assert not thread._retires
     assert store.status("t") == "expired"
+
+
+def test_a_compaction_that_died_before_it_published_its_times_has_used_them(
+    open_store: Stores, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock was set back, so that it does not give later times by itself."""
+    store = open_store(sync_interval_s=NEVER_S)
+    for number in range(6):
+        store.set_result(f"task-{number}", number, ttl_s=10)
+    store.compact()
+    clock.advance(7200)
+    store.set_result("ahead", 1)
+    clock.advance(-3600)
+    monkeypatch.setattr(compaction, "PURGE_MIN", 2)
+    monkeypatch.setattr(compaction, "PURGE_S", 0.0)
+
+    def fold_and_die(*args: Any, **kwargs: Any) -> int:
+        fold_into(*args, **kwargs)
+        raise OSError(5, "as if killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine_module, "fold_into", fold_and_die)
+        with pytest.raises(logstore.WriteError):
+            store.compact()
+    for number in range(3):
+        store.set_result("behind", number)
+        store.compact()
+    assert set(statuses(store, *(f"task-{number}" for number in range(6)))) == {"expired"}
+    assert store.check().ok
 
 
 def test_deletions_and_removals_of_one_task_follow_each_other(
