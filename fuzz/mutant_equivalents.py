@@ -251,6 +251,12 @@ EQUIVALENTS: list[Equivalent] = [
         *("dumped: dict[str, Any] = {}", "pass", "it is read only if there are such fields"),
     ),
     Equivalent(
+        *("taskiq/outcome/revival.py", "decode_error", COMPARISON),
+        "if not isinstance(records, list) or not 0 < len(records) <= _RECORDS_MAX:",
+        "if not isinstance(records, list) or not 0 <= len(records) <= _RECORDS_MAX:",
+        "the first of no records is an error too",
+    ),
+    Equivalent(
         *("_engine/logview.py", "LogView.look_ahead", COMPARISON),
         "if epoch == self.overlay.epoch and appended > start:",
         *("if epoch == self.overlay.epoch and appended >= start:", "it reads no bytes"),

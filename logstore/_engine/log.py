@@ -69,7 +69,7 @@ class Log:
         except FileNotFoundError:
             raise MissingLogError(
                 f"{path}: the store was not closed cleanly and its log is missing, so writes "
-                f"since the last compaction are lost; put the file back, or open with "
+                f"since the last compaction may be lost; put the file back, or open with "
                 f"accept_log_loss=True to go on without them"
             ) from None
         except OSError as exc:

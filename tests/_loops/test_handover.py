@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,44 @@ def test_a_worker_that_is_stopped_has_run_its_jobs() -> None:
         worker.stop()
         assert ran == ["a"]
         await submitted
+
+    asyncio.run(main())
+
+
+def test_while_the_thread_has_a_batch_of_a_loop_it_gets_no_token_for_more() -> None:
+    """Else it would take the next jobs one by one, before the callers of this batch go on."""
+    running, go_on = threading.Event(), threading.Event()
+    batches: list[int] = []
+
+    def run(jobs: list[Job]) -> list[Outcome]:
+        running.set()
+        assert go_on.wait(LONG_S)
+        batches.append(len(jobs))
+        return [(future, None, None) for _, future in jobs]
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        worker = Worker[Job]("test-worker", run)
+        first = worker.submit(loop, ("first", loop.create_future()))
+        assert await asyncio.to_thread(running.wait, LONG_S)
+        others = [worker.submit(loop, (str(n), loop.create_future())) for n in range(3)]
+        assert worker.tokens.qsize() == 0
+        go_on.set()
+        await asyncio.gather(first, *others)
+        worker.stop()
+
+    asyncio.run(main())
+    assert batches == [1, 3]
+
+
+def test_jobs_that_wait_for_the_thread_share_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        worker = Worker[Job]("test-worker", lambda jobs: [])
+        monkeypatch.setattr(worker, "prepare", lambda: None)  # there is no thread yet
+        for name in "abc":
+            worker.submit(loop, (name, loop.create_future()))
+        assert worker.tokens.qsize() == 1
 
     asyncio.run(main())
 
