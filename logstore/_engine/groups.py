@@ -30,6 +30,7 @@ from logstore._engine.writes import INTERRUPTED, Lookup, Write
 from logstore.errors import LogstoreError, WriteError
 
 PARTS = 16  # of a log: after each, the writers see to it that removals keep up with results
+REMOVED_MAX = 2000  # by one writer behind one commit, which takes a tenth of a second
 
 Segment = tuple[list[Write], int, bool]  # where it ends in the log, whether it needs a flush
 
@@ -109,7 +110,7 @@ def _keep_up(engine: Engine, timeout_s: float | None) -> None:
             return
         kinds = [entry.kind for entry in list(engine.view().results.values())]
         brought = kinds.count(RESULT)
-        wanted = brought + brought // 4 - (len(kinds) - brought)
+        wanted = min(brought + brought // 4 - (len(kinds) - brought), REMOVED_MAX)
         while wanted > 0 and (removed := _remove_some(engine, deadline)):
             wanted -= removed
     except (OSError, lmdb.Error, LogstoreError) as exc:

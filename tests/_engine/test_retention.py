@@ -13,7 +13,7 @@ import pytest
 
 import logstore
 from logstore import ResultDeletedError, ResultExpiredError, TaskProgress
-from logstore._engine import compaction, maintenance, reading, retention, sealing
+from logstore._engine import compaction, groups, maintenance, reading, retention, sealing
 from logstore._engine import engine as engine_module
 from logstore._engine.compaction import fold_into
 from logstore._engine.engine import Engine
@@ -537,6 +537,19 @@ def test_the_first_write_behind_a_fold_takes_nothing_away(
     monkeypatch.setattr(retention, "due", due)
     store.set_result("first", 1)
     assert store.stats().results == 21
+
+
+def test_a_writer_removes_a_bounded_number_behind_one_commit(
+    open_store: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As behind a long backup, during which nothing was removed."""
+    store = open_store(sync_interval_s=NEVER_S, max_results=10)
+    write = store._handle.result_write
+    store._handle.commit([write(f"task-{number}", number) for number in range(3000)])
+    fold_beside(store)
+    monkeypatch.setattr(retention, "due", due)
+    store._handle.commit([write(f"more-{number}", number) for number in range(3000)])
+    assert store.stats().results == 3000 + 3000 - groups.REMOVED_MAX
 
 
 def test_writers_do_not_look_at_the_table_again_where_nothing_is_left_to_take_away(
