@@ -257,6 +257,12 @@ EQUIVALENTS: list[Equivalent] = [
         "the first of no records is an error too",
     ),
     Equivalent(
+        *("_engine/reading.py", "BaseEngine.listing", CONSTANT),
+        "size = LISTING_KEYS if first is None else min(max(first, 1), LISTING_KEYS)",
+        "size = LISTING_KEYS if first is None else min(max(first, 0), LISTING_KEYS)",
+        "of a list of none, nothing is asked for",
+    ),
+    Equivalent(
         *("_engine/logview.py", "LogView.look_ahead", COMPARISON),
         "if epoch == self.overlay.epoch and appended > start:",
         *("if epoch == self.overlay.epoch and appended >= start:", "it reads no bytes"),
