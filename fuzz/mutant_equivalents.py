@@ -195,6 +195,7 @@ _HANDLERS = [
     ("_engine/salvage.py", "salvage_at_rest", "except (OSError, lmdb.Error) as exc:", _AS_IT_IS),
     ("_engine/threads.py", "Signal.set", "except RuntimeError:", _ONLY_THAT),
     ("_loops/handover.py", "Worker._next_token", "except queue.Empty:", _ONLY_THAT),
+    ("progress.py", "decode_progress", "except ValueError as error:", _ONLY_THAT),
     ("_loops/handover.py", "_withdraw", "except ValueError:", _ONLY_THAT),
     (
         *("aio.py", "AsyncStore._set", "except BudgetExceededError as error:"),

@@ -890,3 +890,20 @@ def test_a_forked_child_opens_the_store_anew_in_a_thread_whatever_it_calls_first
 
     assert run_in_fork(in_child) == 0
     asyncio.run(store.close())
+
+
+@pytest.mark.parametrize("name", ["compact", "vacuum", "backup", "check"])
+def test_what_takes_long_has_a_thread_of_its_own_that_says_what_it_does(
+    run: Run, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: list[str] = []
+
+    def note(*_: object, **__: object) -> None:
+        names.append(threading.current_thread().name)
+
+    async def body(store: AsyncStore) -> None:
+        monkeypatch.setattr(store.store, name, note)
+        await getattr(store, name)(*([tmp_path / "copy"] if name == "backup" else []))
+
+    run(body)
+    assert names == [f"logstore-{name}"]

@@ -403,6 +403,7 @@ def test_a_log_of_another_store_is_refused(crashed: Path, tmp_path: Path, number
     for salvage in (False, True):
         report = logstore.check(crashed, salvage=salvage)
         assert "put the right log beside the table" in report.problems[0]
+        assert report == logstore.CheckReport(report.path, 0, 0, 0, 0, report.problems, 0, 0, ())
     assert before == {name: crashed.with_name(name).read_bytes() for name in before}
 
 
