@@ -747,6 +747,13 @@ def test_the_weight_of_a_value_says_how_to_encode_it(value: Any, weight: str) ->
             encode_value(value, limit="small")
 
 
+def test_a_key_in_a_path_is_shown_up_to_eighty_characters() -> None:
+    for key, shown in (("k" * 80, repr("k" * 80)), ("k" * 81, repr("k" * 80) + "...")):
+        with pytest.raises(UnserializableValueError) as caught:
+            encode_value({key: object()})
+        assert f"result[{shown}]" in str(caught.value)
+
+
 def test_on_a_loop_nothing_is_converted_before_an_unknown_type_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
