@@ -83,6 +83,7 @@ _CAUSES = {
     errno.EOPNOTSUPP: _Cause(_OTHER, _UNSUPPORTED),
 }
 _UNKNOWN = _Cause(_OTHER, "look at the system's log")
+_OF_A_WRITE = "this write was not acknowledged, and nothing that was acknowledged is lost"
 _OPEN_ERRORS: dict[str, type[OpenError | DiskFullError]] = {
     _FULL: DiskFullError,
     _LIMIT: ResourceLimitError,
@@ -110,8 +111,11 @@ def open_error(path: str, exc: OSError | lmdb.Error) -> LogstoreError:
     return error
 
 
-def write_error(path: str, exc: BaseException) -> BaseException:
-    """Return the error to raise for an error of writing the store at ``path``."""
+def write_error(path: str, exc: BaseException, outcome: str = _OF_A_WRITE) -> BaseException:
+    """Return the error to raise for an error of writing the store at ``path``.
+
+    ``outcome`` is what the message says of the rest of the store.
+    """
     if isinstance(exc, OpenError):  # a file that had to be opened again
         code = system_code(exc) or errno.EIO
         return WriteError(code, f"{path}: writing failed: {exc}")
@@ -127,8 +131,7 @@ def write_error(path: str, exc: BaseException) -> BaseException:
         )
     return WriteError(
         code or errno.EIO,
-        f"{path}: writing failed ({reason}): {advice}; this write was not acknowledged, and "
-        f"nothing that was acknowledged is lost",
+        f"{path}: writing failed ({reason}): {advice}; {outcome}",
     )
 
 
@@ -165,9 +168,9 @@ def raise_open_error(path: str, exc: BaseException) -> NoReturn:
     raise exc
 
 
-def raise_write_error(path: str, exc: BaseException) -> NoReturn:
+def raise_write_error(path: str, exc: BaseException, outcome: str = _OF_A_WRITE) -> NoReturn:
     """Raise ``exc``, or the error of :func:`write_error` with ``exc`` as its cause."""
-    error = write_error(path, exc)
+    error = write_error(path, exc, outcome)
     if error is exc:
         raise exc  # not from itself: that cycle would keep all objects of its frames
     raise error from exc

@@ -185,7 +185,7 @@ def backup(engine: Engine, destination: str) -> None:
     except (FileExistsError, StoreBusyError):
         raise
     except (OSError, lmdb.Error, OpenError) as exc:
-        raise_write_error(destination, exc)
+        raise_write_error(destination, exc, "there is no backup, and the store is as it was")
 
 
 def _copy_closed(engine: Engine, destination: str) -> None:
