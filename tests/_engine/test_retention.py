@@ -228,19 +228,24 @@ def test_a_fold_between_two_groups_makes_the_count_void(
 
 
 def test_a_newer_record_of_the_task_is_not_removed(store: logstore.Store, clock: Clock) -> None:
-    for task_id in ("again", "deleted", "queued", "expired"):
+    ids, states = (
+        ("again", "deleted", "queued", "expired"),
+        ["ready", "deleted", "ready", "expired"],
+    )
+    for task_id in ids:
         store.set_result(task_id, 1, ttl_s=10)
     fold_beside(store)
     clock.advance(20)
     engine = live(store)
     (writes,) = due(engine)
     store.set_result("again", 2)
+    store.set_progress("deleted", TaskProgress())
     store.delete_result("deleted")
     commit_group(engine, [store._handle.result_write("queued", 2), *writes])
-    assert statuses(store, "again", "queued", "expired") == ["ready", "ready", "expired"]
+    assert [store.status(task_id) for task_id in ids] == states
     assert store.get_result("again") == store.get_result("queued") == 2
     fold_beside(store)
-    assert statuses(store, "again", "queued", "expired") == ["ready", "ready", "expired"]
+    assert [store.status(task_id) for task_id in ids] == states
     assert in_table(store) == 2
 
 
