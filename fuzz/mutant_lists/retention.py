@@ -162,7 +162,7 @@ MUTANTS = [
         "_engine/maintenance.py",
         "            self._retires = True\n        if engine.overlay.sealed",
         "            pass\n        if engine.overlay.sealed",
-        TESTS + "a_store_that_is_always_written_to_loses_what_has_expired_all_the_same",
+        TESTS + "the_thread_that_has_folded_a_log_removes_what_is_due_by_itself",
     ),
     Mutant(
         "writers bring more than is removed",

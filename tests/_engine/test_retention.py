@@ -469,6 +469,27 @@ def test_a_fold_beside_the_writers_changes_nothing_that_is_seen(
     assert gone
 
 
+def test_the_thread_that_has_folded_a_log_removes_what_is_due_by_itself(
+    by_itself: None, store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No writer helps, and it does not wait for its next look."""
+    monkeypatch.setattr(maintenance, "CHECK_S", NEVER_S)
+    for number in range(10):
+        store.set_result(f"short-{number}", number, ttl_s=1e-6)
+    engine = live(store)
+    engine.options = engine.options._replace(compact_at=1)
+    with engine.commit_lock:
+        sealing.compact_if_due(engine)
+    engine.options = engine.options._replace(compact_at=1 << 20)
+    deadline = time.monotonic() + LONG_S
+    while time.monotonic() < deadline:
+        found = [engine.view().result(f"short-{number}".encode()) for number in range(10)]
+        if all(entry is not None and entry.kind == EXPIRED for entry in found):
+            break
+        time.sleep(0.01)
+    assert [entry and entry.kind for entry in found] == [EXPIRED] * 10
+
+
 def test_a_store_that_is_always_written_to_loses_what_has_expired_all_the_same(
     by_itself: None, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
