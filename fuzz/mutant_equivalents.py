@@ -125,10 +125,6 @@ _LIMITS = [
         "if len(entry.payload) <= SMALL_BYTES and self._handle.dec_hook is None:",
     ),
     (
-        *("aio.py", "AsyncStore.get_progress"),
-        "if len(entry.payload) <= SMALL_BYTES and self._handle.dec_hook is None:",
-    ),
-    (
         *("taskiq/results/logstore.py", "LogStoreResultBackend.get_result"),
         'if len(data["data"]) > SMALL_BYTES:',
     ),

@@ -203,13 +203,13 @@ class AsyncStore:
         # Reads must not wait for the code of other types.
         return await self._write(await asyncio.to_thread(encode, "any"))
 
-    async def _decode(self, payload: bytes) -> Any:
+    async def _decode(self, payload: bytes, decode: Callable[..., Any] = decode_value) -> Any:
         dec_hook = self._handle.dec_hook
         if dec_hook is not None and HOOKED_HEAD in payload:
-            return await asyncio.to_thread(decode_value, payload, dec_hook)
+            return await asyncio.to_thread(decode, payload, dec_hook)
         if len(payload) <= SMALL_BYTES:
-            return decode_value(payload, dec_hook)
-        return await self._read(partial(decode_value, payload, dec_hook))
+            return decode(payload, dec_hook)
+        return await self._read(partial(decode, payload, dec_hook))
 
     async def _write(self, write: Write) -> None:
         loop = asyncio.get_running_loop()
@@ -248,16 +248,15 @@ class AsyncStore:
 
     async def get_progress(self, task_id: str) -> TaskProgress | None:
         """Return a task's progress, or None if it was never set or has expired."""
-        store = self._store
         key = task_key(task_id)
         view = self._handle.current_view()
         known, entry = (False, None) if view is None else view.find_progress(key)
-        if known:
-            if entry is None or not is_live_progress(entry, now_us()):
-                return None
-            if len(entry.payload) <= SMALL_BYTES and self._handle.dec_hook is None:
-                return decode_progress(entry.payload)
-        return await self._read(lambda: store.get_progress(task_id))
+        if not known:
+            entry = await self._read(lambda: self._handle.engine.find_progress(key))
+        if entry is None or not is_live_progress(entry, now_us()):
+            return None
+        progress: TaskProgress = await self._decode(entry.payload, decode_progress)
+        return progress
 
     async def status(self, task_id: str) -> Status:
         """Return ``"unknown"``, ``"running"``, ``"ready"``, ``"expired"`` or ``"deleted"``."""
@@ -378,7 +377,9 @@ class AsyncStore:
         def some() -> list[TaskInfo]:
             return list(islice(found, TASKS_BATCH))
 
-        while batch := await self._read(some):
+        # Reads must not wait for the code of a hook.
+        has_hook = self._handle.dec_hook is not None
+        while batch := await (asyncio.to_thread(some) if has_hook else self._read(some)):
             for info in batch:
                 yield info
 

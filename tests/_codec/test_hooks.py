@@ -323,6 +323,9 @@ def test_hooks_run_beside_the_event_loop_and_stop_no_other_call(path: Path) -> N
         go_on.set()
         return await task
 
+    async def running(store: logstore.AsyncStore) -> list[TaskProgress | None]:
+        return [info.progress async for info in store.tasks(status="running")]
+
     async def main() -> None:
         hooks: Any = {"enc_hook": waiting(enc_hook), "dec_hook": waiting(dec_hook)}
         async with logstore.open_async(path, **hooks) as store:
@@ -333,6 +336,7 @@ def test_hooks_run_beside_the_event_loop_and_stop_no_other_call(path: Path) -> N
             await held_up(store, store.set_progress("p", TaskProgress(meta={"m": EURO})))
             progress = await held_up(store, store.get_progress("p"))
             assert progress.meta == {"m": EURO}
+            assert await held_up(store, running(store)) == [progress]
         assert threading.get_ident() not in threads
 
     asyncio.run(asyncio.wait_for(main(), 100))

@@ -142,8 +142,8 @@ def test_crash_states_of_seals_and_folds_pass(tmp_path: Path) -> None:
 @pytest.mark.parametrize("broken", [SEALED_UNFLUSHED], indirect=True)
 def test_crash_states_find_a_seal_of_what_is_not_on_the_disk(broken: Path, tmp_path: Path) -> None:
     done = run(
-        broken, "crash_states", "--seed", "2", "--states", "500", "--workers", "1",
-        "--only", "sealing-interval", *FIRST, place=tmp_path,
+        broken, "crash_states", "--seed", "2", "--states", "300", "--rounds", "20",
+        "--workers", "1", "--only", "sealing-interval", *FIRST, place=tmp_path,
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr
     assert "CorruptLogError" in done.stderr
