@@ -33,7 +33,7 @@ check: $(STAMP)
 # run every line and branch of the engine's core, and more than 95 % of the package.  Not measured are
 # the tests that mostly look at processes which they start and kill, or set a trace function of their
 # own.
-CORE := frames log append groups commitqueue writes compaction presence opening joining recovery closing engine publishing foldlock logview overlay
+CORE := frames log append groups commitqueue writes compaction presence opening joining recovery closing engine publishing foldlock sealing deferral logview overlay
 UNMEASURED := tests/bench tests/crash tests/interrupts tests/examples tests/fuzz tests/fuzz_replay
 test: $(STAMP)
 ifdef COVERAGE

@@ -249,6 +249,38 @@ def test_a_newer_record_of_the_task_is_not_removed(store: logstore.Store, clock:
     assert in_table(store) == 2
 
 
+def test_progress_of_the_same_group_and_what_is_not_published_yet_count(
+    store: logstore.Store, clock: Clock
+) -> None:
+    for task_id in ("grouped", "appended", "written again"):
+        store.set_result(task_id, 1, ttl_s=10)
+    fold_beside(store)
+    clock.advance(20)
+    engine, header = live(store), live(store).header
+    (writes,) = due(engine)
+    result = store._handle.result_write("written again", 2)
+    progress = store._handle.progress_write("appended", TaskProgress(0.5))
+
+    def append(deadline: float) -> None:
+        at_us = time.time_ns() // 1000
+        entries = [
+            (b"appended", progress.entry._replace(time_us=at_us)),
+            (b"written again", result.entry._replace(time_us=at_us + 1)),
+            (b"written again", progress.entry._replace(time_us=at_us + 2)),
+        ]
+        header.last_time_us = at_us + 2
+        engine.appending(lambda: engine.append(entries, sync=True, deadline=deadline), deadline)
+
+    engine.in_turn(append)
+    assert header.state < header.appended
+    grouped = store._handle.progress_write("grouped", TaskProgress(0.5))
+    commit_group(engine, [grouped, *writes])
+    for _ in range(2):
+        assert statuses(store, "grouped", "appended") == ["running", "running"]
+        assert store.get_result("written again") == 2
+        fold_beside(store)
+
+
 def test_a_result_that_is_written_again_with_the_same_value_is_another_one(
     store: logstore.Store, clock: Clock
 ) -> None:
