@@ -498,3 +498,13 @@ def test_closing_a_replaced_table_keeps_its_inode_until_lmdb_has_forgotten_it(
         monkeypatch.setattr(table, "_env", Spy())
         table.close()
         assert links == [inode]
+
+
+def test_a_writer_keeps_the_table_that_a_reader_has_just_gone_over_to(
+    store: logstore.Store,
+) -> None:
+    engine, table = live(store), live(store).table
+    with engine.view_lock:
+        engine._reopen_table()
+    assert engine.table is table
+    assert table.is_open
