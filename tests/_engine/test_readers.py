@@ -72,7 +72,22 @@ class Beside:
         self.found: list[Any] = []
         self._thread = threading.Thread(target=lambda: self.found.append(work()))
 
-    def begin(self) -> None:
+    def at(self, monkeypatch: pytest.MonkeyPatch, readers: Readers, name: str) -> None:
+        """Do it once, where a lock has been tried or is about to be given back."""
+        real = getattr(readers, name)
+
+        def call(index: int) -> Any:
+            monkeypatch.undo()
+            if name == "_unlock":
+                self._begin()
+            found = real(index)
+            if name == "_try_lock":
+                self._begin()
+            return found
+
+        monkeypatch.setattr(readers, name, call)
+
+    def _begin(self) -> None:
         """Give it time to get ahead, if nothing stops it."""
         self._thread.start()
         self._thread.join(0.2)
@@ -87,15 +102,7 @@ def test_two_threads_that_claim_at_once_get_two_slots(
 ) -> None:
     """The lock on a slot is the process's: it excludes no other thread of it."""
     other = Beside(lambda: first.claim("app.db"))
-    real = first._try_lock
-
-    def try_lock(index: int) -> bool:
-        monkeypatch.undo()
-        taken = real(index)
-        other.begin()
-        return taken
-
-    monkeypatch.setattr(first, "_try_lock", try_lock)
+    other.at(monkeypatch, first, "_try_lock")
     assert first.claim("app.db") != other.end()
 
 
@@ -103,15 +110,7 @@ def test_a_slot_that_is_just_claimed_is_no_dead_processs(
     first: Readers, second: Readers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = Beside(lambda: first._clear_if_dead(8))
-    real = first._try_lock
-
-    def try_lock(index: int) -> bool:
-        monkeypatch.undo()
-        taken = real(index)
-        other.begin()
-        return taken
-
-    monkeypatch.setattr(first, "_try_lock", try_lock)
+    other.at(monkeypatch, first, "_try_lock")
     assert first.claim("app.db") == 8
     assert other.end() is False
     assert second.claim("app.db") != 8
@@ -122,14 +121,7 @@ def test_a_slot_that_is_just_given_back_is_not_claimed_before_its_lock_is(
 ) -> None:
     slot = first.claim("app.db")
     other = Beside(lambda: first.claim("app.db"))
-    real = first._unlock
-
-    def unlock(index: int) -> None:
-        monkeypatch.undo()
-        other.begin()
-        real(index)
-
-    monkeypatch.setattr(first, "_unlock", unlock)
+    other.at(monkeypatch, first, "_unlock")
     first.release(slot)
     assert other.end() == slot
     assert second.claim("app.db") != slot
@@ -139,14 +131,7 @@ def test_a_dead_processs_slot_is_not_claimed_while_it_is_cleared(
     first: Readers, second: Readers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = Beside(lambda: first.claim("app.db"))
-    real = first._unlock
-
-    def unlock(index: int) -> None:
-        monkeypatch.undo()
-        other.begin()
-        real(index)
-
-    monkeypatch.setattr(first, "_unlock", unlock)
+    other.at(monkeypatch, first, "_unlock")
     assert first._clear_if_dead(8)
     assert other.end() == 8
     assert second.claim("app.db") != 8
