@@ -35,27 +35,20 @@ REMOVED_MAX = 2000  # by one writer behind one commit, which takes a tenth of a 
 Segment = tuple[list[Write], int, bool]  # where it ends in the log, whether it needs a flush
 
 
-def commit_group(
-    engine: Engine,
-    group: list[Write],
-    ack: Callable[[], object] = bool,
-    *,
-    timeout_s: float | None = None,
-) -> None:
+def commit_group(engine: Engine, group: list[Write], ack: Callable[[], object] = bool) -> None:
     """Commit a group; every write gets its outcome or its error.
 
-    ``ack`` is called as soon as these are set; a compaction that is due comes after it.  By default
-    the time-out is the store's ``write_timeout_s``.
+    ``ack`` is called as soon as these are set; a compaction that is due comes after it.
     """
 
     def commit(deadline: float) -> None:
         _commit(engine, group, deadline)
         ack()
-        _keep_up(engine, timeout_s)
-        sealing.compact_if_due(engine, timeout_s)
+        _keep_up(engine)
+        sealing.compact_if_due(engine)
 
     try:
-        engine.in_turn(commit, timeout_s)
+        engine.in_turn(commit)
     except Exception as exc:
         if is_interrupt(exc):
             raise
@@ -92,7 +85,7 @@ def _remove_some(engine: Engine, deadline: float) -> int:
     return len(group)
 
 
-def _keep_up(engine: Engine, timeout_s: float | None) -> None:
+def _keep_up(engine: Engine) -> None:
     """Remove a few more results than the log has brought, if so many are due.
 
     Usually the maintenance thread has done so, with pauses.  Where it cannot keep up, the writers
@@ -104,7 +97,7 @@ def _keep_up(engine: Engine, timeout_s: float | None) -> None:
     if appended - before < options.compact_at // PARTS:
         return
     engine.kept_up_at = appended
-    deadline = time.monotonic() + (options.write_timeout_s if timeout_s is None else timeout_s)
+    deadline = time.monotonic() + options.write_timeout_s
     try:
         if engine.deferral.is_due() or not engine.expiry_due():
             return
