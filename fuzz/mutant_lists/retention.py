@@ -167,7 +167,7 @@ MUTANTS = [
     Mutant(
         "writers bring more than is removed",
         "_engine/groups.py",
-        "        _keep_up(engine, timeout_s)\n",
+        "        _keep_up(engine)\n",
         "",
         TESTS + "writers_take_away_as_much_as_they_bring_if_nothing_else_does[limits0]",
     ),
