@@ -172,16 +172,18 @@ class Engine(BaseEngine):
         progress = self.logview.unpublished.index().progress
         return progress[key] if key in progress else self.find_progress(key)
 
-    def latest_mark(self, key: bytes) -> Mark:
+    def latest_mark(self, key: bytes, group: Overlay) -> Mark:
         """Return the times of the newest records, published or not; writer lock held.
 
-        No record is read, which may be large.  Raises CorruptRecordError for the mark itself.
+        Those of a ``group`` are the newest of all.  No record is read, which may be large.  Raises
+        CorruptRecordError for the mark itself.
         """
-        index, view = self.logview.unpublished.index(), self.view()
-        result = index.results.get(key) or view.result(key)
-        is_known, progress = index.find_progress(key)
-        if not is_known:
-            is_known, progress = view.find_progress(key)
+        result: Entry | None = None
+        is_known, progress = False, None
+        for part in (group, self.logview.unpublished.index(), self.view()):
+            result = result or part.result(key)
+            if not is_known:
+                is_known, progress = part.find_progress(key)
         mark = Mark()
         if result is None or not is_known:
             mark = self.from_table(lambda table: table.marks([key]))[0]

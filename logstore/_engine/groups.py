@@ -18,11 +18,12 @@ import lmdb
 
 from logstore._engine import clock, retention, sealing
 from logstore._engine.engine import Engine, Keyed
-from logstore._engine.frames import KEEPS_PROGRESS, OFFSET_MAX, PROGRESS, RESULT, TIME_MAX, Entry
+from logstore._engine.frames import OFFSET_MAX, RESULT, TIME_MAX, Entry
 from logstore._engine.log import FIRST_OFFSET
 from logstore._engine.options import LARGE_BYTES
+from logstore._engine.overlay import Overlay
 from logstore._engine.readers import OldReadersError
-from logstore._engine.records import Mark, mark_of
+from logstore._engine.records import Mark
 from logstore._engine.shelter import is_interrupt
 from logstore._engine.systemerrors import write_error
 from logstore._engine.table import Table
@@ -219,38 +220,23 @@ class _Pending(Lookup):
 
     def __init__(self, engine: Engine, resolved: list[Keyed]) -> None:
         self._engine = engine
-        self._results: dict[bytes, Entry] = {}
-        self._progress: dict[bytes, Entry | None] = {}
+        self._group = Overlay(0)  # what the writes before it in the group leave
         self._table_epoch: int | None = None
-        for key, entry in resolved:
-            self.add(key, entry)
+        self._group.apply(resolved, 0)
 
     def add(self, key: bytes, entry: Entry) -> None:
-        if entry.kind == PROGRESS:
-            self._progress[key] = entry
-        else:
-            self._results[key] = entry
-            if entry.kind != RESULT and not entry.flags & KEEPS_PROGRESS:
-                self._progress[key] = None
+        self._group.apply([(key, entry)], 0)
 
     def result(self, key: bytes) -> Entry | None:
-        entry = self._results.get(key)
+        entry = self._group.result(key)
         return self._engine.latest_trace(key) if entry is None else entry
 
     def progress(self, key: bytes) -> Entry | None:
-        if key in self._progress:
-            return self._progress[key]
-        return self._engine.latest_progress(key)
+        is_known, progress = self._group.find_progress(key)
+        return progress if is_known else self._engine.latest_progress(key)
 
     def mark(self, key: bytes) -> Mark:
-        mark = self._engine.latest_mark(key)
-        result = self._results.get(key)
-        if result is not None:
-            mark = mark_of(result)._replace(progress_us=mark.progress_us)
-        if key in self._progress:
-            progress = self._progress[key]
-            mark = mark._replace(progress_us=0 if progress is None else progress.time_us)
-        return mark
+        return self._engine.latest_mark(key, self._group)
 
     def table_epoch(self) -> int:
         if self._table_epoch is None:
