@@ -94,7 +94,7 @@ def _fold(store: logstore.Store) -> None:
 
 
 def _expire(store: logstore.Store) -> None:
-    """Have results in the table that have expired, and that nobody removes."""
+    """Put results into the table that have expired; no thread removes them."""
     engine = engine_of(store)
     engine.on_sealed = lambda: None  # the maintenance thread would remove them
     for number in range(4):

@@ -148,7 +148,7 @@ class Rules:
             raise WrongStepError("a lock is given back that another process has")
         if name == FLUSH:
             self._flushing.pop(self._pid, None)
-            self._must(self._pid not in self._has_to_tell, "a failed flush is told to nobody")
+            self._must(self._pid not in self._has_to_tell, "no caller was told of a failed flush")
         del self._locks[name]
 
     def on_kill(self) -> None:

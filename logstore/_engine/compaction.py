@@ -1,7 +1,7 @@
 """Compaction: folding the newest record per task into the table, in one transaction.
 
-When one is due is decided elsewhere: sealing.py (the log is long), groups.py (a
-large record), maintenance.py (an idle store), closing.py (the last close).
+When one is due is decided elsewhere: sealing.py (the log is long), groups.py (a large record),
+maintenance.py (an idle store), closing.py (the last close).
 
 Rules: called under the fold lock, or by a vacuum on a copy that no other process has open.  Marks
 and indexes change in the same transaction as the records, and so does the epoch: either the old
@@ -366,11 +366,10 @@ def fold_into(
     """Fold entries into a table and set its epoch; on the disk when this returns.
 
     With ``now_us``, what is old at that time is removed, but no results with ``retention`` None.
-    ``wait_s`` and ``has_new`` are those of
-    :meth:`Table.write`.  Returns the time of the newest record.  The map is
-    grown when it is full.  Raises OldReadersError, without any effect, if readers of an old
-    snapshot do not end within ``wait_s``, lmdb.Error or OSError; after these errors the table has
-    either the state before or the state after.
+    ``wait_s`` and ``has_new`` are those of :meth:`Table.write`.  Returns the time of the newest
+    record.  The map is grown when it is full.  Raises OldReadersError, without any effect, if
+    readers of an old snapshot do not end within ``wait_s``, lmdb.Error or OSError; after these
+    errors the table has either the state before or the state after.
     """
     batches = list(batches)
 

@@ -2,14 +2,13 @@
 
 Rules: one daemon thread per engine.  It folds a log as soon as that is sealed, and then removes
 what has expired or is over the limits, by writes in the log (retention.py); where it cannot keep
-up, writers help (groups.py).  Every
-``sync_interval_s`` it syncs what no commit has synced, also what processes have written that died.
-Once a second it checks whether the files at the paths are still those of the store.  When nothing
-has been published for a second it compacts, so that an idle store is one small file and an empty
-log, and purges expired records, in steps as short as a compaction.  It vacuums a file that is more
-than half free.  It waits for a lock only briefly, and holds none while it waits.  An error does not
-end the thread: the next commit raises the same one.  It ends when the store is closed, or its files
-were replaced.
+up, writers help (groups.py).  Every ``sync_interval_s`` it syncs what no commit has synced, also
+what processes have written that died.  Once a second it checks whether the files at the paths are
+still those of the store.  When nothing has been published for a second it compacts, so that an idle
+store is one small file and an empty log, and purges expired records, in steps as short as a
+compaction.  It vacuums a file that is more than half free.  It waits for a lock only briefly, and
+holds none while it waits.  An error does not end the thread: the next commit raises the same one.
+It ends when the store is closed, or its files were replaced.
 """
 
 from __future__ import annotations
