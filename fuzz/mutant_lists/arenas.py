@@ -66,7 +66,7 @@ MUTANTS = [
     Mutant(
         "a copy does not put seals off",
         "_engine/sealing.py",
-        "return end >= engine.options.compact_at and not engine.deferral.is_due()",
+        "return end >= engine.options.compact_at and not engine.deferral.applies()",
         "return end >= engine.options.compact_at",
         COPIES,
     ),
@@ -74,7 +74,7 @@ MUTANTS = [
     Mutant(
         "a sealed log is folded while a copy is made",
         "_engine/sealing.py",
-        "        or engine.deferral.is_due()\n        or identity",
+        "        or engine.deferral.applies()\n        or identity",
         "        or identity",
         COPIES,
     ),

@@ -49,7 +49,7 @@ class Deferral:
         """Note that readers of an old snapshot have put a compaction of this process off."""
         self._put_off_until = time.monotonic() + PUT_OFF_S
 
-    def is_due(self, coming_bytes: int = 0) -> bool:
+    def applies(self, coming_bytes: int = 0) -> bool:
         """Return whether to put a compaction off, although so many bytes are to be appended.
 
         If the log may not grow, the copies are overtaken: they do not count until they go on.

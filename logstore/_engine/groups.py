@@ -100,7 +100,7 @@ def _keep_up(engine: Engine) -> None:
     engine.kept_up_at = appended
     deadline = time.monotonic() + options.write_timeout_s
     try:
-        if engine.deferral.is_due() or not engine.expiry_due():
+        if engine.deferral.applies() or not engine.expiry_due():
             return
         kinds = [entry.kind for entry in list(engine.view().results.values())]
         brought = kinds.count(RESULT)
@@ -212,7 +212,7 @@ def _resolve(engine: Engine, writes: list[Write]) -> tuple[list[Keyed], bool]:
 
 def _goes_to_table(engine: Engine, writes: list[Write], entry: Entry) -> bool:
     size = len(entry.payload)
-    return len(writes) == 1 and size > LARGE_BYTES and not engine.deferral.is_due(size)
+    return len(writes) == 1 and size > LARGE_BYTES and not engine.deferral.applies(size)
 
 
 class _Pending(Lookup):

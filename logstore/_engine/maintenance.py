@@ -116,7 +116,7 @@ class Maintenance:
             engine.exclusively(lambda: None, timeout_s=self._lock_s())
             return
         idle = now - self._since >= IDLE_S
-        if split(state)[1] > FIRST_OFFSET and idle and not engine.deferral.is_due():
+        if split(state)[1] > FIRST_OFFSET and idle and not engine.deferral.applies():
             engine.compact(timeout_s=self._lock_s())
             self._epoch = header.epoch
             return
@@ -152,7 +152,7 @@ class Maintenance:
                 engine.removing_from = -1
                 self._retires = True
             self._epoch = header.epoch
-        if self._retires and not engine.deferral.is_due():
+        if self._retires and not engine.deferral.applies():
             pause_s = self._retire()
         return pause_s
 
@@ -175,7 +175,7 @@ class Maintenance:
         duration of this one; 0 if nothing is left.
         """
         engine = self._engine
-        if engine.deferral.is_due() or not engine.expiry_due():
+        if engine.deferral.applies() or not engine.expiry_due():
             return 0.0
         started = time.monotonic()
         engine.compact(timeout_s=self._lock_s())

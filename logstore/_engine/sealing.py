@@ -55,7 +55,7 @@ def _note_if_late(engine: Engine, exc: OldReadersError) -> None:
 def _is_full(engine: Engine) -> bool:
     """Return whether the log has reached its limit, and no copy puts a compaction off."""
     end = engine.header.appended & OFFSET_MAX
-    return end >= engine.options.compact_at and not engine.deferral.is_due()
+    return end >= engine.options.compact_at and not engine.deferral.applies()
 
 
 def _fold_both_full(engine: Engine) -> bool:
@@ -123,7 +123,7 @@ def _fold_sealed(engine: Engine, view: Overlay) -> bool:
         sealed is None
         or sealed.state != state
         or header.incarnation != engine.incarnation
-        or engine.deferral.is_due()
+        or engine.deferral.applies()
         or identity.is_suspect(engine)
     ):
         return False  # first a writer takes over the files, or recovers

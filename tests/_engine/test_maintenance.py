@@ -100,7 +100,7 @@ def test_a_write_that_is_under_way_is_left_alone_and_one_that_makes_no_progress_
         options=SimpleNamespace(sync_interval_s=IDLE_S, write_timeout_s=1.0),
         close_retired=lambda: None,
         exclusively=exclusively,
-        deferral=SimpleNamespace(is_due=lambda: False),
+        deferral=SimpleNamespace(applies=lambda: False),
     )
     maintenance: Any = Maintenance.__new__(Maintenance)
     maintenance._engine, maintenance._processors = engine, None
@@ -124,7 +124,7 @@ class Tidied:
         self.overlay = SimpleNamespace(sealed=None)
         self.options = SimpleNamespace(sync_interval_s=IDLE_S, write_timeout_s=1.0)
         self.copies = False
-        self.deferral = SimpleNamespace(is_due=lambda: self.copies)
+        self.deferral = SimpleNamespace(applies=lambda: self.copies)
         self.on_wait: Callable[[], None] = lambda: None
 
     def close_retired(self) -> None:

@@ -431,14 +431,14 @@ def test_a_fold_that_was_put_off_is_tried_again_only_after_a_while(
     store = stopped(compact_at=1 << 16)
     waits.clear()
     engine = live(store)
-    assert not engine.deferral.is_due()
+    assert not engine.deferral.applies()
     for number in range(20):
         store.set_result(f"job-{number}", "x" * 10_000)
     store.set_result("large", bytes(LARGE_BYTES + 1))
     assert waits == [readers.WAIT_S]
-    assert engine.deferral.is_due()
+    assert engine.deferral.applies()
     engine.deferral._put_off_until = 0.0
-    assert not engine.deferral.is_due()
+    assert not engine.deferral.applies()
 
 
 # -- the sequence ------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def folded(store: logstore.Store, wait_s: float = NEVER_S) -> bool:
     """Wait until no sealed log is left, and fold it if nobody does; return whether that is done."""
     engine, deadline = live(store), time.monotonic() + wait_s
     while not sealing.fold_sealed(engine, deadline):
-        if not engine.deferral.is_due() or engine.deferral.is_held():
+        if not engine.deferral.applies() or engine.deferral.is_held():
             return False
         time.sleep(0.01)  # a reader was slow, and the fold is tried again after a moment
     return True
