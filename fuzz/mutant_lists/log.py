@@ -259,9 +259,23 @@ MUTANTS = [
     Mutant(
         "a group goes on after a segment has failed",
         "_engine/groups.py",
-        "            _recover(engine, deadline)  # the segment",
-        "            pass  # the segment",
+        "            if engine.must_recover():  # also",
+        "            if writes[0] is group[0] and engine.must_recover():  # also",
         COMMIT + "a_group_does_not_go_on_behind_a_compaction_that_failed_half_way",
+    ),
+    Mutant(
+        "a fold beside the writers never gives way",
+        "_engine/compaction.py",
+        "            if give_way is not None and",
+        "            if give_way is None and",
+        "_engine/test_compaction.py::test_it_gives_way_again_and_again",
+    ),
+    Mutant(
+        "a fold gives way to writers that wait for it",
+        "_engine/sealing.py",
+        "    if split(engine.header.appended)[1] < engine.options.compact_at:\n        time.sleep",
+        "    if True:\n        time.sleep",
+        "_engine/test_arenas.py::test_a_fold_gives_way_to_writers_until_the_other_log_is_full",
     ),
     Mutant(
         "an error does not reach the caller",

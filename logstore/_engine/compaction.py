@@ -13,7 +13,8 @@ snapshot older than the table's newest do, until they end: see readers.py.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import lmdb
 
@@ -42,15 +43,20 @@ GONE_COUNT_MAX = 100_000
 # twice as many as it folds, and more until so much time has passed.
 PURGE_MIN = 200
 PURGE_S = 0.02
+STEP = 128  # how many records are folded at once, before others may go on
 
+T = TypeVar("T")
 Batch = tuple[Mapping[bytes, Entry], Mapping[bytes, "Entry | None"]]  # results, progress
 
 
 class Fold:
     """One compaction's transaction on one table."""
 
-    def __init__(self, table: Table, txn: Txn, last_time_us: int) -> None:
+    def __init__(
+        self, table: Table, txn: Txn, last_time_us: int, give_way: Callable[[], None] | None = None
+    ) -> None:
         self._table = table
+        self._give_way = give_way
         self._txn = txn
         self._db = table.db
         self._seed = table.seed
@@ -68,11 +74,12 @@ class Fold:
 
         Marks go in by key, records by time: in the order of their trees, which is cheapest.
         """
-        for key in sorted(progress):
+        tasks = sorted(progress)
+        for key in self._in_steps(tasks):
             if progress[key] is None:
                 self._clear_progress(key)
         self._mark_results(results)
-        for key in sorted(progress):
+        for key in self._in_steps(tasks):
             newest = progress[key]
             if newest is not None:
                 self._mark_progress(key, newest, results.get(key))
@@ -82,6 +89,14 @@ class Fold:
             new.sort()
             self._put_records(name, new)
         self._folded += len(results) + len(progress)
+
+    def _in_steps(self, items: Sequence[T]) -> Iterator[T]:
+        """Yield the items, and give way after each STEP of them."""
+        give_way = self._give_way
+        for number, item in enumerate(items, 1):
+            yield item
+            if give_way is not None and number % STEP == 0:
+                give_way()
 
     def remove_old(self, retention: Retention | None, now_us: int) -> None:
         """Remove what has expired, is over the limits, or is forgotten.
@@ -137,7 +152,7 @@ class Fold:
         with self._txn.cursor(db=ids) as cursor:
             known = {bytes(key) for key, _ in cursor.getmulti(keys)}
         new: list[tuple[bytes, bytes]] = []
-        for key in keys:
+        for key in self._in_steps(keys):
             entry = results[key]
             if entry.kind != RESULT:
                 self._remove(key, entry)
@@ -219,7 +234,7 @@ class Fold:
         """Put records, which are given with their times and in the order of the times."""
         raws = [
             (TIME.pack(time_us), records.encode_record(self._seed, key, entry))
-            for time_us, key, entry in entries
+            for time_us, key, entry in self._in_steps(entries)
         ]
         with self._txn.cursor(db=self._db[name]) as cursor:
             consumed, appended = cursor.putmulti(raws, append=True)
@@ -362,19 +377,21 @@ def fold_into(
     clean: bool = False,
     wait_s: float = WAIT_S,
     has_new: bool = True,
+    give_way: Callable[[], None] | None = None,
 ) -> int:
     """Fold entries into a table and set its epoch; on the disk when this returns.
 
     With ``now_us``, what is old at that time is removed, but no results with ``retention`` None.
-    ``wait_s`` and ``has_new`` are those of :meth:`Table.write`.  Returns the time of the newest
-    record.  The map is grown when it is full.  Raises OldReadersError, without any effect, if
-    readers of an old snapshot do not end within ``wait_s``, lmdb.Error or OSError; after these
-    errors the table has either the state before or the state after.
+    ``give_way`` is called again and again meanwhile.  ``wait_s`` and ``has_new`` are those of
+    :meth:`Table.write`.  Returns the time of the newest record.  The map
+    is grown when it is full.  Raises OldReadersError, without any effect, if readers of an old
+    snapshot do not end within ``wait_s``, lmdb.Error or OSError; after these errors the table has
+    either the state before or the state after.
     """
     batches = list(batches)
 
     def fill(txn: Txn) -> int:
-        fold = Fold(table, txn, max(last_time_us, now_us))
+        fold = Fold(table, txn, max(last_time_us, now_us), give_way)
         for results, progress in batches:
             fold.apply(results, progress)
         if now_us:

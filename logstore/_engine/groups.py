@@ -117,11 +117,11 @@ def _append(engine: Engine, group: list[Write], deadline: float) -> list[Segment
 
     Returns the writes that are in the log and may not be published yet.
     """
-    _recover(engine, deadline)
     appended: list[Segment] = []
     for writes in _segments(group):
         try:
-            _recover(engine, deadline)  # the segment before this one may have failed
+            if engine.must_recover():  # also if the segment before this one has failed
+                engine.settled_within(lambda: None, deadline)
             resolved, flush = _resolve(engine, writes)
             if resolved and _goes_to_table(engine, writes, resolved[0][1]):
                 if _fold(engine, resolved[0], deadline):
@@ -135,11 +135,6 @@ def _append(engine: Engine, group: list[Write], deadline: float) -> list[Segment
                 raise
             _fail(writes, write_error(engine.path, exc))
     return appended
-
-
-def _recover(engine: Engine, deadline: float) -> None:
-    if engine.must_recover():
-        engine.settled_within(lambda: None, deadline)
 
 
 def _fold(engine: Engine, large: Keyed, deadline: float) -> bool:

@@ -27,6 +27,7 @@ from logstore.errors import LogstoreError
 
 FOLD_WAIT_S = 1.0
 BOTH_FULL = 2  # a writer waits for a fold when the open log has this many times its limit
+GIVE_WAY_S = 0.00005
 LATE_LOG_FACTOR = 4  # a log of so many times its limit says that readers put compactions off
 
 
@@ -142,6 +143,7 @@ def _fold_sealed(engine: Engine, view: Overlay) -> bool:
                 epoch=sealed.epoch + 1,
                 incarnation=engine.incarnation,
                 has_new=False,
+                give_way=lambda: _give_way(engine),
             )
     except OldReadersError as exc:
         header.folding = 0
@@ -156,3 +158,13 @@ def _fold_sealed(engine: Engine, view: Overlay) -> bool:
     header.folding = 0
     engine.counters.count_compaction()
     return True
+
+
+def _give_way(engine: Engine) -> None:
+    """Let threads that write go on, unless they would soon wait for this fold.
+
+    Each of them would have to ask for the interpreter otherwise, and get it after 5 ms
+    (``sys.getswitchinterval()``).
+    """
+    if split(engine.header.appended)[1] < engine.options.compact_at:
+        time.sleep(GIVE_WAY_S)

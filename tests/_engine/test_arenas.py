@@ -20,7 +20,7 @@ import pytest
 
 import logstore
 from logstore import TaskProgress
-from logstore._engine import checking, durability, files, locks, logview, sealing
+from logstore._engine import checking, compaction, durability, files, locks, logview, sealing
 from logstore._engine.foldlock import FoldLock
 from logstore._engine.header import SharedHeader, split
 from logstore._engine.log import FIRST_OFFSET, Log, Logs, log_paths
@@ -30,7 +30,7 @@ from logstore._engine.readers import OldReadersError
 from logstore._engine.sealing import BOTH_FULL
 from logstore._engine.table import Table
 from tests.support import boundary
-from tests.support.inside import folded, live
+from tests.support.inside import folded, live, no_background_fold
 from tests.support.stores import names_in
 
 if TYPE_CHECKING:
@@ -200,6 +200,29 @@ def test_a_writer_waits_for_a_fold_only_where_both_logs_are_full_and_not_for_lon
     values["after"] = 1
     assert folded(store)
     assert store.stats().compactions >= 1
+    assert read(store) == values
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_a_fold_gives_way_to_writers_until_the_other_log_is_full(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch, is_full: bool
+) -> None:
+    fold, sleep, pauses = sealing.fold_sealed, time.sleep, []
+
+    def note(seconds: float) -> None:
+        pauses.append(seconds)
+        sleep(seconds)
+
+    with no_background_fold():
+        values = seal(store)
+        sealed = len(values)
+        while is_full and live(store).header.committed < COMPACT_AT:
+            store.set_result("open", bytes(1000))
+            values["open"] = bytes(1000)
+        monkeypatch.setattr(compaction, "STEP", 1)
+        monkeypatch.setattr(time, "sleep", note)
+        assert fold(live(store), time.monotonic() + LONG_S)
+    assert pauses.count(sealing.GIVE_WAY_S) == (0 if is_full else 2 * sealed)
     assert read(store) == values
 
 

@@ -64,6 +64,23 @@ def a_result(time_us: int, payload: bytes = b"v", expires_us: int = 0) -> Entry:
     return Entry(RESULT, FAILED, time_us, expires_us, payload)
 
 
+def test_it_gives_way_again_and_again(table: Table) -> None:
+    steps = 3
+    results = {b"%d" % n: a_result(n + 1) for n in range(steps * compaction.STEP)}
+    progress = {b"p%d" % n: Entry(PROGRESS, 0, 9000 + n, 0, b"") for n in range(compaction.STEP)}
+    calls: list[None] = []
+    fold_into(
+        table,
+        [(results, progress)],
+        epoch=2,
+        incarnation=1,
+        give_way=lambda: calls.append(None),
+    )
+    assert table.counts().results == len(results)
+    # Each pass over so many records: two for results; three for progress, one of which clears it.
+    assert len(calls) == 2 * steps + 3
+
+
 def test_the_newest_record_of_each_task_is_in_the_table(table: Table) -> None:
     fold(table, {b"a": a_result(10)}, {b"b": Entry(PROGRESS, 0, 11, 0, b"p")})
     fold(table, {b"a": a_result(20, b"new")}, {b"b": Entry(PROGRESS, 0, 21, 0, b"q")})
