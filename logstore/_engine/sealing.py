@@ -19,7 +19,6 @@ from logstore._engine.compaction import fold_into
 from logstore._engine.engine import Engine
 from logstore._engine.frames import OFFSET_MAX
 from logstore._engine.header import split
-from logstore._engine.overlay import Overlay
 from logstore._engine.readers import OldReadersError
 from logstore._engine.shelter import sheltered
 from logstore._engine.table import Table
@@ -103,10 +102,7 @@ def fold_sealed(engine: Engine, deadline: float) -> bool:
     if not engine.header.sealed:
         return True
     try:
-        view = engine.view()
-        found = engine.fold_lock.hold(
-            lambda: sheltered(lambda: _fold_sealed(engine, view)), deadline
-        )
+        found = engine.fold_lock.hold(lambda: sheltered(lambda: _fold_sealed(engine)), deadline)
     except (OSError, lmdb.Error, LogstoreError) as exc:
         engine.counters.compaction_errors += 1
         engine.note_error(exc)
@@ -114,12 +110,12 @@ def fold_sealed(engine: Engine, deadline: float) -> bool:
     return found is not None and found[0]
 
 
-def _fold_sealed(engine: Engine, view: Overlay) -> bool:
+def _fold_sealed(engine: Engine) -> bool:
     header = engine.header
     state = header.sealed
-    sealed = view.sealed
     if not state:
         return True
+    sealed = engine.view().sealed
     if (
         sealed is None
         or sealed.state != state
