@@ -117,7 +117,10 @@ def _copy_and_check(engine: Engine, problems: list[str]) -> tuple[int, int, int]
     temporary = engine.path + "-check"
     if is_taken(engine, "check", temporary):
         raise _TakenError
-    fd = take(engine, temporary)
+    try:
+        fd = take(engine, temporary)
+    except FileExistsError:
+        raise _TakenError from None  # another process was faster by a moment
     try:
         copy_table(engine, "check", fd)
         copy = open_copy(fd, temporary, readonly=True)

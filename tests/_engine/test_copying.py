@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 import pytest
 
 import logstore
-from logstore._engine import copying, vacuum
+from logstore._engine import copying, files, vacuum
 from logstore._engine.deferral import COPY_LOG_FACTOR, HOLD_NS
 from logstore._engine.table import Table
 from tests.support.inside import folded, live
@@ -171,6 +171,27 @@ def test_a_check_waits_for_the_copy_of_another_ones_and_passes_one_that_is_stopp
     assert peer.end() is True
     assert not os.path.exists(store.path + "-check")
     peer.run("store.close()")
+
+
+def test_a_check_waits_for_one_that_was_faster_by_a_moment(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.set_result("a", 1)
+    store.compact()
+    others = Path(f"{store.path}-check")
+    left = [True]
+    remove = files.remove
+
+    def remove_and_lose(path: str) -> None:
+        remove(path)
+        if path == str(others) and left:
+            left.clear()
+            others.touch()  # another process has removed it too, and made its own
+
+    monkeypatch.setattr(files, "remove", remove_and_lose)
+    assert store.check().ok
+    assert not left
+    assert not others.exists()
 
 
 def test_checks_backups_and_vacuums_of_several_processes_at_once(
