@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from logstore._engine import locks, shelter
-from logstore._engine.futex import SharedWord
 from logstore._engine.header import SharedHeader
 
 T = TypeVar("T")
@@ -25,15 +24,8 @@ RECHECK_S = 0.01
 class FoldLock:
     """One process's side of the lock.  Safe to use from any thread."""
 
-    def __init__(
-        self,
-        header: SharedHeader,
-        lock_fd: int,
-        byte: locks.ByteLock = locks.FOLD,
-        word: SharedWord | None = None,
-    ) -> None:
-        self._byte = byte
-        self._word = header.folds if word is None else word
+    def __init__(self, header: SharedHeader, lock_fd: int) -> None:
+        self._header = header
         self._lock_fd = lock_fd
         self._thread_lock = threading.RLock()
 
@@ -54,20 +46,20 @@ class FoldLock:
                 pass  # not held: the wait for it was interrupted, or too long
 
     def _hold(self, work: Callable[[], T], deadline: float) -> tuple[T] | None:
-        word = self._word
+        header = self._header
         try:
             while True:
-                seen = word.value
-                if locks.try_lock_byte(self._lock_fd, self._byte):
+                seen = header.folds.value
+                if locks.try_lock_byte(self._lock_fd, locks.FOLD):
                     return (work(),)
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return None
                 shelter.check()
-                word.wait(seen, min(left, RECHECK_S))
+                header.folds.wait(seen, min(left, RECHECK_S))
         finally:
             try:
-                locks.fcntl_call(self._lock_fd, locks.SETLK, self._byte.unlocked)  # the first call
+                locks.fcntl_call(self._lock_fd, locks.SETLK, locks.FOLD.unlocked)  # the first call
             finally:
-                word.add_one()
-                word.wake()
+                header.folds.add_one()
+                header.folds.wake()
