@@ -383,10 +383,10 @@ def fold_into(
 
     With ``now_us``, what is old at that time is removed, but no results with ``retention`` None.
     ``give_way`` is called again and again meanwhile.  ``wait_s`` and ``has_new`` are those of
-    :meth:`Table.write`.  Returns the time of the newest record.  The map
-    is grown when it is full.  Raises OldReadersError, without any effect, if readers of an old
-    snapshot do not end within ``wait_s``, lmdb.Error or OSError; after these errors the table has
-    either the state before or the state after.
+    :meth:`Table.write`.  Returns the time of the newest record.  The map is grown when it is full.
+    Raises OldReadersError, without any effect, if readers of an old snapshot do not end within
+    ``wait_s``, lmdb.Error or OSError; after these errors the table has either the state before or
+    the state after.
     """
     batches = list(batches)
 

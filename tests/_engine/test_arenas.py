@@ -226,6 +226,30 @@ def test_a_fold_gives_way_to_writers_until_the_other_log_is_full(
     assert read(store) == values
 
 
+def test_a_fold_looks_again_when_another_thread_was_faster(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, fold, view, left = live(store), sealing.fold_sealed, live(store).view, [True]
+
+    def view_and_wait() -> Overlay:
+        found = view()
+        with open(f"{store.path}-shm", "r+b") as beside:
+            # The look may wait for writers, so no thread has the fold lock.
+            assert not locks.is_byte_locked(beside.fileno(), locks.FOLD)
+        if left:
+            left.clear()
+            assert fold(engine, time.monotonic() + LONG_S)
+            seal(store)
+        return found
+
+    with no_background_fold():
+        seal(store)
+        monkeypatch.setattr(engine, "view", view_and_wait)
+        assert fold(engine, time.monotonic() + LONG_S)
+        assert not left
+        assert not engine.header.sealed
+
+
 def test_a_log_is_sealed_as_soon_as_the_other_is_in_the_table(store: logstore.Store) -> None:
     for i in range(200):
         store.set_result(f"task-{i}", bytes(1000))

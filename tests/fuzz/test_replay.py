@@ -88,7 +88,7 @@ def store_state_before_sealed() -> None:
 
 
 def give_up_a_sealed_log_before_it_is_folded() -> None:
-    def planted(engine: Engine) -> bool:
+    def planted(engine: Engine, view: Overlay) -> bool:
         engine.header.sealed = 0
         return True
 
