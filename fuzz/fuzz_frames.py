@@ -62,7 +62,7 @@ def seeds() -> Sequence[bytes]:
         chain + one,
         one + chain[:-10],
         chain[:-10] + bytes(9) + frame(b"later", b"y", synced=BASE + 90),
-        many + frame(b"newer", b"", kind=6) + one,
+        many + frame(b"newer", b"", kind=16) + one,
         one + bytes(9) + frame(b"newer", b"", kind=255),
         frames.encode_log_header(UUID, 5),
     ]
@@ -85,6 +85,35 @@ def can_be_a_task_id(key: bytes) -> bool:
     return key.decode(errors="replace").encode() == key
 
 
+def is_written(kind: int, key: bytes, payload: bytes) -> bool:
+    """Whether a writer of version 2 writes such a frame, by FORMAT.md."""
+    if kind == 5:
+        return (key, len(payload)) == (b"-", 8)
+    if kind == 6:
+        if len(payload) < 8:
+            return False
+        name, reason = payload[5], int.from_bytes(payload[6:8], "little")
+        texts = payload[8 : 8 + name], payload[8 + name : 8 + name + reason]
+        fits = 1 <= name <= 200 and 8 + name + reason <= len(payload)
+        return fits and all(map(_is_text, texts))
+    if kind == 10:
+        return len(payload) == 5
+    if kind in (7, 8, 9):
+        sequence = int.from_bytes(payload[:8], "little")
+        size = {7: 9, 8: 10, 9: 10}[kind]
+        right = len(payload) >= size if kind == 9 else len(payload) == size
+        return right and 1 <= sequence <= 253_402_300_799_999_999 and _is_text(payload[size:])
+    return True
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def reference(data: bytes) -> tuple[list[tuple[int, int]], bool]:
     """Start and end of the frames from the beginning on, and whether one of a later version ends
     them, by FORMAT.md."""
@@ -105,8 +134,8 @@ def reference(data: bytes) -> tuple[list[tuple[int, int]], bool]:
         key, payload = body[32 : 32 + key_length], body[32 + key_length :]
         if not can_be_a_task_id(key):
             break
-        newer = kind > 5 or flags not in (0, 1, 2, 3, 128, 129, 130, 131)
-        if newer or (kind == 5 and (key, len(payload)) != (b"-", 8)):
+        newer = kind > 10 or flags not in (0, 1, 2, 3, 128, 129, 130, 131)
+        if newer or not is_written(kind, key, payload):
             break
         found.append((at, at + length))
         at += length

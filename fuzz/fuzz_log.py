@@ -37,7 +37,7 @@ from typing import Any, NamedTuple
 import logstore
 from fuzz import stores
 from fuzz.command import main
-from fuzz.fuzz_frames import YEAR_9999_US, can_be_a_task_id
+from fuzz.fuzz_frames import YEAR_9999_US, can_be_a_task_id, is_written
 from fuzz.target import Run, Target, expect
 from logstore._codec.values import decode_value
 from logstore._engine.frames import HEADER_BYTES
@@ -277,9 +277,9 @@ def decode(data: bytes, at: int, epoch: int) -> Found | None:
     if not can_be_a_task_id(body[32 : 32 + key_length]):
         return None
     key, payload = body[32 : 32 + key_length], body[32 + key_length :]
-    if kind > 5 or flags & (0x78 if kind == 4 else 0x7C):
+    if kind > 10 or flags & (0x78 if kind == 4 else 0x7C):
         raise NewerError
-    if kind == 5 and (key, len(payload)) != (b"-", 8):
+    if not is_written(kind, key, payload):
         return None
     raw = data[at : at + length]
     return Found(at, at + length, synced, time_us, kind, flags, expiry, key, payload, raw)

@@ -19,6 +19,7 @@ from logstore.errors import (
     DiskFullError,
     FormatVersionError,
     LogstoreError,
+    MessageSettledError,
     MissingLogError,
     NetworkFilesystemError,
     NotAStoreError,
@@ -42,8 +43,17 @@ from logstore.errors import (
     WriteTimeoutError,
 )
 from logstore.progress import TaskProgress
+from logstore.queue import Lease, Queue
 from logstore.store import Store, open
-from logstore.types import CheckReport, Event, StoreStats, TaskInfo, VacuumReport
+from logstore.types import (
+    CheckReport,
+    Event,
+    MessageInfo,
+    QueueStats,
+    StoreStats,
+    TaskInfo,
+    VacuumReport,
+)
 
 if _typing.TYPE_CHECKING:
     from logstore.aio import AsyncStore, open_async
@@ -61,11 +71,16 @@ __all__ = [
     "DiskFullError",
     "Event",
     "FormatVersionError",
+    "Lease",
     "LogstoreError",
+    "MessageInfo",
+    "MessageSettledError",
     "MissingLogError",
     "NetworkFilesystemError",
     "NotAStoreError",
     "OpenError",
+    "Queue",
+    "QueueStats",
     "ReadOnlyError",
     "ResourceLimitError",
     "ResultDeletedError",

@@ -27,6 +27,7 @@ from logstore._engine.overlay import Overlay
 from logstore._engine.reading import BaseEngine
 from logstore._engine.shelter import sheltered
 from logstore._engine.systemerrors import raisable
+from logstore._engine.taking import Taker
 from logstore._engine.taskstatus import is_known, is_live_result, is_running, missing_result
 from logstore._engine.writes import Delete, Pop, Write
 from logstore.errors import ReadOnlyError, StoreClosedError
@@ -198,6 +199,26 @@ class Handle:
         """Return the value that a committed pop removed."""
         assert isinstance(write.outcome, Entry)
         return decode_value(write.outcome.payload, self.dec_hook)
+
+    @property
+    def taker(self) -> Taker:
+        """What takes messages for this process.  Raises as :attr:`writable_engine`."""
+        self.writable_engine  # noqa: B018 - reopens the file after a fork
+        taker = self._lease.taker
+        assert taker is not None
+        return taker
+
+    def guard(self) -> None:
+        """Begin to look for dead workers in this process."""
+        self._lease.guard()
+
+    def encoded(self, value: object) -> bytes:
+        """Encode a value as that of a result."""
+        return encode_value(value, max_bytes=self._max_value_bytes, enc_hook=self.enc_hook)
+
+    def decoded(self, payload: bytes) -> Any:
+        """Decode a value as that of a result."""
+        return decode_value(payload, self.dec_hook)
 
     def commit(self, writes: list[Write]) -> None:
         """Commit writes together; raise the first error among them."""

@@ -16,6 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 from logstore import store as sync_store
+from logstore._aioqueue import AsyncQueue
 from logstore._arguments import FilePath, task_key, time_out
 from logstore._codec.tags import HOOKED_HEAD
 from logstore._codec.values import decode_value
@@ -423,6 +424,10 @@ class AsyncStore:
                 except BaseException as exc:
                     outcomes.append((future, None, exc))
         return outcomes
+
+    def queue(self, name: str = "default") -> AsyncQueue:
+        """Return a queue of this store."""
+        return AsyncQueue(self, self._store.queue(name))
 
     # -- the whole store ------------------------------------------------------------------------
 

@@ -123,6 +123,10 @@ class WriteTimeoutError(LogstoreError, TimeoutError):
     """The write timed out; it is unknown whether it happens."""
 
 
+class MessageSettledError(LogstoreError):
+    """The message of a queue has been settled, or delivered to another worker; nothing changed."""
+
+
 # -- results ---------------------------------------------------------------------------------
 
 

@@ -32,6 +32,7 @@ from logstore._handle import Handle, Mode, Sync
 from logstore._watch import Waiter, Watch
 from logstore.errors import WaitTimeoutError
 from logstore.progress import TaskProgress, decode_progress
+from logstore.queue import Queue
 from logstore.types import CheckReport, Status, StoreStats, TaskInfo, VacuumReport
 
 VALUE_BYTES_MAX = 1 << 30
@@ -338,6 +339,10 @@ class Store:
         )
 
     # -- the whole store ----------------------------------------------------------------------
+
+    def queue(self, name: str = "default") -> Queue:
+        """Return a queue of this store."""
+        return Queue(self._handle, name)
 
     def compact(self) -> None:
         """Compact the log into the table now.  The table is on disk when this returns."""

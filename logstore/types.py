@@ -35,6 +35,32 @@ class Event(NamedTuple):
     failed: bool = False
 
 
+MessageStatus = Literal["ready", "delayed", "leased", "dead"]
+
+
+class MessageInfo(NamedTuple):
+    """One message of a queue as a queue lists it."""
+
+    task_id: str
+    status: MessageStatus
+    priority: int
+    attempts: int  # deliveries that ended without an outcome
+    enqueued: datetime
+    due: datetime | None = None  # of one that is or was delayed
+    size_bytes: int = 0  # of the encoded payload
+    reason: str = ""  # of a dead one
+
+
+class QueueStats(NamedTuple):
+    """How many messages of each status a queue has."""
+
+    ready: int
+    delayed: int
+    leased: int
+    dead: int
+    paused: bool
+
+
 class StoreStats(NamedTuple):
     """The sizes of a store, and counters of this process since it opened the store."""
 

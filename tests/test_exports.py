@@ -14,6 +14,7 @@ from logstore import errors
 NAMES = {
     *("AsyncStore", "CheckReport", "CorruptLogError", "CorruptRecordError", "CorruptTableError"),
     *("CorruptionError", "DecodeError", "DiskFullError", "Event", "FormatVersionError"),
+    *("Lease", "MessageInfo", "MessageSettledError", "Queue", "QueueStats"),
     *("LogstoreError", "MissingLogError", "NetworkFilesystemError", "NotAStoreError"),
     *("OpenError", "ReadOnlyError", "ResourceLimitError", "ResultDeletedError", "ResultError"),
     *("ResultExpiredError", "ResultIsMissingError", "StaleTableError", "Store", "StoreBusyError"),

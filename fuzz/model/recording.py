@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from logstore._engine import durability, engine, frames, locks, sealing, vacuum
-from logstore._engine.compaction import Batch
 from logstore._engine.engine import Engine
 from logstore._engine.header import SharedHeader
 from logstore._engine.header import _Fields as Fields
 from logstore._engine.log import Log
-from logstore._engine.overlay import Overlay
+from logstore._engine.overlay import Batch, Overlay
 from logstore._engine.table import Table
 
 T = TypeVar("T")
@@ -220,10 +219,10 @@ class Recorder:
             return copy
 
         def recorded_fold(
-            copy: Table, view: Overlay, start: int, end: int, epoch: int, incarnation: int
+            copy: Table, view: Overlay, folded: vacuum.Folded, epoch: int, incarnation: int
         ) -> None:
-            fold_changes(copy, view, start, end, epoch, incarnation)
-            self.note("copy folded", start, end, epoch, incarnation)
+            fold_changes(copy, view, folded, epoch, incarnation)
+            self.note("copy folded", folded.changed, len(view.changed), epoch, incarnation)
 
         vars(vacuum)["open_copy"] = recorded_copy
         vars(vacuum)["_fold_changes"] = recorded_fold

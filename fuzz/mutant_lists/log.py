@@ -394,8 +394,8 @@ MUTANTS = [
     Mutant(
         "a vacuum forgets what was written during its copy",
         "_engine/vacuum.py",
-        "    _fold_changes(copy, view, folded, len(view.changed), epoch, incarnation)\n",
-        "    _fold_changes(copy, view, 0, 0, epoch, incarnation)\n",
+        "    _fold_changes(copy, view, folded, epoch, incarnation)\n    copy.close()",
+        "    copy.close()",
         VACUUM + "writes_during_the_copy_are_kept[20-False]",
     ),
 ]

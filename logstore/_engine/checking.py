@@ -16,19 +16,25 @@ from logstore._engine.copying import copy_table, is_taken, make_copy, open_copy,
 from logstore._engine.engine import Engine
 from logstore._engine.frames import DELETED, EXPIRED, PROGRESS, RESULT
 from logstore._engine.log import FIRST_OFFSET, frames_of, log_path
+from logstore._engine.messages import SETTINGS_TIME, decode_message
 from logstore._engine.overlay import Overlay
+from logstore._engine.queuefold import index_keys
 from logstore._engine.reading import BaseEngine
 from logstore._engine.records import TIME, Mark
 from logstore._engine.systemerrors import raise_write_error
 from logstore._engine.table import (
     DATABASES,
+    DB_DEAD,
     DB_EXPIRIES,
     DB_GONE,
     DB_IDS,
+    DB_MESSAGES,
     DB_PROGRESS,
+    DB_QUEUES,
     DB_RESULTS,
     DB_RUNNING,
     LISTING_KEYS,
+    QUEUE_DATABASES,
     Table,
     TableCounts,
     Txn,
@@ -158,8 +164,10 @@ def _check_table(table: Table, txn: Txn, problems: list[str]) -> tuple[int, int,
                     expected[name] += 1
                     data_bytes += _check_record(table, txn, key, name, time_us, expected, problems)
             expected[DB_RUNNING] += _check_running(table, txn, key, mark, problems)
+    if DB_MESSAGES in table.db:
+        _check_queues(table, txn, expected, problems)
     if not problems:
-        for name in DATABASES:
+        for name in expected:
             found = txn.stat(table.db[name])["entries"]
             if found != expected[name]:
                 problems.append(
@@ -171,6 +179,41 @@ def _check_table(table: Table, txn: Txn, problems: list[str]) -> tuple[int, int,
                 f"{table.path}: {data_bytes} bytes of data, but the header says {meta.data_bytes}"
             )
     return expected[DB_RESULTS], expected[DB_PROGRESS], expected[DB_GONE]
+
+
+def _check_queues(table: Table, txn: Txn, expected: dict[bytes, int], problems: list[str]) -> None:
+    """Follow every message to its keys in the indexes."""
+    expected |= dict.fromkeys(QUEUE_DATABASES, 0)
+    for name in (DB_MESSAGES, DB_DEAD):
+        with txn.cursor(db=table.db[name]) as cursor:
+            for raw_time, raw in cursor.iternext():
+                expected[name] += 1
+                sequence = TIME.unpack(bytes(raw_time))[0]
+                try:
+                    record = records.decode_record(table.seed, sequence, raw, table.path)
+                    message = decode_message(record.key, record.entry)
+                except CorruptRecordError as exc:
+                    problems.append(str(exc))
+                    continue
+                if bool(message.reason) != (name == DB_DEAD):
+                    problems.append(f"{table.path}: the message {sequence} is in {name.decode()}")
+                for index, key in index_keys(message):
+                    expected[index] += 1
+                    if txn.get(key, db=table.db[index]) is None:
+                        problems.append(
+                            f"{table.path}: the message {sequence} of {record.key!r} is missing "
+                            f"from {index.decode()}"
+                        )
+    with txn.cursor(db=table.db[DB_QUEUES]) as cursor:
+        for queue, raw in cursor.iternext():
+            expected[DB_QUEUES] += 1
+            try:
+                record = records.decode_record(table.seed, SETTINGS_TIME, raw, table.path)
+            except CorruptRecordError as exc:
+                problems.append(str(exc))
+                continue
+            if record.key != bytes(queue):
+                problems.append(f"{table.path}: {bytes(queue)!r} has settings of {record.key!r}")
 
 
 def _check_running(table: Table, txn: Txn, key: bytes, mark: Mark, problems: list[str]) -> bool:

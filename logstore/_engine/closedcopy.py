@@ -57,6 +57,7 @@ def _fold_and_close(path: str, log: Overlay) -> None:
         fold_into(
             copy,
             log.newer_than(copy.meta.epoch),
+            queued=log.queued_since(copy.meta.epoch),
             epoch=copy.meta.epoch,  # a log with frames of that epoch is newer than the copy
             incarnation=copy.meta.incarnation,
             clean=True,

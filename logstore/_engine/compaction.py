@@ -22,8 +22,10 @@ from logstore._engine import records
 from logstore._engine.clock import runs_again
 from logstore._engine.frames import EXPIRED, FORMAT_VERSION, HAD_RESULT, PROGRESS, RESULT, Entry
 from logstore._engine.options import Retention
+from logstore._engine.overlay import Batch, Queued
+from logstore._engine.queuefold import QueueFold
 from logstore._engine.readers import WAIT_S
-from logstore._engine.records import EXPIRY, RECORD, TIME, Mark
+from logstore._engine.records import EXPIRY, QUEUES, RECORD, TIME, Mark
 from logstore._engine.systemerrors import blame_space
 from logstore._engine.table import (
     DB_EXPIRIES,
@@ -46,7 +48,6 @@ PURGE_S = 0.02
 STEP = 128  # how many records are folded at once, before others may go on
 
 T = TypeVar("T")
-Batch = tuple[Mapping[bytes, Entry], Mapping[bytes, "Entry | None"]]  # results, progress
 
 
 class Fold:
@@ -119,6 +120,11 @@ class Fold:
             yield
         while time.perf_counter() < until_s:
             yield
+
+    def apply_queued(self, queued: Queued) -> None:
+        """Fold what an epoch says about queues."""
+        QueueFold(self._table, self._txn).apply(queued)
+        self._meta = self._meta._replace(features=self._meta.features | QUEUES)
 
     def write_meta(self, epoch: int, incarnation: int, clean: bool) -> None:
         """Write the meta record only: of the present format version, whatever it was."""
@@ -370,6 +376,7 @@ def fold_into(
     batches: Iterable[Batch],
     retention: Retention | None = None,
     *,
+    queued: Sequence[Queued] = (),
     now_us: int = 0,
     last_time_us: int = 0,
     epoch: int,
@@ -381,12 +388,12 @@ def fold_into(
 ) -> int:
     """Fold entries into a table and set its epoch; on the disk when this returns.
 
-    With ``now_us``, what is old at that time is removed, but no results with ``retention`` None.
-    ``give_way`` is called again and again meanwhile.  ``wait_s`` and ``has_new`` are those of
-    :meth:`Table.write`.  Returns the time of the newest record.  The map is grown when it is full.
-    Raises OldReadersError, without any effect, if readers of an old snapshot do not end within
-    ``wait_s``, lmdb.Error or OSError; after these errors the table has either the state before or
-    the state after.
+    ``queued`` is what the same epochs say about queues.  With ``now_us``, what is old at that time
+    is removed, but no results with ``retention`` None.  ``give_way`` is called again and again
+    meanwhile.  ``wait_s`` and ``has_new`` are those of :meth:`Table.write`.  Returns the time of
+    the newest record.  The map is grown when it is full.  Raises OldReadersError, without any
+    effect, if readers of an old snapshot do not end within ``wait_s``, lmdb.Error or OSError; after
+    these errors the table has either the state before or the state after.
     """
     batches = list(batches)
 
@@ -394,6 +401,8 @@ def fold_into(
         fold = Fold(table, txn, max(last_time_us, now_us), give_way)
         for results, progress in batches:
             fold.apply(results, progress)
+        for part in queued:
+            fold.apply_queued(part)
         if now_us:
             fold.remove_old(retention, now_us)
         fold.write_meta(epoch, incarnation, clean)
@@ -408,5 +417,6 @@ def fold_into(
             table.adopt_map_size()
         except lmdb.Error as exc:
             sizes = [len(e.payload) for b in batches for side in b for e in side.values() if e]
+            sizes += [len(entry.payload) for part in queued for _, entry in part.order]
             blame_space(table.path, exc, sum(sizes))
             raise

@@ -24,7 +24,7 @@ from typing import TypeVar
 
 import lmdb
 
-from logstore._engine import clock, durability, files, frames, identity, locks
+from logstore._engine import clock, durability, files, frames, identity, locks, queuetable
 from logstore._engine.commitqueue import CommitQueue, nested_error
 from logstore._engine.compaction import fold_into, is_due
 from logstore._engine.counters import Counters
@@ -35,9 +35,11 @@ from logstore._engine.header import Copy, SharedHeader, split
 from logstore._engine.lmdbfile import BrokenHandleError, MapResizedError
 from logstore._engine.log import FIRST_OFFSET, Logs
 from logstore._engine.logview import LogView
+from logstore._engine.messages import Message
 from logstore._engine.options import Options, arena_bytes
-from logstore._engine.overlay import Batch, Overlay
+from logstore._engine.overlay import Batch, Change, Overlay
 from logstore._engine.publishing import Found, Publisher
+from logstore._engine.queuetable import message_in
 from logstore._engine.readers import WAIT_S, OldReadersError
 from logstore._engine.reading import BaseEngine, LogState
 from logstore._engine.records import Mark, mark_of
@@ -192,6 +194,26 @@ class Engine(BaseEngine):
         if is_known:
             mark = mark._replace(progress_us=0 if progress is None else progress.time_us)
         return mark
+
+    def latest_message(self, sequence: int, group: Overlay) -> Message | None:
+        """Return a message as the newest records leave it, published or not; writer lock held.
+
+        Those of a ``group`` are the newest of all.  None if it is settled or unknown.
+        """
+        enqueued: Change | None = None
+        change: Change | None = None
+        for part in (group, self.logview.unpublished.index(), self.view()):
+            found = part.find_message(sequence)
+            enqueued, change = enqueued or found[0], change or found[1]
+        return message_in(self, sequence, enqueued, change)
+
+    def has_message(self, key: bytes, group: Overlay) -> bool:
+        """Return whether a task has a live message, published or not; writer lock held."""
+        sequences = set(self.from_table(lambda table: queuetable.held(table, key)))
+        for part in (group, self.logview.unpublished.index(), self.view()):
+            sequences.update(part.held(key))
+        found = (self.latest_message(sequence, group) for sequence in sequences)
+        return any(message is not None and not message.reason for message in found)
 
     def from_table(self, read: Callable[[Table], T]) -> T:
         """Run a read on the table, again if the table is replaced or its map resized."""
@@ -567,6 +589,7 @@ class Engine(BaseEngine):
         if epoch > frames.EPOCH_MAX:
             raise WriteError(errno.EOVERFLOW, f"{self.path}: no epochs are left")
         batches = view.newer_than(meta.epoch)
+        queued = view.queued_since(meta.epoch)
         has_new = extra is not None or any(self.options.retention)  # evictions are not in the log
         if meta.epoch <= view.epoch:  # else a process folded it and died before it said so
             if header.log_failed:
@@ -574,6 +597,8 @@ class Engine(BaseEngine):
             else:
                 unpublished = self.logview.unpublished.index()
                 batches.append((unpublished.results, unpublished.progress))
+                if unpublished.queued is not None:
+                    queued.append(unpublished.queued)
                 has_new = has_new or bool(unpublished)
         else:  # nor which times it has used
             newest_us = self.from_table(Table.newest_time_us)
@@ -585,6 +610,7 @@ class Engine(BaseEngine):
                 self.table,
                 batches,
                 self.options.retention,
+                queued=queued,
                 now_us=clock.now_us(),
                 last_time_us=header.last_time_us,
                 epoch=epoch,

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from logstore._engine import locks, shelter
+from logstore._engine.futex import SharedWord
 from logstore._engine.header import SharedHeader
 
 T = TypeVar("T")
@@ -24,8 +25,15 @@ RECHECK_S = 0.01
 class FoldLock:
     """One process's side of the lock.  Safe to use from any thread."""
 
-    def __init__(self, header: SharedHeader, lock_fd: int) -> None:
-        self._header = header
+    def __init__(
+        self,
+        header: SharedHeader,
+        lock_fd: int,
+        byte: locks.ByteLock = locks.FOLD,
+        word: SharedWord | None = None,
+    ) -> None:
+        self._byte = byte
+        self._word = header.folds if word is None else word
         self._lock_fd = lock_fd
         self._thread_lock = threading.RLock()
 
@@ -46,20 +54,20 @@ class FoldLock:
                 pass  # not held: the wait for it was interrupted, or too long
 
     def _hold(self, work: Callable[[], T], deadline: float) -> tuple[T] | None:
-        header = self._header
+        word = self._word
         try:
             while True:
-                seen = header.folds.value
-                if locks.try_lock_byte(self._lock_fd, locks.FOLD):
+                seen = word.value
+                if locks.try_lock_byte(self._lock_fd, self._byte):
                     return (work(),)
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return None
                 shelter.check()
-                header.folds.wait(seen, min(left, RECHECK_S))
+                word.wait(seen, min(left, RECHECK_S))
         finally:
             try:
-                locks.fcntl_call(self._lock_fd, locks.SETLK, locks.FOLD.unlocked)  # the first call
+                locks.fcntl_call(self._lock_fd, locks.SETLK, self._byte.unlocked)  # the first call
             finally:
-                header.folds.add_one()
-                header.folds.wake()
+                word.add_one()
+                word.wake()

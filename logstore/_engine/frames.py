@@ -42,7 +42,13 @@ DELETED = 3
 EXPIRED = 4  # a result that expired or was evicted
 # Kinds of frame that are no record.
 START = 5  # the first frame behind a sealed log: says where that ends
-KIND_MAX = START
+# Kinds about the queues, in frames; MESSAGE and BURIED are kinds of record, too.  See messages.py.
+MESSAGE = 6  # a message that was enqueued; its time is its sequence, its expiry when it is due
+SETTLED = 7  # it is done with
+RETURNED = 8  # it is delivered again
+BURIED = 9  # it is not delivered again, and kept
+QUEUE = 10  # the settings of a queue
+KIND_MAX = QUEUE
 
 # Flags of a record.
 FAILED = 1  # the result is an error
@@ -53,6 +59,14 @@ KEEPS_PROGRESS = 4  # the task runs again: its progress is newer than the end of
 MORE = 128  # it stands or falls with the next frame
 _ENTRY_FLAGS = RECORD_FLAGS | KEEPS_PROGRESS
 _RARE_FLAGS = 255 & ~(RECORD_FLAGS | MORE)  # known of EXPIRED only, and only one of them
+
+# Payloads of the kinds about queues.  See messages.py.
+MESSAGE_HEAD = struct.Struct("<BHHBH")
+# priority, attempts, the most of them (0: any number), lengths of the queue's name and the reason
+SETTLED_PAYLOAD = struct.Struct("<QB")  # sequence, why
+CHANGE_HEAD = struct.Struct("<QH")  # sequence, attempts
+QUEUE_SETTINGS = struct.Struct("<BI")  # paused, how many may run at once (0: any number)
+QUEUE_NAME_BYTES_MAX = 200
 
 START_KEY = b"-"
 _START = struct.Struct("<Q")  # payload of START: the end of the sealed log
@@ -176,10 +190,36 @@ def decode_frame(data: bytes, at: int, base: int, seed: int, epoch: int) -> Fram
             f"newer version of logstore; use that version"
         )
     payload = data[key_at + key_length : end]
-    if kind == START and (key != START_KEY or len(payload) != _START.size):
+    if kind >= START and not _is_written(kind, key, payload):
         return None
     entry = Entry(kind, flags & _ENTRY_FLAGS, time_us, expires_us, payload)
     return Frame(base + at, base + end, synced, key, entry, flags >= MORE)
+
+
+def _is_written(kind: int, key: bytes, payload: bytes) -> bool:
+    """Return whether a writer writes such a frame, of a kind that is no record of a task."""
+    if kind == START:
+        return key == START_KEY and len(payload) == _START.size
+    if kind == MESSAGE:
+        return len(payload) >= MESSAGE_HEAD.size and _is_message(payload)
+    if kind == QUEUE:
+        return len(payload) == QUEUE_SETTINGS.size
+    least = SETTLED_PAYLOAD.size if kind == SETTLED else CHANGE_HEAD.size
+    if len(payload) < least or (kind != BURIED and len(payload) > least):
+        return False
+    return 0 < int.from_bytes(payload[:8], "little") <= TIME_MAX and is_text(payload[least:])
+
+
+def _is_message(payload: bytes) -> bool:
+    *_, name_length, reason_length = MESSAGE_HEAD.unpack_from(payload)
+    name_end = MESSAGE_HEAD.size + name_length
+    body_at = name_end + reason_length
+    return (
+        0 < name_length <= QUEUE_NAME_BYTES_MAX
+        and body_at <= len(payload)
+        and is_text(payload[MESSAGE_HEAD.size : name_end])
+        and is_text(payload[name_end:body_at])
+    )
 
 
 def encode_start(seed: int, epoch: int, sealed_end: int) -> bytes:
@@ -197,7 +237,7 @@ def sealed_end(frame: Frame) -> int | None:
 
 
 def records_of(frames: Sequence[Frame]) -> list[tuple[bytes, Entry]]:
-    """Return the records in some frames: all of them but START."""
+    """Return what some frames say: all of them but START."""
     return [(frame.key, frame.entry) for frame in frames if frame.entry.kind != START]
 
 

@@ -80,15 +80,15 @@ class SharedWord(ctypes.c_uint32):
         while self.value == seen and (left := end - time.monotonic()) > 0:
             time.sleep(min(_POLL_S, left))
 
-    def wake(self) -> None:
-        """Wake all processes that sleep on the word."""
+    def wake(self, count: int = 0x7FFFFFFF) -> None:
+        """Wake all processes that sleep on the word, or some of them."""
         if self._syscall is not None:
             call(
                 self._syscall,
                 ctypes.c_long(_FUTEX_SYSCALL or 0),
                 ctypes.c_void_p(self._address),
                 ctypes.c_int(_FUTEX_WAKE),
-                ctypes.c_int(0x7FFFFFFF),
+                ctypes.c_int(count),
                 None,
                 None,
                 ctypes.c_int(0),

@@ -18,8 +18,9 @@ import lmdb
 
 from logstore._engine import clock, retention, sealing
 from logstore._engine.engine import Engine, Keyed
-from logstore._engine.frames import OFFSET_MAX, RESULT, TIME_MAX, Entry
+from logstore._engine.frames import MORE, OFFSET_MAX, PROGRESS, RESULT, TIME_MAX, Entry
 from logstore._engine.log import FIRST_OFFSET
+from logstore._engine.messages import Message
 from logstore._engine.options import LARGE_BYTES
 from logstore._engine.overlay import Overlay
 from logstore._engine.readers import OldReadersError
@@ -123,7 +124,7 @@ def _append(engine: Engine, group: list[Write], deadline: float) -> list[Segment
             if engine.must_recover():  # also if the segment before this one has failed
                 engine.settled_within(lambda: None, deadline)
             resolved, flush = _resolve(engine, writes)
-            if resolved and _goes_to_table(engine, writes, resolved[0][1]):
+            if _goes_to_table(engine, resolved):
                 if _fold(engine, resolved[0], deadline):
                     _succeed(writes)
                     continue
@@ -182,32 +183,42 @@ def _resolve(engine: Engine, writes: list[Write]) -> tuple[list[Keyed], bool]:
     pending: _Pending | None = None  # made for the first write with a condition
     for write in writes:
         flush = flush or write.sync
-        entry: Entry | None = write.entry
-        if type(write) is not Write:
-            if pending is None:
-                pending = _Pending(engine, resolved)
-            try:
-                entry = write.resolve(pending, now_us, time_us + 1)
-            except Exception as exc:
-                if is_interrupt(exc):
-                    raise
-                write.refusal = exc
-                continue
-        if entry is not None:
+        if type(write) is Write and pending is None:  # most are, and need no list
             time_us += 1
+            entry = write.entry
             entry = Entry(entry[0], entry[1], time_us, entry[3], entry[4])
             resolved.append((write.key, entry))
-            if pending is not None:
-                pending.add(write.key, entry)
+            continue
+        if pending is None:
+            pending = _Pending(engine, resolved)
+        try:
+            chain = write.resolve_all(pending, now_us, time_us + 1)
+        except Exception as exc:
+            if is_interrupt(exc):
+                raise
+            write.refusal = exc
+            continue
+        left = len(chain)
+        for key, entry in chain:
+            time_us += 1
+            left -= 1
+            flags = entry[1] | MORE if left else entry[1]
+            entry = Entry(entry[0], flags, time_us, entry[3], entry[4])
+            resolved.append((key, entry))
+            pending.add(key, entry)
     if time_us > TIME_MAX:
         raise WriteError(errno.EOVERFLOW, f"{engine.path}: no times are left")
     header.last_time_us = time_us
     return resolved, flush
 
 
-def _goes_to_table(engine: Engine, writes: list[Write], entry: Entry) -> bool:
+def _goes_to_table(engine: Engine, resolved: list[Keyed]) -> bool:
+    """Return whether to put a large record into the table and not into the log."""
+    if len(resolved) != 1:
+        return False
+    entry = resolved[0][1]
     size = len(entry.payload)
-    return len(writes) == 1 and size > LARGE_BYTES and not engine.deferral.applies(size)
+    return size > LARGE_BYTES and entry.kind <= PROGRESS and not engine.deferral.applies(size)
 
 
 class _Pending(Lookup):
@@ -232,6 +243,12 @@ class _Pending(Lookup):
 
     def mark(self, key: bytes) -> Mark:
         return self._engine.latest_mark(key, self._group)
+
+    def message(self, sequence: int) -> Message | None:
+        return self._engine.latest_message(sequence, self._group)
+
+    def has_message(self, key: bytes) -> bool:
+        return self._engine.has_message(key, self._group)
 
     def table_epoch(self) -> int:
         if self._table_epoch is None:

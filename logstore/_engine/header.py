@@ -60,24 +60,29 @@ import ctypes
 import os
 from typing import Literal, TypeAlias, get_args
 
-from logstore._engine import durability, futex, system
+from logstore._engine import durability, futex, leases, readers, system
 from logstore._engine.frames import OFFSET_MAX
-from logstore._engine.readers import BYTES, Readers
+from logstore._engine.leases import Leases
+from logstore._engine.readers import Readers
 from logstore._engine.sharedpage import SharedPage
 
 SIZE = 4096
+LEASES_AT = SIZE + readers.BYTES
+FILE_BYTES = LEASES_AT + leases.BYTES
 MAGIC = int.from_bytes(b"LSTRSHM3", "little")
 FAILURES = range(24, 28)
 
 Copy: TypeAlias = Literal["vacuum", "check", "backup"]
 COPIES: tuple[Copy, ...] = get_args(Copy)
 
-# Indexes of words of 4 bytes, in cache lines of their own; processes sleep on four of them.
+# Indexes of words of 4 bytes, in cache lines of their own; processes sleep on six of them.
 SEQUENCE = 96  # counts publications
 WAITERS = 97  # not 0: a process sleeps on SEQUENCE
 RELEASES = 112  # counts releases of the writer lock
 WANTED = 113  # a process that waits for the writer lock
 FOLDS = 128  # counts releases of the fold lock
+TAKES = 144  # counts releases of the take lock
+READY_MESSAGES = 160  # counts messages that became ready
 
 
 class _Fields(ctypes.Structure):
@@ -127,8 +132,8 @@ class SharedHeader(_Fields):
 
     def __new__(cls, fd: int) -> SharedHeader:
         """Map the header of an open ``-shm`` file.  Raises OSError if there is no space."""
-        durability.allocate(fd, SIZE + BYTES)
-        page = SharedPage(fd, SIZE + BYTES)
+        durability.allocate(fd, FILE_BYTES)
+        page = SharedPage(fd, FILE_BYTES)
         header = cls.from_buffer(page.memory)
         header._page = page
         return header
@@ -136,12 +141,15 @@ class SharedHeader(_Fields):
     def __init__(self, fd: int) -> None:
         memory = self._page.memory
         self.words = memoryview(memory)[:SIZE].cast("Q")  # the fields by their indexes
-        self.readers = Readers(fd, memoryview(memory)[SIZE:])
+        self.readers = Readers(fd, memoryview(memory)[SIZE:LEASES_AT])
+        self.leases = Leases(fd, memoryview(memory)[LEASES_AT:FILE_BYTES])
         self.sequence = futex.SharedWord(memory, 4 * SEQUENCE)
         self.waiters = futex.SharedWord(memory, 4 * WAITERS)
         self.releases = futex.SharedWord(memory, 4 * RELEASES)
         self.wanted = futex.SharedWord(memory, 4 * WANTED)
         self.folds = futex.SharedWord(memory, 4 * FOLDS)
+        self.takes = futex.SharedWord(memory, 4 * TAKES)
+        self.ready_messages = futex.SharedWord(memory, 4 * READY_MESSAGES)
 
     _page: SharedPage
 
@@ -156,6 +164,7 @@ class SharedHeader(_Fields):
         for index in range(1, SIZE // 8):
             self.words[index] = 0
         self.readers.clear()
+        self.leases.clear()
         self.nonce = int.from_bytes(os.urandom(8), "little") | 1
 
     def end_rebuild(self, uuid: bytes) -> None:

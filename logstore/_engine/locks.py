@@ -39,8 +39,8 @@ class ByteLock:
         self.unlocked = struct.pack("hhqqi4x", fcntl.F_UNLCK, os.SEEK_SET, at, 1, 0)
 
 
-# The locks of writers, on bytes of the ``-shm`` file.
-WRITER, FLUSH, FOLD = ByteLock(0), ByteLock(1), ByteLock(2)
+# The locks of writers, and of workers that take messages, on bytes of the ``-shm`` file.
+WRITER, FLUSH, FOLD, TAKE = ByteLock(0), ByteLock(1), ByteLock(2), ByteLock(3)
 
 
 def try_lock_byte(fd: int, byte: ByteLock) -> bool:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 from logstore._engine import frames
 from logstore._engine.append import append, begin_after
-from logstore._engine.frames import OFFSET_MAX, Entry
+from logstore._engine.frames import MORE, OFFSET_MAX, Entry
 from logstore._engine.header import SharedHeader, split
 from logstore._engine.log import FIRST_OFFSET, Log, Logs, frames_of
 from logstore._engine.overlay import Overlay, Unpublished
@@ -147,6 +147,8 @@ class LogView:
         before = self._header.appended
         appended = append(self.logs, self._header, self._seed, entries, sync=sync)
         if entries:
+            if len(entries) > 1 and any(entry[1] & MORE for _, entry in entries):
+                entries = [(key, e._replace(flags=e.flags & ~MORE)) for key, e in entries]
             self.unpublished.add(entries, before & OFFSET_MAX, appended & OFFSET_MAX)
         return appended
 

@@ -13,16 +13,52 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from logstore._engine.frames import KEEPS_PROGRESS, PROGRESS, RESULT, Entry
+from logstore._engine.frames import (
+    KEEPS_PROGRESS,
+    MESSAGE,
+    PROGRESS,
+    QUEUE,
+    RESULT,
+    Entry,
+)
 from logstore._engine.log import FIRST_OFFSET
+from logstore._engine.messages import sequence_of
 
+Change = tuple[bytes, Entry]
 Batch = tuple[Mapping[bytes, Entry], Mapping[bytes, "Entry | None"]]  # results, progress
+
+
+class Queued:
+    """What the frames of an epoch say about queues."""
+
+    __slots__ = ("changes", "held", "messages", "order", "settings")
+
+    def __init__(self) -> None:
+        self.messages: dict[int, tuple[bytes, Entry]] = {}  # enqueued in this epoch, by sequence
+        self.held: dict[bytes, list[int]] = {}  # their sequences, by task id
+        self.changes: dict[int, tuple[bytes, Entry]] = {}  # the newest other frame of a message
+        self.settings: dict[bytes, Entry] = {}  # by the queue's name
+        # All frames, in the order of the log; one may be there twice.
+        self.order: list[tuple[bytes, Entry]] = []
+
+    def apply(self, entries: Sequence[tuple[bytes, Entry]]) -> None:
+        """Add entries in the order of the log; to do it again changes nothing that counts."""
+        for change in entries:
+            key, entry = change
+            if entry[0] == MESSAGE:
+                self.messages[entry[2]] = change
+                self.held.setdefault(key, []).append(entry[2])
+            elif entry[0] == QUEUE:
+                self.settings[key] = entry
+            else:
+                self.changes[sequence_of(entry)] = change
+        self.order += entries
 
 
 class Overlay:
     """Entries by key.  ``state`` is the value of ``header.state`` for which it is complete."""
 
-    __slots__ = ("applied", "changed", "epoch", "progress", "results", "sealed", "state")
+    __slots__ = ("applied", "changed", "epoch", "progress", "queued", "results", "sealed", "state")
 
     def __init__(self, epoch: int, sealed: Overlay | None = None) -> None:
         self.epoch = epoch
@@ -31,7 +67,8 @@ class Overlay:
         self.state = epoch << 32 | FIRST_OFFSET
         self.results: dict[bytes, Entry] = {}  # RESULT, DELETED and EXPIRED entries
         self.progress: dict[bytes, Entry | None] = {}  # None: cleared with the result
-        self.changed: list[tuple[bytes, Entry]] = []  # in the order of the log
+        self.changed: list[tuple[bytes, Entry]] = []  # of tasks, in the order of the log
+        self.queued: Queued | None = None  # None: nothing about queues
 
     def apply(self, entries: Sequence[tuple[bytes, Entry]], applied: int) -> None:
         """Add the entries of frames that end at ``applied``, in the order of the log.
@@ -41,14 +78,22 @@ class Overlay:
         """
         state = self.epoch << 32 | applied
         results, progress, changed = self.results, self.progress, self.changed
+        queued: list[tuple[bytes, Entry]] = []
         for key, entry in entries:
             kind = entry[0]
-            if kind == PROGRESS:
+            if kind >= MESSAGE:
+                queued.append((key, entry))
+            elif kind == PROGRESS:
                 progress[key] = entry
             else:
                 results[key] = entry
                 if kind != RESULT and not entry[1] & KEEPS_PROGRESS:
                     progress[key] = None
+        if queued:
+            if self.queued is None:
+                self.queued = Queued()
+            self.queued.apply(queued)
+            entries = [each for each in entries if each[1][0] < MESSAGE]
         changed += entries
         self.applied = applied
         self.state = state
@@ -78,6 +123,32 @@ class Overlay:
         """Return what a table of this epoch lacks, in the order in which it is to be folded."""
         return [(part.results, part.progress) for part in self.parts() if part.epoch >= epoch]
 
+    def queued_since(self, epoch: int) -> list[Queued]:
+        """Return what a table of this epoch lacks about queues, in the order of the logs."""
+        return [part.queued for part in self.parts() if part.epoch >= epoch and part.queued]
+
+    def find_message(self, sequence: int) -> tuple[Change | None, Change | None]:
+        """Return the frame that enqueued a message, and the newest other one about it."""
+        message = change = None
+        for part in reversed(self.parts()):
+            queued = part.queued
+            if queued is not None:
+                message = message or queued.messages.get(sequence)
+                change = change or queued.changes.get(sequence)
+        return message, change
+
+    def held(self, key: bytes) -> list[int]:
+        """Return the sequences of the messages of a task that were enqueued, settled ones too."""
+        of_parts = (part.queued.held.get(key, []) for part in self.parts() if part.queued)
+        return [sequence for sequences in of_parts for sequence in sequences]
+
+    def find_settings(self, queue: bytes) -> Entry | None:
+        """Return the newest settings of a queue."""
+        for part in reversed(self.parts()):
+            if part.queued is not None and queue in part.queued.settings:
+                return part.queued.settings[queue]
+        return None
+
     def parts(self) -> tuple[Overlay, ...]:
         """Return the sealed overlay, if there is one, and this one."""
         sealed = self.sealed
@@ -88,17 +159,19 @@ class Overlay:
         copy: Overlay | None = None
         for part in self.parts():
             copy = Overlay(part.epoch, copy)
-            copy.apply(list(part.changed), part.applied)
+            queued = [] if part.queued is None else list(part.queued.order)
+            copy.apply([*part.changed, *queued], part.applied)
         assert copy is not None
         return copy
 
     def last_time_us(self) -> int:
         """Return the time of the newest entry, 0 if there is none."""
-        changes = self.changes()
-        return changes[-1][1].time_us if changes else 0
+        last = self.changes()[-1:]
+        last += [change for part in self.queued_since(0) for change in part.order[-1:]]
+        return max((entry.time_us for _, entry in last), default=0)
 
     def __bool__(self) -> bool:
-        return bool(self.changed or self.sealed)
+        return bool(self.changed or self.sealed or self.queued)
 
 
 class Unpublished:

@@ -13,10 +13,13 @@ import zlib
 from typing import NamedTuple
 
 from logstore._engine.frames import (
+    BURIED,
     DELETED,
     EXPIRED,
     KEY_BYTES_MAX,
+    MESSAGE,
     PROGRESS,
+    QUEUE,
     RECORD_FLAGS,
     RESULT,
     TIME_MAX,
@@ -35,7 +38,8 @@ assert RECORD_BODY.size == RECORD.size - 4
 assert MARK.size == 5
 assert META.size == 60
 
-FEATURES = 0  # the bits that this version knows
+QUEUES = 1  # there are the databases of queues
+FEATURES = QUEUES  # the bits that this version knows
 
 TIME = struct.Struct(">Q")  # big-endian, so that keys sort as times do
 EXPIRY = struct.Struct(">QBQ")  # expiry, kind of the record, its time
@@ -49,7 +53,7 @@ HAS_PROGRESS = 4
 
 _KIND_AND_EXPIRY = struct.Struct("<4xB3xQ").unpack_from
 _RESULT_MARK = struct.Struct(">BQ")
-_KINDS = frozenset((RESULT, PROGRESS, DELETED, EXPIRED))
+_KINDS = frozenset((RESULT, PROGRESS, DELETED, EXPIRED, MESSAGE, BURIED, QUEUE))
 
 # The times in a mark, by its state.
 _TIMES = {

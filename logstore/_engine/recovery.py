@@ -63,6 +63,7 @@ def recover_alone(
             table,
             overlay.newer_than(meta.epoch),
             options.retention,
+            queued=overlay.queued_since(meta.epoch),
             now_us=clock.now_us(),
             last_time_us=max(table.newest_time_us(), overlay.last_time_us()),
             epoch=epoch,

@@ -19,9 +19,11 @@ from collections.abc import Callable
 from logstore._engine import shelter
 from logstore._engine.closing import close_engine
 from logstore._engine.engine import Engine
+from logstore._engine.guardian import Guardian
 from logstore._engine.maintenance import Maintenance
 from logstore._engine.notify import Notifier
 from logstore._engine.reading import BaseEngine
+from logstore._engine.taking import Taker
 from logstore.errors import StoreBusyError
 
 
@@ -35,6 +37,15 @@ class Shared:
         live = engine if isinstance(engine, Engine) else None
         self.notifier = Notifier(engine, live.header if live else None)
         self._maintenance = Maintenance(live) if live else None
+        self.taker = Taker(live) if live else None
+        self._guardian: Guardian | None = None
+        self._guarding = threading.Lock()
+
+    def guard(self, taker: Taker) -> None:
+        """Begin to look for dead workers, if that has not begun."""
+        with self._guarding:
+            if self._guardian is None:
+                self._guardian = Guardian(self.engine.path, taker)
 
     def close(self) -> None:
         """End the threads and close the engine.  Raises WriteError or StoreReplacedError."""
@@ -42,6 +53,10 @@ class Shared:
             if self._maintenance is not None:
                 self._maintenance.stop()
             self.notifier.stop()
+            if self._guardian is not None:
+                self._guardian.stop()
+            if self.taker is not None:
+                self.taker.leave()
         finally:
             _close(self.engine)
 
@@ -53,7 +68,13 @@ class Lease:
         self._shared = shared
         self.engine = shared.engine
         self.notifier = shared.notifier
+        self.taker = shared.taker
         self.released = False
+
+    def guard(self) -> None:
+        """Begin to look for dead workers."""
+        if self.taker is not None:
+            self._shared.guard(self.taker)
 
     def release(self) -> None:
         """Release the handle; the last one closes the engine.  A second call does nothing.

@@ -135,6 +135,7 @@ def _salvage_beside(path: str, table: Table) -> Salvaged:
     fold_into(
         table,
         overlay.newer_than(meta.epoch),
+        queued=overlay.queued_since(meta.epoch),
         epoch=meta.epoch + 2,
         incarnation=meta.incarnation,
         clean=True,

@@ -141,6 +141,7 @@ def _fold_sealed(engine: Engine, view: Overlay) -> bool:
             fold_into(
                 engine.table,
                 [(sealed.results, sealed.progress)],
+                queued=[sealed.queued] if sealed.queued else [],
                 now_us=clock.now_us(),
                 epoch=sealed.epoch + 1,
                 incarnation=engine.incarnation,

@@ -73,7 +73,13 @@ DB_IDS = b"ids"  # task id -> mark
 DB_RESULTS, DB_PROGRESS, DB_GONE = b"results", b"progress", b"gone"  # time -> record
 DB_RUNNING = b"running"  # time of the progress of an unfinished task -> nothing
 DB_EXPIRIES = b"expiries"  # expiry, kind and time of a record -> nothing
+# Of queues: made when the first message is folded.  See messages.py for the keys.
+DB_MESSAGES, DB_DEAD = b"messages", b"dead"  # sequence -> record of a message
+DB_READY, DB_DUE = b"ready", b"due"  # a queue's messages in the order of delivery -> nothing
+DB_HELD = b"held"  # task id and sequence -> nothing
+DB_QUEUES = b"queues"  # name of a queue -> record of its settings
 DATABASES = (DB_IDS, DB_RESULTS, DB_PROGRESS, DB_GONE, DB_RUNNING, DB_EXPIRIES)
+QUEUE_DATABASES = (DB_MESSAGES, DB_DEAD, DB_READY, DB_DUE, DB_HELD, DB_QUEUES)
 
 
 class TableCounts(NamedTuple):
@@ -180,8 +186,12 @@ class Table:
                         if not self.readonly:
                             self._open_databases(env, txn)
                         self.meta = self.read_meta_in(txn)
+                        if not self.readonly:
+                            self._open_queues(env, txn)
                 finally:
                     self._words[self._slot] = 0
+                if self.readonly:
+                    self._open_queues(env, None)
                 self._table = self._shown = table_of(self.meta.incarnation)
                 self._sequence = -1
                 self.seed = checksum_seed(self.meta.uuid)
@@ -205,6 +215,25 @@ class Table:
                 f"{self.path}: an LMDB file, but not a logstore one: it has no database "
                 f"{name.decode()!r}"
             ) from exc
+
+    def _open_queues(self, env: lmdb.Environment, txn: Txn | None) -> None:
+        if self.meta.features & records.QUEUES:
+            self.db |= {name: self._open_database(env, name, txn) for name in QUEUE_DATABASES}
+
+    def make_queues(self, txn: Txn) -> None:
+        """Make the databases of queues, if there are none; part of a write."""
+        if self.read_meta_in(txn).features & records.QUEUES and DB_MESSAGES in self.db:
+            return
+        self.db |= {name: self.env.open_db(name, txn=txn) for name in QUEUE_DATABASES}
+
+    def has_queues(self) -> bool:
+        """Return whether there are databases of queues, which another process may have made."""
+        if DB_MESSAGES in self.db:
+            return True
+        if not self.read_meta().features & records.QUEUES:
+            return False
+        self.reopen()
+        return True
 
     def reopen(self) -> None:
         """Open the same file again; readers wait.  After an error they get an error too."""
@@ -537,7 +566,8 @@ class Table:
         times = [0]
 
         def newest(txn: Txn) -> None:
-            for name in (DB_RESULTS, DB_PROGRESS, DB_GONE):
+            names = (DB_RESULTS, DB_PROGRESS, DB_GONE, DB_MESSAGES, DB_DEAD)
+            for name in filter(self.db.__contains__, names):
                 with txn.cursor(db=self.db[name]) as cursor:
                     placed = cursor.last()
                     while placed and TIME.unpack(cursor.key())[0] > TIME_MAX:
@@ -639,6 +669,11 @@ class Table:
                 return value
             except struct.error as exc:
                 raise self._damaged_index(exc) from exc
+            except BaseException:
+                if not self.meta.features & records.QUEUES:
+                    for name in QUEUE_DATABASES:  # made in the transaction
+                        self.db.pop(name, None)
+                raise
             finally:
                 txn.abort()  # without effect after the commit
 

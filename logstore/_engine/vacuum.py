@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from typing import NamedTuple
 
 import lmdb
 
@@ -19,7 +20,7 @@ from logstore._engine.closedcopy import write_closed
 from logstore._engine.compaction import fold_into
 from logstore._engine.copying import copy_table, is_taken, make_copy, open_copy, take
 from logstore._engine.engine import Engine
-from logstore._engine.overlay import Overlay
+from logstore._engine.overlay import Overlay, Queued
 from logstore._engine.pages import OvertakenError
 from logstore._engine.readers import OldReadersError
 from logstore._engine.systemerrors import raise_write_error
@@ -120,30 +121,45 @@ def _check(engine: Engine, epoch: int) -> None:
         raise OvertakenError(f"{engine.path}: compacted during a vacuum")
 
 
-def _fold_rounds(engine: Engine, copy: Table) -> int:
+class Folded(NamedTuple):
+    """How much of an overlay a copy has."""
+
+    changed: int = 0
+    queued: int = 0
+
+    @classmethod
+    def of(cls, view: Overlay) -> Folded:
+        """Return how much there is."""
+        return cls(len(view.changed), 0 if view.queued is None else len(view.queued.order))
+
+
+def _fold_rounds(engine: Engine, copy: Table) -> Folded:
     """Fold published changes into the copy until few are left; return how many."""
-    folded = 0
+    folded = Folded()
     for _ in range(ROUNDS_MAX):
         view = engine.view()
-        count = len(view.changed)
-        if view.epoch != copy.meta.epoch or count - folded <= LAST_ROUND_KEYS:
+        there = Folded.of(view)
+        if view.epoch != copy.meta.epoch or sum(there) - sum(folded) <= LAST_ROUND_KEYS:
             break
-        _fold_changes(copy, view, folded, count, copy.meta.epoch, copy.meta.incarnation)
-        folded = count
+        _fold_changes(copy, view, folded, copy.meta.epoch, copy.meta.incarnation)
+        folded = there
         engine.hold_compactions("vacuum")
     return folded
 
 
-def _fold_changes(
-    copy: Table, view: Overlay, start: int, end: int, epoch: int, incarnation: int
-) -> None:
-    keys = dict(view.changed[start:end])
+def _fold_changes(copy: Table, view: Overlay, folded: Folded, epoch: int, incarnation: int) -> None:
+    """Fold what a view has beyond what is folded; more of it may be folded again later."""
+    keys = dict(view.changed[folded.changed :])
     results = {key: view.results[key] for key in keys if key in view.results}
     progress = {key: view.progress[key] for key in keys if key in view.progress}
-    fold_into(copy, [(results, progress)], epoch=epoch, incarnation=incarnation)
+    queued = Queued()
+    if view.queued is not None:
+        queued.apply(view.queued.order[folded.queued :])
+    parts = [queued] if queued.order else []
+    fold_into(copy, [(results, progress)], queued=parts, epoch=epoch, incarnation=incarnation)
 
 
-def _finish(engine: Engine, copy: Table, fd: int, folded: int) -> None:
+def _finish(engine: Engine, copy: Table, fd: int, folded: Folded) -> None:
     """Do the last round and the exchange; all locks held."""
     header = engine.header
     path = engine.path
@@ -158,7 +174,7 @@ def _finish(engine: Engine, copy: Table, fd: int, folded: int) -> None:
         raise OvertakenError(f"{engine.path}: compacted during a vacuum")
     epoch, incarnation = view.epoch + 1, engine.incarnation + 1
     header.writing = 1
-    _fold_changes(copy, view, folded, len(view.changed), epoch, incarnation)
+    _fold_changes(copy, view, folded, epoch, incarnation)
     copy.close()
     locks.try_lock(fd, shared=True)  # this process has the presence lock of the new file first
     os.rename(path + "-vacuum", path)

@@ -6,11 +6,14 @@ thread that commits the group sets outcome and error, before the caller goes on.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from logstore._engine.clock import end_us, runs_again
-from logstore._engine.frames import DELETED, EXPIRED, HAD_RESULT, KEEPS_PROGRESS, Entry
+from logstore._engine.frames import BURIED, DELETED, EXPIRED, HAD_RESULT, KEEPS_PROGRESS, Entry
+from logstore._engine.messages import Message, sequence_of
 from logstore._engine.records import Mark
 from logstore._engine.taskstatus import is_known, is_live_result, missing_result
-from logstore.errors import CorruptRecordError, WriteTimeoutError
+from logstore.errors import CorruptRecordError, MessageSettledError, WriteTimeoutError
 
 INTERRUPTED = WriteTimeoutError("the commit was interrupted; the write's outcome is unknown")
 
@@ -28,6 +31,14 @@ class Lookup:
 
     def mark(self, key: bytes) -> Mark:
         """Return the times of the newest records, which are not read."""
+        raise NotImplementedError
+
+    def message(self, sequence: int) -> Message | None:
+        """Return a message as it is now, live or dead; None if it is settled or unknown."""
+        raise NotImplementedError
+
+    def has_message(self, key: bytes) -> bool:
+        """Return whether a task has a live message."""
         raise NotImplementedError
 
     def table_epoch(self) -> int:
@@ -52,9 +63,16 @@ class Write:
         """Return the entry to log, or None if there is nothing to write; may set the outcome.
 
         ``now_us`` is wall time; the entry will get the record time ``time_us``.
-        Called for subclasses only: a plain write logs its entry.
         """
         return self.entry
+
+    def resolve_all(self, lookup: Lookup, now_us: int, time_us: int) -> list[tuple[bytes, Entry]]:
+        """As :meth:`resolve`, for writes of several entries: all of them or none get into the log.
+
+        Return them with their keys.
+        """
+        entry = self.resolve(lookup, now_us, time_us)
+        return [] if entry is None else [(self.key, entry)]
 
 
 class Delete(Write):
@@ -120,6 +138,64 @@ class Retire(Write):
         if runs_again(entry, mark.progress_us):
             return entry._replace(flags=HAD_RESULT | KEEPS_PROGRESS)
         return entry
+
+
+class Put(Write):
+    """Enqueue a message, unless its task has one; the outcome is whether it was enqueued."""
+
+    __slots__ = ()
+
+    def resolve(self, lookup: Lookup, now_us: int, time_us: int) -> Entry | None:
+        self.outcome = not lookup.has_message(self.key)
+        return self.entry if self.outcome else None
+
+
+class Change(Write):
+    """Settle, return or bury a message; the outcome is whether it was there.
+
+    A dead message can be settled, and returned, but not buried again.  With ``must`` it is refused
+    where there is no such message: what is written with it is not written then.
+    """
+
+    __slots__ = ("must",)
+
+    def __init__(self, key: bytes, entry: Entry, *, must: bool = False) -> None:
+        super().__init__(key, entry, sync=True)
+        self.must = must
+
+    def resolve(self, lookup: Lookup, now_us: int, time_us: int) -> Entry | None:
+        message = lookup.message(sequence_of(self.entry))
+        self.outcome = message is not None and not (self.entry.kind == BURIED and message.reason)
+        if self.must and not self.outcome:
+            self.refusal = MessageSettledError(
+                f"the message of task {self.key.decode('utf-8', 'replace')!r} was settled meanwhile"
+            )
+        return self.entry if self.outcome else None
+
+
+class Together(Write):
+    """Several writes, of which all or none are in the log after any crash.
+
+    If one of them is refused, none is written, and this has its error.
+    """
+
+    __slots__ = ("parts",)
+
+    def __init__(self, parts: Sequence[Write]) -> None:
+        largest = max(parts, key=lambda part: len(part.entry.payload))
+        super().__init__(largest.key, largest.entry, sync=any(part.sync for part in parts))
+        self.parts = parts
+
+    def resolve_all(self, lookup: Lookup, now_us: int, time_us: int) -> list[tuple[bytes, Entry]]:
+        found: list[tuple[bytes, Entry]] = []
+        for part in self.parts:
+            entry = part.resolve(lookup, now_us, time_us + len(found))
+            if part.refusal is not None:
+                self.refusal = part.refusal
+                return []
+            if entry is not None:
+                found.append((part.key, entry))
+        return found
 
 
 class Flush(Write):

@@ -153,7 +153,7 @@ def test_a_start_is_no_task_and_an_end_of_a_result_is_one(crashed: Path) -> None
             assert store.check().ok
 
 
-@pytest.mark.parametrize(("kind", "flags"), [(6, 0), (255, 0), (RESULT, 4), (RESULT, 0x40)])
+@pytest.mark.parametrize(("kind", "flags"), [(11, 0), (255, 0), (RESULT, 4), (RESULT, 0x40)])
 @pytest.mark.parametrize("behind_damage", [False, True])
 def test_a_frame_of_a_later_version_is_refused_and_untouched(
     crashed: Path, kind: int, flags: int, behind_damage: bool
@@ -180,12 +180,12 @@ def test_a_frame_of_a_later_version_is_refused_and_untouched(
 
 
 def test_a_clean_table_beside_a_log_of_a_later_version_is_refused(crashed: Path) -> None:
-    fileformat.append_to_log(crashed, frame_of(crashed, "x", kind=7))
+    fileformat.append_to_log(crashed, frame_of(crashed, "x", kind=17))
     first = fileformat.frames_in(crashed)[0]
     data = log_of(crashed).read_bytes()
     log_of(crashed).write_bytes(data[:4096] + data[first.end :])  # only that frame is left
     fileformat.put_meta(crashed, meta_of(crashed)._replace(clean=1))
-    with pytest.raises(logstore.FormatVersionError, match="kind 7"):
+    with pytest.raises(logstore.FormatVersionError, match="kind 17"):
         logstore.open(crashed)
 
 
@@ -197,14 +197,14 @@ def test_a_live_reader_refuses_a_frame_of_a_later_version(
         first = fileformat.FIRST_OFFSET
         store.set_result("x", "x")
         copy = Path(shutil.copyfile(path, path.with_name("copy.db")))
-        newer = frame_of(copy, "x", kind=9)
+        newer = frame_of(copy, "x", kind=19)
         with open(log_of(path), "r+b") as log:
             log.seek(first)
             log.write(newer)
         with fileformat.header_words(path) as words:
             state = words[fileformat.STATE]
             words[fileformat.STATE] = state >> 32 << 32 | first + len(newer)
-        with pytest.raises(PeerError, match=r"FormatVersionError: .*app\.db-log: .* kind 9"):
+        with pytest.raises(PeerError, match=r"FormatVersionError: .*app\.db-log: .* kind 19"):
             peer.run("store.get_result('x')")
         with fileformat.header_words(path) as words:
             words[fileformat.STATE] = state

@@ -154,7 +154,7 @@ def test_the_words_of_the_shared_header_are_those_of_the_code() -> None:
     documented = {row[1]: int(row[0]) for row in rows_behind("Words of 8 bytes")}
     documented |= {row[1]: int(row[0]) for row in rows_behind("Words of 4 bytes")}
     coded = {name.upper(): index for index, name in enumerate(header.FIELDS)}
-    for name in ("SEQUENCE", "WAITERS", "RELEASES", "WANTED", "FOLDS"):
+    for name in ("SEQUENCE", "WAITERS", "RELEASES", "WANTED", "FOLDS", "TAKES", "READY_MESSAGES"):
         coded[name] = getattr(header, name)
     assert documented == coded
     assert f"One page of {header.SIZE} bytes" in PROSE

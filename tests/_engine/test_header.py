@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from logstore._engine import header as header_module
-from logstore._engine import system
+from logstore._engine import leases, system
 from logstore._engine.header import FAILURES, FIELDS, SIZE, SharedHeader
 from logstore._engine.readers import BYTES
 
@@ -32,7 +32,7 @@ def header(fd: int) -> Iterator[SharedHeader]:
 
 
 def test_an_empty_file_is_made_large_enough_and_is_not_live(header: SharedHeader, fd: int) -> None:
-    assert os.fstat(fd).st_size == SIZE + BYTES
+    assert os.fstat(fd).st_size == SIZE + BYTES + leases.BYTES
     assert not header.is_live()
 
 

@@ -24,6 +24,7 @@ from logstore._engine.logview import LogView
 from logstore._engine.overlay import Overlay
 from logstore._engine.publishing import Publisher
 from logstore._engine.table import Table
+from logstore._engine.vacuum import Folded
 
 pytestmark = pytest.mark.timeout(600)  # a busy machine is no hang
 
@@ -101,8 +102,10 @@ def give_up_a_sealed_log_before_it_is_folded() -> None:
 def leave_the_last_round_of_a_vacuum_out() -> None:
     fold_changes = vars(vacuum)["_fold_changes"]
 
-    def planted(copy: Table, view: Overlay, start: int, end: int, *more: int) -> None:
-        fold_changes(copy, view, start, max(start, end - 1), *more)
+    def planted(copy: Table, view: Overlay, folded: Folded, *more: int) -> None:
+        kept, view.changed = view.changed, view.changed[:-1]
+        fold_changes(copy, view, folded, *more)
+        view.changed = kept
 
     vars(vacuum)["_fold_changes"] = planted
 

@@ -46,6 +46,11 @@ def folded(store: logstore.Store, wait_s: float = NEVER_S) -> bool:
     return True
 
 
+def has_queues(store: logstore.Store) -> bool:
+    """Return whether the table has the databases of queues."""
+    return live(store).table.has_queues()
+
+
 def no_background_fold() -> mock._patch[Any]:
     """Leave a log that is sealed as it is, until a compaction folds both."""
     return mock.patch.object(sealing, "fold_sealed", return_value=False)

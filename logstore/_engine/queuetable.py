@@ -1,0 +1,168 @@
+"""Reading the queues' databases.
+
+Rules: one short transaction each; what is returned is copied.  A damaged record is left out where
+many are read, and raises CorruptRecordError where one is asked for.  See messages.py for the keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from logstore._engine import messages, records
+from logstore._engine.frames import SETTLED
+from logstore._engine.messages import Message, Settings
+from logstore._engine.overlay import Change
+from logstore._engine.reading import BaseEngine
+from logstore._engine.records import TIME
+from logstore._engine.table import (
+    DB_DEAD,
+    DB_DUE,
+    DB_HELD,
+    DB_MESSAGES,
+    DB_QUEUES,
+    DB_READY,
+    Table,
+    Txn,
+)
+from logstore.errors import CorruptRecordError
+
+
+def message(table: Table, sequence: int) -> Message | None:
+    """Return a message, live or dead.  Raises CorruptRecordError."""
+
+    def visit(txn: Txn) -> Message | None:
+        for name in (DB_MESSAGES, DB_DEAD):
+            raw = txn.get(TIME.pack(sequence), db=table.db[name])
+            if raw is not None:
+                return _decoded(table, sequence, raw)
+        return None
+
+    return table.read(visit) if table.has_queues() else None
+
+
+def _decoded(table: Table, sequence: int, raw: bytes | memoryview) -> Message:
+    record = records.decode_record(table.seed, sequence, raw, table.path)
+    return messages.decode_message(record.key, record.entry)
+
+
+def listed(table: Table, *, dead: bool, after: int, limit: int) -> tuple[list[Message], int | None]:
+    """Return live or dead messages by sequence, behind ``after``, and where to go on."""
+    found: list[Message] = []
+
+    def visit(txn: Txn) -> int | None:
+        last = after
+        with txn.cursor(db=table.db[DB_DEAD if dead else DB_MESSAGES]) as cursor:
+            placed = cursor.set_range(TIME.pack(after + 1))
+            for _ in range(limit):
+                if not placed:
+                    return None
+                last = TIME.unpack(cursor.key())[0]
+                try:
+                    found.append(_decoded(table, last, cursor.value()))
+                except CorruptRecordError:
+                    pass
+                placed = cursor.next()
+        return last
+
+    return found, table.read(visit) if table.has_queues() else None
+
+
+def levels(table: Table, queue: bytes) -> list[int]:
+    """Return the priorities of which there are ready messages, the highest first."""
+    prefix = messages.queue_prefix(queue)
+    found: list[int] = []
+
+    def visit(txn: Txn) -> None:
+        with txn.cursor(db=table.db[DB_READY]) as cursor:
+            placed = cursor.set_range(prefix)
+            while placed and bytes(cursor.key()).startswith(prefix):
+                priority, _ = messages.split_ready(bytes(cursor.key()))
+                found.append(priority)
+                if not priority:
+                    return
+                placed = cursor.set_range(prefix + bytes((messages.PRIORITY_MAX - priority + 1,)))
+
+    if table.has_queues():
+        table.read(visit)
+    return found
+
+
+def ready(table: Table, queue: bytes, priority: int, after: int, limit: int) -> list[int]:
+    """Return the sequences of ready messages of a priority, behind ``after``."""
+    prefix = messages.queue_prefix(queue) + bytes((messages.PRIORITY_MAX - priority,))
+    first = prefix + TIME.pack(after + 1)
+
+    def visit(txn: Txn) -> list[int]:
+        keys = _keys(txn, table, DB_READY, first, prefix, limit)
+        return [messages.split_ready(key)[1] for key in keys]
+
+    return table.read(visit) if table.has_queues() else []
+
+
+def due(table: Table, queue: bytes, after: bytes | None, limit: int) -> list[bytes]:
+    """Return the keys of delayed messages in the order of their times, behind a key."""
+    prefix = messages.queue_prefix(queue)
+    first = prefix if after is None else after + b"\0"
+
+    def visit(txn: Txn) -> list[bytes]:
+        return list(_keys(txn, table, DB_DUE, first, prefix, limit))
+
+    return table.read(visit) if table.has_queues() else []
+
+
+def held(table: Table, key: bytes) -> list[int]:
+    """Return the sequences of the messages of a task, live and dead."""
+    prefix = key + b"\0"  # all times begin so; the ids of other tasks may begin with this one
+
+    def visit(txn: Txn) -> list[int]:
+        keys = _keys(txn, table, DB_HELD, prefix, prefix, messages.ATTEMPTS_MAX)
+        return [TIME.unpack(k[-TIME.size :])[0] for k in keys if len(k) == len(key) + TIME.size]
+
+    return table.read(visit) if table.has_queues() else []
+
+
+def settings(table: Table, queue: bytes) -> Settings:
+    """Return what is set for a queue.  Raises CorruptRecordError."""
+
+    def visit(txn: Txn) -> Settings:
+        raw = txn.get(queue, db=table.db[DB_QUEUES])
+        if raw is None:
+            return Settings()
+        record = records.decode_record(table.seed, messages.SETTINGS_TIME, raw, table.path)
+        return messages.decode_settings(record.entry.payload)
+
+    return table.read(visit) if table.has_queues() else Settings()
+
+
+def _keys(
+    txn: Txn, table: Table, name: bytes, first: bytes, prefix: bytes, limit: int
+) -> Iterator[bytes]:
+    with txn.cursor(db=table.db[name]) as cursor:
+        placed = cursor.set_range(first)
+        for _ in range(limit):
+            if not placed:
+                return
+            key = bytes(cursor.key())
+            if not key.startswith(prefix):
+                return
+            yield key
+            placed = cursor.next()
+
+
+def message_in(
+    engine: BaseEngine, sequence: int, enqueued: Change | None, change: Change | None
+) -> Message | None:
+    """Return a message as the logs leave it that have these frames of it, live or dead.
+
+    None if it is settled or unknown.  Raises CorruptRecordError.
+    """
+    if change is not None and change[1].kind == SETTLED:
+        return None
+    if enqueued is not None:
+        found: Message | None = messages.decode_message(*enqueued)
+    else:
+        found = engine.from_table(partial(message, sequence=sequence))
+    if found is None or change is None:
+        return found
+    return messages.after(found, change[1])

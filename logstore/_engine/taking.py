@@ -1,0 +1,241 @@
+"""Taking messages, and what becomes of those of dead workers: one process's side of the queues.
+
+Rules: a message that is taken is leased in shared memory (leases.py) and stays in line on the disk.
+It is settled, returned or buried by a write, and its lease is cleared after that.  A lease that
+ends without a write, as when a worker stops, delivers the message again at once, and does not count
+as an attempt.  Whoever finds a dead worker returns its messages, one attempt more.  A lease is made
+where no signal handler interrupts it.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import partial
+from typing import TypeVar
+
+from logstore._engine import clock, lines, locks, messages, queuetable
+from logstore._engine.engine import Engine
+from logstore._engine.foldlock import FoldLock
+from logstore._engine.frames import Entry
+from logstore._engine.leases import RETURNS
+from logstore._engine.lines import Lines
+from logstore._engine.messages import ATTEMPTS_MAX, Message, Settings
+from logstore._engine.shelter import sheltered
+from logstore._engine.writes import Change, Write
+
+T = TypeVar("T")
+Died = Callable[[Message, Write], Write]
+
+LISTED = 256  # messages read at once
+RECHECK_S = 0.5  # how long a wait for a message lasts before it looks again
+DIED = "the worker died"
+
+
+class Taker:
+    """The messages that one process works on.  Safe to use from any thread."""
+
+    def __init__(self, engine: Engine) -> None:
+        header = engine.header
+        self._engine = engine
+        self._leases = header.leases
+        self._lines = Lines(engine)
+        self._lock = FoldLock(header, engine.presence_fd, locks.TAKE, header.takes)
+        self._pages: dict[int, int] = {}  # of each lease, by sequence
+        self._own: list[int] = []  # pages
+
+    # -- taking -----------------------------------------------------------------------------
+
+    def take(self, queues: Collection[bytes]) -> Message | None:
+        """Lease the first message in line, the first queue first; None if none is ready.
+
+        Raises WriteTimeoutError if another process keeps the take lock for as long as
+        ``write_timeout_s``, StoreBusyError if this one cannot hold any more messages, and what
+        reading the store raises.
+        """
+        return sheltered(lambda: self._locked(lambda: self._take(queues)), self._discard)
+
+    def wait(self, seen: int, queues: Collection[bytes], timeout_s: float) -> None:
+        """Sleep until messages became ready since the word was ``seen``, or one is due."""
+        due_us = self._locked(lambda: self._lines.next_due_us(queues))
+        if due_us is not None:
+            timeout_s = min(timeout_s, max(0.0, (due_us - clock.now_us()) / 1e6))
+        self._engine.header.ready_messages.wait(seen, min(timeout_s, RECHECK_S))
+
+    def seen(self) -> int:
+        """Return the word to wait on, to be read before a take."""
+        return self._engine.header.ready_messages.value
+
+    def announce(self, count: int) -> None:
+        """Wake sleepers for so many messages that are ready or delayed."""
+        word = self._engine.header.ready_messages
+        word.add_one()
+        word.wake(count)
+
+    def _locked(self, work: Callable[[], T]) -> T:
+        found = self._lock.hold(work, time.monotonic() + self._engine.options.write_timeout_s)
+        if found is None:
+            raise self._engine.timeout_error()
+        return found[0]
+
+    def _take(self, queues: Collection[bytes]) -> Message | None:
+        leases = self._leases
+        returns = leases.words[RETURNS]
+        leased = leases.all()
+        message = self._lines.take(queues, leased, returns, clock.now_us())
+        if message is not None:
+            self._lease(message.sequence)
+        return message
+
+    def _lease(self, sequence: int) -> None:
+        for page in self._own:
+            if self._leases.add(page, sequence):
+                break
+        else:
+            page = self._leases.join(self._engine.path, os.getpid())
+            self._own.append(page)
+            self._leases.add(page, sequence)
+        self._pages[sequence] = page
+
+    def _discard(self, message: Message | None) -> None:
+        if message is not None:
+            self.give_back([message.sequence])
+
+    # -- looking ----------------------------------------------------------------------------
+
+    def leased(self) -> set[int]:
+        """Return the sequences of the messages that some worker has at this moment."""
+        return self._leases.all()
+
+    def settings(self, queue: bytes) -> Settings:
+        """Return what is set for a queue."""
+        return lines.settings(self._engine, self._engine.view(), queue)
+
+    def messages(self) -> Iterator[Message]:
+        """Yield all messages of all queues, dead ones too, by sequence."""
+        engine = self._engine
+        view = engine.view()
+        in_log = sorted(sequence for part in view.queued_since(0) for sequence in part.messages)
+        of_log = frozenset(in_log)
+        in_table = heapq.merge(
+            *(self._in_table(dead=dead) for dead in (False, True)), key=sequence_of
+        )
+        for message in in_table:
+            if message.sequence not in of_log:
+                now = lines.find(engine, engine.view(), message.sequence)
+                if now is not None:
+                    yield now
+        for sequence in in_log:
+            now = lines.find(engine, engine.view(), sequence)
+            if now is not None:
+                yield now
+
+    def _in_table(self, *, dead: bool) -> Iterator[Message]:
+        after: int | None = 0
+        while after is not None:
+            read = partial(queuetable.listed, dead=dead, after=after, limit=LISTED)
+            found, after = self._engine.from_table(read)
+            yield from found
+
+    def messages_of(self, key: bytes) -> list[Message]:
+        """Return the messages of a task, dead ones not included."""
+        engine = self._engine
+        view = engine.view()
+        sequences = set(engine.from_table(partial(queuetable.held, key=key))) | set(view.held(key))
+        found = (lines.find(engine, view, sequence) for sequence in sorted(sequences))
+        return [message for message in found if message is not None and not message.reason]
+
+    # -- ending leases ----------------------------------------------------------------------
+
+    def holds(self, sequence: int) -> bool:
+        """Return whether this process has leased a message."""
+        return sequence in self._pages
+
+    def settled(self, sequence: int) -> None:
+        """End the lease of a message that was settled, returned or buried by a write."""
+        page = self._pages.pop(sequence, None)
+        if page is not None:
+            self._leases.remove(page, sequence)
+
+    def give_back(self, sequences: Iterable[int]) -> None:
+        """End leases; their messages are delivered again, here or elsewhere."""
+
+        def remove() -> int:
+            held = [sequence for sequence in sequences if sequence in self._pages]
+            for sequence in held:
+                self._leases.remove(self._pages.pop(sequence), sequence)
+            if held:
+                self._leases.count_return()
+            return len(held)
+
+        count = sheltered(lambda: self._locked(remove))
+        if count:
+            self.announce(count)
+
+    def leave(self) -> None:
+        """Give back everything, as when the store is closed."""
+        if self._pages:
+            self.give_back(list(self._pages))
+        while self._own:
+            self._leases.leave(self._own.pop())
+
+    def processes(self) -> list[int]:
+        """Return the process ids of all workers."""
+        return self._leases.processes()
+
+    # -- the dead ---------------------------------------------------------------------------
+
+    def return_those_of_the_dead(self, died: Died = lambda message, write: write) -> int:
+        """Return or bury what dead workers held; return how many messages there were.
+
+        ``died`` may replace the write that does so, for instance by one that also stores a result.
+        Raises the errors of a write; what is left is tried again by the next call.
+        """
+        return sheltered(lambda: self._return_all(died))
+
+    def _return_all(self, died: Died) -> int:
+        count = 0
+        for page in self._leases.dead():
+            held = self._leases.of(page)
+            self._return(held, died)
+
+            def clear(page: int = page) -> None:
+                self._leases.clear_page(page)
+                self._leases.count_return()
+
+            self._locked(clear)
+            count += len(held)
+        if count:
+            self.announce(count)
+        return count
+
+    def _return(self, sequences: Iterable[int], died: Died) -> None:
+        engine = self._engine
+        engine.sync()  # what the dead one has appended may settle it
+        view = engine.view()
+        writes: list[Write] = []
+        for sequence in sequences:
+            message = lines.find(engine, view, sequence)
+            if message is not None and not message.reason:
+                entry = ended(message, DIED)
+                writes.append(died(message, Change(message.key, entry)))
+        if writes:
+            engine.commit_queue.run(writes)
+        for write in writes:
+            if write.error is not None:
+                raise write.error
+
+
+def sequence_of(message: Message) -> int:
+    """Return the sequence of a message, by which they are ordered."""
+    return message.sequence
+
+
+def ended(message: Message, reason: str, due_us: int = 0) -> Entry:
+    """Return what a delivery without an outcome leaves: the message again, or a dead one."""
+    attempts = min(message.attempts + 1, ATTEMPTS_MAX)
+    if message.attempts_max and attempts >= message.attempts_max:
+        return messages.buried_entry(message.sequence, attempts, reason)
+    return messages.returned_entry(message.sequence, attempts, due_us)

@@ -1,0 +1,239 @@
+"""The engine's part of queues: payloads, leases, lines, and what is written together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import lmdb
+import pytest
+
+import logstore
+from logstore import CorruptRecordError, MessageSettledError, StoreBusyError
+from logstore._engine import leases, locks, messages
+from logstore._engine.frames import DELETED, MESSAGE, RESULT, SETTLED, Entry
+from logstore._engine.leases import PAGES, Leases
+from logstore._engine.messages import Message, Settings
+from logstore._engine.writes import Change, Delete, Together, Write
+from tests.support.inside import live
+
+if TYPE_CHECKING:
+    from tests.support.peers import Peer
+
+A_MESSAGE = Message(b"task", 1234, b"queue", 7, 0, 2, 5, b"body")
+
+
+# -- payloads ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "message",
+    [A_MESSAGE, A_MESSAGE._replace(reason="why not", due_us=99), A_MESSAGE._replace(body=b"")],
+)
+def test_a_record_has_all_of_a_message(message: Message) -> None:
+    assert messages.decode_message(b"task", messages.record_entry(message)) == message
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"", b"\0" * 7, b"\0" * 8, b"\0\0\0\0\0\x09\0\0name", b"\0\0\0\0\0\x02\0\0\xff\xff"],
+)
+def test_a_damaged_message_is_told(payload: bytes) -> None:
+    with pytest.raises(CorruptRecordError, match=r"task b't' at 5 is damaged"):
+        messages.decode_message(b"t", Entry(MESSAGE, 0, 5, 0, payload))
+
+
+@pytest.mark.parametrize("payload", [b"", bytes(8), bytes(9), b"\xff" * 9])
+def test_a_frame_that_names_no_message_is_told(payload: bytes) -> None:
+    with pytest.raises(CorruptRecordError, match="names no message"):
+        messages.sequence_of(Entry(SETTLED, 0, 5, 0, payload))
+
+
+def test_what_becomes_of_a_message() -> None:
+    again = messages.after(A_MESSAGE, messages.returned_entry(1234, 3, 77))
+    assert (again.attempts, again.due_us, again.reason) == (3, 77, "")
+    dead = messages.after(A_MESSAGE, messages.buried_entry(1234, 4, ""))
+    assert (dead.attempts, dead.reason) == (4, "unknown")
+    assert messages.after(dead, messages.returned_entry(1234, 0, 0)).reason == ""
+
+
+def test_keys_sort_in_the_order_of_delivery() -> None:
+    ready = [
+        A_MESSAGE._replace(priority=p, sequence=s) for p, s in ((9, 5), (7, 1), (7, 2), (0, 0))
+    ]
+    keys = list(map(messages.ready_key, ready))
+    assert keys == sorted(keys)
+    assert [messages.split_ready(key) for key in keys] == [(m.priority, m.sequence) for m in ready]
+    due = [A_MESSAGE._replace(due_us=d, priority=p) for d, p in ((1, 0), (2, 9), (2, 3))]
+    keys = list(map(messages.due_key, due))
+    assert keys == sorted(keys)
+    assert [messages.split_due(key)[:2] for key in keys] == [(m.due_us, m.priority) for m in due]
+
+
+def test_settings() -> None:
+    entry = messages.settings_entry(Settings(paused=True, running_max=9))
+    assert messages.decode_settings(entry.payload) == (True, 9)
+    assert messages.decode_settings(b"") == Settings()
+
+
+# -- leases --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Iterator[tuple[Leases, Leases]]:
+    """Two processes' leases on the same words; the locks are on two open files."""
+    memory = memoryview(bytearray(leases.BYTES))
+    fds = [os.open(tmp_path / "shm", os.O_RDWR | os.O_CREAT) for _ in range(2)]
+    yield Leases(fds[0], memory), Leases(fds[1], memory)
+    for fd in fds:
+        os.close(fd)
+
+
+def test_a_page_is_one_workers_until_it_leaves(two: tuple[Leases, Leases]) -> None:
+    one, other = two
+    page = one.join("x", 11)
+    assert other.join("x", 22) != page
+    assert sorted(one.processes()) == [11, 22]
+    assert list(other.dead()) == []
+    one.leave(page)
+    assert other.join("x", 22) == page
+
+
+def test_leases_of_all_are_seen_and_a_page_has_room_for_some(two: tuple[Leases, Leases]) -> None:
+    one, other = two
+    page, theirs = one.join("x", 11), other.join("x", 22)
+    for sequence in range(1, leases.LEASES_MAX + 1):
+        assert one.add(page, sequence)
+    assert not one.add(page, 1000)
+    assert other.add(theirs, 2000)
+    assert one.all() == {*range(1, leases.LEASES_MAX + 1), 2000}
+    one.remove(page, 5)
+    one.remove(page, 5)
+    assert 5 not in other.all()
+    assert one.add(page, 1000)
+
+
+def test_a_dead_workers_page_is_nobodys_before_its_messages_are_returned(
+    two: tuple[Leases, Leases], tmp_path: Path
+) -> None:
+    one, other = two
+    page = one.join("x", 11)
+    one.add(page, 5)
+    locks.unlock_byte(one._fd, locks.ByteLock(leases.LOCKS_AT + page))  # as the kernel does
+    assert other.join("x", 22) != page
+    [found] = other.dead()
+    assert (found, other.of(page)) == (page, [5])
+    other.clear_page(page)
+    assert list(other.dead()) == []
+    one._mine.clear()
+    assert other.join("x", 33) == page
+
+
+def test_there_are_so_many_workers_at_most(two: tuple[Leases, Leases]) -> None:
+    one, other = two
+    for number in range(1, PAGES):
+        one.join("x", number)
+    with pytest.raises(StoreBusyError, match=f"{PAGES - 1} workers"):
+        other.join("x", 1)
+
+
+def test_a_process_holds_more_than_a_page(store: logstore.Store) -> None:
+    queue = store.queue()
+    count = 3 * leases.LEASES_MAX
+    queue.put_many(range(count))
+    held = [queue.take(0) for _ in range(count)]
+    assert [lease.payload for lease in held if lease is not None] == list(range(count))
+    assert queue.take(0) is None
+    for lease in held:
+        assert lease is not None
+        lease.ack()
+    assert list(queue.messages()) == []
+
+
+# -- what is written together --------------------------------------------------------------------
+
+
+def test_parts_that_write_nothing_are_left_out(store: logstore.Store) -> None:
+    engine = live(store)
+    delete = Delete(b"nothing", Entry(DELETED, 0, 0, 0, b""), sync=True)
+    result = Write(b"r", Entry(RESULT, 0, 0, 0, b"\x01"), sync=True)
+    engine.commit_queue.run([Together([delete, result])])
+    assert store.get_result("r") == 1
+    [(key, entry)] = engine.overlay.changed
+    assert (key, entry.flags) == (b"r", 0)
+
+
+def test_all_or_none(store: logstore.Store) -> None:
+    queue = store.queue()
+    queue.put(1, task_id="t")
+    lease = queue.take(0)
+    assert lease is not None
+    lease.ack()
+    result = Write(b"r", Entry(RESULT, 0, 0, 0, b"\x01"), sync=True)
+    gone = Change(b"t", messages.settled_entry(1, 0), must=True)
+    together = Together([result, gone])
+    live(store).commit_queue.run([together])
+    assert isinstance(together.error, MessageSettledError)
+    assert not store.is_result_ready("r")
+
+
+def test_a_chain_and_a_plain_write_in_one_group(store: logstore.Store) -> None:
+    engine = live(store)
+    group: list[Write] = [
+        Together([Write(b"a", Entry(RESULT, 0, 0, 0, bytes((n,))), sync=True) for n in range(3)]),
+        Write(b"b", Entry(RESULT, 0, 0, 0, b"\x05"), sync=True),
+        Change(b"c", messages.settled_entry(7, 0)),
+    ]
+    engine.commit_queue.run(group)
+    assert (store.get_result("a"), store.get_result("b")) == (2, 5)
+    assert group[2].outcome is False
+    assert all(entry.flags == 0 for _, entry in engine.overlay.changed)
+
+
+# -- after a death -------------------------------------------------------------------------------
+
+
+def test_a_message_that_a_dead_process_has_appended_is_there_after_the_recovery(
+    store: logstore.Store, start_peer: Callable[..., Peer]
+) -> None:
+    peer = start_peer(store.path)
+    peer.die("store.queue().put('theirs', task_id='t')", at="os.fdatasync")
+    queue = store.queue()
+    queue.put("mine")
+    assert next(queue.messages()).task_id == "t"
+    assert store.stats().recoveries == 1
+    assert store.check().ok
+
+
+def test_a_settlement_that_a_dead_worker_has_appended_counts(
+    store: logstore.Store, start_peer: Callable[..., Peer]
+) -> None:
+    queue = store.queue()
+    queue.put("job", task_id="t")
+    peer = start_peer(store.path)
+    peer.run("lease = store.queue().take(0)")
+    peer.die("lease.ack_with_result('done')", at="os.fdatasync")
+    assert queue.take(1.0) is None
+    assert store.get_result("t") == "done"
+
+
+def test_an_index_key_without_a_message_is_passed(path: Path) -> None:
+    with logstore.open(path) as store:
+        store.queue().put_many([1, 2])
+    with (
+        lmdb.open(str(path), subdir=False, lock=False, max_dbs=16) as env,
+        env.begin(write=True) as txn,
+        txn.cursor(db=env.open_db(b"messages", txn=txn, create=False)) as cursor,
+    ):
+        assert cursor.first()
+        cursor.delete()
+    assert not logstore.check(path).ok
+    with logstore.open(path) as store:
+        queue = store.queue()
+        lease = queue.take(0)
+        assert lease is not None
+        assert lease.payload == 2
+        lease.ack()
+        assert queue.take(0) is None
