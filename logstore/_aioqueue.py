@@ -8,23 +8,23 @@ has taken for it goes back to the line.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from logstore._engine.writes import Together, Write
 from logstore._loops.handover import in_thread
-from logstore.queue import Lease, Queue
+from logstore.queue import Lease, Queue, Sending
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from logstore._codec.weight import Limit
     from logstore.types import MessageInfo, MessageStatus, QueueStats
 
 T = TypeVar("T")
 LISTED_BATCH = 256
-FOREVER_S = 1e6
 
 
 class Loops(Protocol):
@@ -32,13 +32,16 @@ class Loops(Protocol):
 
     async def _write(self, write: Write) -> None: ...
 
+    def _set(self, encode: Callable[[Limit], Write]) -> Coroutine[Any, Any, None]: ...
+
     def _read(self, job: Callable[[], T]) -> asyncio.Future[T]: ...
 
 
 class AsyncLease:
     """A message that this process works on; as :class:`~logstore.queue.Lease`."""
 
-    def __init__(self, lease: Lease) -> None:
+    def __init__(self, loops: Loops, lease: Lease) -> None:
+        self._loops = loops
         self._lease = lease
 
     @property
@@ -63,47 +66,58 @@ class AsyncLease:
 
     async def ack(self) -> None:
         """Settle the message: it is done."""
-        await asyncio.to_thread(self._lease.ack)
+        await self._end(self._lease._ack())
 
     async def ack_with_result(
         self, value: object, *, ttl_s: float | None = None, failed: bool = False
     ) -> None:
         """Store the task's result and settle the message, with one flush."""
-        call = partial(self._lease.ack_with_result, value, ttl_s=ttl_s, failed=failed)
-        await asyncio.to_thread(call)
+        write = self._lease._ack_with_result
+        with self._lease.ending():
+            await self._loops._set(lambda limit: write(value, ttl_s, failed, limit))
 
     async def retry(self, *, delay_s: float = 0.0) -> None:
         """Have the message delivered again, after a delay, as one attempt more."""
-        await asyncio.to_thread(partial(self._lease.retry, delay_s=delay_s))
+        await self._end(self._lease._retry(delay_s))
+        await self.release()
 
     async def dead(self, reason: str) -> None:
         """Keep the message among the dead ones, and deliver it no more."""
-        await asyncio.to_thread(self._lease.dead, reason)
+        await self._end(self._lease._dead(reason))
 
     async def release(self) -> None:
         """Give the message back: it is delivered again at once, and this was no attempt."""
-        await asyncio.to_thread(self._lease.release)
+        await in_thread(self._lease.release, "logstore-release")
+
+    async def _end(self, write: Write) -> None:
+        with self._lease.ending():
+            await self._loops._write(write)
 
 
 class _Taking:
-    """One take in a thread, whose caller may be cancelled."""
+    """A take in a thread, whose caller may be cancelled."""
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
-        self.given_up = False
-        self.lease: Lease | None = None
+        self._given_up = False
+        self._lease: Lease | None = None
 
-    def run(self) -> Lease | None:
+    def run(self, timeout_s: float | None) -> Lease | None:
         """Take a message, and give it back if nobody waits for it any more."""
-        self.lease = self._queue.take(0)
-        if self.given_up:
+        self._lease = self._queue._take(timeout_s, lambda: self._given_up)
+        if self._given_up:
             self.give_back()
-        return self.lease
+        return self._lease
+
+    def give_up(self) -> bool:
+        """Return whether there is something to give back; else the thread will do it."""
+        self._given_up = True
+        return self._lease is not None
 
     def give_back(self) -> None:
         """Give back what was taken; twice is once."""
-        if self.lease is not None:
-            self.lease.release()
+        if self._lease is not None:
+            self._lease.release()
 
 
 class AsyncQueue:
@@ -130,20 +144,15 @@ class AsyncQueue:
         max_attempts: int = 0,
     ) -> str | None:
         """Enqueue a message; on the disk when this returns.  Return its task id."""
-        write = await asyncio.to_thread(
-            partial(
-                self._queue._put_write,
-                payload,
-                task_id,
-                priority,
-                delay_s,
-                at,
-                unique=unique,
-                max_attempts=max_attempts,
-            )
-        )
-        await self._loops._write(write)
-        return self._queue._was_put(write)
+        sending = Sending(task_id, priority, delay_s, at, unique, max_attempts)
+        writes: list[Write] = []
+
+        def encode(limit: Limit) -> Write:
+            writes.append(self._queue._put_write(payload, sending, limit))
+            return writes[0]
+
+        await self._loops._set(encode)
+        return self._queue._was_put(writes[0])
 
     async def put_many(self, payloads: Iterable[object], *, priority: int = 0) -> list[str]:
         """Enqueue messages, all of them or none, with one flush; return their task ids."""
@@ -154,27 +163,16 @@ class AsyncQueue:
 
     async def take(self, timeout_s: float | None = None) -> AsyncLease | None:
         """Return a lease on the next message; None if none came within the time-out."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + (FOREVER_S if timeout_s is None else timeout_s)
-        while True:
-            seen = self._queue._seen()
-            lease = await self._take()
-            if lease is not None:
-                return AsyncLease(lease)
-            left = end - loop.time()
-            if left <= 0:
-                return None
-            await in_thread(partial(self._queue._wait, seen, left), "logstore-take")
-
-    async def _take(self) -> Lease | None:
         taking = _Taking(self._queue)
         try:
-            return await self._loops._read(taking.run)
+            lease = await self._loops._read(partial(taking.run, 0))
+            if lease is None and timeout_s != 0:
+                lease = await in_thread(partial(taking.run, timeout_s), "logstore-take")
         except BaseException:
-            taking.given_up = True
-            if taking.lease is not None:
-                self._loops._read(taking.give_back)
+            if taking.give_up():
+                await in_thread(taking.give_back, "logstore-release")
             raise
+        return None if lease is None else AsyncLease(self._loops, lease)
 
     async def __aiter__(self) -> AsyncIterator[AsyncLease]:
         """Take messages for ever."""

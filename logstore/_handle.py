@@ -212,9 +212,11 @@ class Handle:
         """Begin to look for dead workers in this process."""
         self._lease.guard()
 
-    def encoded(self, value: object) -> bytes:
-        """Encode a value as that of a result."""
-        return encode_value(value, max_bytes=self._max_value_bytes, enc_hook=self.enc_hook)
+    def encoded(self, value: object, limit: Limit = "any") -> bytes:
+        """Encode a value as that of a result; ``limit`` as above."""
+        return encode_value(
+            value, max_bytes=self._max_value_bytes, enc_hook=self.enc_hook, limit=limit
+        )
 
     def decoded(self, payload: bytes) -> Any:
         """Decode a value as that of a result."""

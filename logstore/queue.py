@@ -11,8 +11,10 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 from logstore._arguments import positive, task_key, whole
@@ -28,6 +30,7 @@ from logstore.types import MessageInfo, MessageStatus, QueueStats
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from logstore._codec.weight import Limit
     from logstore._handle import Handle
 
 
@@ -37,7 +40,10 @@ ALL = 1 << 20  # workers to wake
 
 
 class Lease:
-    """A message that this process works on, until one of the methods ends that."""
+    """A message that this process works on, until one of the methods ends that.
+
+    If the object is dropped before, the message is delivered again, as one attempt more.
+    """
 
     def __init__(self, handle: Handle, message: Message) -> None:
         self._handle = handle
@@ -69,7 +75,7 @@ class Lease:
 
         Raises MessageSettledError if it was settled before, or cancelled meanwhile.
         """
-        self._end(self._settle(messages.ACKED))
+        self._end(self._ack())
 
     def ack_with_result(
         self, value: object, *, ttl_s: float | None = None, failed: bool = False
@@ -79,47 +85,81 @@ class Lease:
         After any crash both are there, or neither.  Raises as :meth:`ack` and
         :meth:`Store.set_result`.
         """
-        result = self._handle.result_write(self.task_id, value, ttl_s, failed)
-        self._end(Together([result, self._settle(messages.ACKED)]))
+        self._end(self._ack_with_result(value, ttl_s, failed, "any"))
 
     def retry(self, *, delay_s: float = 0.0) -> None:
         """Have the message delivered again, after a delay, as one attempt more.
 
         After ``max_attempts`` it is dead.  Raises as :meth:`ack`.
         """
-        due_us = clock.now_us() + int(delay_s * 1e6) if delay_s > 0 else 0
-        entry = ended(self._message, "no attempts are left", due_us)
-        self._end(Change(self._message.key, entry, must=True))
-        self._handle.taker.announce(1)
+        self._end(self._retry(delay_s), is_return=True)
 
     def dead(self, reason: str) -> None:
         """Keep the message among the dead ones, and deliver it no more.  Raises as :meth:`ack`."""
-        message = self._message
-        entry = messages.buried_entry(message.sequence, message.attempts + 1, reason)
-        self._end(Change(message.key, entry, must=True))
+        self._end(self._dead(reason))
 
     def release(self) -> None:
         """Give the message back: it is delivered again at once, and this was no attempt."""
-        if not self._ended:
-            self._ended = True
-            self._handle.taker.give_back([self._message.sequence])
+        self._ended = True
+        self._handle.taker.give_back([self._message.sequence])
+
+    # -- the writes that end it -----------------------------------------------------------------
+
+    def _ack(self) -> Write:
+        return self._settle(messages.ACKED)
+
+    def _ack_with_result(
+        self, value: object, ttl_s: float | None, failed: bool, limit: Limit
+    ) -> Write:
+        result = self._handle.result_write(self.task_id, value, ttl_s, failed, limit)
+        return Together([result, self._settle(messages.ACKED)])
+
+    def _retry(self, delay_s: float) -> Write:
+        due_us = clock.now_us() + int(delay_s * 1e6) if delay_s > 0 else 0
+        entry = ended(self._message, "no attempts are left", due_us)
+        return Change(self._message.key, entry, must=True)
+
+    def _dead(self, reason: str) -> Write:
+        message = self._message
+        entry = messages.buried_entry(message.sequence, message.attempts + 1, reason)
+        return Change(message.key, entry, must=True)
 
     def _settle(self, why: int) -> Change:
         entry = messages.settled_entry(self._message.sequence, why)
         return Change(self._message.key, entry, must=True)
 
-    def _end(self, write: Write) -> None:
-        sequence = self._message.sequence
+    def _end(self, write: Write, *, is_return: bool = False) -> None:
+        with self.ending(is_return=is_return):
+            self._handle.commit([write])
+
+    @contextmanager
+    def ending(self, *, is_return: bool = False) -> Iterator[None]:
+        """End the lease with a write that is made in the block."""
+        taker, sequence = self._handle.taker, self._message.sequence
         if self._ended:
             raise MessageSettledError(f"the lease of task {self.task_id!r} has ended")
         try:
-            self._handle.commit([write])
+            yield
         except MessageSettledError:
             self._ended = True
-            self._handle.taker.settled(sequence)
+            taker.settled(sequence)
             raise
         self._ended = True
-        self._handle.taker.settled(sequence)
+        if is_return:
+            taker.give_back([sequence])
+        else:
+            taker.settled(sequence)
+
+
+class Sending(NamedTuple):
+    """How a message is sent; see :meth:`Queue.put`."""
+
+    task_id: str | None = None
+    priority: int = 0
+    delay_s: float | None = None
+    at: datetime | None = None
+    unique: bool = False
+    max_attempts: int = 0
 
 
 class Queue:
@@ -147,9 +187,8 @@ class Queue:
         or at a time.  With ``unique`` nothing is put, and None returned, if the task has a message
         in any queue.  After ``max_attempts`` deliveries without an outcome it is dead; 0: never.
         """
-        write = self._put_write(
-            payload, task_id, priority, delay_s, at, unique=unique, max_attempts=max_attempts
-        )
+        sending = Sending(task_id, priority, delay_s, at, unique, max_attempts)
+        write = self._put_write(payload, sending)
         self._handle.commit([write])
         return self._was_put(write)
 
@@ -166,59 +205,47 @@ class Queue:
         return self._were_put(writes)
 
     def _put_writes(self, payloads: Iterable[object], priority: int) -> list[Write]:
-        return [self._put_write(payload, None, priority, None, None) for payload in payloads]
+        sending = Sending(priority=priority)
+        return [self._put_write(payload, sending) for payload in payloads]
 
     def _were_put(self, writes: Sequence[Write]) -> list[str]:
         if writes:
             self._handle.taker.announce(len(writes))
         return [write.key.decode() for write in writes]
 
-    def _put_write(
-        self,
-        payload: object,
-        task_id: str | None,
-        priority: int,
-        delay_s: float | None,
-        at: datetime | None,
-        *,
-        unique: bool = False,
-        max_attempts: int = 0,
-    ) -> Write:
-        whole("priority", priority, 0, messages.PRIORITY_MAX)
-        whole("max_attempts", max_attempts, 0, messages.ATTEMPTS_MAX)
-        key = task_key(uuid4().hex if task_id is None else task_id)
+    def _put_write(self, payload: object, sending: Sending, limit: Limit = "any") -> Write:
+        whole("priority", sending.priority, 0, messages.PRIORITY_MAX)
+        whole("max_attempts", sending.max_attempts, 0, messages.ATTEMPTS_MAX)
+        key = task_key(uuid4().hex if sending.task_id is None else sending.task_id)
         entry = messages.message_entry(
             self._key,
-            self._handle.encoded(payload),
-            priority=priority,
-            due_us=_due_us(delay_s, at),
-            attempts_max=max_attempts,
+            self._handle.encoded(payload, limit),
+            priority=sending.priority,
+            due_us=_due_us(sending.delay_s, sending.at),
+            attempts_max=sending.max_attempts,
         )
-        return Put(key, entry, sync=True) if unique else Write(key, entry, sync=True)
+        return Put(key, entry, sync=True) if sending.unique else Write(key, entry, sync=True)
 
     def take(self, timeout_s: float | None = None) -> Lease | None:
         """Return a lease on the next message; None if none came within the time-out.
 
         With None it waits without end, with 0 not at all.
         """
+        return self._take(timeout_s, _nobody_gives_up)
+
+    def _take(self, timeout_s: float | None, is_given_up: Callable[[], bool]) -> Lease | None:
         taker = self._handle.taker
         self._handle.guard()
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             seen = taker.seen()
-            message = taker.take([self._key])
-            if message is not None:
-                return Lease(self._handle, message)
+            lease = taker.take([self._key], partial(Lease, self._handle))
+            if lease is not None:
+                return lease
             left = FOREVER_S if deadline is None else deadline - time.monotonic()
-            if left <= 0:
+            if left <= 0 or is_given_up():
                 return None
-            taker.wait(seen, [self._key], left)
-
-    def _seen(self) -> int:
-        return self._handle.taker.seen()
-
-    def _wait(self, seen: int, timeout_s: float) -> None:
-        self._handle.taker.wait(seen, [self._key], timeout_s)
+            self._handle.taker.wait(seen, [self._key], left)
 
     def __iter__(self) -> Iterator[Lease]:
         """Take messages for ever."""
@@ -331,6 +358,10 @@ class Queue:
     @staticmethod
     def _changes(of: Iterable[Message], entry_of: Callable[[Message], Entry]) -> list[Write]:
         return [Change(message.key, entry_of(message)) for message in of]
+
+
+def _nobody_gives_up() -> bool:
+    return False
 
 
 def _cancelled(message: Message) -> Entry:

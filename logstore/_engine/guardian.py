@@ -1,4 +1,4 @@
-"""Noticing that workers have died: a thread in each process that takes messages.
+"""Noticing that workers have died, or dropped a lease: a thread in each process that takes messages.
 
 Rules: the kernel wakes the thread when a process dies (pidfd).  The lock on the worker's page is
 the truth: it is tried then, and every LOOK_S, because in another pid namespace the process id is
@@ -14,7 +14,6 @@ import threading
 
 from logstore._engine.systemerrors import start_thread
 from logstore._engine.taking import Died, Taker
-from logstore.errors import LogstoreError
 
 LOOK_S = 0.1
 
@@ -52,7 +51,8 @@ class Guardian:
                         os.close(watched.pop(process))
                 try:
                     self._taker.return_those_of_the_dead(self.died)
-                except (LogstoreError, OSError):
+                    self._taker.return_dropped(self.died)
+                except Exception:
                     continue  # the next look tries it again, and writers get the same error
         finally:
             for fd in (*watched.values(), self._stop_read):

@@ -106,13 +106,13 @@ class Leases:
         begin = page * PAGE_WORDS
         return self.words[begin + FIRST : begin + PAGE_WORDS].tolist()
 
-    def add(self, page: int, sequence: int) -> bool:
-        """Lease a message; take lock held.  False if the page is full."""
-        leases = self._leases(page)
-        if 0 not in leases:
-            return False
-        self.words[page * PAGE_WORDS + FIRST + leases.index(0)] = sequence
-        return True
+    def has_room(self, page: int) -> bool:
+        """Return whether a page has room for one more."""
+        return 0 in self._leases(page)
+
+    def add(self, page: int, sequence: int) -> None:
+        """Lease a message in a page that has room for it; take lock held."""
+        self.words[page * PAGE_WORDS + FIRST + self._leases(page).index(0)] = sequence
 
     def remove(self, page: int, sequence: int) -> None:
         """End a lease."""

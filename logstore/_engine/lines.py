@@ -164,6 +164,11 @@ class Lines:
         self._seen = 0  # how many frames of the open one
         self._returns = 0  # how many leases had ended unsettled
 
+    def clear(self) -> None:
+        """Forget everything; it is read again."""
+        self._lines.clear()
+        self._at = None
+
     def take(
         self, queues: Collection[bytes], leased: Collection[int], returns: int, now_us: int
     ) -> Message | None:

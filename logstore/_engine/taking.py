@@ -3,8 +3,9 @@
 Rules: a message that is taken is leased in shared memory (leases.py) and stays in line on the disk.
 It is settled, returned or buried by a write, and its lease is cleared after that.  A lease that
 ends without a write, as when a worker stops, delivers the message again at once, and does not count
-as an attempt.  Whoever finds a dead worker returns its messages, one attempt more.  A lease is made
-where no signal handler interrupts it.
+as an attempt.  Whoever finds a dead worker returns its messages, one attempt more.  So does, for a
+lease whose object is gone, the process that had it.  A lease is made where no signal handler
+interrupts it; from then on its object keeps it.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from __future__ import annotations
 import heapq
 import os
 import time
+import weakref
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from logstore._engine import clock, lines, locks, messages, queuetable
 from logstore._engine.engine import Engine
@@ -27,11 +30,28 @@ from logstore._engine.shelter import sheltered
 from logstore._engine.writes import Change, Write
 
 T = TypeVar("T")
+L = TypeVar("L")
 Died = Callable[[Message, Write], Write]
 
 LISTED = 256  # messages read at once
 RECHECK_S = 0.5  # how long a wait for a message lasts before it looks again
 DIED = "the worker died"
+DROPPED = "the worker dropped it"
+
+
+class _Owner(weakref.ref[Any]):
+    """The object of a lease, as long as somebody has it."""
+
+    __slots__ = ("sequence",)
+    sequence: int
+
+
+class _Held(NamedTuple):
+    """A message that this process has leased."""
+
+    page: int
+    message: Message
+    owner: _Owner
 
 
 class Taker:
@@ -43,19 +63,23 @@ class Taker:
         self._leases = header.leases
         self._lines = Lines(engine)
         self._lock = FoldLock(header, engine.presence_fd, locks.TAKE, header.takes)
-        self._pages: dict[int, int] = {}  # of each lease, by sequence
+        self._held: dict[int, _Held] = {}  # by sequence
+        # Leases whose objects are gone.  A method of C, so that it is called where a handler of a
+        # signal or a lack of memory has ended the code that had the object, too.
+        self._dropped: deque[_Owner] = deque()
         self._own: list[int] = []  # pages
 
     # -- taking -----------------------------------------------------------------------------
 
-    def take(self, queues: Collection[bytes]) -> Message | None:
+    def take(self, queues: Collection[bytes], make: Callable[[Message], L]) -> L | None:
         """Lease the first message in line, the first queue first; None if none is ready.
 
-        Raises WriteTimeoutError if another process keeps the take lock for as long as
-        ``write_timeout_s``, StoreBusyError if this one cannot hold any more messages, and what
-        reading the store raises.
+        Returns what ``make`` makes of it.  When that object is gone, and the lease has not ended,
+        the message is returned by :meth:`return_dropped`.  Raises WriteTimeoutError if another
+        process keeps the take lock for as long as ``write_timeout_s``, StoreBusyError if this one
+        cannot hold any more messages, and what reading the store raises.
         """
-        return sheltered(lambda: self._locked(lambda: self._take(queues)), self._discard)
+        return sheltered(lambda: self._locked(lambda: self._take(queues, make)))
 
     def wait(self, seen: int, queues: Collection[bytes], timeout_s: float) -> None:
         """Sleep until messages became ready since the word was ``seen``, or one is due."""
@@ -80,28 +104,31 @@ class Taker:
             raise self._engine.timeout_error()
         return found[0]
 
-    def _take(self, queues: Collection[bytes]) -> Message | None:
+    def _take(self, queues: Collection[bytes], make: Callable[[Message], L]) -> L | None:
         leases = self._leases
-        returns = leases.words[RETURNS]
-        leased = leases.all()
-        message = self._lines.take(queues, leased, returns, clock.now_us())
-        if message is not None:
-            self._lease(message.sequence)
-        return message
+        try:
+            returns = leases.words[RETURNS]
+            leased = leases.all()
+            message = self._lines.take(queues, leased, returns, clock.now_us())
+            if message is None:
+                return None
+            made = make(message)
+            owner = _Owner(made, self._dropped.append)
+            owner.sequence = message.sequence
+            self._lease(message, owner)
+        except BaseException:
+            self._lines.clear()  # what has been passed is in line again
+            raise
+        return made
 
-    def _lease(self, sequence: int) -> None:
-        for page in self._own:
-            if self._leases.add(page, sequence):
-                break
-        else:
+    def _lease(self, message: Message, owner: _Owner) -> None:
+        sequence = message.sequence
+        page = next((page for page in self._own if self._leases.has_room(page)), 0)
+        if not page:
             page = self._leases.join(self._engine.path, os.getpid())
             self._own.append(page)
-            self._leases.add(page, sequence)
-        self._pages[sequence] = page
-
-    def _discard(self, message: Message | None) -> None:
-        if message is not None:
-            self.give_back([message.sequence])
+        self._held[sequence] = _Held(page, message, owner)
+        self._leases.add(page, sequence)
 
     # -- looking ----------------------------------------------------------------------------
 
@@ -151,21 +178,21 @@ class Taker:
 
     def holds(self, sequence: int) -> bool:
         """Return whether this process has leased a message."""
-        return sequence in self._pages
+        return sequence in self._held
 
     def settled(self, sequence: int) -> None:
-        """End the lease of a message that was settled, returned or buried by a write."""
-        page = self._pages.pop(sequence, None)
-        if page is not None:
-            self._leases.remove(page, sequence)
+        """End the lease of a message that was settled or buried by a write."""
+        held = self._held.pop(sequence, None)
+        if held is not None:
+            self._leases.remove(held.page, sequence)
 
     def give_back(self, sequences: Iterable[int]) -> None:
         """End leases; their messages are delivered again, here or elsewhere."""
 
         def remove() -> int:
-            held = [sequence for sequence in sequences if sequence in self._pages]
+            held = [sequence for sequence in sequences if sequence in self._held]
             for sequence in held:
-                self._leases.remove(self._pages.pop(sequence), sequence)
+                self.settled(sequence)
             if held:
                 self._leases.count_return()
             return len(held)
@@ -174,10 +201,26 @@ class Taker:
         if count:
             self.announce(count)
 
+    def return_dropped(self, died: Died = lambda message, write: write) -> int:
+        """Return or bury the messages whose leases' objects are gone; return how many.
+
+        See :meth:`return_those_of_the_dead`.
+        """
+        count = 0
+        while self._dropped:
+            sequence = self._dropped[0].sequence
+            held = self._held.get(sequence)
+            if held is not None and held.owner is self._dropped[0]:
+                self._return([sequence], DROPPED, died)
+                self.give_back([sequence])
+                count += 1
+            self._dropped.popleft()
+        return count
+
     def leave(self) -> None:
         """Give back everything, as when the store is closed."""
-        if self._pages:
-            self.give_back(list(self._pages))
+        if self._held:
+            self.give_back(list(self._held))
         while self._own:
             self._leases.leave(self._own.pop())
 
@@ -199,7 +242,7 @@ class Taker:
         count = 0
         for page in self._leases.dead():
             held = self._leases.of(page)
-            self._return(held, died)
+            self._return(held, DIED, died)
 
             def clear(page: int = page) -> None:
                 self._leases.clear_page(page)
@@ -211,7 +254,7 @@ class Taker:
             self.announce(count)
         return count
 
-    def _return(self, sequences: Iterable[int], died: Died) -> None:
+    def _return(self, sequences: Iterable[int], reason: str, died: Died) -> None:
         engine = self._engine
         engine.sync()  # what the dead one has appended may settle it
         view = engine.view()
@@ -219,7 +262,7 @@ class Taker:
         for sequence in sequences:
             message = lines.find(engine, view, sequence)
             if message is not None and not message.reason:
-                entry = ended(message, DIED)
+                entry = ended(message, reason)
                 writes.append(died(message, Change(message.key, entry)))
         if writes:
             engine.commit_queue.run(writes)
