@@ -165,10 +165,12 @@ class Sending(NamedTuple):
 class Queue:
     """One queue of a store, returned by :meth:`Store.queue`."""
 
-    def __init__(self, handle: Handle, name: str) -> None:
+    def __init__(self, handle: Handle, name: str, *others: str) -> None:
         self._handle = handle
         self.name = name
         self._key = _queue_key(name)
+        # A broker's queue takes from others, too, which come after it.
+        self._taken_from = [self._key, *map(_queue_key, others)]
 
     def put(
         self,
@@ -239,13 +241,13 @@ class Queue:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             seen = taker.seen()
-            lease = taker.take([self._key], partial(Lease, self._handle))
+            lease = taker.take(self._taken_from, partial(Lease, self._handle))
             if lease is not None:
                 return lease
             left = FOREVER_S if deadline is None else deadline - time.monotonic()
             if left <= 0 or is_given_up():
                 return None
-            self._handle.taker.wait(seen, [self._key], left)
+            self._handle.taker.wait(seen, self._taken_from, left)
 
     def __iter__(self) -> Iterator[Lease]:
         """Take messages for ever."""

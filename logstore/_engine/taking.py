@@ -68,6 +68,7 @@ class Taker:
         # signal or a lack of memory has ended the code that had the object, too.
         self._dropped: deque[_Owner] = deque()
         self._own: list[int] = []  # pages
+        self.died: dict[bytes, Died] = {}  # by queue: what replaces the write of a return
 
     # -- taking -----------------------------------------------------------------------------
 
@@ -263,7 +264,8 @@ class Taker:
             message = lines.find(engine, view, sequence)
             if message is not None and not message.reason:
                 entry = ended(message, reason)
-                writes.append(died(message, Change(message.key, entry)))
+                replaced = self.died.get(message.queue, died)
+                writes.append(replaced(message, Change(message.key, entry)))
         if writes:
             engine.commit_queue.run(writes)
         for write in writes:
