@@ -36,6 +36,7 @@ LAYERS = [
     ["taskiq.outcome"],
     ["taskiq.abstract"],
     ["taskiq.results"],
+    ["taskiq.broker"],
     ["taskiq.urls"],
     ["taskiq"],
     ["testing", "demo", "__main__"],

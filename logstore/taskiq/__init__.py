@@ -1,4 +1,4 @@
-"""taskiq result backends: dummy, memory, a directory of JSON files, and a logstore file.
+"""For taskiq: a broker, and result backends (dummy, memory, a directory of JSON files, a store).
 
 Needs the extra ``taskiq-logstore[taskiq]``.  This module re-exports names and imports each on its
 first use, so that :class:`DummyResultBackend` needs only taskiq.
@@ -13,16 +13,22 @@ from logstore._extras import missing
 
 if TYPE_CHECKING:
     from logstore.taskiq.abstract import AsyncResultBackend
+    from logstore.taskiq.broker.broker import LogStoreBroker
+    from logstore.taskiq.broker.deadletters import DeadLetter
     from logstore.taskiq.errors import (
         BackendURLError,
+        DeadTaskError,
         DuplicateExpireTimeSelectedError,
         ExpireTimeMustBeMoreThanZeroError,
+        LabelError,
         RemoteError,
         ResultDamagedError,
         ResultDeletedError,
         ResultExpiredError,
         ResultIsMissingError,
         ResultIsReadyError,
+        TaskCancelledError,
+        TaskInterruptedError,
         WaitingForNothingWarning,
     )
     from logstore.taskiq.outcome.reported import ReportedProgress
@@ -35,11 +41,15 @@ if TYPE_CHECKING:
 __all__ = [
     "AsyncResultBackend",
     "BackendURLError",
+    "DeadLetter",
+    "DeadTaskError",
     "DummyResultBackend",
     "DuplicateExpireTimeSelectedError",
     "ExpireTimeMustBeMoreThanZeroError",
     "FileResultBackend",
     "InmemoryResultBackend",
+    "LabelError",
+    "LogStoreBroker",
     "LogStoreResultBackend",
     "RemoteError",
     "ReportedProgress",
@@ -48,15 +58,19 @@ __all__ = [
     "ResultExpiredError",
     "ResultIsMissingError",
     "ResultIsReadyError",
+    "TaskCancelledError",
+    "TaskInterruptedError",
     "WaitingForNothingWarning",
     "open_backend",
 ]
 
 _HOME = {
     "AsyncResultBackend": "abstract",
+    "DeadLetter": "broker.deadletters",
     "DummyResultBackend": "results.dummy",
     "FileResultBackend": "results.file",
     "InmemoryResultBackend": "results.inmemory",
+    "LogStoreBroker": "broker.broker",
     "LogStoreResultBackend": "results.logstore",
     "ReportedProgress": "outcome.reported",
     "open_backend": "urls",

@@ -97,6 +97,25 @@ class BackendURLError(store_errors.LogstoreError, ValueError):
     """The URL has an unknown scheme, or an option that the backend does not have."""
 
 
+# -- the broker ----------------------------------------------------------------------------------
+
+
+class LabelError(store_errors.LogstoreError, ValueError):
+    """A label of a task has a value that the broker or the worker could not read."""
+
+
+class DeadTaskError(store_errors.LogstoreError):
+    """The task was given up: the message says why.  It is kept as a dead letter."""
+
+
+class TaskCancelledError(store_errors.LogstoreError):
+    """The task was cancelled before it had a result."""
+
+
+class TaskInterruptedError(store_errors.LogstoreError):
+    """The task was interrupted, which is no result: its message goes back to the queue."""
+
+
 class WaitingForNothingWarning(UserWarning):
     """A program waits for a result of a backend that stores nothing."""
 
