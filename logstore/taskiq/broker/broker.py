@@ -245,9 +245,7 @@ class LogStoreBroker(AsyncBroker):
         """Yield messages for taskiq's receiver, until the worker is told to stop."""
         store = await self._home._opened()
         queue = AsyncQueue(store, Queue(store._handle, *self.queues))
-        died = store._handle.taker.died
-        for name in self.queues:
-            died[name.encode()] = partial(self._died, store._handle)
+        self._guard(store._handle)
         while not self._stopped:
             take = asyncio.ensure_future(queue.take())
             self._takes.add(take)
@@ -301,6 +299,12 @@ class LogStoreBroker(AsyncBroker):
     def dead_result(self, store: AsyncStore, message: Message, reason: str) -> Write:
         """Return the write of the result that a dead task leaves."""
         return self._home.dead_write(store._handle, message.key.decode(), reason)
+
+    def _guard(self, handle: Handle) -> None:
+        """Look for dead workers, and store a result for a message that is buried."""
+        for name in self.queues:
+            handle.taker.died[name.encode()] = partial(self._died, handle)
+        handle.guard()
 
     def _died(self, handle: Handle, message: Message, write: Write) -> Write:
         if write.entry.kind != BURIED:

@@ -154,20 +154,20 @@ class Delivery:
         self, error: BaseException | None, encode: Callable[[Limit], Write], *, acks: bool
     ) -> None:
         """Store the task's result; with ``acks`` settle the message, too."""
-        if self.state in ("acked", "superseded", "saved") or not acks:
-            await self._store._set(encode)
-            return
-        if self.state != "held":
+        if self.state not in ("held", "acked", "superseded", "saved"):
             raise MessageSettledError(
                 f"the message of task {self.task_id!r} was cancelled, or went back to its queue: "
                 f"this result is dropped"
             )
-        if isinstance(error, INTERRUPTS):
+        if self.state == "held" and isinstance(error, INTERRUPTS):
             if isinstance(error, BrokenExecutor):
                 self.owner.pool_is_broken()
             reason = f"interrupted by {type(error).__name__}"
             await self.give_up(reason)
             raise TaskInterruptedError(f"task {self.task_id!r} was {reason}, which is no result")
+        if self.state != "held" or not acks:
+            await self._store._set(encode)
+            return
         try:
             await self._end(
                 "saved", lambda limit: [encode(limit), self._settled(messages.ACKED), *self._kicks]
