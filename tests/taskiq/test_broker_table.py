@@ -182,7 +182,7 @@ async def deliver(broker: LogStoreBroker) -> None:
     receiver = Receiver(broker, run_startup=False, max_async_tasks=1, max_tasks_to_execute=1)
     listening = asyncio.create_task(receiver.listen(asyncio.Event()))
     while not listening.done():
-        if (await (await broker.queue()).stats()).dead:
+        if (await broker.queue().stats()).dead:
             broker._stop()
         await asyncio.sleep(0.005)
     await listening
@@ -213,7 +213,7 @@ async def send(broker: LogStoreBroker, row: Row, ack_type: str) -> None:
 
 async def left(broker: LogStoreBroker) -> tuple[list[MessageInfo], Any]:
     """The messages and the result that are left."""
-    queue = await broker.queue()
+    queue = broker.queue()
     found = [info async for info in queue.messages()]
     if not await broker.result_backend.is_result_ready("t"):
         return found, None
@@ -233,7 +233,7 @@ def test_what_becomes_of_a_message(
         await broker.startup()
         try:
             await send(broker, row, ack_type)
-            queue = await broker.queue()
+            queue = broker.queue()
             sync_queue = queue._queue
             [before] = [info async for info in queue.messages()]
             with monkeypatch.context() as patch:

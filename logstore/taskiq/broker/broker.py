@@ -37,7 +37,7 @@ from logstore.errors import MessageSettledError
 from logstore.queue import Lease, Queue
 from logstore.taskiq.broker import deadletters, labels
 from logstore.taskiq.broker.deadletters import DeadLetter
-from logstore.taskiq.broker.delivery import Delivered, Delivery, current_delivery
+from logstore.taskiq.broker.delivery import Delivered, Delivery, State, current_delivery
 from logstore.taskiq.broker.results import BrokerResultBackend
 from logstore.taskiq.broker.signals import StopSignals
 from logstore.taskiq.errors import LabelError, TaskCancelledError
@@ -90,15 +90,15 @@ class LogStoreBroker(AsyncBroker):
 
     def _forget(self) -> None:
         """Reset to a broker that has not been started."""
-        self._stopped = False
-        self._waiting: weakref.WeakSet[Delivery] = weakref.WeakSet()  # for the receiver
+        self.stopping = asyncio.Event()
+        self._deliveries: weakref.WeakSet[Delivery] = weakref.WeakSet()
         self._takes: set[asyncio.Task[Any]] = set()
         self._later: set[asyncio.Task[Any]] = set()
         self._signals: StopSignals | None = None
         self._schedule_source: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
-        left_out = ("_stopped", "_waiting", "_takes", "_later", "_signals", "_schedule_source")
+        left_out = ("stopping", "_deliveries", "_takes", "_later", "_signals", "_schedule_source")
         return {name: value for name, value in self.__dict__.items() if name not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -128,7 +128,7 @@ class LogStoreBroker(AsyncBroker):
 
     async def startup(self) -> None:
         """Open the store, and run taskiq's own startup.  Raises as the result backend's."""
-        self._stopped = False
+        self.stopping = asyncio.Event()
         await self._home.startup()
         if self.is_worker_process and self._signals is None:
             self._signals = StopSignals(asyncio.get_running_loop(), self._stop)
@@ -138,10 +138,9 @@ class LogStoreBroker(AsyncBroker):
         """Give back what has no result yet, and close the store."""
         self._stop()
         await super().shutdown()
-        for task in list(self._later):
-            if task.get_loop() is asyncio.get_running_loop():
-                task.cancel()
-                await asyncio.wait([task])
+        self._withdraw("held")
+        if self._later:
+            await asyncio.wait(self._later)
         await self._home.shutdown()
         if self._signals is not None:
             self._signals.remove()
@@ -149,11 +148,13 @@ class LogStoreBroker(AsyncBroker):
 
     def _stop(self) -> None:
         """Take nothing any more, and give back what the receiver has not started."""
-        self._stopped = True
+        self.stopping.set()
         for take in list(self._takes):
             take.cancel()
-        given_up = [one.lease for one in self._waiting if one.withdraw()]
-        self._waiting.clear()
+        self._withdraw("waiting")
+
+    def _withdraw(self, state: State) -> None:
+        given_up = [one.lease for one in self._deliveries if one.withdraw(state)]
         if given_up:
             self.run_later(_in_thread(partial(_release, given_up)))
 
@@ -246,7 +247,7 @@ class LogStoreBroker(AsyncBroker):
         store = await self._home._opened()
         queue = AsyncQueue(store, Queue(store._handle, *self.queues))
         self._guard(store._handle)
-        while not self._stopped:
+        while not self.stopping.is_set():
             take = asyncio.ensure_future(queue.take())
             self._takes.add(take)
             try:
@@ -254,7 +255,7 @@ class LogStoreBroker(AsyncBroker):
             except asyncio.CancelledError:
                 if take.done() and not take.cancelled() and (lease := take.result()):
                     await lease.release()  # it came just before
-                if self._stopped:
+                if self.stopping.is_set():
                     return
                 raise
             finally:
@@ -263,12 +264,12 @@ class LogStoreBroker(AsyncBroker):
                 continue
             delivery = Delivery(self, store, lease._lease)
             problem, data = self._problem(delivery)
-            if self._stopped:
+            if self.stopping.is_set():
                 await _in_thread(delivery.lease.release)
             elif problem:
                 await delivery.bury(problem)
             else:
-                self._waiting.add(delivery)
+                self._deliveries.add(delivery)
                 yield delivery.message(data)
 
     def _problem(self, delivery: Delivery) -> tuple[str, bytes]:
@@ -320,10 +321,12 @@ class LogStoreBroker(AsyncBroker):
 
     # -- the queues -----------------------------------------------------------------------------
 
-    async def queue(self, name: str | None = None) -> AsyncQueue:
-        """Return one of the queues, by default the first: to pause it, list it, or count it."""
-        store = await self._home._opened()
-        return store.queue(self.queues[0] if name is None else name)
+    def queue(self, name: str | None = None) -> AsyncQueue:
+        """Return one of the queues, by default the first: to pause it, list it, or count it.
+
+        Opens the store in this thread if that has not been done.
+        """
+        return self._home.opened_now().queue(self.queues[0] if name is None else name)
 
     async def cancel(self, task_id: str) -> bool:
         """Cancel a task in any queue; return whether it had a message.

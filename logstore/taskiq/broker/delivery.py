@@ -18,6 +18,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import sys
@@ -88,6 +89,8 @@ class Delivered(AckableMessage):
 class Owner(Protocol):
     """What a delivery needs of its broker."""
 
+    stopping: asyncio.Event
+
     def dead_result(self, store: AsyncStore, message: Message, reason: str) -> Write:
         """Return the write of the result that a dead task leaves."""
 
@@ -129,11 +132,12 @@ class Delivery:
             if task is not None:
                 task.add_done_callback(self._receiver_is_done)
 
-    def withdraw(self) -> bool:
-        """See that the receiver does not run it; return whether it has not begun to."""
-        if self.state == "waiting":
-            self.state = "withdrawn"
-        return self.state == "withdrawn"
+    def withdraw(self, state: State) -> bool:
+        """See that nothing ends it any more, if it is in that state; return whether it was."""
+        if self.state != state:
+            return False
+        self.state = "withdrawn"
+        return True
 
     # -- what the receiver and the task do ------------------------------------------------------
 
@@ -240,12 +244,11 @@ class Delivery:
     async def _come_back(self) -> None:
         """Give the message back after a while, with nothing written: the disk may be full."""
         logger.warning("Task %s comes back after %g s.", self.task_id, COMES_BACK_S)
-        try:
-            await asyncio.sleep(COMES_BACK_S)
-        finally:
-            if self.state == "held":
-                self.state = "returned"
-                await in_thread(self.lease.release, "logstore-release")
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self.owner.stopping.wait(), COMES_BACK_S)
+        if self.state == "held":
+            self.state = "returned"
+            await in_thread(self.lease.release, "logstore-release")
 
     # -- writing --------------------------------------------------------------------------------
 
