@@ -20,6 +20,7 @@ import os
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from taskiq import AsyncBroker, AsyncTaskiqTask, BrokerMessage
@@ -119,9 +120,8 @@ class LogStoreBroker(AsyncBroker):
     def schedule_source(self) -> Any:
         """A LogStoreScheduleSource for this broker, on the same file."""
         if self._schedule_source is None:
-            from logstore.taskiq import LogStoreScheduleSource
-
-            self._schedule_source = LogStoreScheduleSource(self)
+            source = import_module("logstore.taskiq.schedules.source")
+            self._schedule_source = source.LogStoreScheduleSource(self)
         return self._schedule_source
 
     # -- starting and stopping ------------------------------------------------------------------
