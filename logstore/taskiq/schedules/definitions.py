@@ -62,8 +62,8 @@ def definition_of(schedule_id: str, value: Any) -> Definition:
     """Return the definition that is stored.  Raises ValueError, as pydantic's are."""
     if not isinstance(value, dict):
         raise ValueError(f"expected a dict, found {type(value).__name__}")
-    fields = {key: found for key, found in value.items() if key != OF_CODE}
-    return Definition(ScheduledTask(schedule_id=schedule_id, **fields), OF_CODE in value)
+    task = ScheduledTask.model_validate({**value, "schedule_id": schedule_id})
+    return Definition(task, OF_CODE in value)
 
 
 def definitions_in_code(

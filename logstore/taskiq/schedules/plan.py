@@ -44,12 +44,16 @@ class Known(NamedTuple):
         """Whether nothing is left of it when it was sent."""
         return bool(self.definition.timing.time_us) and not self.definition.of_code
 
-    def after_us(self, now_us: int) -> int:
-        """Return the time behind which its next slot lies."""
-        timing, last_us = self.definition.timing, self.schedule.last_us
-        if last_us > now_us + timing.tolerance_us():  # the clock was wrong then
-            return now_us - timing.grace_us()
-        return last_us
+    def times_us(self, now_us: int) -> tuple[int, int]:
+        """Return since when its slots count, and behind which time the next one lies.
+
+        What lies far ahead of the clock is of a time when the clock was wrong.
+        """
+        timing, (_, _, since_us, last_us) = self.definition.timing, self.schedule
+        wrong_us = now_us + timing.tolerance_us()
+        if since_us > wrong_us:
+            since_us = since_us % timing.interval_us if timing.interval_us else 0
+        return since_us, last_us if last_us <= wrong_us else now_us - timing.grace_us()
 
     def is_missed(self, slot_us: int, now_us: int) -> bool:
         """Return whether it is too late for a slot; never for one by time."""
@@ -105,30 +109,25 @@ class Plan:
         return [slot for slot in given.values() if slot._tried_at is None]
 
     def _due(self, known: Known, now_us: int, looked: dict[Schedule, int]) -> Iterator[int]:
-        timing, schedule = known.definition.timing, known.schedule
-        after_us = known.after_us(now_us)
-        until_us = now_us + AHEAD_US
+        timing = known.definition.timing
+        since_us, after_us = known.times_us(now_us)
         if not timing.time_us:
             fresh_us = now_us - timing.grace_us()
-            yield from self._missed_ones(known, after_us, fresh_us, looked)
+            if after_us < fresh_us and self._missed != "skip":
+                missed = self._missed_ones(known, since_us, after_us, fresh_us)
+                if not missed:
+                    looked[known.schedule] = fresh_us
+                yield from missed
             after_us = max(after_us, fresh_us)
-        found = slots(timing, schedule.since_us, after_us, until_us)
-        yield from itertools.islice(found, BATCH)
+        yield from itertools.islice(slots(timing, since_us, after_us, now_us + AHEAD_US), BATCH)
 
     def _missed_ones(
-        self, known: Known, after_us: int, until_us: int, looked: dict[Schedule, int]
+        self, known: Known, since_us: int, after_us: int, until_us: int
     ) -> Collection[int]:
-        timing, schedule = known.definition.timing, known.schedule
-        if self._missed == "skip" or after_us >= until_us:
-            return ()
-        after_us = max(after_us, self._looked.get(schedule, 0))
-        if self._missed == "send":
-            last = last_slot(timing, schedule.since_us, after_us, until_us)
-            found = [] if last is None else [last]
-        else:
-            found = list(
-                itertools.islice(slots(timing, schedule.since_us, after_us, until_us), BATCH)
-            )
-        if not found:
-            looked[schedule] = until_us
-        return found
+        timing = known.definition.timing
+        after_us = max(after_us, self._looked.get(known.schedule, 0))
+        if self._missed == "send_all":
+            found = slots(timing, since_us, after_us, until_us)
+            return list(itertools.islice(found, BATCH))
+        last = last_slot(timing, since_us, after_us, until_us)
+        return [] if last is None else [last]

@@ -20,6 +20,8 @@ from zoneinfo import ZoneInfo
 
 import pycron  # type: ignore[import-untyped]
 
+from logstore._engine.frames import TIME_MAX
+
 SECOND_US = 1_000_000
 MINUTE_US = 60 * SECOND_US
 DAY_US = 24 * 60 * MINUTE_US
@@ -38,7 +40,7 @@ class Timing(NamedTuple):
 
     def tolerance_us(self) -> int:
         """Return how far ahead of the clock a slot may lie before the clock is to blame."""
-        return self.interval_us or DAY_US
+        return TIME_MAX if self.time_us else self.interval_us or DAY_US
 
     def grace_us(self) -> int:
         """Return after how long a slot that was not sent is a missed one."""

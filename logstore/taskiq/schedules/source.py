@@ -269,14 +269,13 @@ class LogStoreScheduleSource(ScheduleSource):
         if known is None:
             return None
         now_us = clock.now_us()
-        after_us = known.after_us(now_us)
+        since_us, after_us = known.times_us(now_us)
         if isinstance(task, Slot):
             slot_us: int | None = task._slot_us
             if known.schedule.definition != task._known.schedule.definition:
                 return None
         else:  # another scheduler than taskiq's decides when
-            timing, since_us = known.definition.timing, known.schedule.since_us
-            slot_us = last_slot(timing, since_us, after_us, now_us)
+            slot_us = last_slot(known.definition.timing, since_us, after_us, now_us)
         if slot_us is None or slot_us <= after_us:
             return None
         if self.missed == "skip" and known.is_missed(slot_us, now_us):
