@@ -9,8 +9,8 @@ import os
 
 from taskiq import Context, TaskiqDepends, TaskiqScheduler
 
+from fuzz.queue_broker import QueueBroker
 from logstore.taskiq.schedules.source import LogStoreScheduleSource
-from tests.support.store_broker import QueueBroker
 
 broker = QueueBroker(os.environ["SCHEDULES_DB"])
 source = LogStoreScheduleSource(broker, missed="send_all")

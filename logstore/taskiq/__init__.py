@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from logstore.taskiq.results.file import FileResultBackend
     from logstore.taskiq.results.inmemory import InmemoryResultBackend
     from logstore.taskiq.results.logstore import LogStoreResultBackend
+    from logstore.taskiq.schedules.source import LogStoreScheduleSource
     from logstore.taskiq.urls import open_backend
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "FileResultBackend",
     "InmemoryResultBackend",
     "LogStoreResultBackend",
+    "LogStoreScheduleSource",
     "RemoteError",
     "ReportedProgress",
     "ResultDamagedError",
@@ -58,6 +60,7 @@ _HOME = {
     "FileResultBackend": "results.file",
     "InmemoryResultBackend": "results.inmemory",
     "LogStoreResultBackend": "results.logstore",
+    "LogStoreScheduleSource": "schedules.source",
     "ReportedProgress": "outcome.reported",
     "open_backend": "urls",
 }

@@ -22,6 +22,7 @@ NAMES = [
     "FileResultBackend",
     "InmemoryResultBackend",
     "LogStoreResultBackend",
+    "LogStoreScheduleSource",
     "RemoteError",
     "ReportedProgress",
     "ResultDamagedError",

@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-import pycron  # type: ignore[import-untyped]
+import pycron
 
 from logstore._engine.frames import TIME_MAX
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
-import pycron  # type: ignore[import-untyped]
+import pycron
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -20,9 +20,9 @@ from taskiq.message import TaskiqMessage
 from taskiq.scheduler.scheduled_task import CronSpec
 
 import logstore
+from fuzz.queue_broker import QueueBroker
 from logstore.errors import UnserializableValueError
 from logstore.taskiq.schedules.source import LogStoreScheduleSource
-from tests.support.store_broker import QueueBroker
 from tests.support.stores import Clock
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=timezone.utc)
