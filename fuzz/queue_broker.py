@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
-from taskiq import AckableMessage, AsyncBroker, BrokerMessage
+from taskiq import AckableMessage, AsyncBroker, BrokerMessage, TaskiqMessage
 
 import logstore
+from logstore._codec.values import decode_value
 from logstore._engine.messages import message_entry
 from logstore._engine.writes import SlotTakenError, Write
 from logstore.taskiq.schedules.firing import take_firing
@@ -29,6 +30,9 @@ class QueueBroker(AsyncBroker):
         if self._store is None or self._store.closed:
             self._store = await logstore.open_async(self.path)
         return self._store
+
+    def task_message(self, body: bytes) -> TaskiqMessage:
+        return self.formatter.loads(decode_value(body))
 
     async def startup(self) -> None:
         await super().startup()

@@ -1,4 +1,6 @@
-"""taskiq result backends: dummy, memory, a directory of JSON files, and a logstore file.
+"""taskiq result backends, and a schedule source.
+
+Results are kept in memory, in a directory of JSON files, in a logstore file, or not at all.
 
 Needs the extra ``taskiq-logstore[taskiq]``.  This module re-exports names and imports each on its
 first use, so that :class:`DummyResultBackend` needs only taskiq.

@@ -9,12 +9,12 @@ message: both are in the log after any crash, or neither.
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from logstore._engine.writes import SlotTakenError, Together, Write
 
 if TYPE_CHECKING:
-    from taskiq.message import BrokerMessage
+    from taskiq.message import BrokerMessage, TaskiqMessage
 
     from logstore._handle import OpenOptions
 
@@ -33,9 +33,8 @@ class StoreBroker(Protocol):
     def store_options(self) -> OpenOptions:
         """The options that the store is opened with."""
 
-    @property
-    def formatter(self) -> Any:
-        """Taskiq's formatter, which makes the bytes that are the payload of each message."""
+    def task_message(self, body: bytes) -> TaskiqMessage:
+        """Return the task that a message of the queue is about.  Raises ValueError."""
 
 
 class Firing:

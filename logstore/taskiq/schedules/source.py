@@ -125,7 +125,7 @@ class LogStoreScheduleSource(ScheduleSource):
     async def shutdown(self) -> None:
         """Close the store; a later call opens it again."""
         watching, self._watching = self._watching, None
-        if watching is not None:
+        if watching is not None and watching.get_loop() is asyncio.get_running_loop():
             watching.cancel()
             await asyncio.wait([watching])
         with self._lock:
@@ -176,8 +176,9 @@ class LogStoreScheduleSource(ScheduleSource):
         if not _is_asked_by_the_scheduler():
             return await asyncio.to_thread(self._list, store._handle)
         await self._refresh()
-        if self._watching is None or self._watching.done():
-            self._watching = asyncio.create_task(self._watch())
+        watching, loop = self._watching, asyncio.get_running_loop()
+        if watching is None or watching.done() or watching.get_loop() is not loop:
+            self._watching = loop.create_task(self._watch())
         return self._live
 
     async def add_schedule(self, schedule: ScheduledTask) -> None:
@@ -335,7 +336,10 @@ class LogStoreScheduleSource(ScheduleSource):
         for message in found:
             if message.due_us <= now_us or message.reason:
                 continue
-            sent = self._queue_broker.formatter.loads(handle.decoded(message.body))
+            try:
+                sent = self._queue_broker.task_message(message.body)
+            except ValueError:
+                continue  # it is of no task of this broker
             schedule_id, time = sent.labels.get("schedule_id"), moment(message.due_us)
             if schedule_id is not None and sent.labels.get(SLOT_LABEL) == time.isoformat():
                 yield (
