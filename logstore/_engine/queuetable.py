@@ -7,6 +7,7 @@ many are read, and raises CorruptRecordError where one is asked for.  See messag
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 
 from logstore._engine import messages, records
@@ -154,25 +155,23 @@ def schedules(table: Table) -> list[Schedule]:
     def visit(txn: Txn) -> None:
         with txn.cursor(db=table.db[DB_SCHEDULES]) as cursor:
             for key, raw in cursor.iternext():
-                try:
-                    one = _decoded_schedule(table, bytes(key), raw)
-                except CorruptRecordError:
-                    continue
-                if one is not None:
-                    found.append(one)
+                with suppress(CorruptRecordError):
+                    found.append(_decoded_schedule(table, bytes(key), raw))
 
     if table.has_queues():
         table.read(visit)
     return found
 
 
-def _decoded_schedule(table: Table, key: bytes, raw: bytes | memoryview) -> Schedule | None:
+def _decoded_schedule(table: Table, key: bytes, raw: bytes | memoryview) -> Schedule:
     record = records.decode_record(table.seed, messages.SETTINGS_TIME, raw, table.path)
-    if (record.key, record.entry.kind) != (key, SCHEDULE):
+    is_right = (record.key, record.entry.kind) == (key, SCHEDULE)
+    found = decode_schedule(key, record.entry) if is_right else None
+    if found is None:
         raise CorruptRecordError(
             f"{table.path}: the schedule {key!r} has a record of {record.key!r}; set it again"
         )
-    return decode_schedule(record.key, record.entry)
+    return found
 
 
 def _keys(

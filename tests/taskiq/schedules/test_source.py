@@ -22,6 +22,8 @@ from taskiq.scheduler.scheduled_task import CronSpec
 import logstore
 from fuzz.queue_broker import QueueBroker
 from logstore.errors import UnserializableValueError
+from logstore.taskiq.schedules import plan
+from logstore.taskiq.schedules.slots import SECOND_US, Timing, last_slot
 from logstore.taskiq.schedules.source import LogStoreScheduleSource
 from tests.support.stores import Clock
 
@@ -232,6 +234,21 @@ def test_one_by_time_can_be_removed_and_changed(path: Path) -> None:
             await source.add_schedule(by(cron="* * * * *"))
             assert await source.get_schedules() == [by(cron="* * * * *")]
             assert (await queue.stats()).delayed == 0
+
+    run(main())
+
+
+def test_other_messages_that_wait_are_no_schedules(path: Path) -> None:
+    async def main() -> None:
+        async with opened(path) as source:
+            queue = (await source._queue_broker.store()).queue()
+            await queue.put(b"of another program", delay_s=100)
+            task = TaskiqMessage(task_id="t", task_name="m:f", labels={}, args=[], kwargs={})
+            sent = source._queue_broker.formatter.dumps(task)
+            await queue.put(sent.message, delay_s=100)
+            assert await source.get_schedules() == []
+            await source.delete_schedule(ID)
+            assert (await queue.stats()).delayed == 2
 
     run(main())
 
@@ -472,6 +489,26 @@ def test_a_broker_elsewhere_gets_a_slot_that_was_claimed_before(path: Path, cloc
     assert [slot[14:19] for slot in kicked] == ["00:01", "00:05", "00:11"]
 
 
+def test_of_two_with_a_broker_elsewhere_that_have_looked_one_sends(
+    path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        source, other = LogStoreScheduleSource(path), LogStoreScheduleSource(path)
+        await source.add_schedule(every(10))
+        clock.advance(1.5)
+        [mine, *_], [theirs, *_] = await given(source), await given(other)
+        found = other._slot_of((await other._opened())._handle, theirs)
+        monkeypatch.setattr(other, "_slot_of", lambda handle, task: found)
+        await source.pre_send(mine)
+        await source.post_send(mine)
+        with pytest.raises(ScheduledTaskCancelledError):
+            await other.pre_send(theirs)
+        await source.shutdown()
+        await other.shutdown()
+
+    run(main())
+
+
 def test_a_source_with_the_wrong_broker_says_so(
     path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -561,13 +598,21 @@ def test_a_scheduler_that_was_stopped_sends_no_missed_slot(path: Path, clock: Cl
 def test_a_long_gap_is_looked_through_once(
     path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    begun: list[int] = []
+
+    def from_there(timing: Timing, since_us: int, after_us: int, until_us: int) -> int | None:
+        begun.append(after_us)
+        return last_slot(timing, since_us, after_us, until_us)
+
+    monkeypatch.setattr(plan, "last_slot", from_there)
+
     async def main() -> None:
         async with opened(path, missed="send") as source:
             await source.add_schedule(by(cron="0 0 29 2 *"))
-            clock.advance(300 * 86400)
-            assert await send_due(source, clock) == 0
-            looked = source._plan._looked
-            assert [*looked.values()] == [*looked.values()]
+            for days in (300, 1):
+                clock.advance(days * 86400)
+                assert await send_due(source, clock) == 0
+            assert begun[-1] - begun[0] > 299 * 86400 * SECOND_US
             clock.advance(400 * 86400)
             assert await send_due(source, clock) == 1
 
