@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from taskiq.scheduler.scheduled_task import ScheduledTask
 
 from logstore._engine.frames import KEY_BYTES_MAX
-from logstore.taskiq.schedules.slots import SECOND_US, Timing, microseconds
+from logstore.taskiq.schedules.slots import Timing, microseconds
 
 if TYPE_CHECKING:
     from taskiq.abc.broker import AsyncBroker
@@ -42,10 +42,10 @@ class Definition(NamedTuple):
         if task.cron is not None:
             return Timing(cron=task.cron, cron_offset=task.cron_offset)
         if task.interval is not None:
-            seconds = task.interval
-            if isinstance(seconds, timedelta):
-                seconds = int(seconds.total_seconds())
-            return Timing(interval_us=seconds * SECOND_US)
+            interval = task.interval
+            if not isinstance(interval, timedelta):
+                interval = timedelta(seconds=interval)
+            return Timing(interval_us=interval // timedelta(microseconds=1))
         assert task.time is not None
         return Timing(time_us=max(1, microseconds(task.time)))
 

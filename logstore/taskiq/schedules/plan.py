@@ -94,7 +94,10 @@ class Plan:
         self._looked: dict[Schedule, int] = {}  # up to when it has missed nothing
 
     def slots(self, schedules: Iterable[Known], now_us: int) -> list[Slot]:
-        """Return the slots to send, those of a schedule in their order."""
+        """Return the slots to send, those of a schedule in their order.
+
+        Some may have been tried a moment ago: these are not to be sent.
+        """
         given: dict[_At, Slot] = {}
         looked: dict[Schedule, int] = {}
         for known in schedules:
@@ -106,7 +109,7 @@ class Plan:
                     slot = Slot.of(known, slot_us)
                 given[at] = slot
         self._given, self._looked = given, looked
-        return [slot for slot in given.values() if slot._tried_at is None]
+        return list(given.values())
 
     def _due(self, known: Known, now_us: int, looked: dict[Schedule, int]) -> Iterator[int]:
         timing = known.definition.timing

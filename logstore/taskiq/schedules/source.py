@@ -16,7 +16,6 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from logging import getLogger
 from typing import TYPE_CHECKING, Any, get_args
@@ -24,44 +23,35 @@ from typing import TYPE_CHECKING, Any, get_args
 from taskiq.abc.schedule_source import ScheduleSource
 from taskiq.cli.scheduler import run as scheduler_run
 from taskiq.exceptions import ScheduledTaskCancelledError
-from taskiq.kicker import AsyncKicker
 from taskiq.scheduler.scheduled_task import ScheduledTask
 from typing_extensions import Unpack
 
 import logstore
 from logstore._arguments import task_key
-from logstore._engine import clock, messages
-from logstore._engine.queuetable import all_schedules, schedule_in
-from logstore._engine.writes import Change, Claim, PutSchedule, RemoveSchedule, SlotTakenError
+from logstore._engine import clock
+from logstore._engine.writes import Claim, RemoveSchedule, SlotTakenError
 from logstore._handle import Handle, OpenOptions
-from logstore.errors import (
-    DecodeError,
-    LogstoreError,
-    UnserializableValueError,
-    ValueTooLargeError,
-)
+from logstore.errors import LogstoreError
+from logstore.taskiq.schedules import delayed, stored
 from logstore.taskiq.schedules import firing as firings
 from logstore.taskiq.schedules.definitions import (
     Definition,
-    definition_of,
     definitions_in_code,
     is_known_here,
 )
 from logstore.taskiq.schedules.firing import Firing, StoreBroker
 from logstore.taskiq.schedules.plan import Known, Missed, Plan, Slot
-from logstore.taskiq.schedules.slots import SECOND_US, last_slot, moment
+from logstore.taskiq.schedules.slots import last_slot, moment
+from logstore.taskiq.schedules.stored import Stored
 
 if TYPE_CHECKING:
     from taskiq.abc.broker import AsyncBroker
 
-    from logstore._engine.messages import Message
-    from logstore._engine.schedules import Schedule
     from logstore._engine.writes import Write
     from logstore.aio import AsyncStore
 
 logger = getLogger(__name__)
 
-SLOT_LABEL = "schedule_slot"
 LOOK_AT_S = 0.9  # in each second: taskiq's scheduler looks at its beginning
 
 
@@ -103,12 +93,13 @@ class LogStoreScheduleSource(ScheduleSource):
             self._options = {**store.store_options, **store_options}
         self._broker = self._queue_broker if broker is None else broker
         self._store: AsyncStore | None = None
-        self._lock = threading.Lock()  # of the plan, and of the store while it is opened or closed
+        self._lock = threading.Lock()  # while the store is opened or closed
+        self._planning = threading.Lock()
+        self._stored = Stored(self.path)
         self._plan = Plan(missed)
         self._live: list[ScheduledTask] = []
         self._watching: asyncio.Task[None] | None = None
         self._sending: dict[str, asyncio.Task[Any]] = {}
-        self._decoded: dict[bytes, tuple[bytes, Definition | None]] = {}
         self._last_problem = ""
 
     # -- opening and closing ------------------------------------------------------------------
@@ -151,17 +142,18 @@ class LogStoreScheduleSource(ScheduleSource):
 
         Those of tasks that this process does not know stay: another one may know them.
         """
-        wanted = definitions_in_code(broker, lambda value: _is_storable(handle, value))
+        wanted = definitions_in_code(broker, lambda value: stored.is_storable(handle, value))
         writes: list[Write] = []
-        for known in self._read(handle):
-            schedule_id = known.definition.task.schedule_id
-            if (
-                schedule_id not in wanted
-                and known.definition.of_code
-                and is_known_here(broker, known.definition.task.task_name)
-            ):
+        for known in self._stored.read(handle):
+            task = known.definition.task
+            is_gone = known.definition.of_code and task.schedule_id not in wanted
+            if is_gone and is_known_here(broker, task.task_name):
                 writes.append(RemoveSchedule(known.schedule.key))
-        writes += [self._put_write(handle, definition) for definition in wanted.values()]
+        for schedule_id, definition in wanted.items():
+            try:
+                writes.append(self._stored.put_write(handle, definition))
+            except (TypeError, ValueError) as exc:
+                logger.warning("The schedule %s is left out: %s", schedule_id, exc)
         if writes:
             handle.commit(writes)
 
@@ -193,12 +185,12 @@ class LogStoreScheduleSource(ScheduleSource):
         definition.timing.check()
         store = await self._opened()
         if self._queue_broker is None or not definition.timing.time_us:
-            write = await asyncio.to_thread(self._put_write, store._handle, definition)
+            write = await asyncio.to_thread(self._stored.put_write, store._handle, definition)
             await store._write(write)
             await self._cancel(store, schedule.schedule_id)
         else:
             await self.delete_schedule(schedule.schedule_id)
-            await self._put_message(definition)
+            await delayed.put(self._queue_broker, definition)
 
     async def delete_schedule(self, schedule_id: str) -> None:
         """Remove a schedule, also one by time that waits in the queue; no effect without one."""
@@ -206,6 +198,11 @@ class LogStoreScheduleSource(ScheduleSource):
         removal = RemoveSchedule(task_key(schedule_id))
         await store._write(removal)
         await self._cancel(store, schedule_id, look=not removal.outcome)
+
+    async def _cancel(self, store: AsyncStore, schedule_id: str, *, look: bool = False) -> None:
+        broker = self._queue_broker
+        if broker is not None:
+            await asyncio.to_thread(delayed.cancel, store._handle, broker, schedule_id, look=look)
 
     async def pre_send(self, task: ScheduledTask) -> None:
         """Take the slot that a task is sent for, or cancel the sending."""
@@ -219,7 +216,7 @@ class LogStoreScheduleSource(ScheduleSource):
         if found is None:
             raise ScheduledTaskCancelledError
         known, slot_us = found
-        task.labels = {**task.labels, SLOT_LABEL: moment(slot_us).isoformat()}
+        task.labels = {**task.labels, delayed.SLOT_LABEL: moment(slot_us).isoformat()}
         ahead_us = clock.now_us() + known.definition.timing.tolerance_us()
         claim = Claim(known.schedule, slot_us, ahead_us=ahead_us, once=known.once)
         if self._queue_broker is not None:
@@ -266,7 +263,7 @@ class LogStoreScheduleSource(ScheduleSource):
 
     def _slot_of(self, handle: Handle, task: ScheduledTask) -> tuple[Known, int] | None:
         """Return the schedule of a task and the slot that it is to be sent for, if there is one."""
-        known = self._find(handle, task.schedule_id)
+        known = self._stored.find(handle, task.schedule_id)
         if known is None:
             return None
         now_us = clock.now_us()
@@ -282,78 +279,6 @@ class LogStoreScheduleSource(ScheduleSource):
         if self.missed == "skip" and known.is_missed(slot_us, now_us):
             return None
         return known, slot_us
-
-    async def _put_message(self, definition: Definition) -> None:
-        """Put the message of a schedule by time into the queue."""
-        task = definition.task
-        kicker: AsyncKicker[Any, Any] = AsyncKicker(
-            task.task_name,
-            self._queue_broker,
-            {
-                **task.labels,
-                "schedule_id": task.schedule_id,
-                SLOT_LABEL: moment(definition.timing.time_us).isoformat(),
-            },
-        )
-        firings.leave(Firing(task.schedule_id, due_us=definition.timing.time_us))
-        try:
-            await kicker.with_task_id(task.task_id or task.schedule_id).kiq(
-                *task.args, **task.kwargs
-            )
-        finally:
-            firings.leave(None)
-
-    async def _cancel(self, store: AsyncStore, schedule_id: str, *, look: bool = False) -> None:
-        """Cancel what waits in the queue for a schedule by time.
-
-        Its message has the id of the schedule, or one of its own: then, with ``look``, it is looked
-        for in the whole queue.
-        """
-        if self._queue_broker is not None:
-            await asyncio.to_thread(self._cancel_now, store._handle, schedule_id, look)
-
-    def _cancel_now(self, handle: Handle, schedule_id: str, look: bool) -> None:
-        of_task = handle.taker.messages_of(task_key(schedule_id))
-        found = [
-            one for one, task in self._waiting(handle, of_task) if task.schedule_id == schedule_id
-        ]
-        if look and not found:
-            everything = self._waiting(handle, handle.taker.messages())
-            found = [one for one, task in everything if task.schedule_id == schedule_id]
-        if found:
-            handle.commit(
-                [
-                    Change(one.key, messages.settled_entry(one.sequence, messages.CANCELLED))
-                    for one in found
-                ]
-            )
-
-    def _waiting(
-        self, handle: Handle, found: Iterable[Message]
-    ) -> Iterator[tuple[Message, ScheduledTask]]:
-        """Yield those of some messages that wait for the time of a schedule, with that schedule."""
-        now_us = clock.now_us()
-        for message in found:
-            if message.due_us <= now_us or message.reason:
-                continue
-            try:
-                sent = self._queue_broker.task_message(message.body)
-            except ValueError:
-                continue  # it is of no task of this broker
-            schedule_id, time = sent.labels.get("schedule_id"), moment(message.due_us)
-            if schedule_id is not None and sent.labels.get(SLOT_LABEL) == time.isoformat():
-                yield (
-                    message,
-                    ScheduledTask(
-                        task_name=sent.task_name,
-                        labels=sent.labels,
-                        args=sent.args,
-                        kwargs=sent.kwargs,
-                        task_id=sent.task_id,
-                        schedule_id=schedule_id,
-                        time=time,
-                    ),
-                )
 
     # -- looking ------------------------------------------------------------------------------
 
@@ -377,8 +302,8 @@ class LogStoreScheduleSource(ScheduleSource):
         self._live[:] = [slot for slot in found if slot._tried_at is None]
 
     def _planned(self, handle: Handle) -> list[Slot]:
-        with self._lock:
-            known = [one for one in self._read(handle) if self._is_sent_here(one.definition)]
+        with self._planning:
+            known = [one for one in self._stored.read(handle) if self._is_sent_here(one.definition)]
             return self._plan.slots(known, clock.now_us())
 
     def _is_sent_here(self, definition: Definition) -> bool:
@@ -389,55 +314,11 @@ class LogStoreScheduleSource(ScheduleSource):
         )
 
     def _list(self, handle: Handle) -> list[ScheduledTask]:
-        found = [known.definition.task.model_copy() for known in self._read(handle)]
+        found = [known.definition.task.model_copy() for known in self._stored.read(handle)]
         if self._queue_broker is not None:
-            found += [task for _, task in self._waiting(handle, handle.taker.messages())]
+            waiting = delayed.waiting(self._queue_broker, handle.taker.messages())
+            found += [task for _, task in waiting]
         return found
-
-    def _read(self, handle: Handle) -> list[Known]:
-        """Return all schedules that can be read."""
-        schedules = all_schedules(handle.writable_engine)
-        found = (self._known(handle, schedule) for schedule in schedules)
-        return [known for known in found if known is not None]
-
-    def _find(self, handle: Handle, schedule_id: str) -> Known | None:
-        engine, key = handle.writable_engine, task_key(schedule_id)
-        schedule = schedule_in(engine, key, engine.view().find_schedule(key))
-        return None if schedule is None else self._known(handle, schedule)
-
-    def _known(self, handle: Handle, schedule: Schedule) -> Known | None:
-        found = self._decoded.get(schedule.key)
-        if found is None or found[0] != schedule.definition:
-            found = schedule.definition, self._decode(handle, schedule)
-            self._decoded[schedule.key] = found
-        definition = found[1]
-        return None if definition is None else Known(schedule, definition)
-
-    def _decode(self, handle: Handle, schedule: Schedule) -> Definition | None:
-        schedule_id = schedule.key.decode()
-        try:
-            definition = definition_of(schedule_id, handle.decoded(schedule.definition))
-            definition.timing.check()
-        except (DecodeError, ValueError) as exc:
-            logger.warning("The schedule %s of %s is left out: %s", schedule_id, self.path, exc)
-            return None
-        return definition
-
-    def _put_write(self, handle: Handle, definition: Definition) -> Write:
-        """Return the write that adds or changes a schedule; its slots are from now on."""
-        timing = definition.timing
-        schedule_id = definition.task.schedule_id
-        known = self._find(handle, schedule_id)
-        now_us = clock.now_us()
-        since_us = now_us // SECOND_US * SECOND_US + SECOND_US
-        if timing.time_us:
-            since_us = min(since_us, timing.time_us)
-        return PutSchedule(
-            task_key(schedule_id),
-            handle.encoded(definition.value()),
-            since_us,
-            restarts=known is None or known.definition.timing != timing,
-        )
 
 
 def _is_asked_by_the_scheduler() -> bool:
@@ -445,11 +326,3 @@ def _is_asked_by_the_scheduler() -> bool:
     task = asyncio.current_task()
     asking = getattr(task and task.get_coro(), "cr_code", None)
     return asking is scheduler_run.get_schedules.__code__
-
-
-def _is_storable(handle: Handle, value: object) -> bool:
-    try:
-        handle.encoded(value)
-    except (UnserializableValueError, ValueTooLargeError):
-        return False
-    return True

@@ -7,11 +7,12 @@ import logging
 import sys
 import types
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import pytest
 from taskiq import InMemoryBroker, ScheduledTask, TaskiqScheduler
 from taskiq.cli.scheduler import run as scheduler_run
@@ -158,6 +159,24 @@ def test_what_cannot_be_kept_is_refused(
             with pytest.raises(error, match=message):
                 await source.add_schedule(schedule)
             assert await source.get_schedules() == []
+
+    run(main())
+
+
+def test_a_damaged_schedule_is_set_again(path: Path) -> None:
+    async def main() -> None:
+        async with opened(path) as source:
+            await source.add_schedule(every(1))
+        with (
+            lmdb.open(str(path), subdir=False, lock=False, max_dbs=16) as env,
+            env.begin(write=True) as txn,
+        ):
+            db = env.open_db(b"schedules", txn=txn, create=False)
+            txn.put(ID.encode(), b"damage", db=db)
+        async with opened(path) as source:
+            assert await source.get_schedules() == []
+            await source.add_schedule(every(2))
+            assert await source.get_schedules() == [every(2)]
 
     run(main())
 
@@ -369,6 +388,65 @@ def test_slots_of_a_schedule_are_sent_in_their_order(path: Path, clock: Clock) -
 
     run(main())
     assert [slot[17:19] for slot in slots_of(path)] == ["01", "02", "03", "04"]
+
+
+def test_a_slot_waits_until_the_one_before_was_sent(
+    path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with opened(path) as source:
+            await source.add_schedule(every(1))
+            clock.advance(2.5)
+            broker = source._queue_broker
+            kick, kicked, second = broker.kick, [], asyncio.Event()
+
+            async def slow_at_first(message: Any) -> None:
+                kicked.append(message)
+                if len(kicked) == 1:
+                    with suppress(asyncio.TimeoutError):
+                        await asyncio.wait_for(second.wait(), 0.5)
+                else:
+                    second.set()
+                await kick(message)
+
+            monkeypatch.setattr(broker, "kick", slow_at_first)
+            await send_due(source, clock)
+
+    run(main())
+    assert [slot[17:19] for slot in slots_of(path)] == ["01", "02"]
+
+
+def test_a_slot_that_was_sent_elsewhere_is_cancelled_and_given_no_more(
+    path: Path, clock: Clock
+) -> None:
+    async def main() -> None:
+        async with opened(path) as source, opened(path) as other:
+            await source.add_schedule(every(100))
+            clock.advance(1.5)
+            [mine], [theirs] = await given(source), await given(other)
+            await scheduler_of(source).on_ready(source, mine)
+            assert source._live == []
+            with pytest.raises(ScheduledTaskCancelledError):
+                await other.pre_send(theirs)
+            assert other._live == []
+
+    run(main())
+
+
+def test_slots_count_from_the_time_at_which_the_timing_was_changed(
+    path: Path, clock: Clock
+) -> None:
+    async def main() -> None:
+        async with opened(path) as source:
+            await source.add_schedule(every(100))
+            clock.advance(65)
+            await source.add_schedule(by(cron="* * * * *"))
+            assert await send_due(source, clock) == 0
+            clock.advance(60)
+            assert await send_due(source, clock) == 1
+
+    run(main())
+    assert slots_of(path) == ["2026-07-01T12:02:00+00:00"]
 
 
 def test_what_another_process_adds_changes_and_removes_is_in_the_same_list(
@@ -737,6 +815,8 @@ def test_labels_that_are_no_schedule_are_left_out(
 ) -> None:
     labels: list[dict[str, Any]] = [
         {"cron": "* *"},
+        {"interval": 5, "args": [object()]},
+        {"interval": 5, "schedule_id": ""},
         {"interval": 0},
         {"args": [1]},
         {"cron": "* * * * *", "args": [1]},
@@ -748,7 +828,7 @@ def test_labels_that_are_no_schedule_are_left_out(
         assert [(one.cron, one.labels) for one in found] == [("* * * * *", {"n": 3})]
 
     run(main())
-    assert caplog.text.count("is left out") == 2
+    assert caplog.text.count("is left out") == 4
 
 
 def test_labels_have_ids_of_their_own(path: Path) -> None:
