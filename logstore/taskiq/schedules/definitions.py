@@ -33,21 +33,8 @@ class Definition(NamedTuple):
     """A schedule as taskiq has it, and where it comes from."""
 
     task: ScheduledTask
+    timing: Timing
     of_code: bool = False
-
-    @property
-    def timing(self) -> Timing:
-        """When it is to be sent."""
-        task = self.task
-        if task.cron is not None:
-            return Timing(cron=task.cron, cron_offset=task.cron_offset)
-        if task.interval is not None:
-            interval = task.interval
-            if not isinstance(interval, timedelta):
-                interval = timedelta(seconds=interval)
-            return Timing(interval_us=interval // timedelta(microseconds=1))
-        assert task.time is not None
-        return Timing(time_us=max(1, microseconds(task.time)))
 
     def value(self) -> dict[str, Any]:
         """Return what is stored."""
@@ -58,12 +45,27 @@ class Definition(NamedTuple):
         return found
 
 
+def defined(task: ScheduledTask, *, of_code: bool = False) -> Definition:
+    """Return the definition of a schedule.  Raises ValueError for an unknown timing."""
+    if task.cron is not None:
+        timing = Timing(cron=task.cron, cron_offset=task.cron_offset)
+    elif task.interval is not None:
+        seconds = task.interval
+        interval = seconds if isinstance(seconds, timedelta) else timedelta(seconds=seconds)
+        timing = Timing(interval_us=interval // timedelta(microseconds=1))
+    else:
+        assert task.time is not None
+        timing = Timing(time_us=max(1, microseconds(task.time)))
+    timing.check()
+    return Definition(task, timing, of_code)
+
+
 def definition_of(schedule_id: str, value: Any) -> Definition:
     """Return the definition that is stored.  Raises ValueError, as pydantic's are."""
     if not isinstance(value, dict):
         raise ValueError(f"expected a dict, found {type(value).__name__}")
     task = ScheduledTask.model_validate({**value, "schedule_id": schedule_id})
-    return Definition(task, OF_CODE in value)
+    return defined(task, of_code=OF_CODE in value)
 
 
 def definitions_in_code(
@@ -87,7 +89,6 @@ def definitions_in_code(
                 continue
             try:
                 one = _of_label(name, fields, labels, found)
-                one.timing.check()
             except ValueError as exc:
                 logger.warning("The label schedule of %s is left out: %s", name, exc)
                 continue
@@ -115,7 +116,7 @@ def _of_label(
             f"{kind} {fields[kind]}" for kind in (*_KINDS, "cron_offset") if kind in fields
         )
         schedule_id = _free_id(f"{name} {when}", taken)
-    return Definition(task.model_copy(update={"schedule_id": schedule_id}), of_code=True)
+    return defined(task.model_copy(update={"schedule_id": schedule_id}), of_code=True)
 
 
 def _free_id(wanted: str, taken: Iterable[str]) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Collection, Iterable, Iterator
-from logging import getLogger
 from typing import Literal, NamedTuple
 
 from pydantic import PrivateAttr
@@ -20,8 +19,6 @@ from taskiq.scheduler.scheduled_task import ScheduledTask
 from logstore._engine.schedules import Schedule
 from logstore.taskiq.schedules.definitions import Definition
 from logstore.taskiq.schedules.slots import SECOND_US, last_slot, moment, slots
-
-logger = getLogger(__name__)
 
 Missed = Literal["skip", "send", "send_all"]
 

@@ -36,6 +36,7 @@ from logstore.taskiq.schedules import delayed, stored
 from logstore.taskiq.schedules import firing as firings
 from logstore.taskiq.schedules.definitions import (
     Definition,
+    defined,
     definitions_in_code,
     is_known_here,
 )
@@ -181,8 +182,7 @@ class LogStoreScheduleSource(ScheduleSource):
         scheduler.  Raises ValueError for a cron expression or time zone that there is not, and the
         errors of a write.
         """
-        definition = Definition(schedule)
-        definition.timing.check()
+        definition = defined(schedule)
         store = await self._opened()
         if self._queue_broker is None or not definition.timing.time_us:
             write = await asyncio.to_thread(self._stored.put_write, store._handle, definition)

@@ -40,7 +40,9 @@ class Stored:
     def read(self, handle: Handle) -> list[Known]:
         """Return all schedules that can be read."""
         schedules = all_schedules(handle.writable_engine)
-        found = (self._known(handle, schedule) for schedule in schedules)
+        found = [self._known(handle, schedule) for schedule in schedules]
+        decoded = self._decoded  # another thread may do the same
+        self._decoded = {one.key: decoded[one.key] for one in schedules if one.key in decoded}
         return [known for known in found if known is not None]
 
     def find(self, handle: Handle, schedule_id: str) -> Known | None:
@@ -60,12 +62,10 @@ class Stored:
     def _decode(self, handle: Handle, schedule: Schedule) -> Definition | None:
         schedule_id = schedule.key.decode()
         try:
-            definition = definition_of(schedule_id, handle.decoded(schedule.definition))
-            definition.timing.check()
+            return definition_of(schedule_id, handle.decoded(schedule.definition))
         except (DecodeError, ValueError) as exc:
             logger.warning("The schedule %s of %s is left out: %s", schedule_id, self._path, exc)
             return None
-        return definition
 
     def put_write(self, handle: Handle, definition: Definition) -> PutSchedule:
         """Return the write that adds or changes a schedule; its slots are from now on."""

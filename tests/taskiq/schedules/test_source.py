@@ -262,12 +262,16 @@ def test_other_messages_that_wait_are_no_schedules(path: Path) -> None:
         async with opened(path) as source:
             queue = (await source._queue_broker.store()).queue()
             await queue.put(b"of another program", delay_s=100)
-            task = TaskiqMessage(task_id="t", task_name="m:f", labels={}, args=[], kwargs={})
-            sent = source._queue_broker.formatter.dumps(task)
-            await queue.put(sent.message, delay_s=100)
+            again = {"schedule_id": ID, "schedule_slot": NOON.isoformat()}  # one that is retried
+            for labels in ({}, again):
+                task = TaskiqMessage(
+                    task_id="t", task_name="m:f", labels=labels, args=[], kwargs={}
+                )
+                sent = source._queue_broker.formatter.dumps(task)
+                await queue.put(sent.message, delay_s=100)
             assert await source.get_schedules() == []
             await source.delete_schedule(ID)
-            assert (await queue.stats()).delayed == 2
+            assert (await queue.stats()).delayed == 3
 
     run(main())
 
