@@ -46,6 +46,7 @@ def local(times: list[datetime], zone: str) -> list[str]:
         ("*/7 * * * *", None),
         ("0 12 * * *", None),
         ("59 23 * * *", timedelta(hours=-5, minutes=-7)),
+        ("2 0 * * *", timedelta(hours=-5, minutes=-7)),
         ("0 0 1 * *", "Asia/Kathmandu"),
         ("15,45 */2 * * 0", "America/St_Johns"),
         ("30 4 29 2 *", None),
