@@ -3,7 +3,7 @@
 Rules:
 
 - The constructor opens nothing.  The store is opened by ``startup()``, or by the first call that
-  needs it.  The event loop never waits for the disk.
+  needs it, again in a forked child.  The event loop never waits for the disk.
 - What all schedulers share is in the store.  A slot is sent by the one that claims it, in one
   commit with the message if the broker is on the same store.
 - taskiq's scheduler gets one list, which is kept up to date in place, so that a change by any
@@ -93,11 +93,16 @@ class LogStoreScheduleSource(ScheduleSource):
             self.path = os.path.abspath(store.path)
             self._options = {**store.store_options, **store_options}
         self._broker = self._queue_broker if broker is None else broker
+        self._reset()
+
+    def _reset(self) -> None:
+        """Begin as a source that has not been started; a forked child must do so."""
+        self._pid = os.getpid()
         self._store: AsyncStore | None = None
         self._lock = threading.Lock()  # while the store is opened or closed
         self._planning = threading.Lock()
         self._stored = Stored(self.path)
-        self._plan = Plan(missed)
+        self._plan = Plan(self.missed)
         self._live: list[ScheduledTask] = []
         self._watching: asyncio.Task[None] | None = None
         self._sending: dict[str, asyncio.Task[Any]] = {}
@@ -116,6 +121,8 @@ class LogStoreScheduleSource(ScheduleSource):
 
     async def shutdown(self) -> None:
         """Close the store; a later call opens it again."""
+        if self._pid != os.getpid():
+            self._reset()
         watching, self._watching = self._watching, None
         if watching is not None and watching.get_loop() is asyncio.get_running_loop():
             watching.cancel()
@@ -126,6 +133,8 @@ class LogStoreScheduleSource(ScheduleSource):
             await store.close()
 
     async def _opened(self) -> AsyncStore:
+        if self._pid != os.getpid():
+            self._reset()
         store = self._store
         if store is not None and not store.closed:
             return store

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import multiprocessing
 import sys
 import types
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -206,6 +207,30 @@ def test_what_cannot_be_decoded_is_left_out_with_one_warning(
 
     run(main())
     assert len([one for one in caplog.records if "is left out" in one.message]) == 3
+
+
+def test_a_forked_child_opens_the_store_again(path: Path) -> None:
+    source = LogStoreScheduleSource(path)
+    run(source.add_schedule(every(1)))
+
+    def child() -> None:
+        async def main() -> None:
+            assert await source.get_schedules() == [every(1)]
+            await source.add_schedule(every(2))
+            await source.shutdown()
+
+        asyncio.run(main())
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(250)
+    assert process.exitcode == 0
+
+    async def after() -> None:
+        assert await source.get_schedules() == [every(2)]
+        await source.shutdown()
+
+    run(after())
 
 
 # -- schedules by time ---------------------------------------------------------------------------
