@@ -46,14 +46,10 @@ class QueueBroker(AsyncBroker):
     async def kick(self, message: BrokerMessage) -> None:
         store = await self.store()
         firing = take_firing(message)
-        entry = message_entry(
-            b"default",
-            store._handle.encoded(message.message),
-            due_us=0 if firing is None else firing.due_us,
-        )
+        entry = message_entry(b"default", store._handle.encoded(message.message))
         put = Write(message.task_id.encode(), entry, sync=True)
         try:
-            await store._write(put if firing is None else firing.with_claim(put))
+            await store._write(put if firing is None else firing.write(put))
         except SlotTakenError:
             return
         store._handle.taker.announce(1)

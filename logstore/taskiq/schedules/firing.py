@@ -46,12 +46,14 @@ class Firing:
         self.due_us = due_us  # when it is to be delivered, 0 for at once
         self.taken = False
 
-    def with_claim(self, put: Write) -> Write:
-        """Return the write that enqueues the message.
+    def write(self, put: Write) -> Write:
+        """Return what enqueues the message, instead of the write that usually does.
 
         It is refused with SlotTakenError if another process has sent the slot: then there is
         nothing to send.
         """
+        if self.due_us:
+            put.entry = put.entry._replace(expires_us=self.due_us)
         return put if self.claim is None else Together([self.claim, put])
 
 

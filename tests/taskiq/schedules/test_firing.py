@@ -7,12 +7,11 @@ import asyncio
 import pytest
 from taskiq import BrokerMessage
 
+from logstore._engine.messages import message_entry
 from logstore._engine.schedules import Schedule
 from logstore._engine.writes import Claim, Together, Write
 from logstore.taskiq.schedules import firing
 from logstore.taskiq.schedules.firing import Firing, take_firing
-
-PUT = Write(b"t", Claim(Schedule(b"s", b"d", 1, 0), 5, ahead_us=9).entry, sync=True)
 
 
 def message(**labels: str) -> BrokerMessage:
@@ -52,7 +51,13 @@ def test_a_firing_is_of_its_own_task() -> None:
 
 def test_a_claim_stands_before_the_message() -> None:
     claim = Claim(Schedule(b"s", b"d", 1, 0), 5, ahead_us=9)
-    together = Firing("s", claim=claim).with_claim(PUT)
+    put = Write(b"t", message_entry(b"q", b"body"), sync=True)
+    together = Firing("s", claim=claim).write(put)
     assert isinstance(together, Together)
-    assert list(together.parts) == [claim, PUT]
-    assert Firing("s", due_us=7).with_claim(PUT) is PUT
+    assert list(together.parts) == [claim, put]
+
+
+def test_a_message_is_due_at_the_time_of_the_schedule() -> None:
+    put = Write(b"t", message_entry(b"q", b"body", due_us=5), sync=True)
+    assert Firing("s", due_us=7).write(put) is put
+    assert put.entry == message_entry(b"q", b"body", due_us=7)
