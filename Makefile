@@ -7,7 +7,7 @@ BENCH_STAMP := $(VENV)/.bench-installed
 # Where the bench makes its stores: a directory on a real disk.
 DIR ?= .
 
-.PHONY: all fmt check test test-measured test-unmeasured quick dist demo bench bench-full bench-smoke bench-compare mutants mutants-sample crash crash-long model fuzz clean
+.PHONY: all fmt check test test-measured test-unmeasured quick dist demo bench bench-full bench-smoke bench-compare mutants mutants-sample crash crash-long model schedules fuzz clean
 
 # Check and test: what a contributor runs.
 all: check test
@@ -89,6 +89,11 @@ crash-long: $(STAMP)
 # at once, a minute and 1 GB).
 model: $(STAMP)
 	$(BIN)/python -m fuzz.model $(if $(LONG),--long)
+
+# Two of taskiq's schedulers and a worker, killed and started again for MINUTES: each slot is sent once.
+MINUTES ?= 60
+schedules: $(STAMP)
+	$(BIN)/python -m fuzz.schedules --minutes $(MINUTES)
 
 # All fuzzers, SECONDS of each, seeded by the commit (minutes).
 SECONDS ?= 30

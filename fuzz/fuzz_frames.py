@@ -62,6 +62,7 @@ def seeds() -> Sequence[bytes]:
         chain + one,
         one + chain[:-10],
         chain[:-10] + bytes(9) + frame(b"later", b"y", synced=BASE + 90),
+        frame(b"id", struct.pack("<QQ", 9, 5) + b"definition", kind=11) + one,
         many + frame(b"newer", b"", kind=16) + one,
         one + bytes(9) + frame(b"newer", b"", kind=255),
         frames.encode_log_header(UUID, 5),
@@ -98,6 +99,9 @@ def is_written(kind: int, key: bytes, payload: bytes) -> bool:
         return fits and all(map(_is_text, texts))
     if kind == 10:
         return len(payload) == 5
+    if kind == 11:
+        times = [int.from_bytes(payload[at : at + 8], "little") for at in (0, 8)]
+        return len(payload) >= 16 and max(times) <= 253_402_300_799_999_999
     if kind in (7, 8, 9):
         sequence = int.from_bytes(payload[:8], "little")
         size = {7: 9, 8: 10, 9: 10}[kind]
@@ -134,7 +138,7 @@ def reference(data: bytes) -> tuple[list[tuple[int, int]], bool]:
         key, payload = body[32 : 32 + key_length], body[32 + key_length :]
         if not can_be_a_task_id(key):
             break
-        newer = kind > 10 or flags not in (0, 1, 2, 3, 128, 129, 130, 131)
+        newer = kind > 11 or flags not in (0, 1, 2, 3, 128, 129, 130, 131)
         if newer or not is_written(kind, key, payload):
             break
         found.append((at, at + length))

@@ -277,7 +277,7 @@ def decode(data: bytes, at: int, epoch: int) -> Found | None:
     if not can_be_a_task_id(body[32 : 32 + key_length]):
         return None
     key, payload = body[32 : 32 + key_length], body[32 + key_length :]
-    if kind > 10 or flags & (0x78 if kind == 4 else 0x7C):
+    if kind > 11 or flags & (0x78 if kind == 4 else 0x7C):
         raise NewerError
     if not is_written(kind, key, payload):
         return None

@@ -7,12 +7,12 @@ sync, a check, a lock, an order or a flag that is gone.
 
 from __future__ import annotations
 
-from fuzz.mutant_lists import arenas, checks, files, log, retention, threads
+from fuzz.mutant_lists import arenas, checks, files, log, retention, schedules, threads
 from fuzz.mutant_lists.mutant import Mutant
 
 __all__ = ["MUTANTS", "Mutant"]
 
 MUTANTS: list[Mutant] = [
     *(*log.MUTANTS, *arenas.MUTANTS, *retention.MUTANTS, *checks.MUTANTS),
-    *(*files.MUTANTS, *threads.MUTANTS),
+    *(*files.MUTANTS, *threads.MUTANTS, *schedules.MUTANTS),
 ]

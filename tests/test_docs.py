@@ -385,6 +385,7 @@ def rows_of(heading: str) -> dict[str, list[str]]:
     [
         ("logstore.open", logstore.open),
         ("LogStoreResultBackend", logstore.taskiq.LogStoreResultBackend),
+        ("LogStoreScheduleSource", logstore.taskiq.LogStoreScheduleSource),
         ("FileResultBackend", logstore.taskiq.FileResultBackend),
         ("InmemoryResultBackend", logstore.taskiq.InmemoryResultBackend),
         ("DummyResultBackend", logstore.taskiq.DummyResultBackend),

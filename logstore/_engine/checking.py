@@ -14,13 +14,14 @@ from logstore._engine import files, frames, records, shelter
 from logstore._engine.clock import runs_again
 from logstore._engine.copying import copy_table, is_taken, make_copy, open_copy, take
 from logstore._engine.engine import Engine
-from logstore._engine.frames import DELETED, EXPIRED, PROGRESS, RESULT
+from logstore._engine.frames import DELETED, EXPIRED, PROGRESS, QUEUE, RESULT, SCHEDULE
 from logstore._engine.log import FIRST_OFFSET, frames_of, log_path
 from logstore._engine.messages import SETTINGS_TIME, decode_message
 from logstore._engine.overlay import Overlay
 from logstore._engine.queuefold import index_keys
 from logstore._engine.reading import BaseEngine
 from logstore._engine.records import TIME, Mark
+from logstore._engine.schedules import decode_schedule
 from logstore._engine.systemerrors import raise_write_error
 from logstore._engine.table import (
     DATABASES,
@@ -33,6 +34,7 @@ from logstore._engine.table import (
     DB_QUEUES,
     DB_RESULTS,
     DB_RUNNING,
+    DB_SCHEDULES,
     LISTING_KEYS,
     QUEUE_DATABASES,
     Table,
@@ -204,16 +206,21 @@ def _check_queues(table: Table, txn: Txn, expected: dict[bytes, int], problems: 
                             f"{table.path}: the message {sequence} of {record.key!r} is missing "
                             f"from {index.decode()}"
                         )
-    with txn.cursor(db=table.db[DB_QUEUES]) as cursor:
-        for queue, raw in cursor.iternext():
-            expected[DB_QUEUES] += 1
-            try:
-                record = records.decode_record(table.seed, SETTINGS_TIME, raw, table.path)
-            except CorruptRecordError as exc:
-                problems.append(str(exc))
-                continue
-            if record.key != bytes(queue):
-                problems.append(f"{table.path}: {bytes(queue)!r} has settings of {record.key!r}")
+    for name, kind in ((DB_QUEUES, QUEUE), (DB_SCHEDULES, SCHEDULE)):
+        with txn.cursor(db=table.db[name]) as cursor:
+            for key, raw in cursor.iternext():
+                expected[name] += 1
+                try:
+                    record = records.decode_record(table.seed, SETTINGS_TIME, raw, table.path)
+                    is_whole = kind == QUEUE or decode_schedule(record.key, record.entry)
+                except CorruptRecordError as exc:
+                    problems.append(str(exc))
+                    continue
+                if record.key != bytes(key) or record.entry.kind != kind or not is_whole:
+                    problems.append(
+                        f"{table.path}: {bytes(key)!r} in {name.decode()} has the record of "
+                        f"{record.key!r}, of kind {record.entry.kind}"
+                    )
 
 
 def _check_running(table: Table, txn: Txn, key: bytes, mark: Mark, problems: list[str]) -> bool:

@@ -39,10 +39,11 @@ from logstore._engine.messages import Message
 from logstore._engine.options import Options, arena_bytes
 from logstore._engine.overlay import Batch, Change, Overlay
 from logstore._engine.publishing import Found, Publisher
-from logstore._engine.queuetable import message_in
+from logstore._engine.queuetable import message_in, schedule_in
 from logstore._engine.readers import WAIT_S, OldReadersError
 from logstore._engine.reading import BaseEngine, LogState
 from logstore._engine.records import Mark, mark_of
+from logstore._engine.schedules import Schedule
 from logstore._engine.shelter import acquire, is_interrupt, sheltered
 from logstore._engine.systemerrors import raise_write_error
 from logstore._engine.table import Table
@@ -214,6 +215,13 @@ class Engine(BaseEngine):
             sequences.update(part.held(key))
         found = (self.latest_message(sequence, group) for sequence in sequences)
         return any(message is not None and not message.reason for message in found)
+
+    def latest_schedule(self, key: bytes, group: Overlay) -> Schedule | None:
+        """Return a schedule as the newest records leave it, published or not; writer lock held."""
+        parts = (group, self.logview.unpublished.index(), self.view())
+        found = (part.find_schedule(key) for part in parts)
+        entry = next((entry for entry in found if entry is not None), None)
+        return schedule_in(self, key, entry)
 
     def from_table(self, read: Callable[[Table], T]) -> T:
         """Run a read on the table, again if the table is replaced or its map resized."""

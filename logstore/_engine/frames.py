@@ -48,7 +48,8 @@ SETTLED = 7  # it is done with
 RETURNED = 8  # it is delivered again
 BURIED = 9  # it is not delivered again, and kept
 QUEUE = 10  # the settings of a queue
-KIND_MAX = QUEUE
+SCHEDULE = 11  # what is to be sent again and again, and how far it has been
+KIND_MAX = SCHEDULE
 
 # Flags of a record.
 FAILED = 1  # the result is an error
@@ -67,6 +68,7 @@ SETTLED_PAYLOAD = struct.Struct("<QB")  # sequence, why
 CHANGE_HEAD = struct.Struct("<QH")  # sequence, attempts
 QUEUE_SETTINGS = struct.Struct("<BI")  # paused, how many may run at once (0: any number)
 QUEUE_NAME_BYTES_MAX = 200
+SCHEDULE_HEAD = struct.Struct("<QQ")  # from when on it counts, the newest slot sent
 
 START_KEY = b"-"
 _START = struct.Struct("<Q")  # payload of START: the end of the sealed log
@@ -204,6 +206,8 @@ def _is_written(kind: int, key: bytes, payload: bytes) -> bool:
         return len(payload) >= MESSAGE_HEAD.size and _is_message(payload)
     if kind == QUEUE:
         return len(payload) == QUEUE_SETTINGS.size
+    if kind == SCHEDULE:
+        return len(payload) >= SCHEDULE_HEAD.size and _is_schedule(payload)
     least = SETTLED_PAYLOAD.size if kind == SETTLED else CHANGE_HEAD.size
     if len(payload) < least or (kind != BURIED and len(payload) > least):
         return False
@@ -220,6 +224,11 @@ def _is_message(payload: bytes) -> bool:
         and is_text(payload[MESSAGE_HEAD.size : name_end])
         and is_text(payload[name_end:body_at])
     )
+
+
+def _is_schedule(payload: bytes) -> bool:
+    since_us, last_us = SCHEDULE_HEAD.unpack_from(payload)
+    return bool(since_us <= TIME_MAX and last_us <= TIME_MAX)
 
 
 def encode_start(seed: int, epoch: int, sealed_end: int) -> bytes:

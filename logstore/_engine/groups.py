@@ -25,6 +25,7 @@ from logstore._engine.options import LARGE_BYTES
 from logstore._engine.overlay import Overlay
 from logstore._engine.readers import OldReadersError
 from logstore._engine.records import Mark
+from logstore._engine.schedules import Schedule
 from logstore._engine.shelter import is_interrupt
 from logstore._engine.systemerrors import write_error
 from logstore._engine.table import Table
@@ -249,6 +250,9 @@ class _Pending(Lookup):
 
     def has_message(self, key: bytes) -> bool:
         return self._engine.has_message(key, self._group)
+
+    def schedule(self, key: bytes) -> Schedule | None:
+        return self._engine.latest_schedule(key, self._group)
 
     def table_epoch(self) -> int:
         if self._table_epoch is None:

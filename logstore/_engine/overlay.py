@@ -19,6 +19,7 @@ from logstore._engine.frames import (
     PROGRESS,
     QUEUE,
     RESULT,
+    SCHEDULE,
     Entry,
 )
 from logstore._engine.log import FIRST_OFFSET
@@ -31,13 +32,14 @@ Batch = tuple[Mapping[bytes, Entry], Mapping[bytes, "Entry | None"]]  # results,
 class Queued:
     """What the frames of an epoch say about queues."""
 
-    __slots__ = ("changes", "held", "messages", "order", "settings")
+    __slots__ = ("changes", "held", "messages", "order", "schedules", "settings")
 
     def __init__(self) -> None:
         self.messages: dict[int, tuple[bytes, Entry]] = {}  # enqueued in this epoch, by sequence
         self.held: dict[bytes, list[int]] = {}  # their sequences, by task id
         self.changes: dict[int, tuple[bytes, Entry]] = {}  # the newest other frame of a message
         self.settings: dict[bytes, Entry] = {}  # by the queue's name
+        self.schedules: dict[bytes, Entry] = {}  # by their ids
         # All frames, in the order of the log; one may be there twice.
         self.order: list[tuple[bytes, Entry]] = []
 
@@ -50,6 +52,8 @@ class Queued:
                 self.held.setdefault(key, []).append(entry[2])
             elif entry[0] == QUEUE:
                 self.settings[key] = entry
+            elif entry[0] == SCHEDULE:
+                self.schedules[key] = entry
             else:
                 self.changes[sequence_of(entry)] = change
         self.order += entries
@@ -119,6 +123,10 @@ class Overlay:
         """Return all entries, the sealed ones too, in the order of the log."""
         return [change for part in self.parts() for change in list(part.changed)]
 
+    def entries(self) -> list[tuple[bytes, Entry]]:
+        """Return all entries without the sealed ones: those of tasks, then those about queues."""
+        return [*self.changed, *(self.queued.order if self.queued is not None else ())]
+
     def newer_than(self, epoch: int) -> list[Batch]:
         """Return what a table of this epoch lacks, in the order in which it is to be folded."""
         return [(part.results, part.progress) for part in self.parts() if part.epoch >= epoch]
@@ -149,6 +157,13 @@ class Overlay:
                 return part.queued.settings[queue]
         return None
 
+    def find_schedule(self, key: bytes) -> Entry | None:
+        """Return the newest frame of a schedule."""
+        for part in reversed(self.parts()):
+            if part.queued is not None and key in part.queued.schedules:
+                return part.queued.schedules[key]
+        return None
+
     def parts(self) -> tuple[Overlay, ...]:
         """Return the sealed overlay, if there is one, and this one."""
         sealed = self.sealed
@@ -159,8 +174,7 @@ class Overlay:
         copy: Overlay | None = None
         for part in self.parts():
             copy = Overlay(part.epoch, copy)
-            queued = [] if part.queued is None else list(part.queued.order)
-            copy.apply([*part.changed, *queued], part.applied)
+            copy.apply(part.entries(), part.applied)
         assert copy is not None
         return copy
 

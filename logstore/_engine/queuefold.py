@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from logstore._engine import messages, records
+from logstore._engine import messages, records, schedules
 from logstore._engine.frames import SETTLED, Entry
 from logstore._engine.messages import Message
 from logstore._engine.overlay import Queued
@@ -21,6 +21,7 @@ from logstore._engine.table import (
     DB_MESSAGES,
     DB_QUEUES,
     DB_READY,
+    DB_SCHEDULES,
     Table,
     Txn,
 )
@@ -59,6 +60,12 @@ class QueueFold:
         for name, settings in queued.settings.items():
             record = self._encoded(name, settings._replace(time_us=messages.SETTINGS_TIME))
             self._txn.put(name, record, db=self._db[DB_QUEUES])
+        for key, entry in queued.schedules.items():
+            if schedules.decode_schedule(key, entry) is None:
+                self._txn.delete(key, db=self._db[DB_SCHEDULES])
+            else:
+                record = self._encoded(key, entry._replace(time_us=messages.SETTINGS_TIME))
+                self._txn.put(key, record, db=self._db[DB_SCHEDULES])
 
     def _encoded(self, key: bytes, entry: Entry) -> bytes:
         return records.encode_record(self._seed, key, entry)

@@ -7,14 +7,16 @@ many are read, and raises CorruptRecordError where one is asked for.  See messag
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 
 from logstore._engine import messages, records
-from logstore._engine.frames import SETTLED
+from logstore._engine.frames import SCHEDULE, SETTLED, Entry
 from logstore._engine.messages import Message, Settings
 from logstore._engine.overlay import Change
 from logstore._engine.reading import BaseEngine
 from logstore._engine.records import TIME
+from logstore._engine.schedules import Schedule, decode_schedule
 from logstore._engine.table import (
     DB_DEAD,
     DB_DUE,
@@ -22,6 +24,7 @@ from logstore._engine.table import (
     DB_MESSAGES,
     DB_QUEUES,
     DB_READY,
+    DB_SCHEDULES,
     Table,
     Txn,
 )
@@ -135,6 +138,42 @@ def settings(table: Table, queue: bytes) -> Settings:
     return table.read(visit) if table.has_queues() else Settings()
 
 
+def schedule(table: Table, key: bytes) -> Schedule | None:
+    """Return a schedule.  Raises CorruptRecordError."""
+
+    def visit(txn: Txn) -> Schedule | None:
+        raw = txn.get(key, db=table.db[DB_SCHEDULES])
+        return None if raw is None else _decoded_schedule(table, key, raw)
+
+    return table.read(visit) if table.has_queues() else None
+
+
+def schedules(table: Table) -> list[Schedule]:
+    """Return all schedules."""
+    found: list[Schedule] = []
+
+    def visit(txn: Txn) -> None:
+        with txn.cursor(db=table.db[DB_SCHEDULES]) as cursor:
+            for key, raw in cursor.iternext():
+                with suppress(CorruptRecordError):
+                    found.append(_decoded_schedule(table, bytes(key), raw))
+
+    if table.has_queues():
+        table.read(visit)
+    return found
+
+
+def _decoded_schedule(table: Table, key: bytes, raw: bytes | memoryview) -> Schedule:
+    record = records.decode_record(table.seed, messages.SETTINGS_TIME, raw, table.path)
+    is_right = (record.key, record.entry.kind) == (key, SCHEDULE)
+    found = decode_schedule(key, record.entry) if is_right else None
+    if found is None:
+        raise CorruptRecordError(
+            f"{table.path}: the schedule {key!r} has a record of {record.key!r}; set it again"
+        )
+    return found
+
+
 def _keys(
     txn: Txn, table: Table, name: bytes, first: bytes, prefix: bytes, limit: int
 ) -> Iterator[bytes]:
@@ -148,6 +187,30 @@ def _keys(
                 return
             yield key
             placed = cursor.next()
+
+
+def schedule_in(engine: BaseEngine, key: bytes, newest: Entry | None) -> Schedule | None:
+    """Return a schedule as the logs leave it that have this newest frame of it, or none.
+
+    Raises CorruptRecordError.
+    """
+    if newest is not None:
+        return decode_schedule(key, newest)
+    return engine.from_table(partial(schedule, key=key))
+
+
+def all_schedules(engine: BaseEngine) -> list[Schedule]:
+    """Return all schedules, in the order of their ids; damaged ones are left out."""
+    view = engine.view()
+    found = {one.key: one for one in engine.from_table(schedules)}
+    for queued in view.queued_since(0):
+        for key, entry in list(queued.schedules.items()):
+            one = decode_schedule(key, entry)
+            if one is None:
+                found.pop(key, None)
+            else:
+                found[key] = one
+    return [found[key] for key in sorted(found)]
 
 
 def message_in(

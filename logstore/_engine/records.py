@@ -22,6 +22,7 @@ from logstore._engine.frames import (
     QUEUE,
     RECORD_FLAGS,
     RESULT,
+    SCHEDULE,
     TIME_MAX,
     Entry,
     is_text,
@@ -53,7 +54,7 @@ HAS_PROGRESS = 4
 
 _KIND_AND_EXPIRY = struct.Struct("<4xB3xQ").unpack_from
 _RESULT_MARK = struct.Struct(">BQ")
-_KINDS = frozenset((RESULT, PROGRESS, DELETED, EXPIRED, MESSAGE, BURIED, QUEUE))
+_KINDS = frozenset((RESULT, PROGRESS, DELETED, EXPIRED, MESSAGE, BURIED, QUEUE, SCHEDULE))
 
 # The times in a mark, by its state.
 _TIMES = {

@@ -57,9 +57,9 @@ def salvage_open(engine: Engine) -> Salvaged:
                 continue
             overlay = Overlay(epoch, overlay)
             if known.sealed is not None and known.sealed.epoch == epoch:
-                overlay.apply(known.sealed.changed, known.sealed.applied)
+                overlay.apply(known.sealed.entries(), known.sealed.applied)
             elif known.epoch == epoch:
-                overlay.apply(known.changed, known.applied)
+                overlay.apply(known.entries(), known.applied)
             data = engine.read_log(epoch, end)
             where = log_path(engine.path, epoch)
             with frames_of(where):
@@ -130,7 +130,8 @@ def _salvage_beside(path: str, table: Table) -> Salvaged:
         in_order = sorted(dict.fromkeys(records), key=lambda record: record[1].time_us)
         overlay.apply(in_order, FIRST_OFFSET)
     assert overlay is not None
-    saved = Salvaged(len(overlay.changes()), lost_bytes)
+    count = sum(len(part.entries()) for part in overlay.parts())
+    saved = Salvaged(count, lost_bytes)
     saved = _keep(saved, [where for where, (_, data) in logs.items() if any(data)])
     fold_into(
         table,

@@ -78,8 +78,9 @@ DB_MESSAGES, DB_DEAD = b"messages", b"dead"  # sequence -> record of a message
 DB_READY, DB_DUE = b"ready", b"due"  # a queue's messages in the order of delivery -> nothing
 DB_HELD = b"held"  # task id and sequence -> nothing
 DB_QUEUES = b"queues"  # name of a queue -> record of its settings
+DB_SCHEDULES = b"schedules"  # id -> record of a schedule
 DATABASES = (DB_IDS, DB_RESULTS, DB_PROGRESS, DB_GONE, DB_RUNNING, DB_EXPIRIES)
-QUEUE_DATABASES = (DB_MESSAGES, DB_DEAD, DB_READY, DB_DUE, DB_HELD, DB_QUEUES)
+QUEUE_DATABASES = (DB_MESSAGES, DB_DEAD, DB_READY, DB_DUE, DB_HELD, DB_QUEUES, DB_SCHEDULES)
 
 
 class TableCounts(NamedTuple):

@@ -12,8 +12,14 @@ from logstore._engine.clock import end_us, runs_again
 from logstore._engine.frames import BURIED, DELETED, EXPIRED, HAD_RESULT, KEEPS_PROGRESS, Entry
 from logstore._engine.messages import Message, sequence_of
 from logstore._engine.records import Mark
+from logstore._engine.schedules import Schedule, schedule_entry
 from logstore._engine.taskstatus import is_known, is_live_result, missing_result
-from logstore.errors import CorruptRecordError, MessageSettledError, WriteTimeoutError
+from logstore.errors import (
+    CorruptRecordError,
+    LogstoreError,
+    MessageSettledError,
+    WriteTimeoutError,
+)
 
 INTERRUPTED = WriteTimeoutError("the commit was interrupted; the write's outcome is unknown")
 
@@ -39,6 +45,10 @@ class Lookup:
 
     def has_message(self, key: bytes) -> bool:
         """Return whether a task has a live message."""
+        raise NotImplementedError
+
+    def schedule(self, key: bytes) -> Schedule | None:
+        """Return a schedule as it is now.  Raises CorruptRecordError."""
         raise NotImplementedError
 
     def table_epoch(self) -> int:
@@ -171,6 +181,96 @@ class Change(Write):
                 f"the message of task {self.key.decode('utf-8', 'replace')!r} was settled meanwhile"
             )
         return self.entry if self.outcome else None
+
+
+class PutSchedule(Write):
+    """Add a schedule or change it; the outcome is whether there was anything to change.
+
+    One that is new, or ``restarts``, is sent for slots at ``since_us`` or later; otherwise it goes
+    on where it was.
+    """
+
+    __slots__ = ("definition", "restarts", "since_us")
+
+    def __init__(self, key: bytes, definition: bytes, since_us: int, *, restarts: bool) -> None:
+        super().__init__(key, schedule_entry(definition, since_us, since_us - 1), sync=True)
+        self.definition = definition
+        self.since_us = since_us
+        self.restarts = restarts
+
+    def resolve(self, lookup: Lookup, now_us: int, time_us: int) -> Entry | None:
+        try:
+            current = lookup.schedule(self.key)
+        except CorruptRecordError:
+            current = None  # it replaces damage
+        self.outcome = current is None or current.definition != self.definition
+        if not self.outcome:
+            return None
+        if current is None:
+            return self.entry
+        if self.restarts:
+            last_us = max(self.since_us - 1, current.last_us)
+            return schedule_entry(self.definition, self.since_us, last_us)
+        return schedule_entry(self.definition, current.since_us, current.last_us)
+
+
+class RemoveSchedule(Write):
+    """Remove a schedule; the outcome is whether there was one."""
+
+    __slots__ = ()
+
+    def __init__(self, key: bytes) -> None:
+        super().__init__(key, schedule_entry(b"", 0, 0), sync=True)
+
+    def resolve(self, lookup: Lookup, now_us: int, time_us: int) -> Entry | None:
+        try:
+            self.outcome = lookup.schedule(self.key) is not None
+        except CorruptRecordError:
+            self.outcome = True  # a removal removes damage
+        return self.entry if self.outcome else None
+
+
+class SlotTakenError(LogstoreError):
+    """A slot of a schedule was sent by another process, or the schedule has changed."""
+
+
+class Claim(Write):
+    """Take a slot of a schedule, for the message that is written together with this.
+
+    It is refused if the schedule has another definition by now, or this slot or a later one was
+    taken; one later than ``ahead_us`` is no evidence, because the clock was wrong then.  With
+    ``once`` the schedule is removed.
+    """
+
+    __slots__ = ("ahead_us", "once", "schedule", "slot_us")
+
+    def __init__(
+        self, schedule: Schedule, slot_us: int, *, ahead_us: int, once: bool = False
+    ) -> None:
+        definition = b"" if once else schedule.definition
+        super().__init__(
+            schedule.key, schedule_entry(definition, schedule.since_us, slot_us), sync=True
+        )
+        self.schedule = schedule
+        self.slot_us = slot_us
+        self.ahead_us = ahead_us
+        self.once = once
+
+    def resolve(self, lookup: Lookup, now_us: int, time_us: int) -> Entry | None:
+        current = lookup.schedule(self.key)
+        if (
+            current is None
+            or current.definition != self.schedule.definition
+            or self.slot_us <= current.last_us <= self.ahead_us
+        ):
+            name = self.key.decode("utf-8", "replace")
+            self.refusal = SlotTakenError(
+                f"this slot of the schedule {name!r} was sent by another process, or the schedule "
+                f"has changed"
+            )
+            return None
+        definition = b"" if self.once else current.definition
+        return schedule_entry(definition, current.since_us, self.slot_us)
 
 
 class Together(Write):

@@ -1,5 +1,6 @@
-"""For taskiq: a broker, and result backends (dummy, memory, a directory of JSON files, a store).
+"""For taskiq: a broker, a schedule source and result backends.
 
+Results are kept in memory, in a directory of JSON files, in a logstore file, or not at all.
 Needs the extra ``taskiq-logstore[taskiq]``.  This module re-exports names and imports each on its
 first use, so that :class:`DummyResultBackend` needs only taskiq.
 """
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from logstore.taskiq.results.file import FileResultBackend
     from logstore.taskiq.results.inmemory import InmemoryResultBackend
     from logstore.taskiq.results.logstore import LogStoreResultBackend
+    from logstore.taskiq.schedules.source import LogStoreScheduleSource
     from logstore.taskiq.urls import open_backend
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "LabelError",
     "LogStoreBroker",
     "LogStoreResultBackend",
+    "LogStoreScheduleSource",
     "RemoteError",
     "ReportedProgress",
     "ResultDamagedError",
@@ -72,6 +75,7 @@ _HOME = {
     "InmemoryResultBackend": "results.inmemory",
     "LogStoreBroker": "broker.broker",
     "LogStoreResultBackend": "results.logstore",
+    "LogStoreScheduleSource": "schedules.source",
     "ReportedProgress": "outcome.reported",
     "open_backend": "urls",
 }

@@ -153,7 +153,7 @@ def test_a_start_is_no_task_and_an_end_of_a_result_is_one(crashed: Path) -> None
             assert store.check().ok
 
 
-@pytest.mark.parametrize(("kind", "flags"), [(11, 0), (255, 0), (RESULT, 4), (RESULT, 0x40)])
+@pytest.mark.parametrize(("kind", "flags"), [(12, 0), (255, 0), (RESULT, 4), (RESULT, 0x40)])
 @pytest.mark.parametrize("behind_damage", [False, True])
 def test_a_frame_of_a_later_version_is_refused_and_untouched(
     crashed: Path, kind: int, flags: int, behind_damage: bool

@@ -260,7 +260,7 @@ def test_a_flush_in_the_middle_of_a_chain_proves_nothing_of_its_rest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "flags"), [(11, 0), (255, 0), (RESULT, 4), (RESULT, 64), (PROGRESS, 0x84), (11, 128)]
+    ("kind", "flags"), [(12, 0), (255, 0), (RESULT, 4), (RESULT, 64), (PROGRESS, 0x84), (12, 128)]
 )
 def test_a_whole_frame_of_an_unknown_kind_or_flag_is_an_error(kind: int, flags: int) -> None:
     before = encode((b"a", some_entry()))

@@ -65,6 +65,13 @@ SEALED_UNFLUSHED = Fault(
 )
 
 
+SLOT_IS_NOT_CLAIMED = Fault(
+    "writes.py",
+    "            or self.slot_us <= current.last_us <= self.ahead_us\n",
+    "",
+)
+
+
 # What depends on the moment is looked for until it is found.
 FIRST = ("--first", "--minutes", "5")
 
@@ -217,6 +224,23 @@ def test_histories_find_a_reader_that_does_not_look(broken: Path, tmp_path: Path
     assert done.returncode == 1, done.stdout + done.stderr
     assert "FINDING (seed 1): histories, round " in done.stderr
     assert "no order of these" in done.stderr
+
+
+def test_slots_of_schedules_are_sent_once(tmp_path: Path) -> None:
+    done = run(ROOT, "schedules", "--seed", "1", "--minutes", "0.2", "--every", "2", place=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 findings, seed 1" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("broken", [SLOT_IS_NOT_CLAIMED], indirect=True)
+def test_schedules_find_a_slot_that_is_not_claimed(broken: Path, tmp_path: Path) -> None:
+    done = run(
+        broken, "schedules", "--seed", "1", "--minutes", "0.5", "--every", "20", place=tmp_path
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "was sent 2 times" in done.stderr
+    assert "again: python -m fuzz.schedules --seed 1" in done.stderr
 
 
 @needs_testcapi

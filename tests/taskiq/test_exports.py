@@ -26,6 +26,7 @@ NAMES = [
     "LabelError",
     "LogStoreBroker",
     "LogStoreResultBackend",
+    "LogStoreScheduleSource",
     "RemoteError",
     "ReportedProgress",
     "ResultDamagedError",

@@ -20,7 +20,6 @@ import os
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable
 from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from taskiq import AsyncBroker, AsyncTaskiqTask, BrokerMessage
@@ -42,6 +41,8 @@ from logstore.taskiq.broker.delivery import Delivered, Delivery, State, current_
 from logstore.taskiq.broker.results import BrokerResultBackend
 from logstore.taskiq.broker.signals import StopSignals
 from logstore.taskiq.errors import LabelError, TaskCancelledError
+from logstore.taskiq.schedules.firing import Firing, SlotTakenError, take_firing
+from logstore.taskiq.schedules.source import LogStoreScheduleSource
 
 if TYPE_CHECKING:
     from taskiq.message import TaskiqMessage
@@ -96,7 +97,7 @@ class LogStoreBroker(AsyncBroker):
         self._takes: set[asyncio.Task[Any]] = set()
         self._later: set[asyncio.Task[Any]] = set()
         self._signals: StopSignals | None = None
-        self._schedule_source: Any = None
+        self._schedule_source: LogStoreScheduleSource | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         left_out = ("stopping", "_deliveries", "_takes", "_later", "_signals", "_schedule_source")
@@ -117,11 +118,10 @@ class LogStoreBroker(AsyncBroker):
         return self._home._options.copy()
 
     @property
-    def schedule_source(self) -> Any:
+    def schedule_source(self) -> LogStoreScheduleSource:
         """A LogStoreScheduleSource for this broker, on the same file."""
         if self._schedule_source is None:
-            source = import_module("logstore.taskiq.schedules.source")
-            self._schedule_source = source.LogStoreScheduleSource(self)
+            self._schedule_source = LogStoreScheduleSource(self)
         return self._schedule_source
 
     # -- starting and stopping ------------------------------------------------------------------
@@ -181,16 +181,16 @@ class LogStoreBroker(AsyncBroker):
         """
         store = await self._home._opened()
         delivery = self._delivery_of_kick()
-        encode = partial(self._put_write, store._handle, message)
-        if delivery is None:
-            await store._set(encode)
-            store._handle.taker.announce(1)
-        elif message.task_id == delivery.task_id:
+        encode = partial(self._put_write, store._handle, message, take_firing(message))
+        if delivery is not None and message.task_id == delivery.task_id:
             await delivery.supersede(encode("any"))
-        elif self.outbox:
+        elif delivery is not None and self.outbox:
             delivery.keep(encode("any"))
         else:
-            await store._set(encode)
+            try:
+                await store._set(encode)
+            except SlotTakenError:
+                return  # another scheduler has sent it
             store._handle.taker.announce(1)
 
     def put(
@@ -219,7 +219,7 @@ class LogStoreBroker(AsyncBroker):
 
     def _kick_now(self, message: BrokerMessage) -> None:
         handle = self._home.opened_now()._handle
-        write = self._put_write(handle, message, "any")
+        write = self._put_write(handle, message, None, "any")
         delivery = self._delivery_of_kick()
         if delivery is not None and message.task_id == delivery.task_id:
             delivery.supersede_now(write)
@@ -235,10 +235,13 @@ class LogStoreBroker(AsyncBroker):
             return None
         return delivery
 
-    def _put_write(self, handle: Handle, message: BrokerMessage, limit: Limit) -> Write:
+    def _put_write(
+        self, handle: Handle, message: BrokerMessage, firing: Firing | None, limit: Limit
+    ) -> Write:
         queue = Queue(handle, labels.queue_name(message.labels, self.queues[0]))
         sending = labels.sending(message.task_id, message.labels, self.max_attempts)
-        return queue._put_write(message.message, sending, limit)
+        write = queue._put_write(message.message, sending, limit)
+        return write if firing is None else firing.write(write)
 
     # -- receiving ------------------------------------------------------------------------------
 

@@ -1,0 +1,1 @@
+"""Schedules in a logstore file: :class:`~logstore.taskiq.LogStoreScheduleSource`."""
