@@ -377,7 +377,7 @@ def test_a_retry_that_keeps_the_result_stores_it_and_runs_again(path: str) -> No
                 raise ValueError(str(context.message.labels.get("_retries", 0)))
 
             sent = await task.kiq()
-            async with receiving(broker):
+            async with receiving(broker, max_async_tasks=1):
                 await until(lambda: counts(broker) == (0, 0, 0, 0))
             assert str((await sent.get_result()).error) == "2"
 

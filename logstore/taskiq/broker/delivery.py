@@ -188,12 +188,10 @@ class Delivery:
 
     async def supersede(self, kick: Write) -> None:
         """Enqueue a message of the same task in place of this one."""
-        self._kicks.clear()  # the task runs again, and kicks again
         await self._end("superseded", lambda _: [kick, self._settled(messages.SUPERSEDED)])
 
     def supersede_now(self, kick: Write) -> None:
         """As :meth:`supersede`, from a thread."""
-        self._kicks.clear()
         self._end_now("superseded", [kick, self._settled(messages.SUPERSEDED)])
 
     # -- ends without a result ----------------------------------------------------------------
