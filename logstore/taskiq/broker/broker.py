@@ -137,10 +137,10 @@ class LogStoreBroker(AsyncBroker):
     async def shutdown(self) -> None:
         """Give back what has no result yet, and close the store."""
         self.stop_taking()
-        await super().shutdown()
         self._withdraw("held")
         if self._later:
             await asyncio.wait(self._later)
+        await super().shutdown()
         await self._home.shutdown()
         if self._signals is not None:
             self._signals.remove()
