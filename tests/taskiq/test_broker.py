@@ -427,16 +427,18 @@ def test_a_retried_task_has_one_message_at_any_time_and_one_result(
 
 def test_a_retry_that_keeps_the_result_stores_it_and_runs_again(path: str) -> None:
     async def main() -> None:
+        ran: list[str] = []
         async with started(LogStoreBroker(path)) as broker:
             broker.add_middlewares(SimpleRetryMiddleware(no_result_on_retry=False))
 
             @broker.task(task_name="t", retry_on_error=True)
             async def task(context: Context = TaskiqDepends()) -> None:
-                raise ValueError(str(context.message.labels.get("_retries", 0)))
+                ran.append(str(context.message.labels.get("_retries", 0)))
+                raise ValueError(ran[-1])
 
             sent = await task.kiq()
             async with receiving(broker, max_async_tasks=1):
-                await until(lambda: counts(broker) == (0, 0, 0, 0))
+                await until(lambda: len(ran) == 3 and counts(broker) == (0, 0, 0, 0))
             assert str((await sent.get_result()).error) == "2"
 
     run(main)
