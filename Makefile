@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Requirements of this environment alone, such as another version of taskiq.
+PINNED ?=
 BENCH_STAMP := $(VENV)/.bench-installed
 # Where the bench makes its stores: a directory on a real disk.
 DIR ?= .
@@ -15,7 +17,7 @@ all: check test
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable '.[testing,demo]' --group dev
+	$(BIN)/python -m pip install --quiet --editable '.[testing,demo]' --group dev $(PINNED)
 	touch $(STAMP)
 
 # Rewrite the sources in the house format.

@@ -28,6 +28,8 @@ from taskiq.receiver import Receiver
 from taskiq.result import TaskiqResult
 
 import logstore
+from logstore.aio import AsyncStore
+from logstore.queue import Lease
 from logstore.taskiq import (
     DeadTaskError,
     LabelError,
@@ -35,6 +37,7 @@ from logstore.taskiq import (
     LogStoreResultBackend,
     TaskCancelledError,
 )
+from logstore.taskiq.broker import delivery
 
 WAIT_S = 60.0
 
@@ -318,6 +321,61 @@ def test_with_another_result_backend_the_acknowledgement_settles(path: str) -> N
     run(main)
 
 
+@pytest.mark.parametrize("ack_type", ["when_saved", "when_executed"])
+def test_a_settlement_that_fails_is_made_up_for_by_another_delivery(
+    path: str, monkeypatch: pytest.MonkeyPatch, ack_type: str
+) -> None:
+    monkeypatch.setattr(delivery, "COMES_BACK_S", 0.01)
+
+    async def main() -> None:
+        ran: list[int] = []
+        elsewhere = InMemoryBroker().result_backend
+        async with started(LogStoreBroker(path).with_result_backend(elsewhere)) as broker:
+
+            @broker.task(task_name="t", ack_type=ack_type)
+            async def task() -> None:
+                ran.append(1)
+
+            await task.kiq()
+            with monkeypatch.context() as patch:
+
+                async def fail(*_: Any) -> None:
+                    raise logstore.DiskFullError("no space is left")
+
+                patch.setattr(AsyncStore, "_write", fail)
+                patch.setattr(Lease, "_end", lambda *_, **__: fail().send(None))
+                async with receiving(broker):
+                    await until(lambda: len(ran) > 1)
+            async with receiving(broker):
+                await until(lambda: counts(broker) == (0, 0, 0, 0))
+
+    run(main)
+
+
+def test_a_burial_that_fails_is_tried_again(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "COMES_BACK_S", 0.01)
+
+    async def main() -> None:
+        async with started(LogStoreBroker(path)) as broker:
+            failures: list[int] = []
+            end = Lease._end
+
+            def fail_once(*given: Any, **named: Any) -> None:
+                if not failures:
+                    failures.append(1)
+                    raise logstore.DiskFullError("no space is left")
+                end(*given, **named)
+
+            monkeypatch.setattr(Lease, "_end", fail_once)
+            await broker.queue().put("no task")
+            async with receiving(broker):
+                await until(lambda: counts(broker) == (0, 0, 0, 1))
+            [letter] = [letter async for letter in broker.dead_letters()]
+            assert (failures, letter.attempts) == ([1], 1)
+
+    run(main)
+
+
 def test_a_task_that_acknowledges_itself_is_settled_then(path: str) -> None:
     async def main() -> None:
         for ack_type in ("manual", "when_executed", "when_saved"):
@@ -369,17 +427,40 @@ def test_a_retried_task_has_one_message_at_any_time_and_one_result(
 
 def test_a_retry_that_keeps_the_result_stores_it_and_runs_again(path: str) -> None:
     async def main() -> None:
+        ran: list[str] = []
         async with started(LogStoreBroker(path)) as broker:
             broker.add_middlewares(SimpleRetryMiddleware(no_result_on_retry=False))
 
             @broker.task(task_name="t", retry_on_error=True)
             async def task(context: Context = TaskiqDepends()) -> None:
-                raise ValueError(str(context.message.labels.get("_retries", 0)))
+                ran.append(str(context.message.labels.get("_retries", 0)))
+                raise ValueError(ran[-1])
+
+            sent = await task.kiq()
+            async with receiving(broker, max_async_tasks=1):
+                await until(lambda: len(ran) == 3 and counts(broker) == (0, 0, 0, 0))
+            assert str((await sent.get_result()).error) == "2"
+
+    run(main)
+
+
+def test_a_kick_of_the_same_id_into_another_broker_supersedes_nothing(
+    path: str, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        elsewhere = LogStoreBroker(tmp_path / "b.db")
+        other = elsewhere.register_task(nothing, task_name="t")
+        async with started(LogStoreBroker(path, outbox=True)) as broker, started(elsewhere):
+
+            @broker.task(task_name="t")
+            async def task(context: Context = TaskiqDepends()) -> Any:
+                await other.kicker().with_task_id(context.message.task_id).kiq()
+                return counts(broker), counts(elsewhere)
 
             sent = await task.kiq()
             async with receiving(broker):
-                await until(lambda: counts(broker) == (0, 0, 0, 0))
-            assert str((await sent.get_result()).error) == "2"
+                result = await sent.wait_result(timeout=WAIT_S)
+            assert result.return_value == ((0, 0, 1, 0), (1, 0, 0, 0))
 
     run(main)
 
@@ -516,6 +597,28 @@ def test_a_cancelled_task_is_not_run_and_has_an_error_result(path: str) -> None:
     run(main)
 
 
+def test_a_task_that_ends_while_it_is_cancelled_keeps_its_result(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        async with started(LogStoreBroker(path)) as broker:
+            sent = await broker.register_task(nothing, task_name="t").kiq()
+            lease = broker.queue()._queue.take(0)
+            assert lease is not None
+            taker = broker._home.opened_now()._handle.taker
+            found = taker.messages_of(sent.task_id.encode())
+
+            def ended_meanwhile(_: bytes) -> Any:
+                lease.ack()
+                return found
+
+            monkeypatch.setattr(taker, "messages_of", ended_meanwhile)
+            assert not await broker.cancel(sent.task_id)
+            assert not await sent.is_ready()
+
+    run(main)
+
+
 def test_a_paused_queue_delivers_nothing_until_it_is_resumed(path: str) -> None:
     async def main() -> None:
         async with started(LogStoreBroker(path)) as broker:
@@ -611,10 +714,10 @@ def test_a_shutdown_gives_back_what_still_runs(path: str) -> None:
             await asyncio.sleep(WAIT_S)
 
         await task.kiq()
-        async with receiving(broker, wait_tasks_timeout=0.01):
-            await until(lambda: counts(broker) == (0, 0, 1, 0))
-        await broker.shutdown()
-        async with started(LogStoreBroker(path)) as other:
+        async with started(LogStoreBroker(path)) as other:  # keeps the store open here
+            async with receiving(broker, wait_tasks_timeout=0.01):
+                await until(lambda: counts(broker) == (0, 0, 1, 0))
+            await broker.shutdown()
             assert counts(other) == (1, 0, 0, 0)
 
     run(main)

@@ -183,7 +183,7 @@ async def deliver(broker: LogStoreBroker) -> None:
     listening = asyncio.create_task(receiver.listen(asyncio.Event()))
     while not listening.done():
         if (await broker.queue().stats()).dead:
-            broker._stop()
+            broker.stop_taking()
         await asyncio.sleep(0.005)
     await listening
 

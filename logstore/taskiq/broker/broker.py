@@ -131,22 +131,22 @@ class LogStoreBroker(AsyncBroker):
         self.stopping = asyncio.Event()
         await self._home.startup()
         if self.is_worker_process and self._signals is None:
-            self._signals = StopSignals(asyncio.get_running_loop(), self._stop)
+            self._signals = StopSignals(asyncio.get_running_loop(), self.stop_taking)
         await super().startup()
 
     async def shutdown(self) -> None:
         """Give back what has no result yet, and close the store."""
-        self._stop()
-        await super().shutdown()
+        self.stop_taking()
         self._withdraw("held")
         if self._later:
             await asyncio.wait(self._later)
+        await super().shutdown()
         await self._home.shutdown()
         if self._signals is not None:
             self._signals.remove()
             self._signals = None
 
-    def _stop(self) -> None:
+    def stop_taking(self) -> None:
         """Take nothing any more, and give back what the receiver has not started."""
         self.stopping.set()
         for take in list(self._takes):
@@ -163,10 +163,6 @@ class LogStoreBroker(AsyncBroker):
         task = asyncio.get_running_loop().create_task(work)
         self._later.add(task)
         task.add_done_callback(self._later.discard)
-
-    def pool_is_broken(self) -> None:
-        """End this worker, as its executor runs nothing any more."""
-        self._stop()
 
     # -- sending --------------------------------------------------------------------------------
 
@@ -314,7 +310,7 @@ class LogStoreBroker(AsyncBroker):
         if write.entry.kind != BURIED:
             return write
         task_id = message.key.decode()
-        reason = f"{message.attempts + 1} workers died of it, or dropped it"
+        reason = messages.after(message, write.entry).reason
         buried = Change(message.key, write.entry, must=True)  # else its result stands
         return Together([self._home.dead_write(handle, task_id, reason), buried])
 

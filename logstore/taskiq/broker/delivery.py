@@ -22,7 +22,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import BrokenExecutor
 from contextvars import ContextVar
 from functools import partial
@@ -38,7 +38,7 @@ from logstore._engine.frames import BURIED, MESSAGE
 from logstore._engine.taking import ended
 from logstore._engine.writes import Change, Together, Write
 from logstore._loops.handover import in_thread
-from logstore.errors import LogstoreError, MessageSettledError
+from logstore.errors import LogstoreError, MessageSettledError, StoreClosedError
 from logstore.taskiq.errors import TaskInterruptedError
 
 if TYPE_CHECKING:
@@ -97,8 +97,8 @@ class Owner(Protocol):
     def run_later(self, work: Any) -> None:
         """Run a coroutine beside everything else."""
 
-    def pool_is_broken(self) -> None:
-        """Note that the executor of this worker is of no use any more."""
+    def stop_taking(self) -> None:
+        """Take nothing any more, and give back what the receiver has not started."""
 
 
 class Delivery:
@@ -152,7 +152,7 @@ class Delivery:
         if waits:
             self._ack_waits = True
         else:
-            await self._settle("acked", [])
+            await self._settle()
 
     async def save(
         self, error: BaseException | None, encode: Callable[[Limit], Write], *, acks: bool
@@ -165,7 +165,7 @@ class Delivery:
             )
         if self.state == "held" and isinstance(error, INTERRUPTS):
             if isinstance(error, BrokenExecutor):
-                self.owner.pool_is_broken()
+                self.owner.stop_taking()  # this worker's executor is of no use any more
             reason = f"interrupted by {type(error).__name__}"
             await self.give_up(reason)
             raise TaskInterruptedError(f"task {self.task_id!r} was {reason}, which is no result")
@@ -188,12 +188,10 @@ class Delivery:
 
     async def supersede(self, kick: Write) -> None:
         """Enqueue a message of the same task in place of this one."""
-        self._kicks.clear()  # the task runs again, and kicks again
         await self._end("superseded", lambda _: [kick, self._settled(messages.SUPERSEDED)])
 
     def supersede_now(self, kick: Write) -> None:
         """As :meth:`supersede`, from a thread."""
-        self._kicks.clear()
         self._end_now("superseded", [kick, self._settled(messages.SUPERSEDED)])
 
     # -- ends without a result ----------------------------------------------------------------
@@ -206,7 +204,7 @@ class Delivery:
         if self._is_unsaved:
             await self._come_back()
         elif self._ack_waits:
-            await self._settle("acked", [])
+            await self._unless_it_fails(self._settle())
         else:
             await self.give_up("it ended without an acknowledgement")
 
@@ -220,7 +218,8 @@ class Delivery:
             return
         logger.warning("Task %s: %s; it comes back after %g s.", self.task_id, reason, delay_s)
         change = Change(message.key, entry, must=True)
-        await self._in_thread(partial(self._end_now, "returned", [change], is_return=True))
+        end = partial(self._end_now, "returned", [change], is_return=True)
+        await self._unless_it_fails(in_thread(end, "logstore-return"))
 
     async def bury(self, reason: str) -> None:
         """Make the message a dead one, and store an error result."""
@@ -230,11 +229,12 @@ class Delivery:
             self.owner.dead_result(self._store, message, reason),
             self.lease._dead(reason),
         ]
-        await self._in_thread(partial(self._end_now, "returned", parts))
+        end = partial(self._end_now, "returned", parts)
+        await self._unless_it_fails(in_thread(end, "logstore-bury"))
 
-    async def _in_thread(self, end: Callable[[], None]) -> None:
+    async def _unless_it_fails(self, end: Awaitable[None]) -> None:
         try:
-            await in_thread(end, "logstore-return")
+            await end
         except MessageSettledError:
             pass
         except (LogstoreError, OSError) as error:
@@ -246,17 +246,18 @@ class Delivery:
         logger.warning("Task %s comes back after %g s.", self.task_id, COMES_BACK_S)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self.owner.stopping.wait(), COMES_BACK_S)
-        if self.state == "held":
+        if self.state in ("waiting", "held"):
             self.state = "returned"
-            await in_thread(self.lease.release, "logstore-release")
+            with contextlib.suppress(StoreClosedError):  # closing it has given it back
+                await in_thread(self.lease.release, "logstore-release")
 
     # -- writing --------------------------------------------------------------------------------
 
     def _settled(self, why: int) -> Write:
         return self.lease._settle(why)
 
-    async def _settle(self, state: State, parts: list[Write]) -> None:
-        await self._end(state, lambda _: [*parts, self._settled(messages.ACKED), *self._kicks])
+    async def _settle(self) -> None:
+        await self._end("acked", lambda _: [self._settled(messages.ACKED), *self._kicks])
 
     async def _end(self, state: State, parts: Callable[[Limit], list[Write]]) -> None:
         kicks = 0

@@ -37,7 +37,7 @@ class BrokerResultBackend(LogStoreResultBackend[_ReturnType]):
         """
         ack_time = ack_time_of(sys._getframe(1))
         delivery = current_delivery()
-        if delivery is None or delivery.task_id != task_id or ack_time is None:
+        if delivery is None or ack_time is None:
             await super().set_result(task_id, result)
             return
         store, key = await self._opened(), self._key(task_id)
