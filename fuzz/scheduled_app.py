@@ -9,10 +9,9 @@ import os
 
 from taskiq import Context, TaskiqDepends, TaskiqScheduler
 
-from fuzz.queue_broker import QueueBroker
-from logstore.taskiq.schedules.source import LogStoreScheduleSource
+from logstore.taskiq import LogStoreBroker, LogStoreScheduleSource
 
-broker = QueueBroker(os.environ["SCHEDULES_DB"])
+broker = LogStoreBroker(os.environ["SCHEDULES_DB"])
 source = LogStoreScheduleSource(broker, missed="send_all")
 scheduler = TaskiqScheduler(broker, [source])
 

@@ -78,12 +78,11 @@ class AsyncLease:
 
     async def retry(self, *, delay_s: float = 0.0) -> None:
         """Have the message delivered again, after a delay, as one attempt more."""
-        await self._end(self._lease._retry(delay_s))
-        await self.release()
+        await self._return(self._lease._retry(delay_s))
 
     async def dead(self, reason: str) -> None:
         """Keep the message among the dead ones, and deliver it no more."""
-        await self._end(self._lease._dead(reason))
+        await self._return(self._lease._dead(reason))
 
     async def release(self) -> None:
         """Give the message back: it is delivered again at once, and this was no attempt."""
@@ -92,6 +91,11 @@ class AsyncLease:
     async def _end(self, write: Write) -> None:
         with self._lease.ending():
             await self._loops._write(write)
+
+    async def _return(self, write: Write) -> None:
+        with self._lease.ending(returns=True):
+            await self._loops._write(write)
+        await in_thread(self._lease.returned, "logstore-release")
 
 
 class _Taking:

@@ -92,11 +92,11 @@ class Lease:
 
         After ``max_attempts`` it is dead.  Raises as :meth:`ack`.
         """
-        self._end(self._retry(delay_s), is_return=True)
+        self._end(self._retry(delay_s), returns=True)
 
     def dead(self, reason: str) -> None:
         """Keep the message among the dead ones, and deliver it no more.  Raises as :meth:`ack`."""
-        self._end(self._dead(reason))
+        self._end(self._dead(reason), returns=True)
 
     def release(self) -> None:
         """Give the message back: it is delivered again at once, and this was no attempt."""
@@ -128,13 +128,18 @@ class Lease:
         entry = messages.settled_entry(self._message.sequence, why)
         return Change(self._message.key, entry, must=True)
 
-    def _end(self, write: Write, *, is_return: bool = False) -> None:
-        with self.ending(is_return=is_return):
+    def _end(self, write: Write, *, returns: bool = False) -> None:
+        with self.ending(returns=returns):
             self._handle.commit([write])
+        if returns:
+            self.returned()
 
     @contextmanager
-    def ending(self, *, is_return: bool = False) -> Iterator[None]:
-        """End the lease with a write that is made in the block."""
+    def ending(self, *, returns: bool = False) -> Iterator[None]:
+        """End the lease with a write that is made in the block.
+
+        One that returns or buries the message is followed by :meth:`returned`, which may wait.
+        """
         taker, sequence = self._handle.taker, self._message.sequence
         if self._ended:
             raise MessageSettledError(f"the lease of task {self.task_id!r} has ended")
@@ -145,10 +150,12 @@ class Lease:
             taker.settled(sequence)
             raise
         self._ended = True
-        if is_return:
-            taker.give_back([sequence])
-        else:
+        if not returns:
             taker.settled(sequence)
+
+    def returned(self) -> None:
+        """End the lease of a message that is in line again, or dead."""
+        self._handle.taker.returned(self._message.sequence)
 
 
 class Sending(NamedTuple):
@@ -239,15 +246,16 @@ class Queue:
         taker = self._handle.taker
         self._handle.guard()
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while True:
+        while not is_given_up():
             seen = taker.seen()
             lease = taker.take(self._taken_from, partial(Lease, self._handle))
             if lease is not None:
                 return lease
             left = FOREVER_S if deadline is None else deadline - time.monotonic()
-            if left <= 0 or is_given_up():
-                return None
+            if left <= 0:
+                break
             self._handle.taker.wait(seen, self._taken_from, left)
+        return None
 
     def __iter__(self) -> Iterator[Lease]:
         """Take messages for ever."""

@@ -1,4 +1,4 @@
-"""Noticing that workers have died, or dropped a lease: a thread in each process that takes messages.
+"""Noticing that workers have died, or have dropped a lease: a thread in each process that takes.
 
 Rules: the kernel wakes the thread when a process dies (pidfd).  The lock on the worker's page is
 the truth: it is tried then, and every LOOK_S, because in another pid namespace the process id is

@@ -28,6 +28,7 @@ from logstore._engine.lines import Lines
 from logstore._engine.messages import ATTEMPTS_MAX, Message, Settings
 from logstore._engine.shelter import sheltered
 from logstore._engine.writes import Change, Write
+from logstore.errors import WriteTimeoutError
 
 T = TypeVar("T")
 L = TypeVar("L")
@@ -182,10 +183,20 @@ class Taker:
         return sequence in self._held
 
     def settled(self, sequence: int) -> None:
-        """End the lease of a message that was settled or buried by a write."""
+        """End the lease of a message that was settled by a write."""
         held = self._held.pop(sequence, None)
         if held is not None:
             self._leases.remove(held.page, sequence)
+
+    def returned(self, sequence: int) -> None:
+        """End the lease of a message that was returned or buried by a write, and wake a sleeper.
+
+        Others may have passed it in line meanwhile, because it was still leased.
+        """
+        try:
+            self.give_back([sequence])
+        except WriteTimeoutError:
+            self.settled(sequence)  # those who have passed it see it after the next fold
 
     def give_back(self, sequences: Iterable[int]) -> None:
         """End leases; their messages are delivered again, here or elsewhere."""
@@ -213,7 +224,7 @@ class Taker:
             held = self._held.get(sequence)
             if held is not None and held.owner is self._dropped[0]:
                 self._return([sequence], DROPPED, died)
-                self.give_back([sequence])
+                self.returned(sequence)
                 count += 1
             self._dropped.popleft()
         return count

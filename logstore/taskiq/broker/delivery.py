@@ -218,7 +218,7 @@ class Delivery:
             return
         logger.warning("Task %s: %s; it comes back after %g s.", self.task_id, reason, delay_s)
         change = Change(message.key, entry, must=True)
-        end = partial(self._end_now, "returned", [change], is_return=True)
+        end = partial(self._end_now, "returned", [change], returns=True)
         await self._unless_it_fails(in_thread(end, "logstore-return"))
 
     async def bury(self, reason: str) -> None:
@@ -229,7 +229,7 @@ class Delivery:
             self.owner.dead_result(self._store, message, reason),
             self.lease._dead(reason),
         ]
-        end = partial(self._end_now, "returned", parts)
+        end = partial(self._end_now, "returned", parts, returns=True)
         await self._unless_it_fails(in_thread(end, "logstore-bury"))
 
     async def _unless_it_fails(self, end: Awaitable[None]) -> None:
@@ -278,9 +278,9 @@ class Delivery:
         if kicks:
             self._store._handle.taker.announce(kicks)
 
-    def _end_now(self, state: State, parts: list[Write], *, is_return: bool = False) -> None:
+    def _end_now(self, state: State, parts: list[Write], *, returns: bool = False) -> None:
         try:
-            self.lease._end(Together(parts), is_return=is_return)
+            self.lease._end(Together(parts), returns=returns)
         except MessageSettledError:
             self.state = "lost"
             raise

@@ -22,8 +22,8 @@ from taskiq.message import TaskiqMessage
 from taskiq.scheduler.scheduled_task import CronSpec
 
 import logstore
-from fuzz.queue_broker import QueueBroker
 from logstore.errors import UnserializableValueError
+from logstore.taskiq import LogStoreBroker
 from logstore.taskiq.schedules import plan
 from logstore.taskiq.schedules.slots import SECOND_US, Timing, last_slot
 from logstore.taskiq.schedules.source import LogStoreScheduleSource
@@ -49,7 +49,7 @@ def every(seconds: int | timedelta = 10, schedule_id: str = ID, **fields: Any) -
 @asynccontextmanager
 async def opened(path: Path, **options: Any) -> AsyncIterator[LogStoreScheduleSource]:
     """A source on a broker of its own, as each scheduler has one."""
-    broker = QueueBroker(str(path))
+    broker = LogStoreBroker(str(path))
     await broker.startup()
     source = LogStoreScheduleSource(broker, **options)
     await source.startup()
@@ -87,7 +87,7 @@ def at(task: ScheduledTask) -> datetime:
 
 def sent(path: Path) -> list[TaskiqMessage]:
     """The messages in the queue, in their order."""
-    formatter = QueueBroker("-").formatter
+    formatter = LogStoreBroker("-").formatter
     with logstore.open(path) as store:
         taker = store._handle.taker
         return [formatter.loads(store._handle.decoded(one.body)) for one in taker.messages()]
@@ -245,7 +245,7 @@ def test_one_by_time_is_a_delayed_message_at_once(path: Path, clock: Clock) -> N
             [listed] = await source.get_schedules()
             assert (listed.schedule_id, listed.time, listed.args) == (ID, later, [1])
             assert await given(source) == []  # no scheduler sends it
-            queue = (await source._queue_broker.store()).queue()
+            queue = source._queue_broker.queue()
             assert (await queue.stats()).delayed == 1
             with pytest.raises(ScheduledTaskCancelledError):
                 await source.pre_send(listed)
@@ -264,7 +264,7 @@ def test_one_by_time_can_be_removed_and_changed(path: Path) -> None:
 
     async def main() -> None:
         async with opened(path) as source:
-            queue = (await source._queue_broker.store()).queue()
+            queue = source._queue_broker.queue()
             for task_id in (None, "of-its-own"):
                 await source.add_schedule(by(time=later, task_id=task_id))
                 await source.add_schedule(by(time=later + timedelta(1), task_id=task_id))
@@ -285,7 +285,7 @@ def test_one_by_time_can_be_removed_and_changed(path: Path) -> None:
 def test_other_messages_that_wait_are_no_schedules(path: Path) -> None:
     async def main() -> None:
         async with opened(path) as source:
-            queue = (await source._queue_broker.store()).queue()
+            queue = source._queue_broker.queue()
             await queue.put(b"of another program", delay_s=100)
             again = {"schedule_id": ID, "schedule_slot": NOON.isoformat()}  # one that is retried
             for labels in ({}, again):
@@ -305,7 +305,7 @@ def test_one_by_time_in_the_past_is_ready_at_once(path: Path) -> None:
     async def main() -> None:
         async with opened(path) as source:
             await source.add_schedule(by(time=datetime(1960, 1, 1)))
-            assert (await (await source._queue_broker.store()).queue().stats()).ready == 1
+            assert (await source._queue_broker.queue().stats()).ready == 1
             assert await source.get_schedules() == []
 
     run(main())
@@ -752,10 +752,10 @@ def test_a_clock_that_is_set_back_doubles_no_slot_and_stops_nothing_for_long(
 
 
 async def restarted(
-    path: Path, add_tasks: Callable[[QueueBroker], object]
+    path: Path, add_tasks: Callable[[LogStoreBroker], object]
 ) -> tuple[list[ScheduledTask], list[ScheduledTask]]:
     """All schedules, and those that this process sends, after a start with these tasks."""
-    broker = QueueBroker(str(path))
+    broker = LogStoreBroker(str(path))
     add_tasks(broker)
     source = LogStoreScheduleSource(broker)
     await source.startup()
@@ -800,7 +800,7 @@ def test_a_label_keeps_its_slots_over_a_restart_and_a_change_of_arguments(
 ) -> None:
     async def main() -> None:
         for argument in (1, 1, 2, 2):
-            broker = QueueBroker(str(path))
+            broker = LogStoreBroker(str(path))
             with_labels("m:f", {"interval": 100, "args": [argument]})(broker)
             source = LogStoreScheduleSource(broker)
             await source.startup()
@@ -875,7 +875,7 @@ def test_labels_have_ids_of_their_own(path: Path) -> None:
 def test_a_label_by_time_is_sent_once_in_all(path: Path, clock: Clock) -> None:
     async def main() -> None:
         for _ in range(3):
-            broker = QueueBroker(str(path))
+            broker = LogStoreBroker(str(path))
             with_labels("m:f", {"time": NOON - timedelta(days=1)})(broker)
             source = LogStoreScheduleSource(broker)
             await source.startup()
@@ -888,8 +888,8 @@ def test_a_label_by_time_is_sent_once_in_all(path: Path, clock: Clock) -> None:
 
 
 def test_tasks_of_another_broker_are_left_alone(path: Path) -> None:
-    def add(broker: QueueBroker) -> None:
-        other = QueueBroker(str(path))
+    def add(broker: LogStoreBroker) -> None:
+        other = LogStoreBroker(str(path))
         with_labels("m:f", {"interval": 1})(other)
         broker.local_task_registry.update(other.local_task_registry)
 
