@@ -32,10 +32,9 @@ class QueueFold:
     """What one compaction does to the queues' databases, which it makes if there are none."""
 
     def __init__(self, table: Table, txn: Txn) -> None:
-        table.make_queues(txn)
         self._table = table
         self._txn = txn
-        self._db = table.db
+        self._db = table.make_queues(txn)
         self._seed = table.seed
 
     def apply(self, queued: Queued) -> None:

@@ -122,6 +122,7 @@ class Table:
         self.readonly = readonly
         self._gate = threading.RLock()  # held for each read
         self._writing = threading.Lock()  # held for each write
+        self._made: dict[bytes, lmdb._Database] = {}  # databases that the write has made
         self._env: lmdb.Environment | None = None
         self.fd = -1 if fd is None else fd
         self._slot = -1
@@ -221,11 +222,14 @@ class Table:
         if self.meta.features & records.QUEUES:
             self.db |= {name: self._open_database(env, name, txn) for name in QUEUE_DATABASES}
 
-    def make_queues(self, txn: Txn) -> None:
-        """Make the databases of queues, if there are none; part of a write."""
-        if self.read_meta_in(txn).features & records.QUEUES and DB_MESSAGES in self.db:
-            return
-        self.db |= {name: self.env.open_db(name, txn=txn) for name in QUEUE_DATABASES}
+    def make_queues(self, txn: Txn) -> dict[bytes, lmdb._Database]:
+        """Return the databases of queues, made if there are none; part of a write.
+
+        Readers get to know of them after the commit: they are in no snapshot before it.
+        """
+        if DB_MESSAGES not in self.db:
+            self._made = {name: self.env.open_db(name, txn=txn) for name in QUEUE_DATABASES}
+        return self.db | self._made
 
     def has_queues(self) -> bool:
         """Return whether there are databases of queues, which another process may have made."""
@@ -667,15 +671,12 @@ class Table:
                     txn.commit()
                 finally:
                     readers.end_commit()
+                self.db |= self._made
                 return value
             except struct.error as exc:
                 raise self._damaged_index(exc) from exc
-            except BaseException:
-                if not self.meta.features & records.QUEUES:
-                    for name in QUEUE_DATABASES:  # made in the transaction
-                        self.db.pop(name, None)
-                raise
             finally:
+                self._made = {}
                 txn.abort()  # without effect after the commit
 
     def _damaged_index(self, exc: struct.error) -> CorruptTableError:
