@@ -196,9 +196,13 @@ class Lines:
         return None
 
     def next_due_us(self, queues: Collection[bytes]) -> int | None:
-        """Return when the next delayed message of some queues is due."""
+        """Return when the next delayed message of some queues is due; not of paused ones."""
         view = self._catch_up()
-        found = [self._line(queue, view).next_due_us() for queue in queues]
+        found = [
+            self._line(queue, view).next_due_us()
+            for queue in queues
+            if not settings(self._engine, view, queue).paused
+        ]
         return min((due_us for due_us in found if due_us is not None), default=None)
 
     def _line(self, queue: bytes, view: Overlay) -> Line:
