@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,11 +16,15 @@ from logstore._engine import leases, locks, messages
 from logstore._engine.frames import DELETED, MESSAGE, RESULT, SETTLED, Entry
 from logstore._engine.leases import PAGES, Leases
 from logstore._engine.messages import Message, Settings
+from logstore._engine.table import Txn
+from logstore._engine.taking import Taker
 from logstore._engine.writes import Change, Delete, Together, Write
+from logstore._handle import Handle
 from tests.support.inside import live
 
 if TYPE_CHECKING:
     from tests.support.peers import Peer
+    from tests.support.stores import Clock
 
 A_MESSAGE = Message(b"task", 1234, b"queue", 7, 0, 2, 5, b"body")
 
@@ -238,3 +242,67 @@ def test_an_index_key_without_a_message_is_passed(path: Path) -> None:
         assert lease.payload == 2
         lease.ack()
         assert queue.take(0) is None
+
+
+def test_databases_that_are_being_made_are_read_by_nobody(store: logstore.Store) -> None:
+    table = live(store).table
+    store.queue().put("x")
+
+    def make_and_fail(txn: Txn) -> None:
+        table.make_queues(txn)
+        assert not table.has_queues()
+        assert [info.status for info in store.queue().messages()] == ["ready"]
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        table.write(make_and_fail)
+    assert not table.has_queues()
+    store.compact()
+    assert table.has_queues()
+    assert [info.status for info in store.queue().messages()] == ["ready"]
+
+
+@pytest.mark.parametrize("how", ["retry", "dead"])
+def test_a_message_that_was_met_while_its_delivery_ended_is_in_line_again(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    queue = store.queue()
+    queue.put("job")
+    lease = queue.take(0)
+    assert lease is not None
+    commit = Handle.commit
+
+    def met(handle: Handle, writes: list[Write]) -> None:
+        commit(handle, writes)
+        monkeypatch.undo()
+        queue.requeue()
+        assert queue.take(0) is None  # it is in line again, and still leased
+
+    monkeypatch.setattr(Handle, "commit", met)
+    if how == "retry":
+        lease.retry()
+    else:
+        lease.dead("why")
+    again = queue.take(0)
+    assert again is not None
+    assert again.payload == "job"
+
+
+def test_a_paused_queue_is_looked_at_no_more_often_because_a_message_is_due(
+    store: logstore.Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = store.queue()
+    queue.put("later", delay_s=10)
+    queue.pause()
+    clock.advance(20)
+    takes = 0
+    real = Taker.take
+
+    def counted(taker: Taker, queues: Collection[bytes]) -> Message | None:
+        nonlocal takes
+        takes += 1
+        return real(taker, queues)
+
+    monkeypatch.setattr(Taker, "take", counted)
+    assert queue.take(0.3) is None
+    assert takes <= 3
