@@ -22,6 +22,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import logstore
+from logstore._engine.writes import Together, Write
 
 __all__ = [
     "KINDS",
@@ -52,6 +53,17 @@ class Op(NamedTuple):
     size: int = 0
 
 
+class Message(NamedTuple):
+    """What a client's queue shows of a message: the operation that put it and its size, and what
+    became of it."""
+
+    op: int
+    size: int
+    priority: int = 0
+    attempts: int = 0
+    status: str = "ready"
+
+
 class Task(NamedTuple):
     """What a store shows of a task: the operation that wrote the result and its size, the
     progress, and what became of a result that is gone."""
@@ -59,6 +71,7 @@ class Task(NamedTuple):
     result: tuple[int, int] | None = None
     progress: int | None = None
     gone: str | None = None
+    message: Message | None = None
 
     @property
     def status(self) -> str:
@@ -89,13 +102,28 @@ KINDS: dict[str, dict[str, float]] = {
     "failing": {"set": 40, "progress": 20, "delete": 15, "fail": 18, "compact": 5},
     "busy": {"set": 50, "progress": 25, "delete": 10, "pop": 8, "expire": 3, "large": 0.6,
              "compact": 1, "vacuum": 0.6},
+    "queueing": {"put": 30, "put many": 8, "put large": 0.5, "finish": 18, "ack": 8, "retry": 8,
+                 "put off": 4, "bury": 8, "revive": 5, "cancel": 6, "pause": 3, "resume": 3,
+                 "set": 4, "compact": 2},
+    "queueing beside folds": {"put": 40, "put many": 10, "finish": 25, "ack": 8, "retry": 8,
+                              "put off": 4, "bury": 8, "revive": 5, "cancel": 6, "set": 6},
+    "queueing beside vacuums": {"put": 30, "put many": 8, "finish": 20, "retry": 6, "bury": 6,
+                                "cancel": 6, "compact": 4, "vacuum": 10},
     "recovering": {"set": 1},
 }  # fmt: skip
 
 _SETTLE_S = 60.0
 _APART = 4  # how many keys only ever expire, and how many are only ever written in vain
 _DURABLE = frozenset({"delete", "pop", "sync", "settle", "compact", "vacuum", "reopen"})
-_DURABLE_ALWAYS = frozenset({"set", "large", "expire"})
+_PUTS = frozenset({"put", "put many", "put large"})
+_ENDINGS = frozenset({"finish", "ack", "retry", "put off", "bury"})
+_OF_QUEUES = _PUTS | _ENDINGS | {"revive", "cancel", "pause", "resume"}
+_DURABLE_ALWAYS = frozenset({"set", "large", "expire"}) | _OF_QUEUES
+_PAUSED = 999  # the key of what shows that the client's queue is paused
+_FIRST_MESSAGE = 1000  # keys of messages count on from here
+_TOGETHER = 3  # messages that are put at once
+_ATTEMPTS_MAX = 2
+_LONG_S = 1e6  # a delayed message is not due before a state is judged
 
 
 class Script:
@@ -109,6 +137,7 @@ class Script:
         self.ops: list[Op] = []
         self.states: list[State] = [{}]
         self._keys: dict[int, list[int]] = {}
+        self._messages = _FIRST_MESSAGE
 
     def op(self, index: int) -> Op:
         """The operation of that number, from 0."""
@@ -141,6 +170,8 @@ class Script:
         rng, state = self._rng, self.states[-1]
         name = rng.choices(self._names, self._weights)[0]
         key = rng.randrange(KEYS)
+        if name in _OF_QUEUES:
+            return self._next_of_queue(name, state)
         if name == "pop":
             there = [key for key, task in state.items() if task.result is not None]
             if not there:
@@ -152,6 +183,28 @@ class Script:
         if name in ("large", "big progress"):
             return Op(name, key, LARGE_BYTES + rng.randrange(40_000))
         return Op(name, key, self._size())
+
+    def _next_of_queue(self, name: str, state: State) -> Op:
+        """Deliveries are those of the oldest message that is ready: only delayed messages have
+        a priority, so that its order is known."""
+        there = {key: task.message for key, task in state.items() if task.message is not None}
+        there.pop(_PAUSED, None)
+        if name in ("pause", "resume"):
+            return Op(name, _PAUSED)
+        if name in _ENDINGS and _PAUSED not in state:
+            ready = [key for key, message in there.items() if message.status == "ready"]
+            if ready:
+                return Op(name, min(ready), self._size())
+        if name in ("revive", "cancel"):
+            keys = [key for key in there if (there[key].status == "dead") == (name == "revive")]
+            if keys:
+                return Op(name, self._rng.choice(sorted(keys)))
+        if name not in _PUTS:
+            name = "put"
+        key = self._messages
+        self._messages += _TOGETHER if name == "put many" else 1
+        size = LARGE_BYTES if name == "put large" else self._size()
+        return Op(name, key, size)
 
     def _size(self) -> int:
         return self._rng.choice((0, 20, 200, 400, self._rng.randrange(6000)))
@@ -168,9 +221,41 @@ def _after(state: State, index: int, op: Op) -> State:
         task = Task(gone="deleted" if task.result is not None else task.gone)
     elif op.name == "expire":
         task = Task(gone="expired")
+    elif op.name == "put many":
+        many = {op.key + n: Task(message=Message(index, op.size)) for n in range(_TOGETHER)}
+        return {**state, **many}
+    elif op.name in _OF_QUEUES:
+        task = _after_of_queue(task, index, op)
     else:  # a failed write leaves nothing, the others change no task
         return state
     return {**state, op.key: task}
+
+
+def _after_of_queue(task: Task, index: int, op: Op) -> Task:
+    if op.name in _PUTS:
+        delay_s, priority = _delay_and_priority(op)
+        status = "delayed" if delay_s else "ready"
+        return Task(message=Message(index, op.size, priority, 0, status))
+    if op.name == "pause":
+        return Task(message=Message(0, 0))
+    if op.name == "finish":
+        return Task((index, op.size))
+    message = task.message
+    if op.name in ("ack", "cancel", "resume") or message is None:
+        return NOTHING
+    if op.name == "revive":
+        message = message._replace(attempts=0, status="ready")
+    else:
+        attempts = message.attempts + 1
+        is_dead = op.name == "bury" or attempts >= _ATTEMPTS_MAX
+        later = "delayed" if op.name == "put off" else "ready"
+        message = message._replace(attempts=attempts, status="dead" if is_dead else later)
+    return Task(message=message)
+
+
+def _delay_and_priority(op: Op) -> tuple[float | None, int]:
+    """Every fourth message is delayed."""
+    return (None, 0) if op.name != "put" or op.key % 4 else (_LONG_S, 1 + op.key % 200)
 
 
 def answer_of(client: Script, index: int) -> object:
@@ -234,6 +319,8 @@ def perform(store: logstore.Store, client: Script, index: int, *, directory: str
         _settle(store)
     elif op.name == "vacuum":
         _vacuum(store)
+    elif op.name in _OF_QUEUES:
+        _perform_of_queue(store, client, index)
     else:
         {"sync": store.sync, "compact": store.compact}[op.name]()
     expected = answer_of(client, index)
@@ -241,6 +328,49 @@ def perform(store: logstore.Store, client: Script, index: int, *, directory: str
         f"operation {index} of client {client.client}, {op}, returned {_short(found)}, "
         f"expected {_short(expected)}"
     )
+
+
+def _perform_of_queue(store: logstore.Store, client: Script, index: int) -> None:
+    op = client.op(index)
+    queue, name = store.queue(client.client), task_id(client.client, op.key)
+    value = value_of(client.client, index, op.size)
+    if op.name in ("put", "put large"):
+        delay_s, priority = _delay_and_priority(op)
+        queue.put(
+            value, task_id=name, priority=priority, delay_s=delay_s, max_attempts=_ATTEMPTS_MAX
+        )
+    elif op.name == "put many":
+        _put_many(store, client, index)
+    elif op.name == "revive":
+        assert queue.requeue(name) == 1
+    elif op.name == "cancel":
+        assert queue.cancel(name)
+    elif op.name in ("pause", "resume"):
+        getattr(queue, op.name)()
+    else:
+        lease = queue.take(0)
+        assert lease is not None, f"{name} was not delivered"
+        assert lease.task_id == name, f"{lease.task_id} was delivered, expected {name}"
+        ways: dict[str, Callable[[], None]] = {
+            "finish": lambda: lease.ack_with_result(value),
+            "ack": lease.ack,
+            "retry": lease.retry,
+            "put off": lambda: lease.retry(delay_s=_LONG_S),
+            "bury": lambda: lease.dead("why"),
+        }
+        ways[op.name]()
+
+
+def _put_many(store: logstore.Store, client: Script, index: int) -> None:
+    """As :meth:`Queue.put_many`, with task ids that the script knows."""
+    op = client.op(index)
+    queue, value = store.queue(client.client), value_of(client.client, index, op.size)
+    names = [task_id(client.client, op.key + number) for number in range(_TOGETHER)]
+    writes: list[Write] = [
+        queue._put_write(value, name, 0, None, None, max_attempts=_ATTEMPTS_MAX) for name in names
+    ]
+    store._handle.commit([Together(writes)])
+    queue._were_put(writes)
 
 
 def _vacuum(store: logstore.Store) -> None:
@@ -287,7 +417,44 @@ def observe(store: logstore.Store, client: Script, count: int) -> State:
         task = _observe(store, client, key)
         if task != NOTHING:
             found[key] = task
+    if any(op.name in _OF_QUEUES for op in client.ops[:count]):
+        _observe_queue(store, client, found)
     return found
+
+
+def _observe_queue(store: logstore.Store, client: Script, found: State) -> None:
+    queue = store.queue(client.client)
+    payloads: dict[str, Any] = {}
+    leases = []
+    while (lease := queue.take(0)) is not None:
+        leases.append(lease)
+        payloads[lease.task_id] = lease.payload
+    for lease in leases:
+        lease.release()
+    infos = list(queue.messages())
+    if queue.stats().paused:
+        found[_PAUSED] = Task(message=Message(0, 0))
+    else:
+        ready = [info.task_id for info in infos if info.status == "ready"]
+        assert list(payloads) == ready, f"delivered {list(payloads)}, listed {ready}"
+    for info in infos:
+        key = int(info.task_id.rpartition(" ")[2])
+        op = _op_that_put(client, key)
+        size = client.ops[op].size
+        expected = value_of(client.client, op, size)
+        if payloads.get(info.task_id, expected) != expected:
+            raise AssertionError(f"the message of {info.task_id!r} is not what was put")
+        task = found.get(key, NOTHING)
+        assert task.message is None, f"{info.task_id!r} has two messages"
+        message = Message(op, size, info.priority, info.attempts, info.status)
+        found[key] = task._replace(message=message)
+
+
+def _op_that_put(client: Script, key: int) -> int:
+    for index, op in enumerate(client.ops):
+        if op.name in _PUTS and 0 <= key - op.key < (_TOGETHER if op.name == "put many" else 1):
+            return index
+    raise AssertionError(f"nobody has put {task_id(client.client, key)!r}")
 
 
 def _observe(store: logstore.Store, client: Script, key: int) -> Task:
@@ -359,8 +526,7 @@ def match_exactly(client: Script, found: State, count: int) -> None:
 
 def _visible(state: State) -> State:
     return {
-        key: Task(task.result, task.progress, None if task.status in ("ready", "running")
-                  else task.gone)
+        key: task._replace(gone=None if task.status in ("ready", "running") else task.gone)
         for key, task in state.items()
         if task != NOTHING
     }  # fmt: skip
