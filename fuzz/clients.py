@@ -109,6 +109,7 @@ KINDS: dict[str, dict[str, float]] = {
                               "put off": 4, "bury": 8, "revive": 5, "cancel": 6, "set": 6},
     "queueing beside vacuums": {"put": 30, "put many": 8, "finish": 20, "retry": 6, "bury": 6,
                                 "cancel": 6, "compact": 4, "vacuum": 10},
+    "queueing together": {"put many": 1, "finish": 1},
     "recovering": {"set": 1},
 }  # fmt: skip
 
@@ -204,6 +205,8 @@ class Script:
         key = self._messages
         self._messages += _TOGETHER if name == "put many" else 1
         size = LARGE_BYTES if name == "put large" else self._size()
+        if name == "put many":  # over several pages
+            size = self._rng.randrange(2000, 6000)
         return Op(name, key, size)
 
     def _size(self) -> int:

@@ -85,6 +85,8 @@ PLANS: dict[str, Plan] = {
     "close-ext4": Plan("the same on one journal", "closing", ops=30, fs="ext4"),
     "queue": Plan("a queue: deliveries and what ends them", "queueing", ops=80, share=0.5),
     "queue-ext4": Plan("the same on one journal", "queueing", ops=80, fs="ext4", share=0.5),
+    "queue-together": Plan("messages that are put together, results with their settlements",
+                           "queueing together", ops=30, share=0.5),
     "queue-threads": Plan("the queues of four threads, in common commits", "queueing",
                           ("a", "b", "c", "d"), "threads", ops=40, set_up=8, share=0.5),
     "queue-sealing": Plan("queues and results in logs that are sealed and folded",

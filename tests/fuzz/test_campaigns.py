@@ -186,6 +186,27 @@ def test_crash_states_find_a_flush_that_is_gone(broken: Path, tmp_path: Path) ->
     assert "VIOLATION: AssertionError" in again.stdout
 
 
+@needs_strace
+def test_crash_states_of_queues_pass(tmp_path: Path) -> None:
+    done = run(
+        ROOT, "crash_states", "--seed", "1", "--states", "60", "--workers", "1",
+        "--only", "queue", "--only", "queue-together", place=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "60 distinct in 2 campaigns, 0 findings, seed 1" in done.stdout
+
+
+@needs_strace
+@pytest.mark.parametrize("broken", [NO_FLUSH], indirect=True)
+def test_crash_states_find_an_acked_message_that_is_gone(broken: Path, tmp_path: Path) -> None:
+    done = run(
+        broken, "crash_states", "--seed", "1", "--states", "100", "--workers", "1",
+        "--only", "queue-together", place=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "expected Task(result=None, progress=None, gone=None, message=Message(" in done.stderr
+
+
 @pytest.mark.parametrize("containers", [False, True])
 def test_kills_lose_nothing(tmp_path: Path, containers: bool) -> None:
     if containers and os.getuid() != 0:
