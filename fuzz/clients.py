@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import logstore
 from logstore._engine.writes import Together, Write
+from logstore.queue import Sending
 
 __all__ = [
     "KINDS",
@@ -370,7 +371,7 @@ def _put_many(store: logstore.Store, client: Script, index: int) -> None:
     queue, value = store.queue(client.client), value_of(client.client, index, op.size)
     names = [task_id(client.client, op.key + number) for number in range(_TOGETHER)]
     writes: list[Write] = [
-        queue._put_write(value, name, 0, None, None, max_attempts=_ATTEMPTS_MAX) for name in names
+        queue._put_write(value, Sending(task_id=name, max_attempts=_ATTEMPTS_MAX)) for name in names
     ]
     store._handle.commit([Together(writes)])
     queue._were_put(writes)

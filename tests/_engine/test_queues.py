@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lmdb
 import pytest
@@ -298,10 +298,10 @@ def test_a_paused_queue_is_looked_at_no_more_often_because_a_message_is_due(
     takes = 0
     real = Taker.take
 
-    def counted(taker: Taker, queues: Collection[bytes]) -> Message | None:
+    def counted(taker: Taker, queues: Collection[bytes], make: Any) -> Any:
         nonlocal takes
         takes += 1
-        return real(taker, queues)
+        return real(taker, queues, make)
 
     monkeypatch.setattr(Taker, "take", counted)
     assert queue.take(0.3) is None
