@@ -73,7 +73,7 @@ class AsyncLease:
     ) -> None:
         """Store the task's result and settle the message, with one flush."""
         write = self._lease._ack_with_result
-        with self._lease.ending():
+        with self._lease._ending():
             await self._loops._set(lambda limit: write(value, ttl_s, failed, limit))
 
     async def retry(self, *, delay_s: float = 0.0) -> None:
@@ -89,13 +89,13 @@ class AsyncLease:
         await in_thread(self._lease.release, "logstore-release")
 
     async def _end(self, write: Write) -> None:
-        with self._lease.ending():
+        with self._lease._ending():
             await self._loops._write(write)
 
     async def _return(self, write: Write) -> None:
-        with self._lease.ending(returns=True):
+        with self._lease._ending(returns=True):
             await self._loops._write(write)
-        await in_thread(self._lease.returned, "logstore-release")
+        await in_thread(self._lease._returned, "logstore-release")
 
 
 class _Taking:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable
-from typing import Any, Literal, TypedDict
+from collections.abc import Callable, Collection
+from typing import Any, Literal, TypedDict, TypeVar
 
 from logstore._arguments import positive, task_key
 from logstore._codec.hooks import DecHook, EncHook
@@ -22,6 +22,7 @@ from logstore._engine import registry
 from logstore._engine.clock import expiry_us, now_us
 from logstore._engine.engine import Engine
 from logstore._engine.frames import DELETED, FAILED, PROGRESS, RESULT, Entry
+from logstore._engine.messages import Message
 from logstore._engine.notify import Subscription
 from logstore._engine.overlay import Overlay
 from logstore._engine.reading import BaseEngine
@@ -33,6 +34,8 @@ from logstore._engine.writes import Delete, Pop, Write
 from logstore.errors import ReadOnlyError, StoreClosedError
 from logstore.progress import TaskProgress, encode_progress
 from logstore.types import Status
+
+T = TypeVar("T")
 
 Mode = Literal["rw", "r"]
 Sync = Literal["always", "interval"]
@@ -211,6 +214,14 @@ class Handle:
     def guard(self) -> None:
         """Begin to look for dead workers in this process."""
         self._lease.guard()
+
+    def take(self, queues: Collection[bytes], make: Callable[[Message], T]) -> T | None:
+        """Lease the first message in line of some queues; see :meth:`Taker.take`.
+
+        The lease ends when this handle is closed.  Raises as :attr:`writable_engine`.
+        """
+        self.writable_engine  # noqa: B018 - reopens the file after a fork
+        return self._lease.take(queues, make)
 
     def encoded(self, value: object, limit: Limit = "any") -> bytes:
         """Encode a value as that of a result; ``limit`` as above."""

@@ -129,16 +129,16 @@ class Lease:
         return Change(self._message.key, entry, must=True)
 
     def _end(self, write: Write, *, returns: bool = False) -> None:
-        with self.ending(returns=returns):
+        with self._ending(returns=returns):
             self._handle.commit([write])
         if returns:
-            self.returned()
+            self._returned()
 
     @contextmanager
-    def ending(self, *, returns: bool = False) -> Iterator[None]:
+    def _ending(self, *, returns: bool = False) -> Iterator[None]:
         """End the lease with a write that is made in the block.
 
-        One that returns or buries the message is followed by :meth:`returned`, which may wait.
+        One that returns or buries the message is followed by :meth:`_returned`, which may wait.
         """
         taker, sequence = self._handle.taker, self._message.sequence
         if self._ended:
@@ -153,7 +153,7 @@ class Lease:
         if not returns:
             taker.settled(sequence)
 
-    def returned(self) -> None:
+    def _returned(self) -> None:
         """End the lease of a message that is in line again, or dead."""
         self._handle.taker.returned(self._message.sequence)
 
@@ -243,18 +243,17 @@ class Queue:
         return self._take(timeout_s, _nobody_gives_up)
 
     def _take(self, timeout_s: float | None, is_given_up: Callable[[], bool]) -> Lease | None:
-        taker = self._handle.taker
-        self._handle.guard()
+        handle = self._handle
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while not is_given_up():
-            seen = taker.seen()
-            lease = taker.take(self._taken_from, partial(Lease, self._handle))
+            seen = handle.taker.seen()
+            lease = handle.take(self._taken_from, partial(Lease, handle))
             if lease is not None:
                 return lease
             left = FOREVER_S if deadline is None else deadline - time.monotonic()
             if left <= 0:
                 break
-            self._handle.taker.wait(seen, self._taken_from, left)
+            handle.taker.wait(seen, self._taken_from, left)
         return None
 
     def __iter__(self) -> Iterator[Lease]:

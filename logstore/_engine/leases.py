@@ -1,11 +1,12 @@
 """Leases: which messages are being worked on, in shared memory.
 
 Rules: behind the readers' slots of the ``-shm`` file, each worker has a page of words: a lock on
-one byte shows that it lives, and is released by the kernel when it dies; then come the sequences of
-the messages that it holds.  Only the worker writes into its page, or whoever has its lock because
-it has died.  Taking a message writes nothing to the disk: a lease that is lost is a delivery again.
-Nothing is delivered twice at once, because leases are read, and set, under the take lock; and they
-are read before the view of the log, since a settlement is published before its lease is cleared.
+one byte shows that it lives, and is released by the kernel when it dies; then come the messages
+that it holds, with the attempts before: without these nobody could tell whether a dead worker had
+returned one.  Only the worker writes into its page, or whoever has its lock because it has died.
+Taking a message writes nothing to the disk: a lease that is lost is a delivery again.  Nothing is
+delivered twice at once, because leases are read, and set, under the take lock; and they are read
+before the view of the log, since a settlement is published before its lease is cleared.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ USED, RETURNS = 0, 1  # how many pages have ever been used; counts leases given 
 # Words of a page.
 PROCESS, FIRST = 0, 1  # process id, the first lease
 LEASES_MAX = PAGE_WORDS - FIRST
+# Parts of the word of a lease.  Every sequence is smaller than 2**58.
+SEQUENCE_BITS = 58
+SEQUENCES = (1 << SEQUENCE_BITS) - 1
+ATTEMPTS = (1 << 64 - SEQUENCE_BITS) - 1  # only their lowest bits
 
 
 class Leases:
@@ -94,13 +99,12 @@ class Leases:
         words = self.words[: self.words[USED] * PAGE_WORDS].tolist()
         for page in range(1, len(words) // PAGE_WORDS):
             words[page * PAGE_WORDS] = 0
-        found = set(words[PAGE_WORDS:])
-        found.discard(0)
-        return found
+        return {word & SEQUENCES for word in words[PAGE_WORDS:] if word}
 
-    def of(self, page: int) -> list[int]:
-        """Return the sequences in a page."""
-        return [sequence for sequence in self._leases(page) if sequence]
+    def of(self, page: int) -> list[tuple[int, int]]:
+        """Return sequence and attempts, modulo 64, of the messages in a page."""
+        words = self._leases(page)
+        return [(word & SEQUENCES, word >> SEQUENCE_BITS) for word in words if word]
 
     def _leases(self, page: int) -> list[int]:
         begin = page * PAGE_WORDS
@@ -110,15 +114,16 @@ class Leases:
         """Return whether a page has room for one more."""
         return 0 in self._leases(page)
 
-    def add(self, page: int, sequence: int) -> None:
+    def add(self, page: int, sequence: int, attempts: int) -> None:
         """Lease a message in a page that has room for it; take lock held."""
-        self.words[page * PAGE_WORDS + FIRST + self._leases(page).index(0)] = sequence
+        word = (attempts & ATTEMPTS) << SEQUENCE_BITS | sequence
+        self.words[page * PAGE_WORDS + FIRST + self._leases(page).index(0)] = word
 
     def remove(self, page: int, sequence: int) -> None:
         """End a lease."""
-        leases = self._leases(page)
-        if sequence in leases:
-            self.words[page * PAGE_WORDS + FIRST + leases.index(sequence)] = 0
+        for number, word in enumerate(self._leases(page), page * PAGE_WORDS + FIRST):
+            if word & SEQUENCES == sequence:
+                self.words[number] = 0
 
     def count_return(self) -> None:
         """Note that leases have ended whose messages are to be delivered again; take lock held."""

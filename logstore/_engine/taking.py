@@ -23,7 +23,7 @@ from logstore._engine import clock, lines, locks, messages, queuetable
 from logstore._engine.engine import Engine
 from logstore._engine.foldlock import FoldLock
 from logstore._engine.frames import Entry
-from logstore._engine.leases import RETURNS
+from logstore._engine.leases import ATTEMPTS, RETURNS
 from logstore._engine.lines import Lines
 from logstore._engine.messages import ATTEMPTS_MAX, Message, Settings
 from logstore._engine.shelter import sheltered
@@ -53,6 +53,7 @@ class _Held(NamedTuple):
     page: int
     message: Message
     owner: _Owner
+    handle: object  # that it was taken with
 
 
 class Taker:
@@ -73,15 +74,18 @@ class Taker:
 
     # -- taking -----------------------------------------------------------------------------
 
-    def take(self, queues: Collection[bytes], make: Callable[[Message], L]) -> L | None:
+    def take(
+        self, queues: Collection[bytes], make: Callable[[Message], L], handle: object
+    ) -> L | None:
         """Lease the first message in line, the first queue first; None if none is ready.
 
         Returns what ``make`` makes of it.  When that object is gone, and the lease has not ended,
-        the message is returned by :meth:`return_dropped`.  Raises WriteTimeoutError if another
+        the message is returned by :meth:`return_dropped`.  The lease also ends when the ``handle``
+        is given to :meth:`leave`.  Raises WriteTimeoutError if another
         process keeps the take lock for as long as ``write_timeout_s``, StoreBusyError if this one
         cannot hold any more messages, and what reading the store raises.
         """
-        return sheltered(lambda: self._locked(lambda: self._take(queues, make)))
+        return sheltered(lambda: self._locked(lambda: self._take(queues, make, handle)))
 
     def wait(self, seen: int, queues: Collection[bytes], timeout_s: float) -> None:
         """Sleep until messages became ready since the word was ``seen``, or one is due."""
@@ -106,7 +110,9 @@ class Taker:
             raise self._engine.timeout_error()
         return found[0]
 
-    def _take(self, queues: Collection[bytes], make: Callable[[Message], L]) -> L | None:
+    def _take(
+        self, queues: Collection[bytes], make: Callable[[Message], L], handle: object
+    ) -> L | None:
         leases = self._leases
         try:
             returns = leases.words[RETURNS]
@@ -117,20 +123,24 @@ class Taker:
             made = make(message)
             owner = _Owner(made, self._dropped.append)
             owner.sequence = message.sequence
-            self._lease(message, owner)
+            self._lease(message, owner, handle)
         except BaseException:
             self._lines.clear()  # what has been passed is in line again
             raise
         return made
 
-    def _lease(self, message: Message, owner: _Owner) -> None:
+    def _lease(self, message: Message, owner: _Owner, handle: object) -> None:
         sequence = message.sequence
         page = next((page for page in self._own if self._leases.has_room(page)), 0)
         if not page:
             page = self._leases.join(self._engine.path, os.getpid())
             self._own.append(page)
-        self._held[sequence] = _Held(page, message, owner)
-        self._leases.add(page, sequence)
+        self._held[sequence] = _Held(page, message, owner, handle)
+        try:
+            self._leases.add(page, sequence, message.attempts)
+        except BaseException:
+            del self._held[sequence]
+            raise
 
     # -- looking ----------------------------------------------------------------------------
 
@@ -223,16 +233,26 @@ class Taker:
             sequence = self._dropped[0].sequence
             held = self._held.get(sequence)
             if held is not None and held.owner is self._dropped[0]:
-                self._return([sequence], DROPPED, died)
+                self._return([(sequence, held.message.attempts)], DROPPED, died)
                 self.returned(sequence)
                 count += 1
             self._dropped.popleft()
         return count
 
-    def leave(self) -> None:
-        """Give back everything, as when the store is closed."""
-        if self._held:
-            self.give_back(list(self._held))
+    def leave(self, handle: object) -> None:
+        """Give back what was taken with a handle, as when it is closed."""
+        of_it = [number for number, held in list(self._held.items()) if held.handle is handle]
+        if of_it:
+            try:
+                self.give_back(of_it)
+            except WriteTimeoutError:
+                for sequence in of_it:
+                    self.settled(sequence)  # those who have passed it see it after the next fold
+
+    def close(self) -> None:
+        """Give back the pages, with what is still in them."""
+        for sequence in list(self._held):
+            self.settled(sequence)
         while self._own:
             self._leases.leave(self._own.pop())
 
@@ -266,14 +286,16 @@ class Taker:
             self.announce(count)
         return count
 
-    def _return(self, sequences: Iterable[int], reason: str, died: Died) -> None:
+    def _return(self, leased: Iterable[tuple[int, int]], reason: str, died: Died) -> None:
         engine = self._engine
         engine.sync()  # what the dead one has appended may settle it
         view = engine.view()
         writes: list[Write] = []
-        for sequence in sequences:
+        for sequence, attempts in leased:
             message = lines.find(engine, view, sequence)
-            if message is not None and not message.reason:
+            if message is None or message.reason:
+                continue
+            if message.attempts & ATTEMPTS == attempts & ATTEMPTS:  # else it has been returned
                 entry = ended(message, reason)
                 replaced = self.died.get(message.queue, died)
                 writes.append(replaced(message, Change(message.key, entry)))

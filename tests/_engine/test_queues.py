@@ -20,6 +20,7 @@ from logstore._engine.table import Txn
 from logstore._engine.taking import Taker
 from logstore._engine.writes import Change, Delete, Together, Write
 from logstore._handle import Handle
+from tests.support.bystanders import until
 from tests.support.inside import live
 
 if TYPE_CHECKING:
@@ -110,14 +111,14 @@ def test_leases_of_all_are_seen_and_a_page_has_room_for_some(two: tuple[Leases, 
     page, theirs = one.join("x", 11), other.join("x", 22)
     for sequence in range(1, leases.LEASES_MAX + 1):
         assert one.has_room(page)
-        one.add(page, sequence)
+        one.add(page, sequence, 0)
     assert not one.has_room(page)
-    other.add(theirs, 2000)
+    other.add(theirs, 2000, 65)
     assert one.all() == {*range(1, leases.LEASES_MAX + 1), 2000}
     one.remove(page, 5)
     one.remove(page, 5)
     assert 5 not in other.all()
-    one.add(page, 1000)
+    one.add(page, 1000, 0)
 
 
 def test_a_dead_workers_page_is_nobodys_before_its_messages_are_returned(
@@ -125,11 +126,11 @@ def test_a_dead_workers_page_is_nobodys_before_its_messages_are_returned(
 ) -> None:
     one, other = two
     page = one.join("x", 11)
-    one.add(page, 5)
+    one.add(page, 5, 67)
     locks.unlock_byte(one._fd, locks.ByteLock(leases.LOCKS_AT + page))  # as the kernel does
     assert other.join("x", 22) != page
     [found] = other.dead()
-    assert (found, other.of(page)) == (page, [5])
+    assert (found, other.of(page)) == (page, [(5, 3)])
     other.clear_page(page)
     assert list(other.dead()) == []
     one._mine.clear()
@@ -298,11 +299,74 @@ def test_a_paused_queue_is_looked_at_no_more_often_because_a_message_is_due(
     takes = 0
     real = Taker.take
 
-    def counted(taker: Taker, queues: Collection[bytes], make: Any) -> Any:
+    def counted(taker: Taker, queues: Collection[bytes], *others: Any) -> Any:
         nonlocal takes
         takes += 1
-        return real(taker, queues, make)
+        return real(taker, queues, *others)
 
     monkeypatch.setattr(Taker, "take", counted)
     assert queue.take(0.3) is None
     assert takes <= 3
+
+
+def test_what_a_dead_worker_had_returned_is_not_returned_again(
+    store: logstore.Store, start_peer: Callable[..., Peer]
+) -> None:
+    queue = store.queue()
+    queue.put("job")
+    peer = start_peer(store.path)
+    peer.run("lease = store.queue().take(0)")
+    peer.run("lease._handle.commit([lease._retry(60.0)])")  # and before its lease is ended
+    peer.kill()
+    assert queue.take(0) is None  # looks for dead workers from now on
+    taker = store._handle.taker
+    assert until(lambda: not taker.leased())
+    [info] = queue.messages()
+    assert (info.status, info.attempts) == ("delayed", 1)
+
+
+@pytest.mark.parametrize("dropped", ["lease", "handle"])
+def test_a_lease_that_nobody_can_end_any_more_goes_back(path: Path, dropped: str) -> None:
+    with logstore.open(path) as one:
+        other = logstore.open(path)
+        one.queue().put("job")
+        lease = other.queue().take(0)
+        assert lease is not None
+        assert one.queue().take(0) is None
+        if dropped == "lease":
+            del lease
+        other.close()
+        again = one.queue().take(60.0)
+        assert again is not None
+        assert again.payload == "job"
+
+
+def test_a_lease_that_is_dropped_is_one_attempt(store: logstore.Store) -> None:
+    queue = store.queue()
+    queue.put("job", max_attempts=2)
+    for attempts in (0, 1):
+        lease = queue.take(60.0)
+        assert lease is not None
+        assert lease.attempts == attempts
+        del lease
+    assert until(lambda: any(queue.messages("dead")))
+    [info] = queue.messages("dead")
+    assert (info.attempts, info.reason) == (2, "the worker dropped it")
+
+
+def test_a_take_that_fails_leaves_its_message_in_line(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = store.queue()
+    queue.put("job")
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Leases, "add", fail)
+        with pytest.raises(MemoryError):
+            queue.take(0)
+    lease = queue.take(0)
+    assert lease is not None
+    assert lease.payload == "job"

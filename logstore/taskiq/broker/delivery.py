@@ -269,7 +269,7 @@ class Delivery:
             return found[0] if len(found) == 1 else Together(found)
 
         try:
-            with self.lease.ending():
+            with self.lease._ending():
                 await self._store._set(encode)
         except MessageSettledError:
             self.state = "lost"
