@@ -1,8 +1,8 @@
 """The demo's client: sends the tasks, watches the store, kills a worker half-way.
 
 Rules: the client reads the state only from the store: running workers, progress, results.  A result
-that it has read counts as acknowledged and is kept for the comparison at the end; its task is never
-sent again.  Tasks that are lost with a worker are sent again under the same id.
+that it has read counts as acknowledged and is kept for the comparison at the end; each task is sent
+once: the broker delivers a task of a dead worker to another one.
 """
 
 from __future__ import annotations
@@ -23,9 +23,6 @@ from logstore.taskiq.outcome.reported import ReportedProgress
 
 POLL_INTERVAL_S = 0.05
 START_TIMEOUT_S = 90.0
-# A running task without new progress for this time is sent again, at most SENDS_MAX times.
-STALL_S = 15.0
-SENDS_MAX = 5
 
 
 class DemoFailedError(Exception):
@@ -38,15 +35,13 @@ class Slice:
 
     task_id: str
     names: list[str]
-    sends: int = 0
-    seen_at_s: float = 0.0
     progress: ReportedProgress | None = None
     result: TaskiqResult[Any] | None = None
 
     @property
     def in_flight(self) -> bool:
-        """Whether the task was sent and its result was not read yet."""
-        return self.sends > 0 and self.result is None
+        """Whether the task was not read as done yet."""
+        return self.result is None
 
     @property
     def fraction(self) -> float:
@@ -75,7 +70,6 @@ class Outcome:
 
     results: dict[str, TaskiqResult[Any]] = field(default_factory=dict)
     acked_before_kill: frozenset[str] = frozenset()
-    sent_again: int = 0
 
 
 class Client:
@@ -98,8 +92,6 @@ class Client:
         task = broker.find_task(tasks.TASK_NAME)
         assert task is not None, "make_broker registers it"
         self._task: tasks.AnalyseTask = task
-        # Last in, first out: lost tasks are sent again first.
-        self._to_send: asyncio.LifoQueue[Slice] = asyncio.LifoQueue()
         self._pids: dict[str, int] = {}
         self._killed: tuple[str, int] | None = None
         self._outcome = Outcome()
@@ -112,13 +104,9 @@ class Client:
         await self._wait_until(self._all_workers_up, "workers did not start")
         for name, pid in sorted(self._pids.items()):
             self._display.note(f"worker {name} is up: process {pid}")
-        for item in reversed(self._slices):
-            self._to_send.put_nowait(item)
-        sender = asyncio.create_task(self._send_all())
-        try:
-            await self._watch(sender)
-        finally:
-            sender.cancel()
+        for item in self._slices:
+            await self._task.kicker().with_task_id(item.task_id).kiq(self._root, item.names)
+        await self._watch()
         if self._killed is None:
             raise DemoFailedError("all tasks ended before a worker could be killed during a task")
         await self._wait_until(self._notice_restart, "the killed worker did not come back")
@@ -126,20 +114,10 @@ class Client:
 
     # -- sending and watching ------------------------------------------------------------------
 
-    async def _send_all(self) -> None:
-        """Send queued tasks as fast as workers ask for them; runs until cancelled."""
-        while True:
-            item = await self._to_send.get()
-            await self._task.kicker().with_task_id(item.task_id).kiq(self._root, item.names)
-            item.sends += 1
-            item.seen_at_s = time.monotonic()
-
-    async def _watch(self, sender: asyncio.Task[None]) -> None:
+    async def _watch(self) -> None:
         """Watch all tasks in the store until every result was read."""
         while any(item.result is None for item in self._slices):
             self._check_workers()
-            if sender.done():
-                sender.result()
             for item in self._slices:
                 if item.in_flight:
                     await self._look_at(item)
@@ -161,20 +139,7 @@ class Client:
             if self._display.live:
                 self._display.note(self._display.format(done))
             return
-        progress = await self._store.get_progress(item.task_id)
-        if progress != item.progress:
-            item.progress = progress
-            item.seen_at_s = time.monotonic()
-        elif time.monotonic() - item.seen_at_s > STALL_S:
-            self._send_again(item, f"no new progress for {STALL_S:.0f} s")
-
-    def _send_again(self, item: Slice, why: str) -> None:
-        self._display.note(f"{item.task_id} is sent again: {why}")
-        if item.sends >= SENDS_MAX:
-            raise self.failure(f"{item.task_id} was sent {item.sends} times without a result")
-        item.seen_at_s = time.monotonic()
-        self._outcome.sent_again += 1
-        self._to_send.put_nowait(item)
+        item.progress = await self._store.get_progress(item.task_id)
 
     # -- workers -------------------------------------------------------------------------------
 
@@ -201,13 +166,6 @@ class Client:
             f" {len(results)} of {len(self._slices)} results were acknowledged before"
         )
         self._display.note(f"taskiq's process manager will start worker {name} again")
-        for item in self._slices:
-            if item.in_flight:
-                await self._look_at(item)
-            if item.in_flight and item.worker_pid == pid:
-                self._send_again(item, f"it ran in process {pid}")
-            elif item.in_flight and item.progress is None:
-                self._send_again(item, f"it may have been sent to process {pid}")
 
     async def _notice_restart(self) -> bool:
         assert self._killed is not None, "only called after the kill"
@@ -260,10 +218,8 @@ class Client:
                 item.progress.progress,
                 f"worker {item.worker_name}  {item.progress.status}",
             )
-            if item.progress is not None
-            else Row(item.task_id, 0.0, "sent")
             for item in self._slices
-            if item.in_flight
+            if item.in_flight and item.progress is not None
         ]
         total = len(self._slices)
         self._display.update([*rows, Row("all tasks", done / total, f"{done} of {total} done")])

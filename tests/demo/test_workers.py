@@ -25,8 +25,7 @@ def store_path(short_path: Path) -> Path:
 
 @pytest.fixture
 def command(short_path: Path, store_path: Path) -> Iterator[WorkerCommand]:
-    address = f"ipc://{short_path}/s"
-    command = WorkerCommand("1", directory=short_path, store_path=store_path, address=address)
+    command = WorkerCommand("1", directory=short_path, store_path=store_path)
     yield command
     command.kill_group()
 
@@ -54,7 +53,7 @@ def test_a_killed_worker_process_is_replaced_and_stop_leaves_no_process(
     short_path: Path, store_path: Path, command: WorkerCommand, foreign: subprocess.Popen[bytes]
 ) -> None:
     async def run() -> None:
-        broker = tasks.make_broker(str(store_path), f"ipc://{short_path}/s")
+        broker = tasks.make_broker(str(store_path))
         await broker.startup()
         try:
             first = await pid_other_than(broker, None)
@@ -82,7 +81,7 @@ def test_a_worker_that_cannot_open_its_store_gives_up_and_logs_why(
 ) -> None:
     command.kill_group()
     store_path.mkdir()
-    broken = WorkerCommand("2", directory=short_path, store_path=store_path, address="ipc://unused")
+    broken = WorkerCommand("2", directory=short_path, store_path=store_path)
 
     try:
         assert broken.wait(TIME_LIMIT_S) != 0
