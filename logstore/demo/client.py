@@ -23,6 +23,7 @@ from logstore.taskiq.outcome.reported import ReportedProgress
 
 POLL_INTERVAL_S = 0.05
 START_TIMEOUT_S = 90.0
+DELAY_S = 3
 
 
 class DemoFailedError(Exception):
@@ -85,6 +86,7 @@ class Client:
         display: Display,
     ) -> None:
         self._store = broker.store
+        self._starts_path = tasks.starts_path(broker.path)
         self._workers = {worker.name: worker for worker in workers}
         self._slices = list(slices)
         self._root = str(root)
@@ -105,12 +107,28 @@ class Client:
         for name, pid in sorted(self._pids.items()):
             self._display.note(f"worker {name} is up: process {pid}")
         for item in self._slices:
-            await self._task.kicker().with_task_id(item.task_id).kiq(self._root, item.names)
+            kicker = self._task.kicker().with_task_id(item.task_id)
+            if item is self._slices[0]:
+                kicker = kicker.with_labels(delay=DELAY_S)
+                self._display.note(f"{item.task_id} is delayed by {DELAY_S} s")
+            await kicker.kiq(self._root, item.names)
         await self._watch()
         if self._killed is None:
             raise DemoFailedError("all tasks ended before a worker could be killed during a task")
         await self._wait_until(self._notice_restart, "the killed worker did not come back")
+        self._check_starts(self._killed[1])
         return self._outcome
+
+    def _check_starts(self, killed_pid: int) -> None:
+        """Raise an error if a task was started again though the process before had not died."""
+        pids: dict[str, list[str]] = {}
+        for line in self._starts_path.read_text().splitlines():
+            task_id, pid = line.split()
+            pids.setdefault(task_id, []).append(pid)
+        for task_id, started in pids.items():
+            if any(pid != str(killed_pid) for pid in started[:-1]):
+                raise self.failure(f"{task_id} was done twice without a death: {started}")
+        self._display.note("no task was done twice without a death")
 
     # -- sending and watching ------------------------------------------------------------------
 

@@ -33,6 +33,11 @@ TASK_NAME = "logstore.demo:analyse"
 PROGRESS_INTERVAL_S = 0.1
 
 
+def starts_path(store_path: str) -> Path:
+    """Return the file to which each start of a task appends a line: its id and the pid."""
+    return Path(store_path).parent.parent / "starts.log"
+
+
 def worker_record_id(worker: str) -> str:
     """Return the id of the record with which a worker announces its start and its pid."""
     return f"worker-{worker}"
@@ -60,7 +65,10 @@ async def analyse(
     context: Context = TaskiqDepends(),
 ) -> dict[str, Any]:
     """Analyse the files, store progress meanwhile, and return the report as data."""
-    backend = cast(DemoBroker, context.broker).store
+    broker = cast(DemoBroker, context.broker)
+    backend = broker.store
+    with starts_path(broker.path).open("a") as starts:
+        starts.write(f"{context.message.task_id} {os.getpid()}\n")
     meta = {"pid": os.getpid(), "worker": os.environ.get(WORKER_VARIABLE, "")}
     report = Report()
     told_at_s = float("-inf")
