@@ -17,7 +17,7 @@ all: check test
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable '.[testing]' --group dev $(PINNED)
+	$(BIN)/python -m pip install --quiet --editable '.[testing,demo]' --group dev $(PINNED)
 	touch $(STAMP)
 
 # Rewrite the sources in the house format.
@@ -63,7 +63,7 @@ dist: $(STAMP)
 	$(BIN)/python -m build --outdir dist .
 	$(PYTHON) -m venv dist/fresh
 	dist/fresh/bin/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	dist/fresh/bin/python -m pip install --quiet "$$(echo dist/*.whl)[testing]" --group dev
+	dist/fresh/bin/python -m pip install --quiet "$$(echo dist/*.whl)[testing,demo]" --group dev
 	mkdir dist/source && tar -xzf dist/*.tar.gz -C dist/source --strip-components 1
 	cd dist/source && ../fresh/bin/python -m pytest tests/test_docs.py tests/test_first_steps.py tests/test_exports.py
 
@@ -102,12 +102,12 @@ SECONDS ?= 30
 fuzz: $(STAMP)
 	$(BIN)/python -m fuzz --seconds $(SECONDS)
 
-# The main job on real input: workers, one of them killed half-way.
+# The main job on real input: workers over ZeroMQ, one of them killed half-way.
 demo: $(STAMP)
 	$(BIN)/python -m logstore.demo
 
 $(BENCH_STAMP): $(STAMP) pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[testing]' --group bench
+	$(BIN)/python -m pip install --quiet --editable '.[testing,demo]' --group bench
 	$(BIN)/python -m pip install --quiet --only-binary :all: --group bench-extra || \
 	    echo 'the bench goes on without the peers of bench-extra'
 	touch $(BENCH_STAMP)

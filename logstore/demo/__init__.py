@@ -5,7 +5,8 @@ Its exit status is 0 only if no acknowledged result was lost or changed.
 
 ==================  ================================================================
 ``analysis``        the work of the tasks: counts over Python files (pure functions)
-``tasks``           the taskiq application: a LogStoreBroker and one task
+``broker``          a taskiq broker over ZeroMQ
+``tasks``           the taskiq application: broker, result backend, one task
 ``workers``         ``taskiq worker`` commands: started, killed, stopped
 ``display``         progress bars on a terminal, plain lines on other streams
 ``client``          sends the tasks, watches the store, kills a worker half-way

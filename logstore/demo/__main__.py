@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from logstore.demo.workers import WorkerCommand
 
 TIME_LIMIT_S = 600.0
+# The path of a Unix socket has at most 107 bytes, including the demo's own names.  If the system's
+# temporary directory has a longer path, /tmp is used.
+TEMPORARY_PATH_BYTES_MAX = 107 - len("/logstore-demo-12345678/tasks.sock")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -84,12 +87,13 @@ class Demo:
         from logstore.demo.client import Client
         from logstore.demo.workers import WorkerCommand
 
-        broker = tasks.make_broker(str(store_path))
+        address = f"ipc://{self._directory}/tasks.sock"
+        broker = tasks.make_broker(str(store_path), address)
         try:
             await broker.startup()
             for number in range(1, self._options.workers + 1):
                 command = WorkerCommand(
-                    str(number), directory=self._directory, store_path=store_path
+                    str(number), directory=self._directory, store_path=store_path, address=address
                 )
                 self._workers.append(command)
             client = Client(broker, self._workers, slices, root=root, display=self._display)
@@ -124,7 +128,7 @@ def summary(outcome: Outcome, verdict: Verdict, tasks: int, elapsed_s: float) ->
     imports = ", ".join(f"{name} {count}" for name, count in totals.imports.most_common(5))
     rows = [
         ("unchanged by the kill", f"{verdict.kept} of {acked} acknowledged"),
-        ("results in the store", f"{verdict.results} of {tasks}"),
+        ("results in the store", f"{verdict.results} of {tasks}, {outcome.sent_again} sent again"),
         ("files", f"{totals.files:,}, {len(totals.unparsable)} of them not valid Python"),
         ("lines", f"{totals.lines:,}, {totals.code_lines:,} of them code"),
         ("functions, classes", f"{totals.functions:,}, {totals.classes:,}"),
@@ -172,12 +176,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_options(arguments)
     try:
         import taskiq  # noqa: F401
+        import zmq  # noqa: F401
 
         from logstore.demo.display import Display
     except ImportError as error:
-        print(f'{error}; the demo needs: pip install "taskiq-logstore[taskiq]"', file=sys.stderr)
+        print(f'{error}; the demo needs: pip install "taskiq-logstore[demo]"', file=sys.stderr)
         return 2
-    with tempfile.TemporaryDirectory(prefix="logstore-demo-") as path:
+    deep = len(os.fsencode(tempfile.gettempdir())) > TEMPORARY_PATH_BYTES_MAX
+    with tempfile.TemporaryDirectory(prefix="logstore-demo-", dir="/tmp" if deep else None) as path:
         display = Display(sys.stdout)
         demo = Demo(options, display, Path(path))
         try:

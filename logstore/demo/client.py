@@ -1,8 +1,8 @@
 """The demo's client: sends the tasks, watches the store, kills a worker half-way.
 
 Rules: the client reads the state only from the store: running workers, progress, results.  A result
-that it has read counts as acknowledged and is kept for the comparison at the end; each task is sent
-once: the broker delivers a task of a dead worker to another one.
+that it has read counts as acknowledged and is kept for the comparison at the end; its task is never
+sent again.  Tasks that are lost with a worker are sent again under the same id.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from logstore.taskiq.outcome.reported import ReportedProgress
 
 POLL_INTERVAL_S = 0.05
 START_TIMEOUT_S = 90.0
-DELAY_S = 3
+# A running task without new progress for this time is sent again, at most SENDS_MAX times.
+STALL_S = 15.0
+SENDS_MAX = 5
 
 
 class DemoFailedError(Exception):
@@ -36,13 +38,15 @@ class Slice:
 
     task_id: str
     names: list[str]
+    sends: int = 0
+    seen_at_s: float = 0.0
     progress: ReportedProgress | None = None
     result: TaskiqResult[Any] | None = None
 
     @property
     def in_flight(self) -> bool:
-        """Whether the task was not read as done yet."""
-        return self.result is None
+        """Whether the task was sent and its result was not read yet."""
+        return self.sends > 0 and self.result is None
 
     @property
     def fraction(self) -> float:
@@ -71,6 +75,7 @@ class Outcome:
 
     results: dict[str, TaskiqResult[Any]] = field(default_factory=dict)
     acked_before_kill: frozenset[str] = frozenset()
+    sent_again: int = 0
 
 
 class Client:
@@ -86,7 +91,6 @@ class Client:
         display: Display,
     ) -> None:
         self._store = broker.store
-        self._starts_path = tasks.starts_path(broker.path)
         self._workers = {worker.name: worker for worker in workers}
         self._slices = list(slices)
         self._root = str(root)
@@ -94,6 +98,8 @@ class Client:
         task = broker.find_task(tasks.TASK_NAME)
         assert task is not None, "make_broker registers it"
         self._task: tasks.AnalyseTask = task
+        # Last in, first out: lost tasks are sent again first.
+        self._to_send: asyncio.LifoQueue[Slice] = asyncio.LifoQueue()
         self._pids: dict[str, int] = {}
         self._killed: tuple[str, int] | None = None
         self._outcome = Outcome()
@@ -106,36 +112,34 @@ class Client:
         await self._wait_until(self._all_workers_up, "workers did not start")
         for name, pid in sorted(self._pids.items()):
             self._display.note(f"worker {name} is up: process {pid}")
-        for item in self._slices:
-            kicker = self._task.kicker().with_task_id(item.task_id)
-            if item is self._slices[0]:
-                kicker = kicker.with_labels(delay=DELAY_S)
-                self._display.note(f"{item.task_id} is delayed by {DELAY_S} s")
-            await kicker.kiq(self._root, item.names)
-        await self._watch()
+        for item in reversed(self._slices):
+            self._to_send.put_nowait(item)
+        sender = asyncio.create_task(self._send_all())
+        try:
+            await self._watch(sender)
+        finally:
+            sender.cancel()
         if self._killed is None:
             raise DemoFailedError("all tasks ended before a worker could be killed during a task")
         await self._wait_until(self._notice_restart, "the killed worker did not come back")
-        self._check_starts(self._killed[1])
         return self._outcome
-
-    def _check_starts(self, killed_pid: int) -> None:
-        """Raise an error if a task was started again though the process before had not died."""
-        pids: dict[str, list[str]] = {}
-        for line in self._starts_path.read_text().splitlines():
-            task_id, pid = line.split()
-            pids.setdefault(task_id, []).append(pid)
-        for task_id, started in pids.items():
-            if any(pid != str(killed_pid) for pid in started[:-1]):
-                raise self.failure(f"{task_id} was done twice without a death: {started}")
-        self._display.note("no task was done twice without a death")
 
     # -- sending and watching ------------------------------------------------------------------
 
-    async def _watch(self) -> None:
+    async def _send_all(self) -> None:
+        """Send queued tasks as fast as workers ask for them; runs until cancelled."""
+        while True:
+            item = await self._to_send.get()
+            await self._task.kicker().with_task_id(item.task_id).kiq(self._root, item.names)
+            item.sends += 1
+            item.seen_at_s = time.monotonic()
+
+    async def _watch(self, sender: asyncio.Task[None]) -> None:
         """Watch all tasks in the store until every result was read."""
         while any(item.result is None for item in self._slices):
             self._check_workers()
+            if sender.done():
+                sender.result()
             for item in self._slices:
                 if item.in_flight:
                     await self._look_at(item)
@@ -157,7 +161,20 @@ class Client:
             if self._display.live:
                 self._display.note(self._display.format(done))
             return
-        item.progress = await self._store.get_progress(item.task_id)
+        progress = await self._store.get_progress(item.task_id)
+        if progress != item.progress:
+            item.progress = progress
+            item.seen_at_s = time.monotonic()
+        elif time.monotonic() - item.seen_at_s > STALL_S:
+            self._send_again(item, f"no new progress for {STALL_S:.0f} s")
+
+    def _send_again(self, item: Slice, why: str) -> None:
+        self._display.note(f"{item.task_id} is sent again: {why}")
+        if item.sends >= SENDS_MAX:
+            raise self.failure(f"{item.task_id} was sent {item.sends} times without a result")
+        item.seen_at_s = time.monotonic()
+        self._outcome.sent_again += 1
+        self._to_send.put_nowait(item)
 
     # -- workers -------------------------------------------------------------------------------
 
@@ -184,6 +201,13 @@ class Client:
             f" {len(results)} of {len(self._slices)} results were acknowledged before"
         )
         self._display.note(f"taskiq's process manager will start worker {name} again")
+        for item in self._slices:
+            if item.in_flight:
+                await self._look_at(item)
+            if item.in_flight and item.worker_pid == pid:
+                self._send_again(item, f"it ran in process {pid}")
+            elif item.in_flight and item.progress is None:
+                self._send_again(item, f"it may have been sent to process {pid}")
 
     async def _notice_restart(self) -> bool:
         assert self._killed is not None, "only called after the kill"
@@ -236,8 +260,10 @@ class Client:
                 item.progress.progress,
                 f"worker {item.worker_name}  {item.progress.status}",
             )
+            if item.progress is not None
+            else Row(item.task_id, 0.0, "sent")
             for item in self._slices
-            if item.in_flight and item.progress is not None
+            if item.in_flight
         ]
         total = len(self._slices)
         self._display.update([*rows, Row("all tasks", done / total, f"{done} of {total} done")])

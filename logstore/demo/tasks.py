@@ -1,10 +1,10 @@
-"""The demo's taskiq application: a LogStoreBroker and one task.
+"""The demo's taskiq application: a broker, the result backend and one task.
 
-Workers are started as ``taskiq worker logstore.demo.tasks:broker``.  The path of the store
-comes from the environment, because the command line has no options for a broker's arguments.
+Workers are started as ``taskiq worker logstore.demo.tasks:broker``.  The paths of the store and the
+socket come from the environment, because the command line has no options for a broker's arguments.
 
-Rules: a task is idempotent, so it may run again after a death: it only reads files, and its
-result depends only on its arguments.  Files are analysed in a thread, so that the event loop is not
+Rules: a task is idempotent, so the client may send it again: it only reads files, and its result
+depends only on its arguments.  Files are analysed in a thread, so that the event loop is not
 blocked.
 """
 
@@ -21,11 +21,13 @@ from typing import Any, cast
 from taskiq import AsyncTaskiqDecoratedTask, Context, TaskiqDepends
 
 from logstore.demo.analysis import Report, analyse_file
+from logstore.demo.broker import OnDemandBroker
 from logstore.progress import TaskProgress
-from logstore.taskiq import LogStoreBroker, LogStoreResultBackend
+from logstore.taskiq import LogStoreResultBackend
 
 # The environment of a worker.
 STORE_VARIABLE = "LOGSTORE_DEMO_STORE"
+ADDRESS_VARIABLE = "LOGSTORE_DEMO_ADDRESS"
 WORKER_VARIABLE = "LOGSTORE_DEMO_WORKER"
 LIFELINE_VARIABLE = "LOGSTORE_DEMO_LIFELINE"
 
@@ -33,17 +35,12 @@ TASK_NAME = "logstore.demo:analyse"
 PROGRESS_INTERVAL_S = 0.1
 
 
-def starts_path(store_path: str) -> Path:
-    """Return the file to which each start of a task appends a line: its id and the pid."""
-    return Path(store_path).parent.parent / "starts.log"
-
-
 def worker_record_id(worker: str) -> str:
     """Return the id of the record with which a worker announces its start and its pid."""
     return f"worker-{worker}"
 
 
-class DemoBroker(LogStoreBroker):
+class DemoBroker(OnDemandBroker):
     """A broker whose workers write a record to the store when they are ready."""
 
     @property
@@ -65,10 +62,7 @@ async def analyse(
     context: Context = TaskiqDepends(),
 ) -> dict[str, Any]:
     """Analyse the files, store progress meanwhile, and return the report as data."""
-    broker = cast(DemoBroker, context.broker)
-    backend = broker.store
-    with starts_path(broker.path).open("a") as starts:
-        starts.write(f"{context.message.task_id} {os.getpid()}\n")
+    backend = cast(DemoBroker, context.broker).store
     meta = {"pid": os.getpid(), "worker": os.environ.get(WORKER_VARIABLE, "")}
     report = Report()
     told_at_s = float("-inf")
@@ -90,9 +84,10 @@ async def analyse(
 AnalyseTask = AsyncTaskiqDecoratedTask[[str, list[str]], Any]
 
 
-def make_broker(store_path: str) -> DemoBroker:
-    """Return a broker with its task; it is not started yet."""
-    made = DemoBroker(store_path)
+def make_broker(store_path: str, address: str) -> DemoBroker:
+    """Return a broker with its backend and task; it is not started yet."""
+    made = DemoBroker(address)
+    made.with_result_backend(LogStoreResultBackend(store_path))
     made.register_task(analyse, task_name=TASK_NAME)
     return made
 
@@ -112,7 +107,7 @@ def broker() -> DemoBroker:
     try:
         lifeline = int(os.environ[LIFELINE_VARIABLE])
         threading.Thread(target=_end_with_the_demo, args=(lifeline,), daemon=True).start()
-        return make_broker(os.environ[STORE_VARIABLE])
+        return make_broker(os.environ[STORE_VARIABLE], os.environ[ADDRESS_VARIABLE])
     except KeyError as missing:
         raise RuntimeError(
             f"{missing} is not set; workers are started by `python -m logstore.demo`"

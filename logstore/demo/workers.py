@@ -35,7 +35,7 @@ _GONE = (b"Z", b"X")
 class WorkerCommand:
     """One ``taskiq worker`` command with one worker process."""
 
-    def __init__(self, name: str, *, directory: Path, store_path: Path) -> None:
+    def __init__(self, name: str, *, directory: Path, store_path: Path, address: str) -> None:
         self.name = name
         self.log_path = directory / f"worker-{name}.log"
         # Nothing is written to this pipe.  It closes when the demo ends, for any reason; then the
@@ -45,6 +45,7 @@ class WorkerCommand:
         environment = {
             **os.environ,
             tasks.STORE_VARIABLE: str(store_path),
+            tasks.ADDRESS_VARIABLE: address,
             tasks.WORKER_VARIABLE: name,
             tasks.LIFELINE_VARIABLE: str(inherited),
         }

@@ -74,6 +74,7 @@ def test_the_demo_kills_a_worker_and_loses_nothing(
     output, errors = capsys.readouterr()
     assert (status, errors) == (0, "")
     assert "kill -9 " in output
+    assert " is sent again: it ran in process " in output
     assert " is up again: process " in output
     kept = re.search(r" (\d+) of (\d+) acknowledged", output)
     assert kept is not None

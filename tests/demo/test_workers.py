@@ -25,7 +25,8 @@ def store_path(short_path: Path) -> Path:
 
 @pytest.fixture
 def command(short_path: Path, store_path: Path) -> Iterator[WorkerCommand]:
-    command = WorkerCommand("1", directory=short_path, store_path=store_path)
+    address = f"ipc://{short_path}/s"
+    command = WorkerCommand("1", directory=short_path, store_path=store_path, address=address)
     yield command
     command.kill_group()
 
@@ -53,7 +54,7 @@ def test_a_killed_worker_process_is_replaced_and_stop_leaves_no_process(
     short_path: Path, store_path: Path, command: WorkerCommand, foreign: subprocess.Popen[bytes]
 ) -> None:
     async def run() -> None:
-        broker = tasks.make_broker(str(store_path))
+        broker = tasks.make_broker(str(store_path), f"ipc://{short_path}/s")
         await broker.startup()
         try:
             first = await pid_other_than(broker, None)
@@ -81,7 +82,7 @@ def test_a_worker_that_cannot_open_its_store_gives_up_and_logs_why(
 ) -> None:
     command.kill_group()
     store_path.mkdir()
-    broken = WorkerCommand("2", directory=short_path, store_path=store_path)
+    broken = WorkerCommand("2", directory=short_path, store_path=store_path, address="ipc://unused")
 
     try:
         assert broken.wait(TIME_LIMIT_S) != 0
