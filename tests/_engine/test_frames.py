@@ -347,3 +347,32 @@ def test_a_length_is_not_believed() -> None:
     finally:
         tracemalloc.stop()
     assert peak < 1 << 16
+
+
+SEQUENCE = (77).to_bytes(8, "little")
+ABOUT_QUEUES = {
+    "a settlement": (frames.SETTLED, SEQUENCE + b"\0"),
+    "a return": (frames.RETURNED, SEQUENCE + b"\1\0"),
+    "a burial": (frames.BURIED, SEQUENCE + b"\1\0why"),
+    "settings": (frames.QUEUE, frames.QUEUE_SETTINGS.pack(1, 0)),
+    "a message": (frames.MESSAGE, frames.MESSAGE_HEAD.pack(0, 0, 0, 1, 0) + b"q"),
+    "a schedule": (frames.SCHEDULE, frames.SCHEDULE_HEAD.pack(1, 2)),
+}
+
+
+@pytest.mark.parametrize(("kind", "payload"), ABOUT_QUEUES.values(), ids=ABOUT_QUEUES)
+def test_frames_about_queues_are_read_only_as_they_are_written(kind: int, payload: bytes) -> None:
+    def is_read(content: bytes) -> bool:
+        data = encode((b"k", some_entry()._replace(kind=kind, payload=content)))
+        return frames.decode_frame(data, 0, BASE, SEED, 7) is not None
+
+    assert is_read(payload)
+    assert not is_read(b"")
+    assert not is_read(payload[:4])
+    if kind in (frames.SETTLED, frames.RETURNED, frames.QUEUE):
+        assert not is_read(payload[:-1])
+        assert not is_read(payload + b"x")
+    if kind in (frames.SETTLED, frames.RETURNED, frames.BURIED):
+        assert not is_read(bytes(8) + payload[8:])
+    if kind == frames.BURIED:
+        assert not is_read(payload + b"\xff")
