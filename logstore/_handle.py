@@ -220,8 +220,9 @@ class Handle:
 
         The lease ends when this handle is closed.  Raises as :attr:`writable_engine`.
         """
-        self.writable_engine  # noqa: B018 - reopens the file after a fork
-        return self._lease.take(queues, make)
+        taker = self.taker
+        self.guard()
+        return taker.take(queues, make, self._lease)
 
     def encoded(self, value: object, limit: Limit = "any") -> bytes:
         """Encode a value as that of a result; ``limit`` as above."""

@@ -155,7 +155,7 @@ class Lease:
 
     def _returned(self) -> None:
         """End the lease of a message that is in line again, or dead."""
-        self._handle.taker.returned(self._message.sequence)
+        self._handle.taker.returned([self._message.sequence])
 
 
 class Sending(NamedTuple):
@@ -269,7 +269,9 @@ class Queue:
         On the disk when this returns.  If a worker has it, its settlement raises
         MessageSettledError.
         """
-        writes = self._changes(self._handle.taker.messages_of(task_key(task_id)), _cancelled)
+        writes = self._changes(
+            self._handle.taker.messages_of(task_key(task_id)), messages.cancelled_entry
+        )
         self._handle.commit(writes)
         return any(write.outcome for write in writes)
 
@@ -371,10 +373,6 @@ class Queue:
 
 def _nobody_gives_up() -> bool:
     return False
-
-
-def _cancelled(message: Message) -> Entry:
-    return messages.settled_entry(message.sequence, messages.CANCELLED)
 
 
 def _queue_key(name: str) -> bytes:

@@ -16,7 +16,7 @@ from logstore._engine.copying import copy_table, is_taken, make_copy, open_copy,
 from logstore._engine.engine import Engine
 from logstore._engine.frames import DELETED, EXPIRED, PROGRESS, QUEUE, RESULT, SCHEDULE
 from logstore._engine.log import FIRST_OFFSET, frames_of, log_path
-from logstore._engine.messages import SETTINGS_TIME, decode_message
+from logstore._engine.messages import SETTINGS_TIME, decode_stored
 from logstore._engine.overlay import Overlay
 from logstore._engine.queuefold import index_keys
 from logstore._engine.reading import BaseEngine
@@ -192,8 +192,7 @@ def _check_queues(table: Table, txn: Txn, expected: dict[bytes, int], problems: 
                 expected[name] += 1
                 sequence = TIME.unpack(bytes(raw_time))[0]
                 try:
-                    record = records.decode_record(table.seed, sequence, raw, table.path)
-                    message = decode_message(record.key, record.entry)
+                    message = decode_stored(table.seed, sequence, raw, table.path)
                 except CorruptRecordError as exc:
                     problems.append(str(exc))
                     continue
@@ -203,7 +202,7 @@ def _check_queues(table: Table, txn: Txn, expected: dict[bytes, int], problems: 
                     expected[index] += 1
                     if txn.get(key, db=table.db[index]) is None:
                         problems.append(
-                            f"{table.path}: the message {sequence} of {record.key!r} is missing "
+                            f"{table.path}: the message {sequence} of {message.key!r} is missing "
                             f"from {index.decode()}"
                         )
     for name, kind in ((DB_QUEUES, QUEUE), (DB_SCHEDULES, SCHEDULE)):

@@ -13,7 +13,7 @@ import select
 import threading
 
 from logstore._engine.systemerrors import start_thread
-from logstore._engine.taking import Died, Taker
+from logstore._engine.taking import Taker
 
 LOOK_S = 0.1
 
@@ -21,9 +21,8 @@ LOOK_S = 0.1
 class Guardian:
     """The thread and its end."""
 
-    def __init__(self, path: str, taker: Taker, died: Died = lambda message, write: write) -> None:
+    def __init__(self, path: str, taker: Taker) -> None:
         self._taker = taker
-        self.died = died
         self._stop_read, self._stop_write = os.pipe()
         self._thread = threading.Thread(target=self._run, name="logstore-guardian", daemon=True)
         start_thread(path, self._thread)
@@ -50,8 +49,8 @@ class Guardian:
                         poll.unregister(fd)
                         os.close(watched.pop(process))
                 try:
-                    self._taker.return_those_of_the_dead(self.died)
-                    self._taker.return_dropped(self.died)
+                    self._taker.return_those_of_the_dead()
+                    self._taker.return_dropped()
                 except Exception:
                     continue  # the next look tries it again, and writers get the same error
         finally:

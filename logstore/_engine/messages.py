@@ -24,6 +24,7 @@ from logstore._engine.frames import (
     TIME_MAX,
     Entry,
 )
+from logstore._engine.records import decode_record
 from logstore.errors import CorruptRecordError
 
 PRIORITY_MAX = 255
@@ -100,9 +101,20 @@ def decode_message(key: bytes, entry: Entry) -> Message:
     )
 
 
+def decode_stored(seed: int, sequence: int, raw: bytes | memoryview, path: str) -> Message:
+    """Decode the record of a message in a table.  Raises CorruptRecordError."""
+    record = decode_record(seed, sequence, raw, path)
+    return decode_message(record.key, record.entry)
+
+
 def settled_entry(sequence: int, why: int) -> Entry:
     """Return the entry that settles a message."""
     return Entry(SETTLED, 0, 0, 0, SETTLED_PAYLOAD.pack(sequence, why))
+
+
+def cancelled_entry(message: Message) -> Entry:
+    """Return the entry that cancels a message."""
+    return settled_entry(message.sequence, CANCELLED)
 
 
 def returned_entry(sequence: int, attempts: int, due_us: int) -> Entry:

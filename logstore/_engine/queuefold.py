@@ -76,8 +76,7 @@ class QueueFold:
             if raw is None:
                 continue
             try:
-                record = records.decode_record(self._seed, sequence, raw, self._table.path)
-                return messages.decode_message(record.key, record.entry)
+                return messages.decode_stored(self._seed, sequence, raw, self._table.path)
             except CorruptRecordError:
                 self._txn.delete(time_key, db=self._db[name])  # its index keys lead nowhere
         return None

@@ -38,15 +38,10 @@ def message(table: Table, sequence: int) -> Message | None:
         for name in (DB_MESSAGES, DB_DEAD):
             raw = txn.get(TIME.pack(sequence), db=table.db[name])
             if raw is not None:
-                return _decoded(table, sequence, raw)
+                return messages.decode_stored(table.seed, sequence, raw, table.path)
         return None
 
     return table.read(visit) if table.has_queues() else None
-
-
-def _decoded(table: Table, sequence: int, raw: bytes | memoryview) -> Message:
-    record = records.decode_record(table.seed, sequence, raw, table.path)
-    return messages.decode_message(record.key, record.entry)
 
 
 def listed(table: Table, *, dead: bool, after: int, limit: int) -> tuple[list[Message], int | None]:
@@ -62,7 +57,8 @@ def listed(table: Table, *, dead: bool, after: int, limit: int) -> tuple[list[Me
                     return None
                 last = TIME.unpack(cursor.key())[0]
                 try:
-                    found.append(_decoded(table, last, cursor.value()))
+                    raw = cursor.value()
+                    found.append(messages.decode_stored(table.seed, last, raw, table.path))
                 except CorruptRecordError:
                     pass
                 placed = cursor.next()

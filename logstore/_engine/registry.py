@@ -14,21 +14,17 @@ import _thread
 import atexit
 import os
 import threading
-from collections.abc import Callable, Collection
-from typing import TypeVar
+from collections.abc import Callable
 
 from logstore._engine import shelter
 from logstore._engine.closing import close_engine
 from logstore._engine.engine import Engine
 from logstore._engine.guardian import Guardian
 from logstore._engine.maintenance import Maintenance
-from logstore._engine.messages import Message
 from logstore._engine.notify import Notifier
 from logstore._engine.reading import BaseEngine
 from logstore._engine.taking import Taker
 from logstore.errors import StoreBusyError
-
-T = TypeVar("T")
 
 
 class Shared:
@@ -79,12 +75,6 @@ class Lease:
         """Begin to look for dead workers."""
         if self.taker is not None:
             self._shared.guard(self.taker)
-
-    def take(self, queues: Collection[bytes], make: Callable[[Message], T]) -> T | None:
-        """Take a message; see :meth:`Taker.take`."""
-        assert self.taker is not None
-        self.guard()
-        return self.taker.take(queues, make, self)
 
     def release(self) -> None:
         """Release the handle; the last one closes the engine.  A second call does nothing.

@@ -70,7 +70,9 @@ class Taker:
         # signal or a lack of memory has ended the code that had the object, too.
         self._dropped: deque[_Owner] = deque()
         self._own: list[int] = []  # pages
-        self.died: dict[bytes, Died] = {}  # by queue: what replaces the write of a return
+        # By queue: what may replace the write that returns or buries a message, for instance by one
+        # that also stores a result.
+        self.died: dict[bytes, Died] = {}
 
     # -- taking -----------------------------------------------------------------------------
 
@@ -81,9 +83,9 @@ class Taker:
 
         Returns what ``make`` makes of it.  When that object is gone, and the lease has not ended,
         the message is returned by :meth:`return_dropped`.  The lease also ends when the ``handle``
-        is given to :meth:`leave`.  Raises WriteTimeoutError if another
-        process keeps the take lock for as long as ``write_timeout_s``, StoreBusyError if this one
-        cannot hold any more messages, and what reading the store raises.
+        is given to :meth:`leave`.  Raises WriteTimeoutError if another process keeps the take lock
+        for as long as ``write_timeout_s``, StoreBusyError if this one cannot hold any more
+        messages, and what reading the store raises.
         """
         return sheltered(lambda: self._locked(lambda: self._take(queues, make, handle)))
 
@@ -188,25 +190,22 @@ class Taker:
 
     # -- ending leases ----------------------------------------------------------------------
 
-    def holds(self, sequence: int) -> bool:
-        """Return whether this process has leased a message."""
-        return sequence in self._held
-
     def settled(self, sequence: int) -> None:
         """End the lease of a message that was settled by a write."""
         held = self._held.pop(sequence, None)
         if held is not None:
             self._leases.remove(held.page, sequence)
 
-    def returned(self, sequence: int) -> None:
-        """End the lease of a message that was returned or buried by a write, and wake a sleeper.
+    def returned(self, sequences: Collection[int]) -> None:
+        """End the leases of messages that others are to see in line again, and wake sleepers.
 
-        Others may have passed it in line meanwhile, because it was still leased.
+        Others may have passed them meanwhile, because they were still leased.
         """
         try:
-            self.give_back([sequence])
+            self.give_back(sequences)
         except WriteTimeoutError:
-            self.settled(sequence)  # those who have passed it see it after the next fold
+            for sequence in sequences:
+                self.settled(sequence)  # those who have passed it see it after the next fold
 
     def give_back(self, sequences: Iterable[int]) -> None:
         """End leases; their messages are delivered again, here or elsewhere."""
@@ -223,7 +222,7 @@ class Taker:
         if count:
             self.announce(count)
 
-    def return_dropped(self, died: Died = lambda message, write: write) -> int:
+    def return_dropped(self) -> int:
         """Return or bury the messages whose leases' objects are gone; return how many.
 
         See :meth:`return_those_of_the_dead`.
@@ -233,8 +232,8 @@ class Taker:
             sequence = self._dropped[0].sequence
             held = self._held.get(sequence)
             if held is not None and held.owner is self._dropped[0]:
-                self._return([(sequence, held.message.attempts)], DROPPED, died)
-                self.returned(sequence)
+                self._return([(sequence, held.message.attempts)], DROPPED)
+                self.returned([sequence])
                 count += 1
             self._dropped.popleft()
         return count
@@ -243,11 +242,7 @@ class Taker:
         """Give back what was taken with a handle, as when it is closed."""
         of_it = [number for number, held in list(self._held.items()) if held.handle is handle]
         if of_it:
-            try:
-                self.give_back(of_it)
-            except WriteTimeoutError:
-                for sequence in of_it:
-                    self.settled(sequence)  # those who have passed it see it after the next fold
+            self.returned(of_it)
 
     def close(self) -> None:
         """Give back the pages, with what is still in them."""
@@ -262,19 +257,18 @@ class Taker:
 
     # -- the dead ---------------------------------------------------------------------------
 
-    def return_those_of_the_dead(self, died: Died = lambda message, write: write) -> int:
+    def return_those_of_the_dead(self) -> int:
         """Return or bury what dead workers held; return how many messages there were.
 
-        ``died`` may replace the write that does so, for instance by one that also stores a result.
         Raises the errors of a write; what is left is tried again by the next call.
         """
-        return sheltered(lambda: self._return_all(died))
+        return sheltered(self._return_all)
 
-    def _return_all(self, died: Died) -> int:
+    def _return_all(self) -> int:
         count = 0
         for page in self._leases.dead():
             held = self._leases.of(page)
-            self._return(held, DIED, died)
+            self._return(held, DIED)
 
             def clear(page: int = page) -> None:
                 self._leases.clear_page(page)
@@ -286,7 +280,7 @@ class Taker:
             self.announce(count)
         return count
 
-    def _return(self, leased: Iterable[tuple[int, int]], reason: str, died: Died) -> None:
+    def _return(self, leased: Iterable[tuple[int, int]], reason: str) -> None:
         engine = self._engine
         engine.sync()  # what the dead one has appended may settle it
         view = engine.view()
@@ -296,9 +290,9 @@ class Taker:
             if message is None or message.reason:
                 continue
             if message.attempts & ATTEMPTS == attempts & ATTEMPTS:  # else it has been returned
-                entry = ended(message, reason)
-                replaced = self.died.get(message.queue, died)
-                writes.append(replaced(message, Change(message.key, entry)))
+                write: Write = Change(message.key, ended(message, reason))
+                died = self.died.get(message.queue)
+                writes.append(write if died is None else died(message, write))
         if writes:
             engine.commit_queue.run(writes)
         for write in writes:

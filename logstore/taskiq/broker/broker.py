@@ -342,10 +342,7 @@ class LogStoreBroker(AsyncBroker):
         if not found:
             return False
         result = self._home.error_write(handle, task_id, error)
-        settled = [
-            Change(one.key, messages.settled_entry(one.sequence, messages.CANCELLED))
-            for one in found
-        ]
+        settled = [Change(one.key, messages.cancelled_entry(one)) for one in found]
         settled[0].must = True  # else its result stands
         try:
             handle.commit([Together([result, *settled])])

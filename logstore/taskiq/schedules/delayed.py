@@ -14,7 +14,6 @@ from taskiq.scheduler.scheduled_task import ScheduledTask
 
 from logstore._arguments import task_key
 from logstore._engine import clock, messages
-from logstore._engine.frames import Entry
 from logstore._engine.messages import Message
 from logstore._engine.writes import Change
 from logstore.taskiq.schedules import firing
@@ -51,11 +50,7 @@ def cancel(handle: Handle, broker: Any, schedule_id: str, *, look: bool) -> None
     if look and not found:
         everything = waiting(broker, taker.messages())
         found = [one for one, task in everything if task.schedule_id == schedule_id]
-    handle.commit([Change(one.key, _cancelled(one)) for one in found])
-
-
-def _cancelled(message: Message) -> Entry:
-    return messages.settled_entry(message.sequence, messages.CANCELLED)
+    handle.commit([Change(one.key, messages.cancelled_entry(one)) for one in found])
 
 
 def waiting(broker: Any, found: Iterable[Message]) -> Iterator[tuple[Message, ScheduledTask]]:
