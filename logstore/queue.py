@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -278,14 +278,14 @@ class Queue:
     def purge(self, status: MessageStatus | None = None) -> int:
         """Settle all messages that no worker has, or those of one status; return how many."""
         return self._change_all(
-            lambda info: info.status != "leased" and status in (None, info.status),
+            lambda message, now: now != "leased" and status in (None, now),
             lambda message: messages.settled_entry(message.sequence, messages.PURGED),
         )
 
     def requeue(self, task_id: str | None = None) -> int:
         """Deliver dead messages again, of one task or all, with no attempts; return how many."""
         count = self._change_all(
-            lambda info: info.status == "dead" and task_id in (None, info.task_id),
+            lambda message, now: now == "dead" and task_id in (None, message.key.decode()),
             lambda message: messages.returned_entry(message.sequence, 0, 0),
         )
         if count:
@@ -304,19 +304,22 @@ class Queue:
         self, status: MessageStatus | None = None, *, limit: int | None = None
     ) -> Iterator[MessageInfo]:
         """Yield the messages of this queue, or those of one status, the oldest first."""
+        taker = self._handle.taker
         found = (
-            info
-            for message in self._handle.taker.messages()
-            if message.queue == self._key
-            and (info := self._info(message)) is not None
-            and status in (None, info.status)
+            _info(message, now)
+            for message in self._own_messages()
+            if status in (None, now := _status(message, taker.leased()))
         )
         return islice(found, limit)
 
+    def _own_messages(self) -> Iterator[Message]:
+        return (one for one in self._handle.taker.messages() if one.queue == self._key)
+
     def stats(self) -> QueueStats:
         """Count the messages of each status.  It takes as long as listing them."""
-        counts = Counter(info.status for info in self.messages())
         taker = self._handle.taker
+        leased = taker.leased()
+        counts = Counter(_status(message, leased) for message in self._own_messages())
         return QueueStats(
             ready=counts["ready"],
             delayed=counts["delayed"],
@@ -331,37 +334,17 @@ class Queue:
         self._handle.commit([Write(self._key, messages.settings_entry(settings), sync=True)])
         taker.announce(ALL)
 
-    def _info(self, message: Message) -> MessageInfo:
-        taker = self._handle.taker
-        status: MessageStatus = "ready"
-        if message.reason:
-            status = "dead"
-        elif message.sequence in taker.leased():
-            status = "leased"
-        elif message.due_us > clock.now_us():
-            status = "delayed"
-        return MessageInfo(
-            task_id=message.key.decode(),
-            status=status,
-            priority=message.priority,
-            attempts=message.attempts,
-            enqueued=utc(message.sequence),
-            due=utc(message.due_us) if message.due_us else None,
-            size_bytes=len(message.body),
-            reason=message.reason,
-        )
-
     def _change_all(
-        self, is_meant: Callable[[MessageInfo], bool], entry_of: Callable[[Message], Entry]
+        self,
+        is_meant: Callable[[Message, MessageStatus], bool],
+        entry_of: Callable[[Message], Entry],
     ) -> int:
         count = 0
-        found = (
-            message
-            for message in self._handle.taker.messages()
-            if message.queue == self._key and is_meant(self._info(message))
-        )
+        found = self._own_messages()
         while part := list(islice(found, BATCH)):
-            writes = self._changes(part, entry_of)
+            leased = self._handle.taker.leased()
+            meant = [message for message in part if is_meant(message, _status(message, leased))]
+            writes = self._changes(meant, entry_of)
             self._handle.commit(writes)
             count += sum(bool(write.outcome) for write in writes)
         return count
@@ -373,6 +356,27 @@ class Queue:
 
 def _nobody_gives_up() -> bool:
     return False
+
+
+def _status(message: Message, leased: Collection[int]) -> MessageStatus:
+    if message.reason:
+        return "dead"
+    if message.sequence in leased:
+        return "leased"
+    return "delayed" if message.due_us > clock.now_us() else "ready"
+
+
+def _info(message: Message, status: MessageStatus) -> MessageInfo:
+    return MessageInfo(
+        task_id=message.key.decode(),
+        status=status,
+        priority=message.priority,
+        attempts=message.attempts,
+        enqueued=utc(message.sequence),
+        due=utc(message.due_us) if message.due_us else None,
+        size_bytes=len(message.body),
+        reason=message.reason,
+    )
 
 
 def _queue_key(name: str) -> bytes:
