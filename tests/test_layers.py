@@ -34,6 +34,7 @@ LAYERS = [
     ["__init__"],
     ["taskiq.errors"],
     ["taskiq.outcome"],
+    ["taskiq.opening"],
     ["taskiq.schedules"],
     ["taskiq.abstract"],
     ["taskiq.results"],

@@ -226,7 +226,7 @@ def test_put_says_which_middleware_it_cannot_call(path: str) -> None:
     with pytest.raises(RuntimeError, match=r"Sending waits for something.*await task.kiq"):
         broker.put(task)
     assert counts(broker) == (0, 0, 0, 0)
-    broker._home.opened_now()._close()
+    broker._home._opened_now()._close()
 
 
 # -- settling ------------------------------------------------------------------------------------
@@ -240,7 +240,7 @@ def test_a_result_and_its_settlement_are_one_write(
             task = broker.register_task(nothing, task_name="t")
             sent = await task.kiq()
             writes: list[Any] = []
-            store = broker._home.opened_now()
+            store = broker._home._opened_now()
             write = store._write
 
             async def noted(one: Any) -> None:
@@ -605,7 +605,7 @@ def test_a_task_that_ends_while_it_is_cancelled_keeps_its_result(
             sent = await broker.register_task(nothing, task_name="t").kiq()
             lease = broker.queue()._queue.take(0)
             assert lease is not None
-            taker = broker._home.opened_now()._handle.taker
+            taker = broker._home._opened_now()._handle.taker
             found = taker.messages_of(sent.task_id.encode())
 
             def ended_meanwhile(_: bytes) -> Any:
@@ -769,4 +769,4 @@ def test_a_store_in_use_by_a_program_without_taskiq_shows_the_tasks(path: str) -
     with logstore.open(path) as store:
         [info] = store.queue().messages()
         assert info.task_id == "x"
-    broker._home.opened_now()._close()
+    broker._home._opened_now()._close()

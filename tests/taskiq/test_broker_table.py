@@ -240,7 +240,7 @@ def test_what_becomes_of_a_message(
                 if row.patch:
                     row.patch(patch)
                 if row.dies:
-                    broker._guard(broker._home.opened_now()._handle)
+                    broker._guard(broker._home._opened_now()._handle)
                     with worker_process(broker.path, row.max_attempts) as process:
                         await asyncio.to_thread(process.wait, WAIT_S)
                 else:

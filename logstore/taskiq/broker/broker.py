@@ -214,7 +214,7 @@ class LogStoreBroker(AsyncBroker):
         return AsyncTaskiqTask(message.task_id, self.result_backend, kicker.return_type)
 
     def _kick_now(self, message: BrokerMessage) -> None:
-        handle = self._home.opened_now()._handle
+        handle = self._home._opened_now()._handle
         write = self._put_write(handle, message, None, "any")
         delivery = self._delivery_of_kick()
         if delivery is not None and message.task_id == delivery.task_id:
@@ -290,7 +290,7 @@ class LogStoreBroker(AsyncBroker):
     def task_message(self, body: bytes) -> TaskiqMessage:
         """Return the task that a stored message is about.  Raises ValueError."""
         try:
-            message = self.formatter.loads(self._home.opened_now()._handle.decoded(body))
+            message = self.formatter.loads(self._home._opened_now()._handle.decoded(body))
             message.parse_labels()
         except Exception as error:  # a formatter may raise anything
             raise ValueError(f"the message cannot be parsed: {error}") from error
@@ -325,7 +325,7 @@ class LogStoreBroker(AsyncBroker):
 
         Opens the store in this thread if that has not been done.
         """
-        return self._home.opened_now().queue(self.queues[0] if name is None else name)
+        return self._home._opened_now().queue(self.queues[0] if name is None else name)
 
     async def cancel(self, task_id: str) -> bool:
         """Cancel a task in any queue; return whether it had a message.

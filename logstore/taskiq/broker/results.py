@@ -6,7 +6,6 @@ program or a task sets, for any id, is stored as with any LogStoreResultBackend.
 
 from __future__ import annotations
 
-import os
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 from taskiq.acks import AcknowledgeType
 from taskiq.result import TaskiqResult
 
-import logstore
-from logstore.aio import AsyncStore
 from logstore.taskiq.abstract import _ReturnType
 from logstore.taskiq.broker.delivery import ack_time_of, current_delivery
 from logstore.taskiq.errors import DeadTaskError
@@ -55,19 +52,3 @@ class BrokerResultBackend(LogStoreResultBackend[_ReturnType]):
         """Return the write of the result that a dead task leaves."""
         error = DeadTaskError(f"task {task_id!r} is dead: {reason}")
         return self.error_write(handle, task_id, error)
-
-    def opened_now(self) -> AsyncStore:
-        """Return the store; this thread opens it if it is not open."""
-        if self._pid != os.getpid():
-            self._forget()
-        store = self._store
-        if store is not None and not store.closed:
-            return store
-        opened = AsyncStore(logstore.open(self.path, **self._options))
-        with self._lock:
-            if self._store is None or self._store.closed:
-                self._store = opened
-            store = self._store
-        if store is not opened:  # another thread was faster
-            opened._close()
-        return store

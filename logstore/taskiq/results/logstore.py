@@ -3,10 +3,7 @@
 Rules:
 
 - The constructor opens nothing, so that a backend can be constructed at import time.  The store is
-  opened by ``startup()``, or by the first call that needs it.
-- One backend may be used from several event loops and threads.  Concurrent openings are harmless:
-  all handles of a process on one file share a reference-counted engine.
-- A forked child opens the store again.  An unpickled backend is closed.
+  opened by ``startup()``, or by the first call that needs it; see ``opening.py``.
 - The event loop never waits for the disk or for the conversion of a large value.
 """
 
@@ -15,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +26,7 @@ from logstore._engine.shelter import is_interrupt
 from logstore._handle import OpenOptions
 from logstore.taskiq.abstract import AsyncResultBackend, _ReturnType
 from logstore.taskiq.errors import ResultDamagedError, ResultIsReadyError, missing
+from logstore.taskiq.opening import OpensStore
 from logstore.taskiq.outcome.outcome import (
     brief_outcome,
     decode_outcome,
@@ -58,7 +55,7 @@ if TYPE_CHECKING:
     from logstore.progress import TaskProgress
 
 
-class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
+class LogStoreResultBackend(OpensStore, AsyncResultBackend[_ReturnType]):
     """Keeps results and progress in the logstore file at ``path``.
 
     ``keep_results=False`` deletes a result when it is read; only one of several readers gets it.
@@ -77,10 +74,6 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
     ``serializer``.  Raises ``TypeError`` or ``ValueError`` for invalid arguments.  The file is not
     accessed before ``startup()``.
     """
-
-    _pid: int
-    _lock: threading.Lock
-    _store: AsyncStore | None
 
     def __init__(
         self,
@@ -128,47 +121,7 @@ class LogStoreResultBackend(AsyncResultBackend[_ReturnType]):
 
         :meth:`startup`, or any later call, opens it again.
         """
-        if self._pid != os.getpid():
-            self._forget()
-        with self._lock:
-            if self._store is not None:
-                self._leaving.add(self._store)
-                self._store = None
-        for store in list(self._leaving):
-            await store.close()
-            self._leaving.discard(store)
-
-    async def _opened(self) -> AsyncStore:
-        store = self._store
-        if store is not None and self._pid == os.getpid():
-            return store
-        if self._pid != os.getpid():
-            self._forget()
-        opened = await logstore.open_async(self.path, **self._options)
-        self._leaving.add(opened)  # closed later even if a signal handler raises here
-        with self._lock:
-            if self._store is None or self._store.closed:
-                self._store = opened
-            store = self._store
-        if store is not opened:  # another task or thread was faster
-            await opened.close()
-        self._leaving.discard(opened)
-        return store
-
-    def _forget(self) -> None:
-        """Reset to no store; a forked child must not use the parent's objects."""
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._store = None
-        self._leaving: set[AsyncStore] = set()  # stores to close
-
-    def __getstate__(self) -> dict[str, Any]:
-        left_out = ("_lock", "_store", "_leaving")
-        return {name: value for name, value in self.__dict__.items() if name not in left_out}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._forget()
+        await self._close()
 
     # -- results ---------------------------------------------------------------------------
 

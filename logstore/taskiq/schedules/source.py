@@ -3,7 +3,7 @@
 Rules:
 
 - The constructor opens nothing.  The store is opened by ``startup()``, or by the first call that
-  needs it, again in a forked child.  The event loop never waits for the disk.
+  needs it; see ``opening.py``.  The event loop never waits for the disk.
 - What all schedulers share is in the store.  A slot is sent by the one that claims it, in one
   commit with the message if the broker is on the same store.
 - taskiq's scheduler gets one list, which is kept up to date in place, so that a change by any
@@ -26,12 +26,12 @@ from taskiq.exceptions import ScheduledTaskCancelledError
 from taskiq.scheduler.scheduled_task import ScheduledTask
 from typing_extensions import Unpack
 
-import logstore
 from logstore._arguments import task_key
 from logstore._engine import clock
 from logstore._engine.writes import Claim, RemoveSchedule, SlotTakenError
 from logstore._handle import Handle, OpenOptions
 from logstore.errors import LogstoreError
+from logstore.taskiq.opening import OpensStore
 from logstore.taskiq.schedules import delayed, stored
 from logstore.taskiq.schedules import firing as firings
 from logstore.taskiq.schedules.definitions import (
@@ -56,7 +56,7 @@ logger = getLogger(__name__)
 LOOK_AT_S = 0.9  # in each second: taskiq's scheduler looks at its beginning
 
 
-class LogStoreScheduleSource(ScheduleSource):
+class LogStoreScheduleSource(OpensStore, ScheduleSource):
     """Keeps schedules in a logstore file.
 
     ``store`` is a broker on a logstore file, or the path of one for use with any other broker.
@@ -93,13 +93,10 @@ class LogStoreScheduleSource(ScheduleSource):
             self.path = os.path.abspath(store.path)
             self._options = {**store.store_options, **store_options}
         self._broker = self._queue_broker if broker is None else broker
-        self._reset()
+        self._forget()
 
-    def _reset(self) -> None:
-        """Begin as a source that has not been started; a forked child must do so."""
-        self._pid = os.getpid()
-        self._store: AsyncStore | None = None
-        self._lock = threading.Lock()  # while the store is opened or closed
+    def _forget(self) -> None:
+        super()._forget()
         self._planning = threading.Lock()
         self._stored = Stored(self.path)
         self._plan = Plan(self.missed)
@@ -121,31 +118,12 @@ class LogStoreScheduleSource(ScheduleSource):
 
     async def shutdown(self) -> None:
         """Close the store; a later call opens it again."""
-        if self._pid != os.getpid():
-            self._reset()
+        self._open_here()  # a forked child has nothing to end
         watching, self._watching = self._watching, None
         if watching is not None and watching.get_loop() is asyncio.get_running_loop():
             watching.cancel()
             await asyncio.wait([watching])
-        with self._lock:
-            store, self._store = self._store, None
-        if store is not None:
-            await store.close()
-
-    async def _opened(self) -> AsyncStore:
-        if self._pid != os.getpid():
-            self._reset()
-        store = self._store
-        if store is not None and not store.closed:
-            return store
-        opened = await logstore.open_async(self.path, **self._options)
-        with self._lock:
-            store = self._store
-            if store is None or store.closed:
-                self._store = opened
-                return opened
-        await opened.close()  # another task was faster
-        return store
+        await self._close()
 
     def _take_over(self, handle: Handle, broker: AsyncBroker) -> None:
         """Bring the schedules that come from code to what the code says.
@@ -262,11 +240,11 @@ class LogStoreScheduleSource(ScheduleSource):
         assert me is not None
         before = self._sending.get(schedule_id)
         self._sending[schedule_id] = me
-        me.add_done_callback(lambda _: self._forget(schedule_id, me))
+        me.add_done_callback(lambda _: self._was_sent(schedule_id, me))
         if before is not None and before is not me:
             await asyncio.wait([before])
 
-    def _forget(self, schedule_id: str, sent: asyncio.Task[Any]) -> None:
+    def _was_sent(self, schedule_id: str, sent: asyncio.Task[Any]) -> None:
         if self._sending.get(schedule_id) is sent:
             del self._sending[schedule_id]
 
