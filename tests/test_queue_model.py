@@ -10,20 +10,12 @@ What the model leaves open: which takes return the oldest of all.
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
     invariant,
     precondition,
     rule,
@@ -32,7 +24,7 @@ from hypothesis.stateful import (
 import logstore
 from logstore import MessageSettledError
 from logstore.types import MessageStatus
-from tests.support.inside import no_idle_compaction
+from tests.support.lives import MODEL, StoreLives
 
 if TYPE_CHECKING:
     from logstore.queue import Lease, Queue
@@ -80,25 +72,15 @@ class Held:
         return "delayed" if self.due and self.due[0] > now else "ready"
 
 
-class QueueMachine(RuleBasedStateMachine):
+class QueueMachine(StoreLives):
     """One store with two handles, whose queues are used through both."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.patch = pytest.MonkeyPatch()
-        self.quiet = no_idle_compaction()
-        self.quiet.start()
-        self.now = 0.0
-        real = time.time_ns
-        self.patch.setattr(time, "time_ns", lambda: real() + int(self.now * 1e9))
-        self.directory = Path(tempfile.mkdtemp(prefix="logstore-model-"))
-        self.lives = 0
-        self.order = 0
         self.held: list[Held] = []  # by sequence
         self.leases: list[tuple[int, Lease, Held]] = []  # with their handles
         self.paused: set[str] = set()
         self.results: dict[str, Any] = {}
-        self.stores: list[logstore.Store] = []
 
     # -- the model ----------------------------------------------------------------------------
 
@@ -130,20 +112,8 @@ class QueueMachine(RuleBasedStateMachine):
 
     # -- the store ----------------------------------------------------------------------------
 
-    @property
-    def path(self) -> Path:
-        return self.directory / f"life-{self.lives}" / "app.db"
-
-    def open_one(self) -> logstore.Store:
-        return logstore.open(self.path, compact_at=1 << 14)
-
     def queue(self, handle: int, name: str) -> Queue:
         return self.stores[handle].queue(name)
-
-    @initialize()
-    def start(self) -> None:
-        self.path.parent.mkdir()
-        self.stores = [self.open_one(), self.open_one()]
 
     # -- enqueuing ----------------------------------------------------------------------------
 
@@ -338,33 +308,13 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(handle=handles)
     def reopen_one(self, handle: int) -> None:
-        for number, lease, _ in self.leases:
-            if number == handle:
-                lease.release()  # the other handle of the process goes on, and so would the lease
+        self.stores[handle].close()  # which gives back what was taken with it
         self.void_leases(handle)
-        self.stores[handle].close()
         self.stores[handle] = self.open_one()
 
-    @rule()
-    def reopen(self) -> None:
-        self.close_all()
-        assert os.listdir(self.path.parent) == ["app.db"]
-        self.stores = [self.open_one(), self.open_one()]
-
     def close_all(self) -> None:
-        while self.stores:
-            self.stores.pop().close()
+        super().close_all()
         self.void_leases()
-
-    @rule()
-    def die_and_recover(self) -> None:
-        before = self.path
-        self.lives += 1
-        self.path.parent.mkdir()
-        for suffix in ("", "-log", "-log2", "-shm"):
-            shutil.copyfile(f"{before}{suffix}", f"{self.path}{suffix}")
-        self.close_all()
-        self.stores = [self.open_one(), self.open_one()]
 
     @rule(handle=handles)
     def back_up(self, handle: int) -> None:
@@ -387,26 +337,6 @@ class QueueMachine(RuleBasedStateMachine):
                 name in self.paused,
             )
 
-    def teardown(self) -> None:
-        try:
-            if self.stores:
-                report = self.stores[0].check()
-                assert report.ok, report.problems
-                self.close_all()
-                assert os.listdir(self.path.parent) == ["app.db"]
-        finally:
-            self.close_all()
-            self.patch.undo()
-            self.quiet.stop()
-            shutil.rmtree(self.directory)
-
 
 TestQueueModel = pytest.mark.slow(QueueMachine.TestCase)
-TestQueueModel.settings = settings(
-    derandomize=True,
-    deadline=None,
-    database=None,
-    max_examples=60,
-    stateful_step_count=40,
-    suppress_health_check=list(HealthCheck),
-)
+TestQueueModel.settings = MODEL

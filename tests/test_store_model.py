@@ -11,20 +11,12 @@ the expiry, may be gone or not; and a task that is deleted with an expired resul
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
     invariant,
     precondition,
     rule,
@@ -32,7 +24,7 @@ from hypothesis.stateful import (
 
 import logstore
 from logstore import TaskProgress
-from tests.support.inside import no_idle_compaction
+from tests.support.lives import MODEL, StoreLives
 
 IDS = ("a", "b", "c", "d", "e\u00e9", "f" * 480)
 ids = st.sampled_from(IDS)
@@ -63,22 +55,14 @@ class Task:
     progress_time: float = 0.0
 
 
-class StoreMachine(RuleBasedStateMachine):
+class StoreMachine(StoreLives):
     """One store with two handles that write and one that reads."""
+
+    modes = ("rw", "rw", "r")
 
     def __init__(self) -> None:
         super().__init__()
-        self.patch = pytest.MonkeyPatch()
-        self.quiet = no_idle_compaction()
-        self.quiet.start()
-        self.now = 0.0
-        real = time.time_ns
-        self.patch.setattr(time, "time_ns", lambda: real() + int(self.now * 1e9))
-        self.directory = Path(tempfile.mkdtemp(prefix="logstore-model-"))
-        self.lives = 0
         self.tasks: dict[str, Task] = {}
-        self.order = 0
-        self.open_handles: list[logstore.Store] = []
 
     # -- the model ----------------------------------------------------------------------------
 
@@ -109,26 +93,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     # -- the store ----------------------------------------------------------------------------
 
-    @property
-    def path(self) -> Path:
-        return self.directory / f"life-{self.lives}" / "app.db"
-
-    def open_all(self) -> None:
-        for mode in ("rw", "rw", "r"):
-            store = logstore.open(self.path, mode=mode, compact_at=1 << 14)
-            self.open_handles.append(store)
-
-    def close_all(self) -> None:
-        while self.open_handles:
-            self.open_handles.pop(0).close()
-
     def writer(self, handle: int) -> logstore.Store:
-        return self.open_handles[handle % 2]
-
-    @initialize()
-    def start(self) -> None:
-        self.path.parent.mkdir()
-        self.open_all()
+        return self.stores[handle % 2]
 
     # -- writes -------------------------------------------------------------------------------
 
@@ -176,7 +142,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(handle=handles, task_id=ids)
     def get(self, handle: int, task_id: str) -> None:
-        store, task = self.open_handles[handle], self.task(task_id)
+        store, task = self.stores[handle], self.task(task_id)
         errors = {
             "unknown": logstore.ResultIsMissingError,
             "deleted": logstore.ResultDeletedError,
@@ -196,7 +162,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(handle=handles, task_id=ids)
     def get_progress(self, handle: int, task_id: str) -> None:
         task = self.task(task_id)
-        found = self.open_handles[handle].get_progress(task_id)
+        found = self.stores[handle].get_progress(task_id)
         if task.progress is None or task.progress_expires <= self.now:
             assert found is None
         elif found != task.progress:
@@ -206,7 +172,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(handle=handles, newest_first=st.booleans(), limit=st.sampled_from((None, 0, 1, 3)))
     def list_tasks(self, handle: int, newest_first: bool, limit: int | None) -> None:
-        store = self.open_handles[handle]
+        store = self.stores[handle]
         expected: list[tuple[int, str, str]] = []
         for task_id, task in self.tasks.items():
             status = self.status(task)
@@ -230,7 +196,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(handle=handles)
     def list_gone(self, handle: int) -> None:
-        store = self.open_handles[handle]
+        store = self.stores[handle]
         deleted = [info.task_id for info in store.tasks(status="deleted")]
         expired = [info.task_id for info in store.tasks(status="expired")]
         known = deleted + expired
@@ -258,22 +224,6 @@ class StoreMachine(RuleBasedStateMachine):
     def vacuum(self, handle: int) -> None:
         self.writer(handle).vacuum()
 
-    @rule()
-    def reopen(self) -> None:
-        self.close_all()
-        assert os.listdir(self.path.parent) == ["app.db"]
-        self.open_all()
-
-    @rule()
-    def die_and_recover(self) -> None:
-        before = self.path
-        self.lives += 1
-        self.path.parent.mkdir()
-        for suffix in ("", "-log", "-log2", "-shm"):
-            shutil.copyfile(f"{before}{suffix}", f"{self.path}{suffix}")
-        self.close_all()
-        self.open_all()
-
     @rule(handle=handles)
     def back_up(self, handle: int) -> None:
         copy = self.path.with_name("copy.db")
@@ -288,32 +238,12 @@ class StoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def counts_agree(self) -> None:
-        if self.open_handles:
-            stats = self.open_handles[0].stats()
+        if self.stores:
+            stats = self.stores[0].stats()
             ready = sum(self.is_ready(task) for task in self.tasks.values())
             stored = sum(task.has_result for task in self.tasks.values())
             assert ready <= stats.results <= stored
 
-    def teardown(self) -> None:
-        try:
-            if self.open_handles:
-                report = self.open_handles[0].check()
-                assert report.ok, report.problems
-                self.close_all()
-                assert os.listdir(self.path.parent) == ["app.db"]
-        finally:
-            self.close_all()
-            self.patch.undo()
-            self.quiet.stop()
-            shutil.rmtree(self.directory)
-
 
 TestStoreModel = pytest.mark.slow(StoreMachine.TestCase)
-TestStoreModel.settings = settings(
-    derandomize=True,
-    deadline=None,
-    database=None,
-    max_examples=60,
-    stateful_step_count=40,
-    suppress_health_check=list(HealthCheck),
-)
+TestStoreModel.settings = MODEL
