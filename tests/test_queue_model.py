@@ -306,8 +306,9 @@ class QueueMachine(StoreLives):
     def vacuum(self, handle: int) -> None:
         self.stores[handle].vacuum()
 
-    @rule(handle=handles)
-    def reopen_one(self, handle: int) -> None:
+    @rule(handle=handles, name=names)
+    def reopen_one(self, handle: int, name: str) -> None:
+        self.take(handle, name, 2)
         self.stores[handle].close()  # which gives back what was taken with it
         self.void_leases(handle)
         self.stores[handle] = self.open_one()

@@ -6,9 +6,14 @@ many are read, and raises CorruptRecordError where one is asked for.  See messag
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
+from itertools import islice
+from typing import Any
+
+import lmdb
 
 from logstore._engine import messages, records
 from logstore._engine.frames import SCHEDULE, SETTLED, Entry
@@ -44,27 +49,34 @@ def message(table: Table, sequence: int) -> Message | None:
     return table.read(visit) if table.has_queues() else None
 
 
-def listed(table: Table, *, dead: bool, after: int, limit: int) -> tuple[list[Message], int | None]:
-    """Return live or dead messages by sequence, behind ``after``, and where to go on."""
-    found: list[Message] = []
+def listed(table: Table, after: int, limit: int) -> tuple[list[Message], int | None]:
+    """Return messages by sequence, live and dead, behind ``after``, and where to go on.
 
-    def visit(txn: Txn) -> int | None:
+    Both are of one moment: a message that moves from one to the other is neither missed nor
+    returned twice.
+    """
+
+    def visit(txn: Txn) -> tuple[list[Message], int | None]:
+        found: list[Message] = []
         last = after
-        with txn.cursor(db=table.db[DB_DEAD if dead else DB_MESSAGES]) as cursor:
-            placed = cursor.set_range(TIME.pack(after + 1))
-            for _ in range(limit):
-                if not placed:
-                    return None
-                last = TIME.unpack(cursor.key())[0]
-                try:
-                    raw = cursor.value()
+        with (
+            txn.cursor(db=table.db[DB_MESSAGES]) as live,
+            txn.cursor(db=table.db[DB_DEAD]) as dead,
+        ):
+            stored = heapq.merge(_behind(live, after), _behind(dead, after))
+            for last, raw in islice(stored, limit):
+                with suppress(CorruptRecordError):
                     found.append(messages.decode_stored(table.seed, last, raw, table.path))
-                except CorruptRecordError:
-                    pass
-                placed = cursor.next()
-        return last
+            return found, last if next(stored, None) is not None else None
 
-    return found, table.read(visit) if table.has_queues() else None
+    return table.read(visit) if table.has_queues() else ([], None)
+
+
+def _behind(cursor: lmdb.Cursor[Any], after: int) -> Iterator[tuple[int, bytes]]:
+    placed = cursor.set_range(TIME.pack(after + 1))
+    while placed:
+        yield TIME.unpack(cursor.key())[0], bytes(cursor.value())
+        placed = cursor.next()
 
 
 def levels(table: Table, queue: bytes) -> list[int]:

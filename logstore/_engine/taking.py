@@ -10,7 +10,6 @@ interrupts it; from then on its object keeps it.
 
 from __future__ import annotations
 
-import heapq
 import os
 import time
 import weakref
@@ -160,10 +159,7 @@ class Taker:
         view = engine.view()
         in_log = sorted(sequence for part in view.queued_since(0) for sequence in part.messages)
         of_log = frozenset(in_log)
-        in_table = heapq.merge(
-            *(self._in_table(dead=dead) for dead in (False, True)), key=sequence_of
-        )
-        for message in in_table:
+        for message in self._in_table():
             if message.sequence not in of_log:
                 now = lines.find(engine, engine.view(), message.sequence)
                 if now is not None:
@@ -173,10 +169,10 @@ class Taker:
             if now is not None:
                 yield now
 
-    def _in_table(self, *, dead: bool) -> Iterator[Message]:
+    def _in_table(self) -> Iterator[Message]:
         after: int | None = 0
         while after is not None:
-            read = partial(queuetable.listed, dead=dead, after=after, limit=LISTED)
+            read = partial(queuetable.listed, after=after, limit=LISTED)
             found, after = self._engine.from_table(read)
             yield from found
 
@@ -298,11 +294,6 @@ class Taker:
         for write in writes:
             if write.error is not None:
                 raise write.error
-
-
-def sequence_of(message: Message) -> int:
-    """Return the sequence of a message, by which they are ordered."""
-    return message.sequence
 
 
 def ended(message: Message, reason: str, due_us: int = 0) -> Entry:

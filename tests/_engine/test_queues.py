@@ -13,6 +13,7 @@ import pytest
 import logstore
 from logstore import CorruptRecordError, MessageSettledError, StoreBusyError
 from logstore._engine import leases, locks, messages
+from logstore._engine.engine import Engine
 from logstore._engine.frames import DELETED, MESSAGE, RESULT, SETTLED, Entry
 from logstore._engine.leases import PAGES, Leases
 from logstore._engine.messages import Message, Settings
@@ -370,3 +371,33 @@ def test_a_take_that_fails_leaves_its_message_in_line(
     lease = queue.take(0)
     assert lease is not None
     assert lease.payload == "job"
+
+
+@pytest.mark.parametrize("moment", range(6))
+@pytest.mark.parametrize("change", ["dead", "requeue"])
+def test_a_fold_beside_a_list_shows_no_message_twice_and_hides_none(
+    store: logstore.Store, monkeypatch: pytest.MonkeyPatch, change: str, moment: int
+) -> None:
+    queue = store.queue()
+    ids = queue.put_many(range(5))
+    lease = queue.take(0)
+    assert lease is not None
+    if change == "dead":
+        store.compact()
+        lease.dead("why")
+    else:
+        lease.dead("why")
+        store.compact()
+        queue.requeue()
+    reads = 0
+    real = Engine.from_table
+
+    def folded(engine: Engine, read: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        if reads == moment + 1:
+            store.compact()
+        return real(engine, read)
+
+    monkeypatch.setattr(Engine, "from_table", folded)
+    assert sorted(info.task_id for info in queue.messages()) == sorted(ids)
