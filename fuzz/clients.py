@@ -458,7 +458,7 @@ def _op_that_put(client: Script, key: int) -> int:
     for index, op in enumerate(client.ops):
         if op.name in _PUTS and 0 <= key - op.key < (_TOGETHER if op.name == "put many" else 1):
             return index
-    raise AssertionError(f"nobody has put {task_id(client.client, key)!r}")
+    raise AssertionError(f"no client has put {task_id(client.client, key)!r}")
 
 
 def _observe(store: logstore.Store, client: Script, key: int) -> Task:

@@ -107,7 +107,7 @@ class _Taking:
         self._lease: Lease | None = None
 
     def run(self, timeout_s: float | None) -> Lease | None:
-        """Take a message, and give it back if nobody waits for it any more."""
+        """Take a message; give it back if the caller was cancelled meanwhile."""
         self._lease = self._queue._take(timeout_s, lambda: self._given_up)
         if self._given_up:
             self.give_back()

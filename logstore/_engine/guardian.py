@@ -1,9 +1,9 @@
 """Noticing that workers have died, or have dropped a lease: a thread in each process that takes.
 
-Rules: the kernel wakes the thread when a process dies (pidfd).  The lock on the worker's page is
-the truth: it is tried then, and every LOOK_S, because in another pid namespace the process id is
-nobody's or somebody else's, and a worker may die before its id was seen.  All processes look, and
-the one that gets the lock returns the messages.
+Rules: a worker is dead if the lock on its page is free.  The lock is tried when the kernel says
+that a process has died (pidfd), and every LOOK_S as well: process ids mean nothing in another pid
+namespace, and a worker may die before this thread has seen its id.  All processes look; the one
+that gets the lock returns the messages.
 """
 
 from __future__ import annotations

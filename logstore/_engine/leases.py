@@ -1,12 +1,12 @@
 """Leases: which messages are being worked on, in shared memory.
 
-Rules: behind the readers' slots of the ``-shm`` file, each worker has a page of words: a lock on
-one byte shows that it lives, and is released by the kernel when it dies; then come the messages
-that it holds, with the attempts before: without these nobody could tell whether a dead worker had
-returned one.  Only the worker writes into its page, or whoever has its lock because it has died.
-Taking a message writes nothing to the disk: a lease that is lost is a delivery again.  Nothing is
-delivered twice at once, because leases are read, and set, under the take lock; and they are read
-before the view of the log, since a settlement is published before its lease is cleared.
+Rules: each worker has a page of words, behind the readers' slots of the ``-shm`` file.  A lock on
+one byte shows that it lives; the kernel releases it when the worker dies.  The page lists the
+messages that the worker holds, each with its attempts so far: they differ if a worker returned a
+message before it died.  Only the worker writes into its page, or who has its lock because it has
+died.  Taking a message writes nothing to the disk: a lease that is lost is a delivery again.
+Nothing is delivered twice at once, because leases are read, and set, under the take lock; and they
+are read before the view of the log, since a settlement is published before its lease is cleared.
 """
 
 from __future__ import annotations

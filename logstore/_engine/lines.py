@@ -2,8 +2,8 @@
 
 Rules: used under the take lock.  What the logs have of a queue is in memory, until it is in the
 table; of the table only a few keys are read ahead.  What is found here may be out of date, so each
-candidate is looked up before it is returned: it may be leased, settled, or delayed meanwhile.  When
-a log has been folded everything is read anew.
+candidate is looked up before it is returned: it may be leased, settled, or delayed meanwhile.
+After a log has been folded, all lines are read again.
 
 The order is that of priorities, the highest first, then of the times at which messages became
 ready.  Every OLDEST_EVERY-th one is the oldest of all, so that a low priority is not starved.  A
@@ -48,7 +48,7 @@ class Line:
         self.clear()
 
     def clear(self) -> None:
-        """Begin anew, with what the table has."""
+        """Start again, with what the table has."""
         in_table = self._engine.from_table(partial(queuetable.levels, queue=self._queue))
         self._levels = {priority: _Level(in_table=True) for priority in in_table}
         self._delayed: list[tuple[int, int, int]] = []  # when it is due, priority, sequence
